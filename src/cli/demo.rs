@@ -1,0 +1,10 @@
+//! `semantic_depth demo`
+
+/// Arguments of `semantic_depth demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the verb.
+pub fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

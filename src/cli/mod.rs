@@ -1,0 +1,47 @@
+//! The command line: one module a verb, each with its arguments and `run`.
+
+#[cfg(feature = "ros")]
+pub mod demo;
+pub mod evaluate;
+pub mod export;
+pub mod render;
+pub mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Semantic labels and metric depth from one camera image.
+#[derive(Debug, Parser)]
+#[command(name = "semantic_depth", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Draw deterministic street drives with exact labels and depth, in the Cityscapes folder layout.
+    Render(render::Args),
+    /// Train the network.
+    Train(train::Args),
+    /// Score a model against the truth of a data set.
+    Evaluate(evaluate::Args),
+    /// Turn weights into a deployable model: TorchScript and its manifest.
+    Export(export::Args),
+    /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
+    #[cfg(feature = "ros")]
+    Demo(demo::Args),
+}
+
+impl Cli {
+    /// Runs the verb.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Render(args) => render::run(args),
+            Command::Train(args) => train::run(args),
+            Command::Evaluate(args) => evaluate::run(args),
+            Command::Export(args) => export::run(args),
+            #[cfg(feature = "ros")]
+            Command::Demo(args) => demo::run(args),
+        }
+    }
+}

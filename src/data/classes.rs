@@ -1,0 +1,85 @@
+//! The label space: the 19 Cityscapes train classes and "unlabelled", with names, colours and the
+//! Cityscapes label ids. Source: the Cityscapes dataset's published label definitions (Cordts et al., CVPR 2016).
+
+use serde::{Deserialize, Serialize};
+
+/// Number of classes that are scored.
+pub const SCORED_CLASSES: usize = 19;
+/// Number of channels of the segmentation head: the scored classes and "unlabelled".
+pub const CLASSES: usize = 20;
+/// Train id of "unlabelled" inside the network (channel 19).
+pub const UNLABELLED_TRAIN_ID: u8 = 19;
+/// Value of an unlabelled pixel in every label image that leaves the project.
+pub const UNLABELLED: u8 = 255;
+
+/// One class of the label space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Class {
+    /// Value of a pixel of this class in published label images (the Cityscapes train id; 255 for unlabelled).
+    pub id: u8,
+    /// Cityscapes name.
+    pub name: String,
+    /// Cityscapes colour, sRGB.
+    pub color: [u8; 3],
+}
+
+/// `(train id, Cityscapes label id, name, colour)` of the scored classes, in train id order.
+const CITYSCAPES: [(u8, &str, [u8; 3]); SCORED_CLASSES] = [
+    (7, "road", [128, 64, 128]),
+    (8, "sidewalk", [244, 35, 232]),
+    (11, "building", [70, 70, 70]),
+    (12, "wall", [102, 102, 156]),
+    (13, "fence", [190, 153, 153]),
+    (17, "pole", [153, 153, 153]),
+    (19, "traffic light", [250, 170, 30]),
+    (20, "traffic sign", [220, 220, 0]),
+    (21, "vegetation", [107, 142, 35]),
+    (22, "terrain", [152, 251, 152]),
+    (23, "sky", [70, 130, 180]),
+    (24, "person", [220, 20, 60]),
+    (25, "rider", [255, 0, 0]),
+    (26, "car", [0, 0, 142]),
+    (27, "truck", [0, 0, 70]),
+    (28, "bus", [0, 60, 100]),
+    (31, "train", [0, 80, 100]),
+    (32, "motorcycle", [0, 0, 230]),
+    (33, "bicycle", [119, 11, 32]),
+];
+
+/// The class table of a model trained here: channel `i` of the segmentation head is entry `i`.
+///
+/// The last entry is "unlabelled", black, with id 255.
+pub fn cityscapes() -> Vec<Class> {
+    CITYSCAPES
+        .iter()
+        .enumerate()
+        .map(|(train_id, &(_, name, color))| Class { id: train_id as u8, name: name.into(), color })
+        .chain(std::iter::once(Class { id: UNLABELLED, name: "unlabelled".into(), color: [0, 0, 0] }))
+        .collect()
+}
+
+/// Cityscapes label id (as in `*_labelIds.png`) of a train id; "unlabelled" (19 or more) is label id 0.
+pub fn label_id(train_id: u8) -> u8 {
+    CITYSCAPES.get(usize::from(train_id)).map_or(0, |c| c.0)
+}
+
+/// Train id of a Cityscapes label id; every id that is not scored becomes [`UNLABELLED_TRAIN_ID`].
+pub fn train_id(label_id: u8) -> u8 {
+    CITYSCAPES.iter().position(|c| c.0 == label_id).map_or(UNLABELLED_TRAIN_ID, |i| i as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_there_and_back() {
+        for train in 0..SCORED_CLASSES as u8 {
+            assert_eq!(train_id(label_id(train)), train);
+        }
+        assert_eq!(train_id(0), UNLABELLED_TRAIN_ID);
+        assert_eq!(train_id(29), UNLABELLED_TRAIN_ID, "caravan is not scored");
+        assert_eq!(label_id(UNLABELLED_TRAIN_ID), 0);
+        assert_eq!(cityscapes().len(), CLASSES);
+    }
+}

@@ -1,0 +1,23 @@
+//! `semantic_depth`: semantic labels and metric depth from one camera image, in one pass of one light network.
+//!
+//! The modules in reading order:
+//!
+//! - [`data`]: classes, the depth code, samples, augmentation, the street renderer
+//! - [`model`]: the network in tch, weights in and out
+//! - [`export`]: the deployable artifact (TorchScript and manifest)
+//! - [`frame`]: one frame's path from bytes to labels and metres
+//! - [`train`], [`eval`]: how weights are made and judged
+//! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
+//! - [`cli`]: the command line's verbs
+
+pub mod cli;
+pub mod data;
+#[cfg(feature = "ros")]
+pub mod demo;
+pub mod eval;
+pub mod export;
+pub mod frame;
+pub mod model;
+#[cfg(feature = "ros")]
+pub mod node;
+pub mod train;

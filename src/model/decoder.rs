@@ -1,0 +1,133 @@
+//! Light-Weight RefineNet (Nekrasov et al. 2018) with the article's two heads.
+
+use super::encoder::Skips;
+use super::NetworkConfig;
+use tch::nn::{self, Module, Path};
+use tch::Tensor;
+
+/// Width of the decoder.
+const WIDTH: i64 = 256;
+/// Stages of a chained residual pooling block.
+const CRP_STAGES: i64 = 4;
+
+/// 1x1 convolution without bias, with PyTorch's default start (uniform, He with a = sqrt 5): the decoder has no
+/// normalisation, and with a wider start ReLU6 saturates and nothing is learned.
+fn conv1x1(p: Path, inputs: i64, groups: i64) -> nn::Conv2D {
+    let bound = (groups as f64 / inputs as f64).sqrt();
+    let ws_init = nn::Init::Uniform { lo: -bound, up: bound };
+    nn::conv2d(p, inputs, WIDTH, 1, nn::ConvConfig { bias: false, groups, ws_init, ..Default::default() })
+}
+
+/// 3x3 convolution with bias and PyTorch's default start.
+fn head3x3(p: Path, outputs: i64) -> nn::Conv2D {
+    let bound = (1.0 / (WIDTH * 9) as f64).sqrt();
+    let init = nn::Init::Uniform { lo: -bound, up: bound };
+    nn::conv2d(p, WIDTH, outputs, 3, nn::ConvConfig { padding: 1, ws_init: init, bs_init: init, ..Default::default() })
+}
+
+/// Bilinear resize, corners not aligned.
+pub(super) fn bilinear(x: &Tensor, height: i64, width: i64) -> Tensor {
+    x.upsample_bilinear2d([height, width], false, None, None)
+}
+
+fn bilinear_like(x: &Tensor, like: &Tensor) -> Tensor {
+    let size = like.size();
+    bilinear(x, size[2], size[3])
+}
+
+/// Chained residual pooling: each stage pools and projects the one before, and all are added to the input.
+#[derive(Debug)]
+struct ChainedResidualPooling {
+    projections: Vec<nn::Conv2D>,
+}
+
+impl ChainedResidualPooling {
+    fn new(p: Path, groups: i64) -> Self {
+        // Even entries of `mini_blocks` are the pools, which have no variables.
+        let projections = (0..CRP_STAGES).map(|i| conv1x1(&p / "mini_blocks" / (2 * i + 1), WIDTH, groups)).collect();
+        Self { projections }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mut sum = x.shallow_clone();
+        let mut top = x.shallow_clone();
+        for projection in &self.projections {
+            top = projection.forward(&top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false));
+            sum = sum + &top;
+        }
+        sum
+    }
+}
+
+/// The decoder's last stage, at 1/4 of the input.
+#[derive(Debug)]
+struct QuarterStage {
+    conv6: nn::Conv2D,
+    crp4: ChainedResidualPooling,
+    conv_adapt2: nn::Conv2D,
+}
+
+/// The decoder and the two heads.
+#[derive(Debug)]
+pub struct Decoder {
+    conv1: nn::Conv2D,
+    conv2: nn::Conv2D,
+    conv3: nn::Conv2D,
+    conv4: nn::Conv2D,
+    conv5: nn::Conv2D,
+    crp1: ChainedResidualPooling,
+    crp2: ChainedResidualPooling,
+    crp3: ChainedResidualPooling,
+    conv_adapt1: nn::Conv2D,
+    conv_adapt3: nn::Conv2D,
+    quarter: Option<QuarterStage>,
+    pre_depth: nn::Conv2D,
+    depth: nn::Conv2D,
+    pre_seg: nn::Conv2D,
+    seg: nn::Conv2D,
+}
+
+impl Decoder {
+    /// Registers the decoder's variables under `p`, under the names of the article's published model.
+    pub fn new(p: Path, config: &NetworkConfig) -> Self {
+        let p = &p;
+        Self {
+            conv1: conv1x1(p / "conv1", 96, 1),
+            conv2: conv1x1(p / "conv2", 96, 1),
+            conv3: conv1x1(p / "conv3", 48, 1),
+            conv4: conv1x1(p / "conv4", 48, 1),
+            conv5: conv1x1(p / "conv5", 24, 1),
+            crp1: ChainedResidualPooling::new(p / "crp1", 1),
+            crp2: ChainedResidualPooling::new(p / "crp2", 1),
+            crp3: ChainedResidualPooling::new(p / "crp3", 1),
+            conv_adapt1: conv1x1(p / "conv_adapt1", WIDTH, 1),
+            conv_adapt3: conv1x1(p / "conv_adapt3", WIDTH, 1),
+            quarter: (!config.extra_light).then(|| QuarterStage {
+                conv6: conv1x1(p / "conv6", 16, 1),
+                crp4: ChainedResidualPooling::new(p / "crp4", WIDTH),
+                conv_adapt2: conv1x1(p / "conv_adapt2", WIDTH, 1),
+            }),
+            pre_depth: conv1x1(p / "pre_depth", WIDTH, WIDTH),
+            depth: head3x3(p / "depth", 1),
+            pre_seg: conv1x1(p / "pre_seg", WIDTH, WIDTH),
+            seg: head3x3(p / "seg", config.classes as i64),
+        }
+    }
+
+    /// # Shapes
+    /// Returns class scores `[B, C, H/4, W/4]` and log depth `[B, 1, H/4, W/4]` (1/8 for an extra light network).
+    pub fn forward(&self, skips: &Skips) -> (Tensor, Tensor) {
+        let y = (self.conv2.forward(&skips.block10) + self.conv1.forward(&skips.block11)).relu6();
+        let y = bilinear_like(&self.conv_adapt1.forward(&self.crp1.forward(&y)), &skips.block8);
+        let y = (self.conv4.forward(&skips.block7) + self.conv3.forward(&skips.block8) + y).relu6();
+        let y = bilinear_like(&self.conv_adapt3.forward(&self.crp2.forward(&y)), &skips.block3);
+        let mut y = self.crp3.forward(&(y + self.conv5.forward(&skips.block3)).relu6());
+        if let Some(quarter) = &self.quarter {
+            y = bilinear_like(&quarter.conv_adapt2.forward(&y), &skips.block1);
+            y = quarter.crp4.forward(&(quarter.conv6.forward(&skips.block1) + y).relu6());
+        }
+        let scores = self.seg.forward(&self.pre_seg.forward(&y).relu6());
+        let log_depth = self.depth.forward(&self.pre_depth.forward(&y).relu6());
+        (scores, log_depth)
+    }
+}

@@ -1,0 +1,75 @@
+//! The network: configuration, encoder, decoder with its two heads, weights in and out.
+
+mod config;
+mod decoder;
+mod encoder;
+pub mod weights;
+
+pub use config::NetworkConfig;
+
+use tch::nn::Path;
+use tch::Tensor;
+
+/// What the network answers, at the size of its input.
+#[derive(Debug)]
+pub struct Prediction {
+    /// Class scores before softmax, `[B, classes, H, W]`.
+    pub scores: Tensor,
+    /// Log depth, `[B, 1, H, W]`: see [`crate::data::depth`].
+    pub log_depth: Tensor,
+}
+
+/// The multi-task network of the article: MobileNetV3-small encoder, Light-Weight RefineNet decoder, two heads.
+#[derive(Debug)]
+pub struct Network {
+    encoder: encoder::Encoder,
+    decoder: decoder::Decoder,
+    config: NetworkConfig,
+}
+
+impl Network {
+    /// Registers the network's variables under `p` (the root of a `VarStore`), under the names of the article's
+    /// published state dict (`encoder.backbone.*`, `decoder.*`).
+    pub fn new(p: &Path, config: &NetworkConfig) -> Self {
+        Self {
+            encoder: encoder::Encoder::new(p / "encoder"),
+            decoder: decoder::Decoder::new(p / "decoder", config),
+            config: config.clone(),
+        }
+    }
+
+    /// The configuration that it was built from.
+    pub fn config(&self) -> &NetworkConfig {
+        &self.config
+    }
+
+    /// One pass.
+    ///
+    /// `train` puts batch norm into training mode (batch statistics, running statistics updated).
+    ///
+    /// # Shapes
+    /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
+    pub fn forward_t(&self, x: &Tensor, train: bool) -> Prediction {
+        let (scores, log_depth) = self.decoder.forward(&self.encoder.forward_t(x, train));
+        let size = x.size();
+        let (height, width) = (size[2], size[3]);
+        Prediction {
+            scores: decoder::bilinear(&scores, height, width),
+            log_depth: decoder::bilinear(&log_depth, height, width),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{nn, Device};
+
+    #[test]
+    fn the_network_has_the_articles_parameter_count() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        Network::new(&vs.root(), &NetworkConfig::default());
+        let parameters: usize = vs.trainable_variables().iter().map(|t| t.numel()).sum();
+        assert_eq!(parameters, 2_043_957);
+    }
+}

@@ -1,0 +1,1 @@
+//! Losses, schedule, the training loop, checkpoints.
