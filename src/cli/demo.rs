@@ -1,10 +1,60 @@
 //! `semantic_depth demo`
 
+use crate::demo::source::Source;
+use crate::demo::{self, Options};
+use anyhow::ensure;
+use std::path::PathBuf;
+
 /// Arguments of `semantic_depth demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The model [default: models/street/model.yaml here or in the installed package]
+    #[arg(long, value_name = "MODEL_YAML")]
+    model: Option<PathBuf>,
+    /// At most so many frames
+    #[arg(long, default_value_t = 100)]
+    frames: usize,
+    /// Frames a second
+    #[arg(long, default_value_t = 10.0, value_name = "HZ")]
+    rate: f64,
+    /// Folder for the contact sheet, the bag and the report
+    #[arg(long, default_value = "out", value_name = "DIR")]
+    out: PathBuf,
+    /// Play a folder in the Cityscapes layout, with its truth where it has one
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "video"])]
+    drive: Option<PathBuf>,
+    /// Play the PNG and JPEG files of a folder, in the order of their names
+    #[arg(long, value_name = "DIR", conflicts_with = "video")]
+    images: Option<PathBuf>,
+    /// Play a video, decoded by ffmpeg (on PATH, or named by SEMANTIC_DEPTH_FFMPEG)
+    #[arg(long, value_name = "FILE")]
+    video: Option<PathBuf>,
+    /// The node's executable [default: semantic_depth_node beside this program]
+    #[arg(long, value_name = "PATH")]
+    node: Option<PathBuf>,
+    /// Where the network runs: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
 
 /// Runs the verb.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub fn run(args: Args) -> anyhow::Result<()> {
+    ensure!(args.frames > 0, "--frames is 0, expected at least 1");
+    ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
+    let source = match (args.drive, args.images, args.video) {
+        (Some(folder), _, _) => Source::Drive(folder),
+        (_, Some(folder), _) => Source::Images(folder),
+        (_, _, Some(file)) => Source::Video(file),
+        _ => anyhow::bail!("name what to play: --drive, --images or --video"),
+    };
+    let options = Options {
+        model: args.model.unwrap_or_else(demo::default_model),
+        node: args.node.map_or_else(demo::default_node, Ok)?,
+        device: args.device,
+        source,
+        frames: args.frames,
+        rate_hz: args.rate,
+        out: args.out,
+    };
+    demo::run(&options).map(|_| ())
 }

@@ -1,1 +1,403 @@
 //! The demo: plays a drive on a ROS 2 graph, collects what the node publishes, scores, records and shows it.
+//!
+//! In the order of the work: [`source`] (frames), [`process`] (the node), [`play`] (the graph), [`bag`] (the recording),
+//! then, from the recording alone, scores and the contact [`sheet`]; [`report`] prints.
+//!
+//! Threads, all named: `demo-frames` reads ahead, `demo-player` publishes, `demo-bag` writes, `demo-signals` waits for
+//! Ctrl-C; the caller's thread spins the ROS 2 node. Scores and pictures are made after the drive, from the bag, so that
+//! they take nothing from the node while it is measured, and so that the bag is proven to hold what is shown.
+
+pub mod bag;
+pub mod cdr;
+pub mod interfaces;
+pub mod messages;
+pub mod play;
+pub mod process;
+pub mod report;
+pub mod sheet;
+pub mod source;
+
+use crate::data::classes;
+use anyhow::{bail, ensure, Context};
+use indicatif::{ProgressBar, ProgressStyle};
+use messages::{ImageMessage, StampNs};
+use play::{Graph, Played, Progress, Run, DEPTH, INPUT_IMAGE, LABELS, OVERLAY, TOPICS};
+use process::NodeProcess;
+use report::{NodeEnd, Report};
+use serde::Serialize;
+use sheet::{Row, Tile};
+use source::{Source, Truth};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rows of the contact sheet.
+const SHEET_ROWS: usize = 6;
+/// Time that the node has to end after SIGINT.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// What to do; every field is already valid.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `model.yaml`.
+    pub model: PathBuf,
+    /// The node's executable.
+    pub node: PathBuf,
+    /// `auto`, `cpu`, `cuda:N`.
+    pub device: String,
+    /// What to play.
+    pub source: Source,
+    /// At most so many frames.
+    pub frames: usize,
+    /// Frames a second, positive.
+    pub rate_hz: f64,
+    /// Folder for the results.
+    pub out: PathBuf,
+}
+
+/// Plays, records, scores, shows; the report is also written to `report.json` and printed.
+pub fn run(options: &Options) -> anyhow::Result<Report> {
+    let Options { model, node, out, rate_hz, .. } = options;
+    ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
+    ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let stop = stop_on_signals()?;
+
+    println!("reading frames ahead ...");
+    let opened = options.source.open(options.frames, *rate_hz)?;
+    let known = opened.known;
+
+    prepare_environment(model);
+    let prefixes = interfaces::Prefixes::from_env();
+    let mut graph = Graph::join()?;
+    let parameters = write_parameters(options)?;
+    let arguments =
+        ["--ros-args", "--params-file"].map(str::to_owned).into_iter().chain([parameters.display().to_string()]);
+    let arguments: Vec<_> = arguments.collect();
+    let mut process = NodeProcess::start(node, &arguments, &out.join("node.log"))?;
+    println!("starting {} ...", node.display());
+    graph.wait_until_ready(&mut process, &stop)?;
+
+    let recorder = graph.create_bag(&out.join("bag"), &prefixes)?;
+    let mut show = Show::new(known);
+    let run = graph.play(opened, *rate_hz, recorder.feed(), &mut process, &stop, |p| show.update(p));
+    show.finish();
+    // Whatever happened, the bag is closed and the node is ended in order.
+    let end = process.interrupt(END_LIMIT);
+    let bag = recorder.finish();
+    let (run, bag, end) = (run?, bag?, end?);
+    ensure!(!run.played.is_empty(), "no frame was played");
+
+    println!("scoring and drawing from the bag ...");
+    let rows = chosen(&run);
+    let mut reading = Reading::new(&run, &rows);
+    let file = bag.folder.join("bag_0.mcap");
+    bag::read::<anyhow::Error>(&file, |topic, data| reading.message(topic, data))?;
+    let sheet_path = out.join("contact_sheet.png");
+    let report = report(options, &run, bag, end);
+    reading
+        .sheet(&rows, &report)
+        .save(&sheet_path)
+        .with_context(|| format!("cannot write {}", sheet_path.display()))?;
+
+    let json = serde_json::to_string_pretty(&report)?;
+    let report_path = out.join("report.json");
+    std::fs::write(&report_path, json).with_context(|| format!("cannot write {}", report_path.display()))?;
+    println!("\n{}\n\n{}\n{}", report.table(), sheet_path.display(), report_path.display());
+    let log = out.join("node.log");
+    ensure!(end.status.success(), "the node did not end cleanly after SIGINT: {}; see {}", end.status, log.display());
+    ensure!(report.frames.answered > 0, "the node answered none of {} frames; see {}", run.played.len(), log.display());
+    Ok(report)
+}
+
+fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End) -> Report {
+    let (stages, age) = report::stages(&run.timings);
+    let frames = report::frames(run);
+    let hz = |count: u64| if run.play_s > 0.0 { count.saturating_sub(1) as f64 / run.play_s } else { 0.0 };
+    // The answers' own span: the last ones come after the last frame was played.
+    let answered_at = run.timings.iter().map(|t| t.stamp_ns + t.age_ns);
+    let answer_s = match (answered_at.clone().min(), answered_at.max()) {
+        (Some(first), Some(last)) => (last - first) as f64 / 1e9,
+        _ => 0.0,
+    };
+    let last = run.timings.last();
+    Report {
+        source: match &options.source {
+            Source::Drive(path) => format!("drive {}", path.display()),
+            Source::Images(path) => format!("images {}", path.display()),
+            Source::Video(path) => format!("video {}", path.display()),
+        },
+        model: options.model.display().to_string(),
+        backend: last.map_or_else(String::new, |t| t.backend.clone()),
+        device: last.map_or_else(String::new, |t| t.device.clone()),
+        rate_hz: options.rate_hz,
+        played_hz: hz(frames.played),
+        answered_hz: if answer_s > 0.0 { frames.answered.saturating_sub(1) as f64 / answer_s } else { 0.0 },
+        messages: report::messages(run),
+        frames,
+        strangers: run.strangers,
+        stages,
+        age,
+        scores: None,
+        bag,
+        node_end: NodeEnd { exit_code: end.status.code(), took_s: end.took.as_secs_f64() },
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM raise, so that the node is ended and the bag closed on the way out.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{signal, SignalKind};
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _guard = runtime.enter();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    drop(_guard);
+    std::thread::Builder::new().name("demo-signals".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        flag.store(true, Ordering::Relaxed);
+    })?;
+    Ok(stop)
+}
+
+/// What the middleware needs for large images on one machine, where the user has not chosen otherwise.
+/// It is inherited by the node.
+fn prepare_environment(model: &Path) {
+    if std::env::var_os("ROS_AUTOMATIC_DISCOVERY_RANGE").is_none() {
+        std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+    }
+    if std::env::var_os("FASTRTPS_DEFAULT_PROFILES_FILE").is_some() {
+        return;
+    }
+    let file = shared_files(model).into_iter().map(|share| share.join("config/fastdds.xml")).find(|f| f.is_file());
+    match file {
+        Some(file) => std::env::set_var("FASTRTPS_DEFAULT_PROFILES_FILE", file),
+        None => log::warn!(
+            "config/fastdds.xml was not found: with its default shared memory, Fast DDS loses many large images"
+        ),
+    }
+}
+
+/// Folders that may hold `config/` and `models/`: the source tree's root or the installed share folder.
+fn shared_files(model: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![PathBuf::from(".")];
+    // models/street/model.yaml
+    folders.extend(std::path::absolute(model).ok().and_then(|m| m.ancestors().nth(3).map(Path::to_path_buf)));
+    if let Ok(program) = std::env::current_exe() {
+        // lib/semantic_depth/semantic_depth beside share/semantic_depth
+        folders.extend(program.ancestors().nth(3).map(|prefix| prefix.join("share/semantic_depth")));
+    }
+    let prefixes = std::env::var_os("AMENT_PREFIX_PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&prefixes).map(|prefix| prefix.join("share/semantic_depth")));
+    folders
+}
+
+/// The model that is played where none is named: `models/street/model.yaml` here or in the installed package.
+pub fn default_model() -> PathBuf {
+    let relative = Path::new("models/street/model.yaml");
+    let found = shared_files(relative).into_iter().map(|folder| folder.join(relative)).find(|m| m.is_file());
+    found.unwrap_or_else(|| relative.to_path_buf())
+}
+
+/// The node's executable where none is named: beside this one.
+pub fn default_node() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program's own path")?;
+    Ok(program.with_file_name("semantic_depth_node"))
+}
+
+#[derive(Serialize)]
+struct Parameters {
+    #[serde(rename = "ros__parameters")]
+    parameters: BTreeMap<&'static str, String>,
+}
+
+/// A parameter file rather than `-p`: a path may hold characters that YAML reads as something else.
+fn write_parameters(options: &Options) -> anyhow::Result<PathBuf> {
+    let model = std::path::absolute(&options.model)?;
+    let model = model.to_str().context("the model's path is not UTF-8, which a ROS parameter must be")?.to_owned();
+    let parameters = BTreeMap::from([("model", model), ("device", options.device.clone())]);
+    let file = BTreeMap::from([("/**", Parameters { parameters })]);
+    let path = options.out.join("node.param.yaml");
+    std::fs::write(&path, serde_yaml::to_string(&file)?).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// A bar on a terminal, a line every two seconds elsewhere.
+struct Show {
+    bar: Option<ProgressBar>,
+    known: Option<usize>,
+    last_line: Instant,
+}
+
+impl Show {
+    fn new(known: Option<usize>) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = known.map_or_else(ProgressBar::no_length, |n| ProgressBar::new(n as u64));
+            let style = ProgressStyle::with_template("playing {bar:40} {pos}/{len}  {msg}  {elapsed}");
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, known, last_line: Instant::now() }
+    }
+
+    fn update(&mut self, progress: Progress) {
+        let Progress::Frames { played, answered } = progress;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(played as u64);
+                bar.set_message(format!("{answered} answered"));
+            }
+            None if self.last_line.elapsed() > Duration::from_secs(2) => {
+                self.last_line = Instant::now();
+                let of = self.known.map_or_else(String::new, |n| format!(" of {n}"));
+                println!("played {played}{of} frames, {answered} answered");
+            }
+            None => {}
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}
+
+/// The frames of the contact sheet: evenly spread over those that were answered in full.
+fn chosen(run: &Run) -> Vec<&Played> {
+    let complete: Vec<_> = run.played.iter().filter(|p| run.complete(p.stamp_ns)).collect();
+    let rows = complete.len().min(SHEET_ROWS);
+    // The first and the last are always among them.
+    (0..rows).map(|i| complete[if rows == 1 { 0 } else { i * (complete.len() - 1) / (rows - 1) }]).collect()
+}
+
+/// What is taken from the bag in one pass.
+struct Reading<'a> {
+    played: HashMap<StampNs, &'a Played>,
+    /// By frame of the sheet: the tiles that the messages give, by topic.
+    tiles: BTreeMap<StampNs, [Option<Tile>; TOPICS.len()]>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(run: &'a Run, rows: &[&Played]) -> Self {
+        Self {
+            played: run.played.iter().map(|p| (p.stamp_ns, p)).collect(),
+            tiles: rows.iter().map(|p| (p.stamp_ns, Default::default())).collect(),
+        }
+    }
+
+    fn message(&mut self, topic: &str, data: &[u8]) -> anyhow::Result<()> {
+        let Some(index) = TOPICS.iter().position(|(name, _)| *name == topic) else { return Ok(()) };
+        if ![INPUT_IMAGE, LABELS, DEPTH, OVERLAY].contains(&index) {
+            return Ok(());
+        }
+        let image = ImageMessage::read(data).with_context(|| format!("in the bag, {topic}"))?;
+        let Some(played) = self.played.get(&image.stamp_ns) else { return Ok(()) };
+        let (width, height) = (image.width, image.height);
+        ensure!(
+            (width, height) == (played.width, played.height),
+            "{topic}: the answer to {} is {width}x{height}, the frame is {}x{}",
+            played.name,
+            played.width,
+            played.height
+        );
+        let tile = self.tiles.get_mut(&image.stamp_ns);
+        let picture = match (index, image.encoding) {
+            (INPUT_IMAGE | OVERLAY, "rgb8") => {
+                tile.is_some().then(|| Tile::rgb(width, height, image.step, image.data)).flatten()
+            }
+            (LABELS, "mono8") => {
+                let labels = tight(&image, 1)?;
+                tile.is_some().then(|| Tile::labels(width, height, &labels))
+            }
+            (DEPTH, "32FC1") => {
+                let depth_m = depth_m(&image)?;
+                tile.is_some().then(|| Tile::depth(width, height, &depth_m))
+            }
+            (_, encoding) => bail!("{topic}: the encoding is `{encoding}`"),
+        };
+        if let (Some(tiles), Some(picture)) = (self.tiles.get_mut(&image.stamp_ns), picture) {
+            tiles[index] = Some(picture);
+        }
+        Ok(())
+    }
+
+    fn sheet(mut self, rows: &[&Played], report: &Report) -> image::RgbImage {
+        let with_truth = rows.iter().any(|p| p.truth.is_some());
+        let mut columns = vec!["frame", "labels", "depth", "overlay"];
+        if with_truth {
+            columns.extend(["true labels", "true depth"]);
+        }
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|played| {
+                let mut tiles = self.tiles.remove(&played.stamp_ns).unwrap_or_default();
+                let mut tiles: Vec<_> = [INPUT_IMAGE, LABELS, DEPTH, OVERLAY].map(|i| tiles[i].take()).into();
+                if with_truth {
+                    // A truth that cannot be read was already an error when it was scored.
+                    let truth = played.truth.as_ref();
+                    let (width, height) = (played.width, played.height);
+                    let labels = truth.and_then(|t| true_labels(t).ok().flatten());
+                    let depth = truth.and_then(|t| true_depth_m(t).ok().flatten());
+                    tiles.push(labels.map(|l| Tile::labels(width, height, &l)));
+                    tiles.push(depth.map(|d| Tile::depth(width, height, &d)));
+                }
+                let stamp_s = played.stamp_ns as f64 / 1e9;
+                Row {
+                    caption: format!("{}  {}x{}  stamp {stamp_s:.3}", played.name, played.width, played.height),
+                    tiles,
+                }
+            })
+            .collect();
+        let title = format!("semantic_depth: {}, {} on {}", report.source, report.backend, report.device);
+        sheet::compose(&title, &columns, &rows)
+    }
+}
+
+/// The rows of an image without their padding; `pixel` bytes a pixel.
+fn tight<'a>(image: &ImageMessage<'a>, pixel: usize) -> anyhow::Result<Cow<'a, [u8]>> {
+    let (row, step, height) = (image.width as usize * pixel, image.step as usize, image.height as usize);
+    let needed = step * height;
+    ensure!(
+        step >= row && image.data.len() >= needed,
+        "an image of {}x{} with step {step} has {} bytes, expected {needed}",
+        image.width,
+        image.height,
+        image.data.len()
+    );
+    if step == row {
+        return Ok(Cow::Borrowed(&image.data[..needed]));
+    }
+    Ok(Cow::Owned(image.data.chunks_exact(step).take(height).flat_map(|r| &r[..row]).copied().collect()))
+}
+
+/// Metres, `[height, width]`, of a little-endian `32FC1` image.
+fn depth_m(image: &ImageMessage<'_>) -> anyhow::Result<Vec<f32>> {
+    let bytes = tight(image, 4)?;
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// Train ids, `[height, width]`; [`classes::UNLABELLED_TRAIN_ID`] where the class is not scored.
+fn true_labels(truth: &Truth) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(path) = &truth.labels else { return Ok(None) };
+    let picture = image::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // A table for the 256 ids: the search of each pixel would take seconds.
+    let table: Vec<u8> = (0..=255).map(classes::train_id).collect();
+    Ok(Some(picture.into_luma8().as_raw().iter().map(|id| table[usize::from(*id)]).collect()))
+}
+
+/// Metres, `[height, width]`; infinite where there is no surface.
+fn true_depth_m(truth: &Truth) -> anyhow::Result<Option<Vec<f32>>> {
+    let Some(path) = &truth.depth else { return Ok(None) };
+    let tensor = tch::Tensor::read_npy(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let flat = tensor.f_to_kind(tch::Kind::Float)?.f_reshape([-1])?;
+    Ok(Some(Vec::<f32>::try_from(flat).with_context(|| format!("cannot read {}", path.display()))?))
+}

@@ -1,0 +1,245 @@
+//! The demo's figures: as a table for people, as JSON for programs.
+
+use super::bag::BagSummary;
+use super::messages::FrameTiming;
+use super::play::{Run, DEPTH, LABELS, OVERLAY, TIMING};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Percentiles of one quantity, by the nearest-rank method, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs)] // usual names
+pub struct Percentiles {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+}
+
+impl Percentiles {
+    /// Of nanoseconds; `None` of nothing.
+    pub fn of(mut values_ns: Vec<i64>) -> Option<Self> {
+        values_ns.sort_unstable();
+        // Nearest rank: the smallest value that at least p % of all do not exceed.
+        let rank = |p: usize| values_ns.get((values_ns.len() * p).div_ceil(100).saturating_sub(1));
+        let ms = |ns: &i64| *ns as f64 / 1e6;
+        Some(Self {
+            p50_ms: ms(rank(50)?),
+            p95_ms: ms(rank(95)?),
+            p99_ms: ms(rank(99)?),
+            max_ms: ms(values_ns.last()?),
+        })
+    }
+}
+
+/// One stage's name and its percentiles.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stage {
+    /// As in `FrameTiming`, without `_ns`.
+    pub name: &'static str,
+    /// Over all answered frames.
+    #[serde(flatten)]
+    pub percentiles: Percentiles,
+}
+
+/// Where the frames went. `played = lost + dropped + refused + answered + waiting`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Frames {
+    /// Published by the demo.
+    pub played: u64,
+    /// That never arrived at the node (or arrived after its last word).
+    pub lost: u64,
+    /// Replaced by a newer one before the network was free, by the node's own count.
+    pub dropped: u64,
+    /// Malformed, by the node's own count.
+    pub refused: u64,
+    /// Answered, by the node's own count.
+    pub answered: u64,
+    /// Whose labels, depth, overlay and timing all came back.
+    pub complete: u64,
+}
+
+/// Segmentation and depth against the truth.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scores {
+    /// Frames with a truth that were answered.
+    pub frames: u64,
+    /// Mean intersection over union of the classes that occur, 0 to 1.
+    pub miou: Option<f64>,
+    /// Share of pixels that are right, 0 to 1.
+    pub pixel_accuracy: Option<f64>,
+    /// Class name and its IoU, of the classes that occur.
+    pub iou: Vec<(String, f64)>,
+    /// Mean of |error| / truth.
+    pub abs_rel: Option<f64>,
+    /// Root of the mean squared error, metres.
+    pub rmse_m: Option<f64>,
+    /// Share of pixels within a factor of 1.25.
+    pub delta1: Option<f64>,
+}
+
+/// How the node ended.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct NodeEnd {
+    /// Its exit code; none if a signal ended it.
+    pub exit_code: Option<i32>,
+    /// From SIGINT to its end.
+    pub took_s: f64,
+}
+
+/// All figures of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What was played.
+    pub source: String,
+    /// The model.
+    pub model: String,
+    /// The node's back end and device.
+    pub backend: String,
+    /// The node's device.
+    pub device: String,
+    /// Frames a second asked for.
+    pub rate_hz: f64,
+    /// Frames a second that were played.
+    pub played_hz: f64,
+    /// Frames a second that were answered.
+    pub answered_hz: f64,
+    /// Where the frames went.
+    pub frames: Frames,
+    /// Labels, depth, overlay and timing messages that came back.
+    pub messages: [u64; 4],
+    /// Messages with a stamp that was never played.
+    pub strangers: u64,
+    /// The node's stages, in order.
+    pub stages: Vec<Stage>,
+    /// Stamp to publication.
+    pub age: Option<Percentiles>,
+    /// Against the truth, where there is one.
+    pub scores: Option<Scores>,
+    /// The recording.
+    pub bag: BagSummary,
+    /// How the node ended.
+    pub node_end: NodeEnd,
+}
+
+/// A stage of [`FrameTiming`].
+type StageOf = (&'static str, fn(&FrameTiming) -> u64);
+
+const STAGES: [StageOf; 9] = [
+    ("receive", |t| t.receive_ns),
+    ("wait", |t| t.wait_ns),
+    ("decode", |t| t.decode_ns),
+    ("infer", |t| t.infer_ns),
+    ("labels", |t| t.labels_ns),
+    ("depth", |t| t.depth_ns),
+    ("overlay", |t| t.overlay_ns),
+    ("publish", |t| t.publish_ns),
+    ("total", |t| t.total_ns),
+];
+
+/// The frames' accounts of a run.
+pub fn frames(run: &Run) -> Frames {
+    let played = run.played.len() as u64;
+    let complete = run.played.iter().filter(|p| run.complete(p.stamp_ns)).count() as u64;
+    let (received, dropped, refused, answered) =
+        run.timings.last().map_or((0, 0, 0, 0), |t| (t.received, t.dropped, t.refused, t.sequence));
+    Frames { played, lost: played.saturating_sub(received), dropped, refused, answered, complete }
+}
+
+/// Percentiles by stage, and of the age at publication.
+pub fn stages(timings: &[FrameTiming]) -> (Vec<Stage>, Option<Percentiles>) {
+    let stages = STAGES.iter().filter_map(|(name, of)| {
+        let percentiles = Percentiles::of(timings.iter().map(|t| of(t) as i64).collect())?;
+        Some(Stage { name, percentiles })
+    });
+    (stages.collect(), Percentiles::of(timings.iter().map(|t| t.age_ns).collect()))
+}
+
+/// How many of each output came back.
+pub fn messages(run: &Run) -> [u64; 4] {
+    [LABELS, DEPTH, OVERLAY, TIMING].map(|topic| run.answers.values().filter(|a| a[topic]).count() as u64)
+}
+
+impl Report {
+    /// What the rate means, in a sentence.
+    pub fn sentence(&self) -> String {
+        let total = self.stages.iter().find(|s| s.name == "total");
+        let Some(total) = total else {
+            return "The node answered no frame.".into();
+        };
+        let p50 = total.percentiles.p50_ms;
+        let Frames { played, dropped, answered, lost, .. } = self.frames;
+        if dropped == 0 && lost == 0 {
+            return format!(
+                "On {} a frame takes {p50:.0} ms (median), and all {played} frames at {:.1} Hz were answered.",
+                self.device, self.played_hz
+            );
+        }
+        format!(
+            "On {} a frame takes {p50:.0} ms (median), so of {:.1} frames a second {:.1} were answered: the newest frame \
+             always wins, and of {played} frames {answered} were answered, {dropped} were dropped for a newer one and \
+             {lost} did not reach the node.",
+            self.device, self.played_hz, self.answered_hz
+        )
+    }
+
+    /// The table.
+    pub fn table(&self) -> String {
+        let mut t = String::new();
+        let f = &self.frames;
+        // Writing into a String cannot fail.
+        let _ = writeln!(t, "source    {}", self.source);
+        let _ = writeln!(t, "model     {} ({} on {})", self.model, self.backend, self.device);
+        let _ = writeln!(
+            t,
+            "frames    {} in, {} out, {} dropped, {} refused, {} lost on the way",
+            f.played, f.answered, f.dropped, f.refused, f.lost
+        );
+        let [labels, depth, overlay, timing] = self.messages;
+        let _ = writeln!(t, "messages  {labels} labels, {depth} depth, {overlay} overlay, {timing} timing");
+        let _ = writeln!(t, "rate      {:.2} Hz in, {:.2} Hz out", self.played_hz, self.answered_hz);
+        let _ = writeln!(t, "\n{:<18}{:>10}{:>10}{:>10}{:>10}", "stage, ms", "p50", "p95", "p99", "max");
+        let age = self.age.map(|percentiles| Stage { name: "age at publication", percentiles });
+        for Stage { name, percentiles: p } in self.stages.iter().chain(&age) {
+            let _ = writeln!(t, "{name:<18}{:>10.2}{:>10.2}{:>10.2}{:>10.2}", p.p50_ms, p.p95_ms, p.p99_ms, p.max_ms);
+        }
+        if let Some(s) = &self.scores {
+            let figure = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.4}"));
+            let _ = writeln!(t, "\nagainst the truth, {} frames:", s.frames);
+            let _ = writeln!(t, "mIoU {}   pixel accuracy {}", figure(s.miou), figure(s.pixel_accuracy));
+            let (abs_rel, rmse_m, delta1) = (figure(s.abs_rel), figure(s.rmse_m), figure(s.delta1));
+            let _ = writeln!(t, "AbsRel {abs_rel}   RMSE {rmse_m} m   delta1 {delta1}");
+        }
+        let bag = &self.bag;
+        let messages: u64 = bag.messages.values().sum();
+        let _ =
+            writeln!(t, "\nbag       {}: {messages} messages, {:.1} MB", bag.folder.display(), bag.bytes as f64 / 1e6);
+        for (topic, lost) in &bag.lost {
+            let _ =
+                writeln!(t, "          {lost} messages of {topic} are not in it: the disk or the cores were too slow");
+        }
+        if self.strangers > 0 {
+            let _ = writeln!(t, "warning   {} answers carry a stamp that was never played", self.strangers);
+        }
+        let code = self.node_end.exit_code.map_or_else(|| "none".into(), |c| c.to_string());
+        let _ = writeln!(t, "node      ended {:.2} s after SIGINT, exit code {code}", self.node_end.took_s);
+        let _ = write!(t, "\n{}", self.sentence());
+        t
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let p = Percentiles::of((1..=100).rev().map(|ms| ms * 1_000_000).collect()).expect("values");
+        assert_eq!((p.p50_ms, p.p95_ms, p.p99_ms, p.max_ms), (50.0, 95.0, 99.0, 100.0));
+        let one = Percentiles::of(vec![7_000_000]).expect("one value");
+        assert_eq!((one.p50_ms, one.p99_ms, one.max_ms), (7.0, 7.0, 7.0));
+        assert_eq!(Percentiles::of(vec![]), None);
+        let three = Percentiles::of(vec![1_000_000, 2_000_000, 3_000_000]).expect("values");
+        assert_eq!((three.p50_ms, three.p95_ms), (2.0, 3.0));
+    }
+}

@@ -1,0 +1,220 @@
+//! The contact sheet: one row a frame, with what was seen, what was answered, and the truth, side by side.
+
+use crate::data::classes;
+use font8x8::legacy::BASIC_LEGACY;
+use image::{Rgb, RgbImage};
+
+/// Nearest depth of the colour scale, in metres (dark red).
+pub const SCALE_MIN_M: f32 = 2.0;
+/// Farthest depth of the colour scale, in metres (dark blue).
+pub const SCALE_MAX_M: f32 = 100.0;
+
+/// Width of a tile, in pixels.
+const TILE: u32 = 384;
+/// Between tiles, in pixels.
+const GAP: u32 = 6;
+/// Height of a line of text, in pixels.
+const LINE: u32 = 18;
+const BACKGROUND: Rgb<u8> = Rgb([24, 24, 28]);
+const TEXT: Rgb<u8> = Rgb([230, 230, 230]);
+
+/// One picture of the sheet.
+#[derive(Debug, Clone)]
+pub struct Tile {
+    /// Already as wide as a tile.
+    picture: RgbImage,
+}
+
+fn tile_height(width: u32, height: u32) -> u32 {
+    let scaled = u64::from(height) * u64::from(TILE) / u64::from(width.max(1));
+    (scaled as u32).clamp(1, 2 * TILE)
+}
+
+impl Tile {
+    /// From `rgb8`: `rgb` is `[height, step]` bytes; `None` where that does not fit.
+    pub fn rgb(width: u32, height: u32, step: u32, rgb: &[u8]) -> Option<Self> {
+        let row = width as usize * 3;
+        let mut tight = Vec::with_capacity(row * height as usize);
+        for y in 0..height as usize {
+            tight.extend_from_slice(rgb.get(y * step as usize..)?.get(..row)?);
+        }
+        let picture = RgbImage::from_raw(width, height, tight)?;
+        let filter =
+            if width > TILE { image::imageops::FilterType::Triangle } else { image::imageops::FilterType::Nearest };
+        Some(Self { picture: image::imageops::resize(&picture, TILE, tile_height(width, height), filter) })
+    }
+
+    /// From any picture that is a function of the pixel: nearest neighbour, as labels must not be mixed.
+    fn sampled(width: u32, height: u32, colour: impl Fn(usize) -> [u8; 3]) -> Self {
+        let tile_height = tile_height(width, height);
+        let picture = RgbImage::from_fn(TILE, tile_height, |x, y| {
+            let source_x = (2 * u64::from(x) + 1) * u64::from(width) / (2 * u64::from(TILE));
+            let source_y = (2 * u64::from(y) + 1) * u64::from(height) / (2 * u64::from(tile_height));
+            Rgb(colour((source_y * u64::from(width) + source_x) as usize))
+        });
+        Self { picture }
+    }
+
+    /// From class ids, `[height, width]`, in the Cityscapes colours; what is not a scored class is black.
+    pub fn labels(width: u32, height: u32, ids: &[u8]) -> Self {
+        let table = classes::cityscapes();
+        Self::sampled(width, height, |i| {
+            let id = ids.get(i).copied().unwrap_or(classes::UNLABELLED);
+            table.iter().find(|c| c.id == id).map_or([0; 3], |c| c.color)
+        })
+    }
+
+    /// From metres, `[height, width]`; what is not finite is black.
+    pub fn depth(width: u32, height: u32, depth_m: &[f32]) -> Self {
+        Self::sampled(width, height, |i| depth_colour(depth_m.get(i).copied().unwrap_or(f32::NAN)))
+    }
+}
+
+/// Near is red, far is blue, on a logarithmic scale; black where there is no depth.
+pub fn depth_colour(depth_m: f32) -> [u8; 3] {
+    if !depth_m.is_finite() || depth_m <= 0.0 {
+        return [0; 3];
+    }
+    let far = (depth_m / SCALE_MIN_M).ln() / (SCALE_MAX_M / SCALE_MIN_M).ln();
+    turbo(1.0 - far.clamp(0.0, 1.0))
+}
+
+/// The Turbo colour map (A. Mikhailov, Google, 2019) by its published polynomial approximation, `t` in `0 ..= 1`.
+fn turbo(t: f32) -> [u8; 3] {
+    const R: [f32; 6] = [0.135_721_4, 4.615_392_6, -42.660_323, 132.131_08, -152.942_39, 59.286_38];
+    const G: [f32; 6] = [0.091_402_61, 2.194_188_4, 4.842_966_6, -14.185_033, 4.277_298_6, 2.829_566];
+    const B: [f32; 6] = [0.106_673_3, 12.641_946, -60.582_05, 110.362_77, -89.903_11, 27.348_25];
+    [R, G, B].map(|c| (255.0 * c.iter().rev().fold(0.0, |sum, c| sum * t + c)).round().clamp(0.0, 255.0) as u8)
+}
+
+/// One row: its caption and its tiles, in the order of the columns; `None` leaves a place empty.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Under the tiles.
+    pub caption: String,
+    /// One a column.
+    pub tiles: Vec<Option<Tile>>,
+}
+
+/// Composes the sheet.
+pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
+    let heights: Vec<u32> =
+        rows.iter().map(|r| r.tiles.iter().flatten().map(|t| t.picture.height()).max().unwrap_or(LINE)).collect();
+    let legend_lines = 2;
+    let width = GAP + columns.len() as u32 * (TILE + GAP);
+    let top = GAP + LINE * (2 + legend_lines) + GAP;
+    let height = top + heights.iter().map(|h| h + LINE + GAP).sum::<u32>();
+    let mut sheet = RgbImage::from_pixel(width, height, BACKGROUND);
+    text(&mut sheet, GAP, GAP, title, TEXT);
+    legend(&mut sheet, GAP + LINE);
+    for (i, column) in columns.iter().enumerate() {
+        text(&mut sheet, GAP + i as u32 * (TILE + GAP), top - LINE - GAP / 2, column, TEXT);
+    }
+    let mut y = top;
+    for (row, height) in rows.iter().zip(&heights) {
+        for (i, tile) in row.tiles.iter().enumerate().take(columns.len()) {
+            if let Some(tile) = tile {
+                let x = GAP + i as u32 * (TILE + GAP);
+                image::imageops::replace(&mut sheet, &tile.picture, i64::from(x), i64::from(y));
+            }
+        }
+        text(&mut sheet, GAP, y + height + 3, &row.caption, TEXT);
+        y += height + LINE + GAP;
+    }
+    sheet
+}
+
+/// The classes' colours, and the depth scale with its ends.
+fn legend(sheet: &mut RgbImage, y: u32) {
+    let mut x = GAP;
+    for class in classes::cityscapes().iter().take(classes::SCORED_CLASSES) {
+        fill(sheet, x, y, 12, 12, Rgb(class.color));
+        x = text(sheet, x + 15, y + 2, &class.name, TEXT) + 8;
+    }
+    let y = y + LINE;
+    let mut x = text(sheet, GAP, y + 2, &format!("depth, logarithmic: {SCALE_MIN_M} m"), TEXT) + 6;
+    for i in 0..300 {
+        let depth_m = SCALE_MIN_M * (SCALE_MAX_M / SCALE_MIN_M).powf(i as f32 / 299.0);
+        fill(sheet, x, y, 1, 12, Rgb(depth_colour(depth_m)));
+        x += 1;
+    }
+    text(sheet, x + 6, y + 2, &format!("{SCALE_MAX_M} m and beyond; black: none (sky, unknown)"), TEXT);
+}
+
+fn fill(sheet: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
+    for y in y..(y + height).min(sheet.height()) {
+        for x in x..(x + width).min(sheet.width()) {
+            sheet.put_pixel(x, y, colour);
+        }
+    }
+}
+
+/// Draws ASCII text, 8 pixels a character; returns where it ends. What lies outside of the sheet is cut.
+fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) -> u32 {
+    let mut left = x;
+    for character in text.chars() {
+        let code = if character.is_ascii() { character as usize } else { b'?'.into() };
+        for (row, bits) in BASIC_LEGACY[code].iter().enumerate() {
+            for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
+                fill(sheet, left + bit, y + row as u32, 1, 1, colour);
+            }
+        }
+        left += 8;
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turbo_is_blue_then_green_then_red() {
+        let [low, mid, high] = [0.1, 0.5, 0.9].map(turbo);
+        assert!(low[2] > low[0] && low[2] > low[1], "{low:?}");
+        assert!(mid[1] > mid[0] && mid[1] > mid[2], "{mid:?}");
+        assert!(high[0] > high[1] && high[0] > high[2], "{high:?}");
+    }
+
+    #[test]
+    fn near_is_red_far_is_blue_and_nothing_is_black() {
+        let (near, far) = (depth_colour(4.0), depth_colour(70.0));
+        assert!(near[0] > near[2] && far[2] > far[0], "{near:?} {far:?}");
+        for none in [f32::NAN, f32::INFINITY, 0.0, -3.0] {
+            assert_eq!(depth_colour(none), [0; 3]);
+        }
+        assert_eq!(depth_colour(SCALE_MAX_M), depth_colour(1e6), "beyond the scale is its end");
+    }
+
+    #[test]
+    fn tiles_keep_where_things_are() {
+        // Left half road, right half sky, in a picture larger than a tile.
+        let (width, height) = (1000, 500);
+        let ids: Vec<u8> = (0..height).flat_map(|_| (0..width).map(|x| if x < width / 2 { 0 } else { 10 })).collect();
+        let tile = Tile::labels(width, height, &ids);
+        assert_eq!(tile.picture.dimensions(), (TILE, TILE / 2));
+        assert_eq!(tile.picture.get_pixel(TILE / 2 - 1, 7).0, [128, 64, 128]);
+        assert_eq!(tile.picture.get_pixel(TILE / 2, 7).0, [70, 130, 180]);
+    }
+
+    #[test]
+    fn padding_is_not_shown() {
+        // 1 x 2 pixels with four bytes of padding a row.
+        let rgb = [10, 20, 30, 9, 9, 9, 9, 40, 50, 60, 9, 9, 9, 9];
+        let tile = Tile::rgb(1, 2, 7, &rgb).expect("fits");
+        assert_eq!(tile.picture.get_pixel(0, 0).0, [10, 20, 30]);
+        assert_eq!(tile.picture.get_pixel(TILE - 1, tile.picture.height() - 1).0, [40, 50, 60]);
+        assert!(Tile::rgb(1, 3, 7, &rgb).is_none(), "too short");
+    }
+
+    #[test]
+    fn a_sheet_has_its_tiles_and_captions() {
+        let tile = Tile::depth(20, 10, &[5.0; 200]);
+        let row = Row { caption: "frame 0".into(), tiles: vec![Some(tile), None] };
+        let sheet = compose("title", &["depth", "truth"], &[row]);
+        assert_eq!(sheet.width(), 3 * GAP + 2 * TILE);
+        let count = |colour: Rgb<u8>| sheet.pixels().filter(|p| **p == colour).count() as u32;
+        assert_eq!(count(Rgb(depth_colour(5.0))) / (TILE * TILE / 2), 1, "the tile, whole, once");
+        assert!(count(TEXT) > 200, "text");
+    }
+}

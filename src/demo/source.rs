@@ -1,0 +1,407 @@
+//! Where the demo's frames come from: a drive in the Cityscapes layout (with a truth), a folder of pictures, a video.
+
+use super::messages::{self, Pinhole};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{sync_channel, Receiver, TrySendError};
+
+/// Frame of the demo's camera, with the axes of REP 103's optical frames.
+pub const FRAME_ID: &str = "camera_front_optical_frame";
+/// Frames decoded ahead of their time, in bytes: the default drive fits, so that decoding does not compete with the node.
+const AHEAD_BYTES: usize = 768 << 20;
+/// Largest width or height that is taken from a decoder's output.
+const MAX_SIDE: u32 = 1 << 15;
+
+/// Why there are no frames.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each message says what its variant is
+pub enum SourceError {
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("cannot decode {path}: {source}")]
+    Picture { path: PathBuf, source: image::ImageError },
+    #[error("{folder} holds no {expected}")]
+    Empty { folder: PathBuf, expected: &'static str },
+    #[error("{path} is not a camera file of the Cityscapes layout: {reason}")]
+    Camera { path: PathBuf, reason: String },
+    #[error("a video needs ffmpeg, and {program} cannot be started ({source}); install ffmpeg, put it on PATH, or name it in SEMANTIC_DEPTH_FFMPEG")]
+    NoFfmpeg { program: String, source: std::io::Error },
+    #[error("ffmpeg could not decode {path}: {reason}")]
+    Ffmpeg { path: PathBuf, reason: String },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    #[error("the thread that reads the frames ended early")]
+    Gone,
+}
+
+/// Where a frame's truth lies.
+#[derive(Debug, Clone)]
+pub struct Truth {
+    /// `*_labelIds.png`, if there is one.
+    pub labels: Option<PathBuf>,
+    /// `*_depth.npy`, float32 metres, if there is one.
+    pub depth: Option<PathBuf>,
+}
+
+/// One frame, ready to be played.
+#[derive(Debug)]
+pub struct Frame {
+    /// File name, or number in the video.
+    pub name: String,
+    /// `sensor_msgs/msg/Image` with stamp 0.
+    pub image: Vec<u8>,
+    /// `sensor_msgs/msg/CameraInfo` with stamp 0; its K is zero (uncalibrated) where the camera is not known.
+    pub camera_info: Vec<u8>,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Its truth.
+    pub truth: Option<Truth>,
+}
+
+impl Frame {
+    fn new(name: String, picture: &image::RgbImage, camera: Option<Pinhole>, truth: Option<Truth>) -> Self {
+        let (width, height) = picture.dimensions();
+        // CameraInfo's own rule: K[0] = 0 says that the camera is not calibrated.
+        let camera = camera.unwrap_or(Pinhole { fx: 0.0, fy: 0.0, cx: 0.0, cy: 0.0 });
+        Self {
+            image: messages::image(FRAME_ID, width, height, picture.as_raw()),
+            camera_info: messages::camera_info(FRAME_ID, width, height, camera),
+            name,
+            width,
+            height,
+            truth,
+        }
+    }
+}
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A folder in the Cityscapes layout.
+    Drive(PathBuf),
+    /// A folder of PNG and JPEG files, played in the order of their names.
+    Images(PathBuf),
+    /// Anything that ffmpeg decodes.
+    Video(PathBuf),
+}
+
+type Frames = Box<dyn Iterator<Item = Result<Frame, SourceError>> + Send>;
+
+impl Source {
+    /// The frames, at most `count` of them, and how many there will be where that is known.
+    fn frames(&self, count: usize, rate_hz: f64) -> Result<(Frames, Option<usize>), SourceError> {
+        match self {
+            Self::Drive(root) => {
+                let mut files = Vec::new();
+                list(&root.join("leftImg8bit"), &mut files)?;
+                files.retain(|f| f.to_string_lossy().ends_with("_leftImg8bit.png"));
+                files.sort();
+                files.truncate(count);
+                let known = files.len();
+                let root = root.clone();
+                if files.is_empty() {
+                    return Err(SourceError::Empty { folder: root, expected: "leftImg8bit/*/*/*_leftImg8bit.png" });
+                }
+                Ok((Box::new(files.into_iter().map(move |f| drive_frame(&root, &f))), Some(known)))
+            }
+            Self::Images(folder) => {
+                let mut files = Vec::new();
+                list(folder, &mut files)?;
+                files.retain(|f| {
+                    let extension = f.extension().map(|e| e.to_string_lossy().to_lowercase());
+                    matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+                });
+                files.sort();
+                files.truncate(count);
+                let known = files.len();
+                if files.is_empty() {
+                    return Err(SourceError::Empty { folder: folder.clone(), expected: "*.png or *.jpg" });
+                }
+                Ok((Box::new(files.into_iter().map(|f| Ok(Frame::new(name(&f), &open(&f)?, None, None)))), Some(known)))
+            }
+            Self::Video(file) => Ok((Box::new(Video::open(file, count, rate_hz)?), None)),
+        }
+    }
+
+    /// Starts to read ahead, on a thread of its own, and returns once enough frames wait (or all of them).
+    pub fn open(&self, count: usize, rate_hz: f64) -> Result<Opened, SourceError> {
+        let (mut frames, known) = self.frames(count, rate_hz)?;
+        let empty = || SourceError::Empty {
+            folder: match self {
+                Self::Drive(path) | Self::Images(path) | Self::Video(path) => path.clone(),
+            },
+            expected: "frames",
+        };
+        let first = frames.next().ok_or_else(empty)??;
+        let ahead = (AHEAD_BYTES / first.image.len().max(1)).clamp(2, 4096).min(known.unwrap_or(usize::MAX));
+        let (sender, receiver) = sync_channel(ahead);
+        let (ready, wait) = sync_channel::<()>(1);
+        std::thread::Builder::new()
+            .name("demo-frames".into())
+            .spawn(move || {
+                let mut ready = Some(ready);
+                for frame in std::iter::once(Ok(first)).chain(frames) {
+                    let failed = frame.is_err();
+                    match sender.try_send(frame) {
+                        Ok(()) => {}
+                        Err(TrySendError::Full(frame)) => {
+                            ready = None; // dropping it wakes the waiter
+                            if sender.send(frame).is_err() {
+                                return;
+                            }
+                        }
+                        Err(TrySendError::Disconnected(_)) => return,
+                    }
+                    if failed {
+                        break;
+                    }
+                }
+                drop(ready);
+            })
+            .map_err(SourceError::Thread)?;
+        // Nothing is ever sent: the other end is dropped when the frames are ready.
+        let _ = wait.recv();
+        Ok(Opened { frames: receiver, known })
+    }
+}
+
+/// A source that is being read.
+#[derive(Debug)]
+pub struct Opened {
+    /// The frames, in order; ends after the last one.
+    pub frames: Receiver<Result<Frame, SourceError>>,
+    /// How many there will be, where that is known.
+    pub known: Option<usize>,
+}
+
+/// All files under `folder`.
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+    let io = |source| SourceError::Io { path: folder.to_path_buf(), source };
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_dir() {
+            list(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+fn open(file: &Path) -> Result<image::RgbImage, SourceError> {
+    let picture = |source| SourceError::Picture { path: file.to_path_buf(), source };
+    let reader =
+        image::ImageReader::open(file).map_err(|source| SourceError::Io { path: file.to_path_buf(), source })?;
+    // By content: a JPEG named .png is common in the wild.
+    let reader = reader.with_guessed_format().map_err(|source| SourceError::Io { path: file.to_path_buf(), source })?;
+    Ok(reader.decode().map_err(picture)?.into_rgb8())
+}
+
+fn drive_frame(root: &Path, file: &Path) -> Result<Frame, SourceError> {
+    let picture = open(file)?;
+    let stem = name(file).trim_end_matches("_leftImg8bit.png").to_owned();
+    let relative = file.strip_prefix(root.join("leftImg8bit")).unwrap_or(file);
+    let city = relative.parent().unwrap_or(Path::new(""));
+    let beside = |kind: &str, ending: &str| Some(root.join(kind).join(city).join(format!("{stem}_{ending}")));
+    let present = |path: Option<PathBuf>| path.filter(|p| p.is_file());
+    let labels = present(beside("gtFine", "gtFine_labelIds.png"));
+    let depth = present(beside("exactDepth", "depth.npy"));
+    let camera = present(beside("camera", "camera.json")).map(|path| camera(&path)).transpose()?;
+    let truth = (labels.is_some() || depth.is_some()).then_some(Truth { labels, depth });
+    Ok(Frame::new(stem, &picture, camera, truth))
+}
+
+fn camera(path: &Path) -> Result<Pinhole, SourceError> {
+    let text = std::fs::read(path).map_err(|source| SourceError::Io { path: path.to_path_buf(), source })?;
+    let bad = |reason: String| SourceError::Camera { path: path.to_path_buf(), reason };
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let number = |key: &str| {
+        json["intrinsic"][key]
+            .as_f64()
+            .filter(|v| v.is_finite())
+            .ok_or_else(|| bad(format!("intrinsic.{key} is missing")))
+    };
+    Ok(Pinhole { fx: number("fx")?, fy: number("fy")?, cx: number("u0")?, cy: number("v0")? })
+}
+
+/// Frames of a video, decoded by ffmpeg into a pipe of PPM pictures: each carries its own size.
+struct Video {
+    path: PathBuf,
+    child: Child,
+    pipe: BufReader<ChildStdout>,
+    number: usize,
+    ended: bool,
+}
+
+impl Video {
+    fn open(path: &Path, count: usize, rate_hz: f64) -> Result<Self, SourceError> {
+        let io = |source| SourceError::Io { path: path.to_path_buf(), source };
+        std::fs::metadata(path).map_err(io)?;
+        let program = std::env::var("SEMANTIC_DEPTH_FFMPEG").unwrap_or_else(|_| "ffmpeg".into());
+        let mut child = Command::new(&program)
+            .args(["-v", "error", "-nostdin", "-i"])
+            .arg(path)
+            // Frames at the rate they are played at, so that the demo runs as fast as the video does.
+            .args(["-r", &rate_hz.to_string(), "-frames:v", &count.to_string()])
+            .args(["-an", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| SourceError::NoFfmpeg { program, source })?;
+        let pipe = child.stdout.take().ok_or(SourceError::Gone)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            child,
+            pipe: BufReader::with_capacity(1 << 20, pipe),
+            number: 0,
+            ended: false,
+        })
+    }
+
+    fn error(&self, reason: impl Into<String>) -> SourceError {
+        SourceError::Ffmpeg { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// After the pipe's end: was it a good one?
+    fn end(&mut self) -> Result<(), SourceError> {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            // Bounded: `-v error` prints little, and the rest does not matter.
+            let _ = stderr.by_ref().take(8192).read_to_string(&mut text);
+        }
+        let status = self.child.wait().map_err(|source| SourceError::Io { path: self.path.clone(), source })?;
+        if status.success() && self.number > 0 {
+            return Ok(());
+        }
+        let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it printed no reason");
+        Err(self.error(format!("{status}: {last}")))
+    }
+
+    fn frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        let io = |source| SourceError::Io { path: self.path.clone(), source };
+        if self.pipe.fill_buf().map_err(io)?.is_empty() {
+            self.end()?;
+            return Ok(None);
+        }
+        let mut field = || -> Result<String, SourceError> {
+            let mut text = Vec::new();
+            for byte in self.pipe.by_ref().bytes().take(64) {
+                match byte.map_err(io)? {
+                    b if b.is_ascii_whitespace() => break,
+                    b => text.push(b),
+                }
+            }
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        };
+        let header = [field()?, field()?, field()?, field()?];
+        let side = |text: &str| text.parse::<u32>().ok().filter(|s| (1..=MAX_SIDE).contains(s));
+        let (Some(width), Some(height), "P6", "255") =
+            (side(&header[1]), side(&header[2]), header[0].as_str(), header[3].as_str())
+        else {
+            return Err(self.error(format!("expected a PPM header `P6 width height 255`, got `{}`", header.join(" "))));
+        };
+        let mut rgb = vec![0; width as usize * height as usize * 3];
+        self.pipe.read_exact(&mut rgb).map_err(io)?;
+        let picture = image::RgbImage::from_raw(width, height, rgb).ok_or(SourceError::Gone)?;
+        self.number += 1;
+        Ok(Some(Frame::new(format!("frame {}", self.number - 1), &picture, None, None)))
+    }
+}
+
+impl Iterator for Video {
+    type Item = Result<Frame, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let frame = self.frame().transpose();
+        self.ended = !matches!(frame, Some(Ok(_)));
+        frame
+    }
+}
+
+impl Drop for Video {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::messages::ImageMessage;
+
+    fn picture(width: u32, height: u32, value: u8) -> image::RgbImage {
+        image::RgbImage::from_pixel(width, height, image::Rgb([value, 0, 255 - value]))
+    }
+
+    #[test]
+    fn pictures_come_sorted_and_in_any_size() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        picture(4, 2, 20).save(folder.path().join("b.png")).expect("saved");
+        picture(3, 5, 10).save(folder.path().join("a.png")).expect("saved");
+        std::fs::write(folder.path().join("notes.txt"), "no picture").expect("written");
+        let opened = Source::Images(folder.path().into()).open(10, 10.0).expect("opened");
+        assert_eq!(opened.known, Some(2));
+        let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("decoded")).collect();
+        assert_eq!(frames.iter().map(|f| (f.width, f.height)).collect::<Vec<_>>(), [(3, 5), (4, 2)]);
+        let message = ImageMessage::read(&frames[0].image).expect("an image");
+        assert_eq!((message.width, message.height, message.step), (3, 5, 9));
+        assert_eq!(&message.data[..3], &[10, 0, 245]);
+        assert_eq!(message.frame_id, FRAME_ID);
+    }
+
+    #[test]
+    fn a_broken_picture_is_named_where_it_comes() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        picture(4, 2, 20).save(folder.path().join("a.png")).expect("saved");
+        std::fs::write(folder.path().join("b.png"), "no picture").expect("written");
+        let opened = Source::Images(folder.path().into()).open(10, 10.0).expect("opened");
+        let frames: Vec<_> = opened.frames.iter().collect();
+        assert!(frames[0].is_ok());
+        assert!(frames[1].as_ref().expect_err("broken").to_string().contains("b.png"));
+    }
+
+    #[test]
+    fn an_empty_folder_is_an_error() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let error = Source::Images(folder.path().into()).open(10, 10.0).expect_err("empty");
+        assert!(error.to_string().contains("*.png"), "{error}");
+    }
+
+    #[test]
+    fn a_video_is_read_from_the_decoder_of_the_environment() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let program = folder.path().join("ffmpeg");
+        // A stand-in decoder: two pictures of different sizes, or a failure for a file named "bad".
+        let script = "#!/bin/sh\ncase \"$*\" in *bad*) echo 'moov atom not found' >&2; exit 1;; esac\n\
+                      printf 'P6\\n2 1\\n255\\nabcdef'\nprintf 'P6\\n1 1\\n255\\nxyz'\n";
+        std::fs::write(&program, script).expect("written");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        for file in ["good.mp4", "bad.mp4"] {
+            std::fs::write(folder.path().join(file), "x").expect("written");
+        }
+        std::env::set_var("SEMANTIC_DEPTH_FFMPEG", &program);
+        let opened = Source::Video(folder.path().join("good.mp4")).open(10, 10.0).expect("opened");
+        let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("decoded")).collect();
+        assert_eq!(frames.iter().map(|f| (f.width, f.height)).collect::<Vec<_>>(), [(2, 1), (1, 1)]);
+        assert_eq!(ImageMessage::read(&frames[0].image).expect("an image").data, b"abcdef");
+        let error = Source::Video(folder.path().join("bad.mp4")).open(10, 10.0).expect_err("fails");
+        assert!(error.to_string().contains("moov atom not found"), "{error}");
+        std::env::set_var("SEMANTIC_DEPTH_FFMPEG", folder.path().join("absent"));
+        let error = Source::Video(folder.path().join("good.mp4")).open(10, 10.0).expect_err("no decoder");
+        assert!(error.to_string().contains("install ffmpeg"), "{error}");
+    }
+}
