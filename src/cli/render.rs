@@ -1,10 +1,182 @@
-//! `semantic_depth render`
+//! `semantic_depth render`: street drives with an exact truth, in the Cityscapes layout.
+
+use crate::data::cityscapes::{Part, Sample};
+use crate::data::classes;
+use crate::data::street::{Drive, DriveConfig, Frame, CITYSCAPES_BASELINE_M, CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
+use anyhow::{bail, Context as _};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Seeds of one split lie in one block, so that a street of one split is never in another.
+const SEEDS_A_SPLIT: u64 = 1 << 32;
 
 /// Arguments of `semantic_depth render`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Folder to write; it must not exist or be empty, unless --add is given.
+    #[arg(long)]
+    out: PathBuf,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Drives (streets) of each split.
+    #[arg(long, default_value = "train=8,val=2,test=2", value_parser = parse_splits)]
+    splits: Splits,
+    /// Frames of each drive.
+    #[arg(long, default_value_t = 10)]
+    frames: usize,
+    /// Frames a second.
+    #[arg(long, default_value_t = 10.0)]
+    rate: f64,
+    /// Width and height in pixels.
+    #[arg(long, default_value = "2048x1024", value_parser = parse_size)]
+    size: (usize, usize),
+    /// Distance of the stereo cameras in metres.
+    #[arg(long, default_value_t = CITYSCAPES_BASELINE_M)]
+    baseline: f64,
+    /// Focal length in pixels of the image; by default Cityscapes' camera at this width.
+    #[arg(long)]
+    focal: Option<f64>,
+    /// Leave out the right picture.
+    #[arg(long)]
+    no_stereo: bool,
+    /// Leave out exact depth (the disparity stays).
+    #[arg(long)]
+    no_exact_depth: bool,
+    /// Write into a folder that is not empty; files of the same name are replaced.
+    #[arg(long)]
+    add: bool,
+}
+
+/// Split names with their number of drives.
+#[derive(Debug, Clone)]
+struct Splits(Vec<(String, u64)>);
+
+fn parse_splits(text: &str) -> Result<Splits, String> {
+    let mut out = Vec::new();
+    for part in text.split(',') {
+        let (name, count) = part.split_once('=').ok_or_else(|| format!("expected NAME=DRIVES, found '{part}'"))?;
+        if !["train", "val", "test"].contains(&name) {
+            return Err(format!("expected train, val or test, found '{name}'"));
+        }
+        out.push((name.to_string(), count.parse().map_err(|e| format!("drives of '{name}': {e}"))?));
+    }
+    Ok(Splits(out))
+}
+
+/// `WIDTHxHEIGHT`, each from 16 to 8192.
+pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let expected = || format!("expected WIDTHxHEIGHT, each from 16 to 8192, found '{text}'");
+    let (w, h) = text.split_once('x').ok_or_else(expected)?;
+    let parse = |v: &str| v.parse().ok().filter(|v| (16..=8192).contains(v)).ok_or_else(expected);
+    Ok((parse(w)?, parse(h)?))
+}
+
+/// Seed of drive `drive` of a split.
+pub(crate) fn drive_seed(seed: u64, split: &str, drive: u64) -> u64 {
+    let block = match split {
+        "train" => 0,
+        "val" => 1,
+        _ => 2,
+    };
+    seed.wrapping_mul(16).wrapping_add(block).wrapping_mul(SEEDS_A_SPLIT).wrapping_add(drive)
+}
+
+/// Writes one frame in the Cityscapes layout.
+pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> anyhow::Result<()> {
+    let (w, h) = frame.left.dimensions();
+    sample.write_picture(Part::Left, &frame.left)?;
+    if let Some(right) = &frame.right {
+        sample.write_picture(Part::Right, right)?;
+    }
+    sample.write_labels(&frame.labels, w, h)?;
+    sample.write_disparity(&frame.depth_m, &frame.camera, w, h)?;
+    sample.write_camera(&frame.camera)?;
+    if exact_depth {
+        sample.write_depth(&frame.depth_m, w, h)?;
+    }
+    Ok(())
+}
+
+/// A progress bar on a terminal; nothing elsewhere.
+pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar
+}
 
 /// Runs the verb.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub fn run(args: Args) -> anyhow::Result<()> {
+    check_empty(&args.out, args.add)?;
+    if !(args.rate.is_finite() && args.rate > 0.0) {
+        bail!("--rate: expected frames a second above 0, found {}", args.rate);
+    }
+    let (width, height) = args.size;
+    let focal_px = args.focal.unwrap_or(CITYSCAPES_FOCAL_PX * width as f64 / CITYSCAPES_WIDTH);
+    if !(focal_px.is_finite() && focal_px > 1.0) {
+        bail!("--focal: expected pixels above 1, found {focal_px}");
+    }
+    let jobs: Vec<(&str, u64)> =
+        args.splits.0.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
+    let total = jobs.len() * args.frames;
+    let progress = bar(total as u64, "rendering");
+    let started = Instant::now();
+    let shares = jobs
+        .par_iter()
+        .map(|&(split, drive)| -> anyhow::Result<Vec<u64>> {
+            let config = DriveConfig {
+                seed: drive_seed(args.seed, split, drive),
+                frames: args.frames,
+                rate_hz: args.rate,
+                width,
+                height,
+                focal_px,
+                baseline_m: args.baseline,
+            };
+            let mut street = Drive::new(&config);
+            let city = format!("street{drive:05}");
+            let mut pixels = vec![0_u64; classes::SCORED_CLASSES];
+            for index in 0..args.frames {
+                let frame = street.frame(index, !args.no_stereo);
+                for &label in &frame.labels {
+                    pixels[usize::from(label)] += 1;
+                }
+                let sample = Sample::new(&args.out, split, &city, 0, index);
+                write_frame(&sample, &frame, !args.no_exact_depth)?;
+                progress.inc(1);
+            }
+            Ok(pixels)
+        })
+        .try_reduce(
+            || vec![0; classes::SCORED_CLASSES],
+            |a, b| Ok(a.into_iter().zip(b).map(|(a, b)| a + b).collect()),
+        )?;
+    progress.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{total} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s)",
+        jobs.len(),
+        args.out.display(),
+        total as f64 / seconds
+    );
+    let all: u64 = shares.iter().sum::<u64>().max(1);
+    for (class, pixels) in classes::cityscapes().iter().zip(&shares) {
+        println!("  {:<14} {:>7.3} % of the pixels", class.name, 100.0 * *pixels as f64 / all as f64);
+    }
+    Ok(())
+}
+
+fn check_empty(out: &Path, add: bool) -> anyhow::Result<()> {
+    if out.exists() && !add {
+        let mut entries = std::fs::read_dir(out).with_context(|| format!("{}", out.display()))?;
+        if entries.next().is_some() {
+            bail!("{} is not empty: choose another folder, or pass --add to write into it", out.display());
+        }
+    }
+    Ok(())
 }

@@ -261,14 +261,26 @@ impl Material {
                 let d = (0.5 + q.y).min(0.5 - 0.5 * q.y - 0.866 * q.x.abs());
                 let border = d < 0.16;
                 let mark = q.x.abs() < 0.09 && q.y > -0.25 && q.y < 0.35;
-                let c = if border { rgb(190, 20, 25) } else if mark { rgb(20, 20, 20) } else { rgb(235, 235, 230) };
+                let c = if border {
+                    rgb(190, 20, 25)
+                } else if mark {
+                    rgb(20, 20, 20)
+                } else {
+                    rgb(235, 235, 230)
+                };
                 Surface::shiny(c, 0.05)
             }
             Pattern::SignRound(radius) => {
                 let r = uv.length() / radius;
                 let q = uv / radius;
                 let mark = (q.x.abs() - 0.25).abs() < 0.12 && q.y.abs() < 0.38;
-                let c = if r > 0.74 { self.second } else if mark { rgb(25, 25, 25) } else { self.base };
+                let c = if r > 0.74 {
+                    self.second
+                } else if mark {
+                    rgb(25, 25, 25)
+                } else {
+                    self.base
+                };
                 Surface::shiny(c, 0.05)
             }
             Pattern::SignStop(radius) => {
@@ -277,7 +289,8 @@ impl Material {
                 Surface::shiny(if white { rgb(235, 235, 235) } else { rgb(185, 20, 25) }, 0.05)
             }
             Pattern::SignBoard => {
-                let row = line(uv.y, 0.22, 0.09, pixel_m) * f32::from(cell((uv.x * 6.0) as i32, (uv.y / 0.22) as i32, 7) > 0.3);
+                let row = line(uv.y, 0.22, 0.09, pixel_m)
+                    * f32::from(cell((uv.x * 6.0) as i32, (uv.y / 0.22) as i32, 7) > 0.3);
                 Surface::shiny(mix(self.base, self.second, row * fade(0.08)), 0.05)
             }
             Pattern::Lenses { lit, height } => {
@@ -310,7 +323,8 @@ impl Material {
         let dashed = f32::from((uv.y / 9.0).fract().abs() < 0.45);
         let mut paint = band(uv.x.abs(), -1.0, 0.07, pixel_m) * if lanes > 1 { 1.0 } else { dashed };
         for k in 1..lanes {
-            paint = paint.max(band(uv.x.abs(), lane * f32::from(k) - 0.07, lane * f32::from(k) + 0.07, pixel_m) * dashed);
+            paint =
+                paint.max(band(uv.x.abs(), lane * f32::from(k) - 0.07, lane * f32::from(k) + 0.07, pixel_m) * dashed);
         }
         paint = paint.max(band(uv.x.abs(), half_width - 0.35, half_width - 0.23, pixel_m));
         let along = uv.y - zebra_at;
@@ -327,7 +341,8 @@ impl Material {
         let fade = |s: f32| (s / (s + 2.0 * pixel_m)).powi(2);
         let (i, j) = ((uv.x / bay).floor(), (uv.y / storey).floor());
         let (x, y) = (uv.x - i * bay, uv.y - j * storey);
-        let rough = 1.0 + 0.25 * (fbm(uv * 0.5, self.seed) - 0.5) + 0.15 * fade(0.1) * (value(uv * 9.0, self.seed) - 0.5);
+        let rough =
+            1.0 + 0.25 * (fbm(uv * 0.5, self.seed) - 0.5) + 0.15 * fade(0.1) * (value(uv * 9.0, self.seed) - 0.5);
         let mut wall = self.base * rough;
         // A cornice between storeys, and dirt towards the ground.
         wall *= 1.0 - 0.25 * band(y, -1.0, 0.16, pixel_m);

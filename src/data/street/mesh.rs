@@ -104,11 +104,7 @@ impl Mesh {
             self.triangles.push(Triangle { v: [v[0], v[2], v[3]], material });
             for (end, radius) in [(a, ra), (b, rb)] {
                 let flat = |d: Vec3| Vec2::new(d.dot(e1), d.dot(e2)) * radius;
-                self.triangle(
-                    [end, end + d0 * radius, end + d1 * radius],
-                    [Vec2::ZERO, flat(d0), flat(d1)],
-                    material,
-                );
+                self.triangle([end, end + d0 * radius, end + d1 * radius], [Vec2::ZERO, flat(d0), flat(d1)], material);
             }
         }
     }

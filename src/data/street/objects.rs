@@ -97,10 +97,19 @@ pub(super) fn car(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     };
     let half = rng.random_range(0.85..0.94) + if style == 4 { 0.05 } else { 0.0 };
     let (r, f) = (-length / 2.0, length / 2.0);
-    let (belt, roof) = if style == 4 { (1.1, 1.95) } else { (rng.random_range(0.86..0.98), rng.random_range(1.42..1.62)) };
+    let (belt, roof) =
+        if style == 4 { (1.1, 1.95) } else { (rng.random_range(0.86..0.98), rng.random_range(1.42..1.62)) };
     let hood = if style == 4 { 0.75 } else { length * 0.25 };
     // Body: from sill to belt line; the bonnet drops to the front.
-    let body = [(r, 0.42), (r + 0.1, 0.24), (f - 0.1, 0.24), (f, 0.44), (f - 0.06, belt - 0.22), (f - hood, belt), (r + 0.03, belt)];
+    let body = [
+        (r, 0.42),
+        (r + 0.1, 0.24),
+        (f - 0.1, 0.24),
+        (f, 0.44),
+        (f - 0.06, belt - 0.22),
+        (f - hood, belt),
+        (r + 0.03, belt),
+    ];
     m.extrude(&body, half, (belt + 1.0, 0.0), paint, paint);
     // Cabin: glass all round under a painted roof with pillars.
     let tail = match style {
@@ -118,9 +127,18 @@ pub(super) fn car(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     m.extrude(&cabin, half - 0.05, (roof - 0.02, 0.1), glass, glass);
     let (roof_front, roof_rear) = (cabin[2].0, cabin[3].0);
     m.block(v(-half + 0.14, roof - 0.01, roof_rear), v(half - 0.14, roof + 0.04, roof_front), paint, paint);
-    for (z_low, z_high) in [(cabin[1].0, roof_front), ((roof_front + roof_rear) / 2.0, (roof_front + roof_rear) / 2.0), (cabin[0].0, roof_rear)] {
+    for (z_low, z_high) in [
+        (cabin[1].0, roof_front),
+        ((roof_front + roof_rear) / 2.0, (roof_front + roof_rear) / 2.0),
+        (cabin[0].0, roof_rear),
+    ] {
         for side in [-1.0, 1.0] {
-            m.tube((v(side * (half - 0.06), belt, z_low), 0.05), (v(side * (half - 0.13), roof, z_high), 0.05), 5, paint);
+            m.tube(
+                (v(side * (half - 0.06), belt, z_low), 0.05),
+                (v(side * (half - 0.13), roof, z_high), 0.05),
+                5,
+                paint,
+            );
         }
     }
     if style == 4 && rng.random_bool(0.5) {
@@ -145,8 +163,10 @@ pub(super) fn car(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
 /// A lorry: cab and box, tipper or tanker.
 pub(super) fn truck(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     let k = class::TRUCK;
-    let cab_color = pick(rng, &[rgb(200, 200, 200), rgb(170, 30, 30), rgb(30, 60, 120), rgb(210, 120, 20), rgb(50, 90, 60)]);
-    let cargo_color = pick(rng, &[rgb(220, 220, 215), rgb(215, 215, 220), rgb(60, 90, 150), rgb(170, 60, 40), rgb(120, 125, 130)]);
+    let cab_color =
+        pick(rng, &[rgb(200, 200, 200), rgb(170, 30, 30), rgb(30, 60, 120), rgb(210, 120, 20), rgb(50, 90, 60)]);
+    let cargo_color =
+        pick(rng, &[rgb(220, 220, 215), rgb(215, 215, 220), rgb(60, 90, 150), rgb(170, 60, 40), rgb(120, 125, 130)]);
     let paint = p.add(k, Pattern::Paint, cab_color, cab_color, 0);
     let cargo = p.add(k, Pattern::Concrete, cargo_color, cargo_color, rng.random_range(0..4));
     let glass = p.add(k, Pattern::Glass, rgb(20, 25, 30), Vec3::ZERO, 0);
@@ -158,10 +178,25 @@ pub(super) fn truck(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     let top = rng.random_range(2.6..2.9);
     let cab = [(f - cab_length, 0.5), (f, 0.5), (f, 1.3), (f - 0.18, top), (f - cab_length, top)];
     m.extrude(&cab, half - 0.04, (9.0, 0.0), paint, paint);
-    m.quad([v(-half + 0.15, 1.42, f + 0.02), v(half - 0.15, 1.42, f + 0.02), v(half - 0.2, top - 0.25, f - 0.12), v(-half + 0.2, top - 0.25, f - 0.12)], Vec2::ZERO, Vec2::ONE, glass);
+    m.quad(
+        [
+            v(-half + 0.15, 1.42, f + 0.02),
+            v(half - 0.15, 1.42, f + 0.02),
+            v(half - 0.2, top - 0.25, f - 0.12),
+            v(-half + 0.2, top - 0.25, f - 0.12),
+        ],
+        Vec2::ZERO,
+        Vec2::ONE,
+        glass,
+    );
     for side in [-1.0, 1.0] {
         let x = side * (half - 0.02);
-        m.quad([v(x, 1.45, f - 1.25), v(x, 1.45, f - 0.3), v(x, top - 0.3, f - 0.4), v(x, top - 0.3, f - 1.25)], Vec2::ZERO, Vec2::ONE, glass);
+        m.quad(
+            [v(x, 1.45, f - 1.25), v(x, 1.45, f - 0.3), v(x, top - 0.3, f - 0.4), v(x, top - 0.3, f - 1.25)],
+            Vec2::ZERO,
+            Vec2::ONE,
+            glass,
+        );
         m.block(v(side * (half + 0.12) - 0.06, 1.5, f - 0.3), v(side * (half + 0.12) + 0.06, 2.1, f - 0.2), dark, dark);
     }
     m.block(v(-half + 0.1, 0.55, r), v(half - 0.1, 0.95, f - 0.2), dark, dark);
@@ -196,10 +231,40 @@ pub(super) fn bus(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     m.block(v(-half, 0.35, r), v(half, top, f), side, paint);
     m.block(v(-half + 0.3, top, r + 1.5), v(half - 0.3, top + 0.28, r + 4.5), paint, paint);
     for (z, out) in [(f, 0.02), (r, -0.02)] {
-        m.quad([v(-half + 0.05, 0.4, z + out), v(half - 0.05, 0.4, z + out), v(half - 0.05, top, z + out), v(-half + 0.05, top, z + out)], Vec2::ZERO, Vec2::ONE, paint);
-        m.quad([v(-half + 0.14, 1.1, z + 2.0 * out), v(half - 0.14, 1.1, z + 2.0 * out), v(half - 0.14, 2.5, z + 2.0 * out), v(-half + 0.14, 2.5, z + 2.0 * out)], Vec2::ZERO, Vec2::ONE, glass);
+        m.quad(
+            [
+                v(-half + 0.05, 0.4, z + out),
+                v(half - 0.05, 0.4, z + out),
+                v(half - 0.05, top, z + out),
+                v(-half + 0.05, top, z + out),
+            ],
+            Vec2::ZERO,
+            Vec2::ONE,
+            paint,
+        );
+        m.quad(
+            [
+                v(-half + 0.14, 1.1, z + 2.0 * out),
+                v(half - 0.14, 1.1, z + 2.0 * out),
+                v(half - 0.14, 2.5, z + 2.0 * out),
+                v(-half + 0.14, 2.5, z + 2.0 * out),
+            ],
+            Vec2::ZERO,
+            Vec2::ONE,
+            glass,
+        );
         let sign = p.add(k, Pattern::Lamp, rgb(240, 170, 40), Vec3::ZERO, 0);
-        m.quad([v(-0.7, 2.62, z + 2.0 * out), v(0.7, 2.62, z + 2.0 * out), v(0.7, 2.88, z + 2.0 * out), v(-0.7, 2.88, z + 2.0 * out)], Vec2::ZERO, Vec2::ONE, sign);
+        m.quad(
+            [
+                v(-0.7, 2.62, z + 2.0 * out),
+                v(0.7, 2.62, z + 2.0 * out),
+                v(0.7, 2.88, z + 2.0 * out),
+                v(-0.7, 2.88, z + 2.0 * out),
+            ],
+            Vec2::ZERO,
+            Vec2::ONE,
+            sign,
+        );
     }
     let rim = p.add(k, Pattern::Wheel(0.48), rgb(130, 130, 132), Vec3::ZERO, 0);
     for z in [r + 2.9, f - 2.6] {
@@ -236,8 +301,23 @@ pub(super) fn train(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
         }
     }
     for (z, out) in [(total / 2.0 - 0.48, 0.02), (-total / 2.0, -0.02)] {
-        m.quad([v(-half, 0.55, z + out), v(half, 0.55, z + out), v(half, top, z + out), v(-half, top, z + out)], Vec2::ZERO, Vec2::ONE, paint);
-        m.quad([v(-1.05, 1.55, z + 2.0 * out), v(1.05, 1.55, z + 2.0 * out), v(1.0, 2.9, z + 2.0 * out), v(-1.0, 2.9, z + 2.0 * out)], Vec2::ZERO, Vec2::ONE, glass);
+        m.quad(
+            [v(-half, 0.55, z + out), v(half, 0.55, z + out), v(half, top, z + out), v(-half, top, z + out)],
+            Vec2::ZERO,
+            Vec2::ONE,
+            paint,
+        );
+        m.quad(
+            [
+                v(-1.05, 1.55, z + 2.0 * out),
+                v(1.05, 1.55, z + 2.0 * out),
+                v(1.0, 2.9, z + 2.0 * out),
+                v(-1.0, 2.9, z + 2.0 * out),
+            ],
+            Vec2::ZERO,
+            Vec2::ONE,
+            glass,
+        );
     }
     lamps(&mut m, p, k, (-total / 2.0 - 0.04, total / 2.0 - 0.44), half, 1.1);
     m
@@ -255,7 +335,21 @@ pub(super) enum Pose {
 /// A person or, on a saddle, a rider; 1.5 to 1.95 m.
 pub(super) fn human(p: &mut Palette, rng: &mut Pcg32, kind: u8, pose: Pose) -> Mesh {
     let cloth = |rng: &mut Pcg32| {
-        let c = pick(rng, &[(30, 32, 40), (60, 62, 70), (40, 55, 100), (120, 30, 36), (180, 170, 150), (70, 90, 60), (200, 200, 205), (150, 100, 50), (210, 160, 30), (20, 20, 22)]);
+        let c = pick(
+            rng,
+            &[
+                (30, 32, 40),
+                (60, 62, 70),
+                (40, 55, 100),
+                (120, 30, 36),
+                (180, 170, 150),
+                (70, 90, 60),
+                (200, 200, 205),
+                (150, 100, 50),
+                (210, 160, 30),
+                (20, 20, 22),
+            ],
+        );
         rgb(c.0, c.1, c.2)
     };
     let skin_color = pick(rng, &[rgb(225, 180, 150), rgb(190, 140, 105), rgb(110, 75, 50), rgb(235, 195, 170)]);
@@ -336,7 +430,8 @@ pub(super) fn bicycle(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
             m.tube((at(k), 0.022), (at(k + 1), 0.022), 4, dark);
         }
     }
-    let (crank, seat, head, rear, front) = (v(0.0, 0.3, -0.02), v(0.0, 0.86, -0.2), v(0.0, 0.86, 0.38), v(0.0, 0.35, -0.52), v(0.0, 0.35, 0.55));
+    let (crank, seat, head, rear, front) =
+        (v(0.0, 0.3, -0.02), v(0.0, 0.86, -0.2), v(0.0, 0.86, 0.38), v(0.0, 0.35, -0.52), v(0.0, 0.35, 0.55));
     for (a, b) in [(crank, seat), (seat, head), (crank, head), (crank, rear), (seat, rear), (head, front)] {
         m.tube((a, 0.026), (b, 0.026), 5, frame);
     }
@@ -393,12 +488,16 @@ pub(super) fn tree(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
     let core = p.add(k, Pattern::Foliage, c, c, seed);
     let shell = p.add(k, Pattern::LooseFoliage, c, c, seed);
     let mut m = Mesh::default();
-    let height = rng.random_range(4.5..10.0);
+    let height: f32 = rng.random_range(4.5..10.0);
     let trunk = height * rng.random_range(0.28..0.4);
     let radius = height * rng.random_range(0.2..0.3);
     m.tube((Vec3::ZERO, 0.035 * height.sqrt() + 0.06), (v(0.0, trunk * 1.4, 0.0), 0.09), 8, bark);
     for _ in 0..rng.random_range(5..9) {
-        let at = v(rng.random_range(-0.6..0.6) * radius, rng.random_range(trunk..height - 0.5 * radius), rng.random_range(-0.6..0.6) * radius);
+        let at = v(
+            rng.random_range(-0.6..0.6) * radius,
+            rng.random_range(trunk..height - 0.5 * radius),
+            rng.random_range(-0.6..0.6) * radius,
+        );
         let r = radius * rng.random_range(0.55..0.85);
         m.tube((v(0.0, trunk, 0.0), 0.06), (at, 0.03), 5, bark);
         m.ellipsoid(at, v(r, r * 0.85, r) * 0.86, 10, core);
@@ -482,8 +581,21 @@ pub(super) fn sign(p: &mut Palette, rng: &mut Pcg32) -> Mesh {
         }
         _ => {
             let (w, t) = (rng.random_range(0.4..0.8), rng.random_range(0.6..1.0));
-            let face = p.add(k, Pattern::SignBoard, pick(rng, &[rgb(30, 80, 170), rgb(235, 200, 40), rgb(235, 235, 230)]), rgb(20, 20, 24), 0);
-            let q = |z: f32| [v(-w / 2.0, h - 0.4, z), v(w / 2.0, h - 0.4, z), v(w / 2.0, h - 0.4 + t, z), v(-w / 2.0, h - 0.4 + t, z)];
+            let face = p.add(
+                k,
+                Pattern::SignBoard,
+                pick(rng, &[rgb(30, 80, 170), rgb(235, 200, 40), rgb(235, 235, 230)]),
+                rgb(20, 20, 24),
+                0,
+            );
+            let q = |z: f32| {
+                [
+                    v(-w / 2.0, h - 0.4, z),
+                    v(w / 2.0, h - 0.4, z),
+                    v(w / 2.0, h - 0.4 + t, z),
+                    v(-w / 2.0, h - 0.4 + t, z),
+                ]
+            };
             m.quad(q(-0.06), Vec2::ZERO, Vec2::new(w, t), face);
             m.quad(q(-0.035), Vec2::ZERO, Vec2::new(w, t), back);
         }
@@ -499,9 +611,14 @@ pub(super) fn traffic_light(p: &mut Palette, rng: &mut Pcg32, arm: bool) -> Mesh
     let front = p.add(k, Pattern::Lenses { lit, height: 0.95 }, rgb(26, 28, 27), Vec3::ZERO, 0);
     let housing = p.plain(k, rgb(26, 30, 28));
     let mut m = Mesh::default();
-    let mut head = |m: &mut Mesh, x: f32, y: f32| {
+    let head = |m: &mut Mesh, x: f32, y: f32| {
         m.block(v(x - 0.16, y, -0.14), v(x + 0.16, y + 0.97, 0.14), housing, housing);
-        m.quad([v(x - 0.15, y, -0.16), v(x + 0.15, y, -0.16), v(x + 0.15, y + 0.95, -0.16), v(x - 0.15, y + 0.95, -0.16)], Vec2::ZERO, Vec2::new(0.3, 0.95), front);
+        m.quad(
+            [v(x - 0.15, y, -0.16), v(x + 0.15, y, -0.16), v(x + 0.15, y + 0.95, -0.16), v(x - 0.15, y + 0.95, -0.16)],
+            Vec2::ZERO,
+            Vec2::new(0.3, 0.95),
+            front,
+        );
     };
     let h = if arm { 5.6 } else { 2.3 };
     m.tube((v(0.0, 0.0, 0.2), 0.09), (v(0.0, h + 0.3, 0.2), 0.07), 8, metal);
