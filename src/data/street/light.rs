@@ -59,7 +59,7 @@ impl Light {
             libm::cosf(elevation) * libm::cosf(azimuth),
         );
         let low = 1.0 - (elevation / 0.9).clamp(0.0, 1.0);
-        let strength = if overcast { 0.25 } else { rng.random_range(1.6..2.4) };
+        let strength = if overcast { 0.25 } else { rng.random_range(1.7..3.0) };
         let grey = Vec3::new(0.72, 0.75, 0.8);
         let (zenith, horizon) = if overcast {
             (grey * 0.9, grey * 1.05)
@@ -73,7 +73,7 @@ impl Light {
             horizon,
             clouds: if overcast { 0.9 } else { rng.random_range(0.0..0.75) },
             haze: if rng.random_bool(0.2) { rng.random_range(0.006..0.014) } else { rng.random_range(0.0006..0.005) },
-            exposure: rng.random_range(0.62..1.15) * if overcast { 1.5 } else { 1.0 },
+            exposure: rng.random_range(1.0..1.9) * if overcast { 1.5 } else { 1.0 },
             white: Vec3::new(rng.random_range(0.92..1.08), 1.0, rng.random_range(0.9..1.1)),
             vignette: rng.random_range(0.05..0.4),
             noise: rng.random_range(0.6..3.2),

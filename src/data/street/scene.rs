@@ -262,14 +262,14 @@ impl Builder<'_> {
                 self.house(middle, length - 0.3, side, side * (edge + setback));
             } else {
                 if roll < 0.92 {
-                    self.barrier(middle, length, side * (edge + 0.3), roll > 0.73);
+                    self.barrier(middle, length, side * (edge + 0.3), roll > 0.67);
                 }
                 for _ in 0..self.rng.random_range(1..4) {
                     let tree = objects::tree(&mut self.palette, self.rng);
                     let (ds, dt) = (self.rng.random_range(-0.5..0.5) * length, self.rng.random_range(3.0..11.0));
                     self.put(&tree, middle + ds, side * (edge + dt), 0.0, 0.0);
                 }
-                if self.rng.random_bool(0.4) {
+                if self.rng.random_bool(0.2) {
                     let hedge = objects::hedge(&mut self.palette, self.rng, length * 0.8);
                     self.put(&hedge, middle, side * (edge + 1.4), 0.0, 0.0);
                 }
@@ -411,16 +411,16 @@ impl Builder<'_> {
     }
 
     fn traffic(&mut self, lane_t: f32, direction: f32, own: bool, ego_speed: f32) {
-        let mut s = if own { self.rng.random_range(9.0..26.0) } else { self.span.0 + self.rng.random_range(0.0..15.0) };
+        let mut s = if own { self.rng.random_range(11.0..34.0) } else { self.span.0 + self.rng.random_range(0.0..15.0) };
         let pace = if own { ego_speed * self.rng.random_range(0.95..1.15) } else { self.rng.random_range(4.0..11.0) };
         while s < self.span.1 {
             let r: f64 = self.rng.random();
-            let (mesh, length, t) = if r < 0.17 {
+            let (mesh, length, t) = if r < 0.24 {
                 (objects::ridden(&mut self.palette, self.rng, false), 4.0, lane_t + direction * 0.8)
-            } else if r < 0.32 {
+            } else if r < 0.42 {
                 (objects::ridden(&mut self.palette, self.rng, true), 5.0, lane_t)
             } else {
-                let (m, l) = self.vehicle(0.34);
+                let (m, l) = self.vehicle(0.2);
                 (m, l, lane_t)
             };
             let turned = if direction > 0.0 { 0.0 } else { std::f32::consts::PI };
@@ -507,7 +507,7 @@ impl Scene {
             b.strip((side * (t + 0.16), KERB_M), (side * (t + walk), KERB_M + 0.03), slabs);
             t += walk;
             let verge: f32 =
-                if b.rng.random_bool(0.25 + 0.5 * f64::from(leafy)) { b.rng.random_range(0.8..4.5) } else { 0.0 };
+                if b.rng.random_bool(0.35 + 0.5 * f64::from(leafy)) { b.rng.random_range(0.8..4.5) } else { 0.0 };
             b.strip((side * t, KERB_M + 0.03), (side * (t + verge.max(0.01)), KERB_M + 0.03), grass);
             t += verge;
             edges[index] = t;
@@ -521,8 +521,9 @@ impl Scene {
                 b.park(side, side * (driving + 1.1));
             }
             // Traffic lights first: they have the best places.
-            if b.rng.random_bool(0.75) {
-                for s in [zebra_at - 1.0, zebra_at + b.rng.random_range(30.0..60.0)] {
+            if b.rng.random_bool(0.85) {
+                let further = b.rng.random_range(22.0..45.0);
+                for s in [zebra_at - 1.0, zebra_at + further, zebra_at + 2.0 * further, zebra_at - further] {
                     let arm = b.rng.random_bool(0.5);
                     let m = objects::traffic_light(&mut b.palette, b.rng, arm && side > 0.0);
                     let t = side * (kerbs[index] + 0.4);
