@@ -1,2 +1,4 @@
 //! One frame's path, in order of travel: decode -> input -> network -> output, and its stage clock.
 //! The two ROS ends (arrive, publish) are in [`crate::node`].
+
+pub mod device;

@@ -2,7 +2,8 @@
 
 use super::encoder::Skips;
 use super::NetworkConfig;
-use tch::nn::{self, Module, Path};
+use super::layer::{Conv2d, ConvSpec, Start};
+use tch::nn::Path;
 use tch::Tensor;
 
 /// Width of the decoder.
@@ -10,19 +11,16 @@ const WIDTH: i64 = 256;
 /// Stages of a chained residual pooling block.
 const CRP_STAGES: i64 = 4;
 
-/// 1x1 convolution without bias, with PyTorch's default start (uniform, He with a = sqrt 5): the decoder has no
-/// normalisation, and with a wider start ReLU6 saturates and nothing is learned.
-fn conv1x1(p: Path, inputs: i64, groups: i64) -> nn::Conv2D {
-    let bound = (groups as f64 / inputs as f64).sqrt();
-    let ws_init = nn::Init::Uniform { lo: -bound, up: bound };
-    nn::conv2d(p, inputs, WIDTH, 1, nn::ConvConfig { bias: false, groups, ws_init, ..Default::default() })
+/// 1x1 convolution without bias, with PyTorch's default start: the decoder has no normalisation, and with a wider
+/// start ReLU6 saturates and nothing is learned.
+fn conv1x1(p: Path, inputs: i64, groups: i64) -> Conv2d {
+    Conv2d::new(p, ConvSpec { groups, ..ConvSpec::pointwise(inputs, WIDTH, Start::Default) })
 }
 
-/// 3x3 convolution with bias and PyTorch's default start.
-fn head3x3(p: Path, outputs: i64) -> nn::Conv2D {
-    let bound = (1.0 / (WIDTH * 9) as f64).sqrt();
-    let init = nn::Init::Uniform { lo: -bound, up: bound };
-    nn::conv2d(p, WIDTH, outputs, 3, nn::ConvConfig { padding: 1, ws_init: init, bs_init: init, ..Default::default() })
+/// 3x3 convolution with bias.
+fn head3x3(p: Path, outputs: i64) -> Conv2d {
+    let spec = ConvSpec { kernel: 3, bias: true, ..ConvSpec::pointwise(WIDTH, outputs, Start::Default) };
+    Conv2d::new(p, spec)
 }
 
 /// Bilinear resize, corners not aligned.
@@ -38,7 +36,7 @@ fn bilinear_like(x: &Tensor, like: &Tensor) -> Tensor {
 /// Chained residual pooling: each stage pools and projects the one before, and all are added to the input.
 #[derive(Debug)]
 struct ChainedResidualPooling {
-    projections: Vec<nn::Conv2D>,
+    projections: Vec<Conv2d>,
 }
 
 impl ChainedResidualPooling {
@@ -62,29 +60,29 @@ impl ChainedResidualPooling {
 /// The decoder's last stage, at 1/4 of the input.
 #[derive(Debug)]
 struct QuarterStage {
-    conv6: nn::Conv2D,
+    conv6: Conv2d,
     crp4: ChainedResidualPooling,
-    conv_adapt2: nn::Conv2D,
+    conv_adapt2: Conv2d,
 }
 
 /// The decoder and the two heads.
 #[derive(Debug)]
 pub struct Decoder {
-    conv1: nn::Conv2D,
-    conv2: nn::Conv2D,
-    conv3: nn::Conv2D,
-    conv4: nn::Conv2D,
-    conv5: nn::Conv2D,
+    conv1: Conv2d,
+    conv2: Conv2d,
+    conv3: Conv2d,
+    conv4: Conv2d,
+    conv5: Conv2d,
     crp1: ChainedResidualPooling,
     crp2: ChainedResidualPooling,
     crp3: ChainedResidualPooling,
-    conv_adapt1: nn::Conv2D,
-    conv_adapt3: nn::Conv2D,
+    conv_adapt1: Conv2d,
+    conv_adapt3: Conv2d,
     quarter: Option<QuarterStage>,
-    pre_depth: nn::Conv2D,
-    depth: nn::Conv2D,
-    pre_seg: nn::Conv2D,
-    seg: nn::Conv2D,
+    pre_depth: Conv2d,
+    depth: Conv2d,
+    pre_seg: Conv2d,
+    seg: Conv2d,
 }
 
 impl Decoder {

@@ -1,7 +1,8 @@
 //! The encoder: torchvision's MobileNetV3-small features (Howard et al. 2019), blocks 0 to 11 of which give the
 //! skips; block 12 is part of the published state dict and therefore of this module, but nothing reads its output.
 
-use tch::nn::{self, Module, ModuleT, Path};
+use super::layer::{BatchNorm2d, Conv2d, ConvSpec, Start};
+use tch::nn::Path;
 use tch::Tensor;
 
 /// One row of MobileNetV3-small's table: (input channels, kernel, expanded channels, output channels,
@@ -42,38 +43,15 @@ enum Activation {
 /// Convolution, batch norm, activation: torchvision's `Conv2dNormActivation` (keys `0.*` and `1.*`).
 #[derive(Debug)]
 struct ConvBnAct {
-    conv: nn::Conv2D,
-    bn: nn::BatchNorm,
+    conv: Conv2d,
+    bn: BatchNorm2d,
     act: Activation,
 }
 
 impl ConvBnAct {
-    fn new(p: Path, (i, o): (i64, i64), k: i64, stride: i64, groups: i64, act: Activation) -> Self {
-        let conv = nn::conv2d(
-            &p / "0",
-            i,
-            o,
-            k,
-            nn::ConvConfig {
-                stride,
-                padding: (k - 1) / 2,
-                groups,
-                bias: false,
-                // torchvision's start for this network: He-normal, fan out.
-                ws_init: nn::Init::Kaiming {
-                    dist: nn::init::NormalOrUniform::Normal,
-                    fan: nn::init::FanInOut::FanOut,
-                    non_linearity: nn::init::NonLinearity::ReLU,
-                },
-                ..Default::default()
-            },
-        );
-        let bn = nn::batch_norm2d(
-            &p / "1",
-            o,
-            nn::BatchNormConfig { eps: 1e-3, momentum: 0.01, ws_init: nn::Init::Const(1.0), ..Default::default() },
-        );
-        Self { conv, bn, act }
+    fn new(p: Path, (inputs, outputs): (i64, i64), kernel: i64, stride: i64, groups: i64, act: Activation) -> Self {
+        let spec = ConvSpec { inputs, outputs, kernel, stride, groups, bias: false, start: Start::HeFanOut };
+        Self { conv: Conv2d::new(&p / "0", spec), bn: BatchNorm2d::new(&p / "1", outputs), act }
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
@@ -89,16 +67,17 @@ impl ConvBnAct {
 /// Squeeze-and-excitation with a hard sigmoid.
 #[derive(Debug)]
 struct SqueezeExcitation {
-    fc1: nn::Conv2D,
-    fc2: nn::Conv2D,
+    fc1: Conv2d,
+    fc2: Conv2d,
 }
 
 impl SqueezeExcitation {
     fn new(p: Path, channels: i64) -> Self {
         let squeezed = make_divisible(channels / 4);
+        let spec = |i, o| ConvSpec { bias: true, ..ConvSpec::pointwise(i, o, Start::HeFanOut) };
         Self {
-            fc1: nn::conv2d(&p / "fc1", channels, squeezed, 1, Default::default()),
-            fc2: nn::conv2d(&p / "fc2", squeezed, channels, 1, Default::default()),
+            fc1: Conv2d::new(&p / "fc1", spec(channels, squeezed)),
+            fc2: Conv2d::new(&p / "fc2", spec(squeezed, channels)),
         }
     }
 

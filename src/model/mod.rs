@@ -3,6 +3,8 @@
 mod config;
 mod decoder;
 mod encoder;
+mod layer;
+mod pth;
 pub mod weights;
 
 pub use config::NetworkConfig;
@@ -10,7 +12,7 @@ pub use config::NetworkConfig;
 use tch::nn::Path;
 use tch::Tensor;
 
-/// What the network answers, at the size of its input.
+/// What the network answers.
 #[derive(Debug)]
 pub struct Prediction {
     /// Class scores before softmax, `[B, classes, H, W]`.
@@ -43,20 +45,32 @@ impl Network {
         &self.config
     }
 
-    /// One pass.
+    /// Pixels of the input to one of the heads.
+    pub fn heads_stride(&self) -> usize {
+        if self.config.extra_light {
+            8
+        } else {
+            4
+        }
+    }
+
+    /// One pass, up to the heads' own resolution: 1/4 of the input (1/8 for an extra light network), rounded up.
     ///
     /// `train` puts batch norm into training mode (batch statistics, running statistics updated).
     ///
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
-    pub fn forward_t(&self, x: &Tensor, train: bool) -> Prediction {
+    pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Prediction {
         let (scores, log_depth) = self.decoder.forward(&self.encoder.forward_t(x, train));
+        Prediction { scores, log_depth }
+    }
+
+    /// One pass, with the answers bilinearly resized to the input's size.
+    pub fn forward_t(&self, x: &Tensor, train: bool) -> Prediction {
+        let heads = self.forward_heads_t(x, train);
         let size = x.size();
-        let (height, width) = (size[2], size[3]);
-        Prediction {
-            scores: decoder::bilinear(&scores, height, width),
-            log_depth: decoder::bilinear(&log_depth, height, width),
-        }
+        let up = |t: &Tensor| decoder::bilinear(t, size[2], size[3]);
+        Prediction { scores: up(&heads.scores), log_depth: up(&heads.log_depth) }
     }
 }
 

@@ -1,1 +1,152 @@
-//! Weights in and out.
+//! Weights in and out: safetensors, and PyTorch's `.pth` state dicts (the article's checkpoints).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+/// What can be wrong with a weights file.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// It cannot be read or written.
+    #[error("weights {path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not a weights file, or a broken one.
+    #[error("weights {path}: {what}")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// Expected, found, and what to do.
+        what: String,
+    },
+    /// It belongs to another network.
+    #[error("weights {path} do not fit this network: {}", list(problems))]
+    Mismatch {
+        /// Which file.
+        path: PathBuf,
+        /// One line for every missing, extra or misshapen key.
+        problems: Vec<String>,
+    },
+}
+
+/// The first twenty problems, and how many more there are.
+fn list(problems: &[String]) -> String {
+    let shown = problems.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match problems.len() {
+        n if n > 20 => format!("{shown}; and {} more", n - 20),
+        _ => shown,
+    }
+}
+
+/// PyTorch counts the batches that a batch norm has seen, under this name; nothing computes with it.
+const BATCH_COUNTER: &str = "num_batches_tracked";
+
+/// A tensor of the state dict has to have a statistics neighbour to be a batch norm's.
+fn batch_counters<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    names.filter_map(|n| n.strip_suffix("running_mean").map(|p| format!("{p}{BATCH_COUNTER}"))).collect()
+}
+
+fn variables(vs: &VarStore) -> BTreeMap<String, Tensor> {
+    // tch separates a variable's path by dots, as PyTorch does.
+    vs.variables().into_iter().collect()
+}
+
+/// The names and shapes of the network's PyTorch state dict, batch counters included, sorted by name.
+pub fn state_dict_shapes(vs: &VarStore) -> BTreeMap<String, Vec<i64>> {
+    let variables = variables(vs);
+    let counters = batch_counters(variables.keys());
+    variables.into_iter().map(|(n, t)| (n, t.size())).chain(counters.into_iter().map(|n| (n, vec![]))).collect()
+}
+
+/// Writes all variables as safetensors with PyTorch's names (float32, batch counters 0). The file appears whole or
+/// not at all.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn save(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
+    let variables = variables(vs);
+    let counters = batch_counters(variables.keys());
+    let mut tensors: Vec<(String, Tensor)> =
+        variables.into_iter().map(|(n, t)| (n, t.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous())).collect();
+    tensors.extend(counters.into_iter().map(|n| (n, Tensor::from(0_i64))));
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let partial = path.with_extension("partial");
+    let failed = |e: String| WeightsError::Format { path: path.into(), what: e };
+    Tensor::write_safetensors(&tensors, &partial).map_err(|e| failed(first_line(&e)))?;
+    fs::rename(&partial, path).map_err(|source| WeightsError::Io { path: path.into(), source })
+}
+
+/// Fills the variables of `vs` from a safetensors file or a PyTorch state dict, by the file's content.
+///
+/// Accepts what people have: a state dict by itself or under `state_dict`, `model_state_dict` or `model`, names with
+/// `DataParallel`'s `module.` in front, any floating kind, batch counters or none.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] names every missing, extra and misshapen key; nothing is changed then.
+pub fn load(vs: &mut VarStore, path: &Path) -> Result<(), WeightsError> {
+    let given = read(path)?;
+    let wanted = variables(vs);
+    let mut problems = Vec::new();
+    for (name, variable) in &wanted {
+        match given.get(name) {
+            None => problems.push(format!("missing {name} {:?}", variable.size())),
+            Some(t) if t.size() != variable.size() => {
+                problems.push(format!("{name}: expected shape {:?}, found {:?}", variable.size(), t.size()));
+            }
+            Some(t) if !t.is_floating_point() => {
+                problems.push(format!("{name}: expected floating point numbers, found {:?}", t.kind()));
+            }
+            Some(_) => {}
+        }
+    }
+    let mut extra: Vec<_> = given.keys().filter(|n| !wanted.contains_key(*n) && !n.ends_with(BATCH_COUNTER)).collect();
+    extra.sort();
+    problems.extend(extra.into_iter().map(|n| format!("extra {n}")));
+    if !problems.is_empty() {
+        return Err(WeightsError::Mismatch { path: path.into(), problems });
+    }
+    tch::no_grad(|| {
+        for (name, mut variable) in wanted {
+            if let Some(source) = given.get(&name) {
+                variable.f_copy_(source).map_err(|e| WeightsError::Format {
+                    path: path.into(),
+                    what: format!("{name}: {}", first_line(&e)),
+                })?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// All tensors of a weights file.
+fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
+    let format = |what: String| WeightsError::Format { path: path.into(), what };
+    let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+    if bytes.starts_with(b"PK") {
+        return read_pth(path);
+    }
+    if bytes.starts_with(&[0x80]) {
+        return Err(format(
+            "a PyTorch file of the format before 1.6; write it anew with torch.save(torch.load(FILE), FILE)".into(),
+        ));
+    }
+    // Checked by the safetensors crate first: tch's own reader trusts the header.
+    safetensors::SafeTensors::deserialize(&bytes)
+        .map_err(|e| format(format!("expected safetensors or a PyTorch state dict; as safetensors: {e}")))?;
+    Ok(Tensor::read_safetensors(path).map_err(|e| format(first_line(&e)))?.into_iter().collect())
+}
+
+fn read_pth(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
+    super::pth::read(path).map_err(|what| WeightsError::Format { path: path.into(), what })
+}
+
+/// First line of a torch error: the rest is a C++ backtrace.
+pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_string()
+}

@@ -1,0 +1,270 @@
+//! From a decoded frame to a training crop: scale, crop, flip and colour, the same geometry for picture, labels and depth.
+
+use super::classes::UNLABELLED_TRAIN_ID;
+use super::depth;
+use rand::RngExt as _;
+use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
+
+/// ImageNet's mean, RGB, of values in `0 ..= 1`.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's standard deviation.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// A decoded frame.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Interleaved, row by row.
+    pub rgb: Vec<u8>,
+    /// Train ids.
+    pub labels: Vec<u8>,
+    /// Metres; NaN where not known, inf in the sky.
+    pub depth_m: Vec<f32>,
+}
+
+/// What may happen to a frame on its way to a crop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Width and height of the crop, pixels.
+    pub crop: (usize, usize),
+    /// Pixels of the crop a pixel of the frame, drawn evenly (on a logarithmic scale) between the two.
+    pub scale: (f32, f32),
+    /// The scale at which depth keeps its metres. At scale `s` a thing looks `s / reference_scale` times as near, and
+    /// its depth is divided by that (metric consistency). 0 leaves depth as it is.
+    pub reference_scale: f32,
+    /// Probability of a mirror image.
+    pub flip: f64,
+    /// Greatest change of brightness, contrast and saturation, as a factor of 1 +- this.
+    pub jitter: f32,
+    /// Greatest turn of the hue, as a share of the colour circle.
+    pub hue: f32,
+}
+
+/// Which part of the frame, how large, mirrored or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Placement {
+    scale: f32,
+    left: f32,
+    top: f32,
+    flip: bool,
+}
+
+/// One crop, ready for the network.
+#[derive(Debug)]
+pub struct Crop {
+    /// Normalised, interleaved (H, W, 3).
+    pub pixels: Vec<f32>,
+    /// Train ids at every `stride`-th pixel.
+    pub labels: Vec<i64>,
+    /// Depth code there; NaN where depth is not known.
+    pub depth: Vec<f32>,
+}
+
+/// Makes one crop. Labels and depth are taken at the pixel in the middle of each `stride` x `stride` cell, which is
+/// where a head's output at `1 / stride` of the input stands.
+pub fn crop(frame: &Decoded, config: &AugmentConfig, stride: usize, rng: &mut Pcg32) -> Crop {
+    let (w, h) = config.crop;
+    let (low, high) = config.scale;
+    let scale = if high > low { libm::expf(rng.random_range(libm::logf(low)..libm::logf(high))) } else { low };
+    let (span_x, span_y) = (w as f32 / scale, h as f32 / scale);
+    let (room_x, room_y) = (frame.width as f32 - span_x, frame.height as f32 - span_y);
+    let mut place = |room: f32| if room > 0.0 { rng.random_range(0.0..room) } else { room / 2.0 };
+    let (left, top) = (place(room_x), place(room_y));
+    let placement = Placement { scale, left, top, flip: rng.random_bool(config.flip) };
+    let color = color_matrix(config, rng);
+    cut(frame, config, placement, stride, &color)
+}
+
+fn cut(frame: &Decoded, config: &AugmentConfig, p: Placement, stride: usize, color: &Color) -> Crop {
+    let (w, h) = config.crop;
+    // Where output pixel centre x lies in the frame, as a continuous coordinate.
+    let source_x = |x: f32| {
+        let x = if p.flip { w as f32 - x } else { x };
+        p.left + x / p.scale
+    };
+    let source_y = |y: f32| p.top + y / p.scale;
+    let nearest = |v: f32, n: usize| (v.floor() >= 0.0 && v.floor() < n as f32).then_some(v as usize);
+
+    // Shrinking samples 2 x 2 points a pixel: an area mean down to a half.
+    let taps: &[f32] = if p.scale < 0.95 { &[0.25, 0.75] } else { &[0.5] };
+    let columns: Vec<[(usize, f32); 2]> = (0..w)
+        .flat_map(|x| taps.iter().map(move |t| x as f32 + t))
+        .map(|x| linear(source_x(x) - 0.5, frame.width))
+        .collect();
+    let mut pixels = Vec::with_capacity(w * h * 3);
+    let each = 1.0 / (taps.len() * taps.len()) as f32;
+    for y in 0..h {
+        let rows: Vec<[(usize, f32); 2]> =
+            taps.iter().map(|t| linear(source_y(y as f32 + t) - 0.5, frame.height)).collect();
+        for x in 0..w {
+            let mut sum = [0.0_f32; 3];
+            for row in &rows {
+                for &(sy, wy) in row {
+                    for column in &columns[x * taps.len()..(x + 1) * taps.len()] {
+                        for &(sx, wx) in column {
+                            let at = (sy * frame.width + sx) * 3;
+                            let weight = wx * wy * each;
+                            for (s, &v) in sum.iter_mut().zip(&frame.rgb[at..at + 3]) {
+                                *s += weight * f32::from(v);
+                            }
+                        }
+                    }
+                }
+            }
+            pixels.extend(color.apply(sum));
+        }
+    }
+    let (lw, lh) = (w.div_ceil(stride), h.div_ceil(stride));
+    let mut labels = Vec::with_capacity(lw * lh);
+    let mut depth_code = Vec::with_capacity(lw * lh);
+    let apparent = if config.reference_scale > 0.0 { config.reference_scale / p.scale } else { 1.0 };
+    for y in 0..lh {
+        let sy = nearest(source_y((y as f32 + 0.5) * stride as f32), frame.height);
+        for x in 0..lw {
+            let sx = nearest(source_x((x as f32 + 0.5) * stride as f32), frame.width);
+            let at = sy.zip(sx).map(|(sy, sx)| sy * frame.width + sx);
+            labels.push(at.map_or(i64::from(UNLABELLED_TRAIN_ID), |i| i64::from(frame.labels[i])));
+            let code = at.and_then(|i| depth::encode(frame.depth_m[i] * apparent));
+            depth_code.push(code.unwrap_or(f32::NAN));
+        }
+    }
+    Crop { pixels, labels, depth: depth_code }
+}
+
+/// The two neighbours of a coordinate (in pixel centres) and their weights, clamped to the edge.
+fn linear(v: f32, n: usize) -> [(usize, f32); 2] {
+    let v = v.clamp(0.0, (n - 1) as f32);
+    let i = (v as usize).min(n - 1);
+    let f = v - i as f32;
+    [(i, 1.0 - f), ((i + 1).min(n - 1), f)]
+}
+
+/// An affine map of RGB, in `0 ..= 255`, to the normalised network input.
+#[derive(Debug, Clone, Copy)]
+struct Color {
+    matrix: [[f32; 3]; 3],
+    offset: [f32; 3],
+}
+
+impl Color {
+    fn apply(&self, c: [f32; 3]) -> [f32; 3] {
+        std::array::from_fn(|k| {
+            let m = self.matrix[k];
+            let v = (m[0] * c[0] + m[1] * c[1] + m[2] * c[2] + self.offset[k]).clamp(0.0, 255.0);
+            (v / 255.0 - IMAGENET_MEAN[k]) / IMAGENET_STD[k]
+        })
+    }
+}
+
+/// Weights of luminance (ITU-R BT.601).
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
+fn color_matrix(config: &AugmentConfig, rng: &mut Pcg32) -> Color {
+    let mut factor = |amount: f32| if amount > 0.0 { 1.0 + rng.random_range(-amount..amount) } else { 1.0 };
+    let (brightness, contrast, saturation) = (factor(config.jitter), factor(config.jitter), factor(config.jitter));
+    let turn = if config.hue > 0.0 { rng.random_range(-config.hue..config.hue) * std::f32::consts::TAU } else { 0.0 };
+    // A turn of the hue is a rotation about the grey axis (Rodrigues), then greys are mixed in for saturation.
+    let (s, c) = (libm::sinf(turn), libm::cosf(turn));
+    let (third, root) = ((1.0 - c) / 3.0, s / 3.0_f32.sqrt());
+    let hue = [
+        [c + third, third - root, third + root],
+        [third + root, c + third, third - root],
+        [third - root, third + root, c + third],
+    ];
+    let gain = brightness * contrast;
+    let matrix = std::array::from_fn(|i| {
+        std::array::from_fn(|j| {
+            let grey: f32 = (0..3).map(|k| LUMA[k] * hue[k][j]).sum();
+            gain * (saturation * hue[i][j] + (1.0 - saturation) * grey)
+        })
+    });
+    // Contrast turns about mid grey.
+    Color { matrix, offset: [127.5 * (1.0 - contrast); 3] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng as _;
+
+    /// Left half: red, class 3, 10 m; right half: blue, class 7, 40 m; the lower half's depth is unknown.
+    fn halves(width: usize, height: usize) -> Decoded {
+        let mut d = Decoded { width, height, rgb: vec![], labels: vec![], depth_m: vec![] };
+        for y in 0..height {
+            for x in 0..width {
+                let left = x < width / 2;
+                d.rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
+                d.labels.push(if left { 3 } else { 7 });
+                d.depth_m.push(if y >= height / 2 { f32::NAN } else if left { 10.0 } else { 40.0 });
+            }
+        }
+        d
+    }
+
+    fn plain(crop: (usize, usize), scale: f32) -> AugmentConfig {
+        AugmentConfig { crop, scale: (scale, scale), reference_scale: 0.0, flip: 0.0, jitter: 0.0, hue: 0.0 }
+    }
+
+    fn redness(c: &Crop, width: usize, x: usize, y: usize) -> bool {
+        let at = (y * width + x) * 3;
+        c.pixels[at] > c.pixels[at + 2]
+    }
+
+    #[test]
+    fn picture_labels_and_depth_stay_together() {
+        let frame = halves(64, 32);
+        let mut rng = Pcg32::seed_from_u64(4);
+        for flip in [0.0, 1.0] {
+            for scale in [0.5, 0.75, 1.0, 2.0] {
+                let config = AugmentConfig { flip, ..plain((32, 16), scale) };
+                for _ in 0..20 {
+                    let c = crop(&frame, &config, 1, &mut rng);
+                    for (i, (&label, &code)) in c.labels.iter().zip(&c.depth).enumerate() {
+                        let (x, y) = (i % 32, i / 32);
+                        // One pixel beside the border between the halves is a mixture.
+                        let calm = (1..31).contains(&x)
+                            && c.labels[i - 1] == label
+                            && c.labels[i + 1] == label;
+                        if calm {
+                            assert_eq!(redness(&c, 32, x, y), label == 3, "flip {flip} scale {scale} at {x},{y}");
+                        }
+                        if !code.is_nan() {
+                            let expected = if label == 3 { 10.0 } else { 40.0 };
+                            assert!((depth::decode(code) - expected).abs() < 0.01);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn metric_consistency_divides_depth_by_the_zoom() {
+        let frame = halves(64, 32);
+        let config = AugmentConfig { reference_scale: 0.5, ..plain((16, 8), 1.0) };
+        let c = cut(&frame, &config, Placement { scale: 1.0, left: 0.0, top: 0.0, flip: false }, 4, &color_matrix(&config, &mut Pcg32::seed_from_u64(0)));
+        assert!((depth::decode(c.depth[0]) - 5.0).abs() < 1e-3, "twice as large looks half as far");
+        assert_eq!(c.labels.len(), 4 * 2);
+    }
+
+    #[test]
+    fn without_jitter_the_colours_are_imagenet_normalised() {
+        let frame = halves(8, 8);
+        let c = crop(&frame, &plain((8, 8), 1.0), 1, &mut Pcg32::seed_from_u64(0));
+        let red = (200.0 / 255.0 - 0.485) / 0.229;
+        assert!((c.pixels[0] - red).abs() < 1e-4, "{} is not {red}", c.pixels[0]);
+    }
+
+    #[test]
+    fn outside_the_frame_is_unlabelled() {
+        let frame = halves(8, 8);
+        let c = crop(&frame, &plain((32, 32), 1.0), 1, &mut Pcg32::seed_from_u64(0));
+        assert_eq!(c.labels[0], i64::from(UNLABELLED_TRAIN_ID));
+        assert!(c.depth[0].is_nan());
+    }
+}

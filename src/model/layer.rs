@@ -1,0 +1,129 @@
+//! The two layers with variables that the network is made of.
+//!
+//! Unlike `tch::nn`'s, they compute in the kind of their input: a network whose variables are float32 runs in
+//! bfloat16 when it is given bfloat16, and gradients arrive in float32 (mixed precision, on any device).
+
+use tch::nn::{init, Init, Path};
+use tch::Tensor;
+
+/// A 2D convolution.
+#[derive(Debug)]
+pub(super) struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+    groups: i64,
+}
+
+/// How a convolution's weights start.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// He-normal over the outputs, bias 0: torchvision's start of MobileNetV3.
+    HeFanOut,
+    /// PyTorch's default: uniform within 1 / sqrt(inputs of a filter), weight and bias alike.
+    Default,
+}
+
+/// Shape of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConvSpec {
+    pub inputs: i64,
+    pub outputs: i64,
+    pub kernel: i64,
+    pub stride: i64,
+    pub groups: i64,
+    pub bias: bool,
+    pub start: Start,
+}
+
+impl ConvSpec {
+    /// A 1x1 convolution, stride 1, dense, without bias.
+    pub fn pointwise(inputs: i64, outputs: i64, start: Start) -> Self {
+        Self { inputs, outputs, kernel: 1, stride: 1, groups: 1, bias: false, start }
+    }
+}
+
+impl Conv2d {
+    /// Registers `weight` (and `bias`) under `p`; padding keeps the size at stride 1.
+    pub fn new(p: Path, spec: ConvSpec) -> Self {
+        let fan_in = (spec.inputs / spec.groups * spec.kernel * spec.kernel) as f64;
+        let bound = 1.0 / fan_in.sqrt();
+        let uniform = Init::Uniform { lo: -bound, up: bound };
+        let (weight_start, bias_start) = match spec.start {
+            Start::HeFanOut => (
+                Init::Kaiming {
+                    dist: init::NormalOrUniform::Normal,
+                    fan: init::FanInOut::FanOut,
+                    non_linearity: init::NonLinearity::ReLU,
+                },
+                Init::Const(0.0),
+            ),
+            Start::Default => (uniform, uniform),
+        };
+        let shape = [spec.outputs, spec.inputs / spec.groups, spec.kernel, spec.kernel];
+        Self {
+            weight: p.var("weight", &shape, weight_start),
+            bias: spec.bias.then(|| p.var("bias", &[spec.outputs], bias_start)),
+            stride: spec.stride,
+            padding: (spec.kernel - 1) / 2,
+            groups: spec.groups,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, inputs, H, W]` to `[B, outputs, ceil(H / stride), ceil(W / stride)]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        x.conv2d(
+            &self.weight.to_kind(kind),
+            self.bias.as_ref().map(|b| b.to_kind(kind)),
+            [self.stride, self.stride],
+            [self.padding, self.padding],
+            [1, 1],
+            self.groups,
+        )
+    }
+}
+
+/// Batch normalisation over the channels of `[B, C, H, W]`; its own variables and statistics stay float32.
+#[derive(Debug)]
+pub(super) struct BatchNorm2d {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+}
+
+impl BatchNorm2d {
+    /// torchvision's MobileNetV3 uses 1e-3, not PyTorch's 1e-5.
+    const EPS: f64 = 1e-3;
+    /// torchvision's 0.01 lags by hundreds of steps; the statistics have to follow shorter trainings than ImageNet's.
+    const MOMENTUM: f64 = 0.05;
+
+    /// Registers `weight`, `bias`, `running_mean` and `running_var` under `p`.
+    pub fn new(p: Path, channels: i64) -> Self {
+        let shape = [channels];
+        Self {
+            weight: p.var("weight", &shape, Init::Const(1.0)),
+            bias: p.var("bias", &shape, Init::Const(0.0)),
+            running_mean: p.zeros_no_train("running_mean", &shape),
+            running_var: p.ones_no_train("running_var", &shape),
+        }
+    }
+
+    /// `train` normalises by the batch's own statistics and moves the running ones.
+    pub fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
+        Tensor::batch_norm(
+            x,
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            train,
+            Self::MOMENTUM,
+            Self::EPS,
+            false,
+        )
+    }
+}
