@@ -119,9 +119,8 @@ def node_command(values=None):
     executable = SHARE.parents[1] / "lib" / PACKAGE / EXECUTABLE
     command = [str(executable), "--ros-args", *action["ros_arguments"]]
     command += ["--ros-args", "-r", f"__node:={action['name']}"]
-    namespace = action["namespace"]
-    if namespace:
-        command += ["-r", f"__ns:={namespace if namespace.startswith('/') else '/' + namespace}"]
+    namespace = "/" + action["namespace"].strip("/")
+    command += ["-r", f"__ns:={namespace}"]
     for source, target in action["remappings"]:
         command += ["-r", f"{source}:={target}"]
     return command
