@@ -90,23 +90,29 @@ fn cut(frame: &Decoded, config: &AugmentConfig, p: Placement, stride: usize, col
     let source_y = |y: f32| p.top + y / p.scale;
     let nearest = |v: f32, n: usize| (v.floor() >= 0.0 && v.floor() < n as f32).then_some(v as usize);
 
-    // Shrinking samples 2 x 2 points a pixel: an area mean down to a half.
-    let taps: &[f32] = if p.scale < 0.95 { &[0.25, 0.75] } else { &[0.5] };
+    // Shrinking takes the mean of 2 x 2 points a pixel (an area mean down to a half), each from the nearest pixel;
+    // otherwise one point, interpolated.
+    let shrinks = p.scale < 0.95;
+    let taps: &[f32] = if shrinks { &[0.25, 0.75] } else { &[0.5] };
+    let neighbours = |v: f32, n: usize| if shrinks { nearest_two(v, n) } else { linear(v, n) };
     let columns: Vec<[(usize, f32); 2]> = (0..w)
         .flat_map(|x| taps.iter().map(move |t| x as f32 + t))
-        .map(|x| linear(source_x(x) - 0.5, frame.width))
+        .map(|x| neighbours(source_x(x) - 0.5, frame.width))
         .collect();
     let mut pixels = Vec::with_capacity(w * h * 3);
     let each = 1.0 / (taps.len() * taps.len()) as f32;
     for y in 0..h {
         let rows: Vec<[(usize, f32); 2]> =
-            taps.iter().map(|t| linear(source_y(y as f32 + t) - 0.5, frame.height)).collect();
+            taps.iter().map(|t| neighbours(source_y(y as f32 + t) - 0.5, frame.height)).collect();
         for x in 0..w {
             let mut sum = [0.0_f32; 3];
             for row in &rows {
                 for &(sy, wy) in row {
+                    if wy == 0.0 {
+                        continue;
+                    }
                     for column in &columns[x * taps.len()..(x + 1) * taps.len()] {
-                        for &(sx, wx) in column {
+                        for &(sx, wx) in column.iter().filter(|c| c.1 > 0.0) {
                             let at = (sy * frame.width + sx) * 3;
                             let weight = wx * wy * each;
                             for (s, &v) in sum.iter_mut().zip(&frame.rgb[at..at + 3]) {
@@ -142,6 +148,12 @@ fn linear(v: f32, n: usize) -> [(usize, f32); 2] {
     let i = (v as usize).min(n - 1);
     let f = v - i as f32;
     [(i, 1.0 - f), ((i + 1).min(n - 1), f)]
+}
+
+/// The nearest pixel alone, in the form of [`linear`].
+fn nearest_two(v: f32, n: usize) -> [(usize, f32); 2] {
+    let i = ((v + 0.5).max(0.0) as usize).min(n - 1);
+    [(i, 1.0), (i, 0.0)]
 }
 
 /// An affine map of RGB, in `0 ..= 255`, to the normalised network input.

@@ -71,10 +71,19 @@ impl Conv2d {
         }
     }
 
+    fn is_scale(&self) -> bool {
+        let size = self.weight.size();
+        self.groups == size[0] && size[1..] == [1, 1, 1] && self.stride == 1 && self.bias.is_none()
+    }
+
     /// # Shapes
     /// `[B, inputs, H, W]` to `[B, outputs, ceil(H / stride), ceil(W / stride)]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
+        if self.is_scale() {
+            // A depthwise 1x1 convolution is a factor a channel.
+            return x * self.weight.to_kind(kind).view([1, -1, 1, 1]);
+        }
         x.conv2d(
             &self.weight.to_kind(kind),
             self.bias.as_ref().map(|b| b.to_kind(kind)),

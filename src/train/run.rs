@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::nn::{Adam, OptimizerConfig as _, VarStore};
+use tch::nn::{AdamW, OptimizerConfig as _, VarStore};
 use tch::{Device, Kind, Tensor};
 
 /// Steps between two lines of progress.
@@ -67,7 +67,7 @@ pub fn train(
     let stride = network.heads_stride();
     let class_weights = config.class_weights.then(|| weights_of(&batches::frequencies(&frames)).to_device(device));
     let supply = Batches::new(Arc::new(frames), config.augment.clone(), config.batch, stride, config.seed)?;
-    let mut optimizer = Adam { wd: config.weight_decay, ..adam() }.build(&vs, config.max_learning_rate)?;
+    let mut optimizer = AdamW { wd: config.weight_decay, ..adam() }.build(&vs, config.max_learning_rate)?;
 
     let started = Instant::now();
     let (mut sum, mut counted) = ([0.0_f64; 2], 0_usize);
@@ -133,9 +133,9 @@ pub fn train(
     Ok(())
 }
 
-/// Adam with decoupled weight decay, PyTorch's other defaults.
-fn adam() -> Adam {
-    Adam::default()
+/// Adam with PyTorch's defaults; its weight decay (0 here) is decoupled from the gradient (Loshchilov & Hutter 2019).
+fn adam() -> AdamW {
+    AdamW { wd: 0.0, ..AdamW::default() }
 }
 
 /// `1 / ln(1.1 + frequency)` (after ENet, Paszke et al. 2016); 0 for "unlabelled".
