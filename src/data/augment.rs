@@ -212,7 +212,13 @@ mod tests {
                 let left = x < width / 2;
                 d.rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
                 d.labels.push(if left { 3 } else { 7 });
-                d.depth_m.push(if y >= height / 2 { f32::NAN } else if left { 10.0 } else { 40.0 });
+                d.depth_m.push(if y >= height / 2 {
+                    f32::NAN
+                } else if left {
+                    10.0
+                } else {
+                    40.0
+                });
             }
         }
         d
@@ -239,9 +245,7 @@ mod tests {
                     for (i, (&label, &code)) in c.labels.iter().zip(&c.depth).enumerate() {
                         let (x, y) = (i % 32, i / 32);
                         // One pixel beside the border between the halves is a mixture.
-                        let calm = (1..31).contains(&x)
-                            && c.labels[i - 1] == label
-                            && c.labels[i + 1] == label;
+                        let calm = (1..31).contains(&x) && c.labels[i - 1] == label && c.labels[i + 1] == label;
                         if calm {
                             assert_eq!(redness(&c, 32, x, y), label == 3, "flip {flip} scale {scale} at {x},{y}");
                         }
@@ -259,7 +263,13 @@ mod tests {
     fn metric_consistency_divides_depth_by_the_zoom() {
         let frame = halves(64, 32);
         let config = AugmentConfig { reference_scale: 0.5, ..plain((16, 8), 1.0) };
-        let c = cut(&frame, &config, Placement { scale: 1.0, left: 0.0, top: 0.0, flip: false }, 4, &color_matrix(&config, &mut Pcg32::seed_from_u64(0)));
+        let c = cut(
+            &frame,
+            &config,
+            Placement { scale: 1.0, left: 0.0, top: 0.0, flip: false },
+            4,
+            &color_matrix(&config, &mut Pcg32::seed_from_u64(0)),
+        );
         assert!((depth::decode(c.depth[0]) - 5.0).abs() < 1e-3, "twice as large looks half as far");
         assert_eq!(c.labels.len(), 4 * 2);
     }

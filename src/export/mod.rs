@@ -1,5 +1,255 @@
-//! From weights to a deployable model: a TorchScript file and its manifest, and back into a loaded model.
+//! From weights to a deployable model (a TorchScript file and its manifest), and back into a verified artifact.
+//!
+//! - [`manifest`]: what `model.yaml` says
+//! - [`load`]: reads a model folder and believes nothing that it has not checked
+//! - [`trace`]: turns the network into TorchScript and writes the folder
 
 pub mod manifest;
+pub mod trace;
 
 pub use manifest::Manifest;
+
+use crate::data::classes::UNLABELLED;
+use manifest::SCHEMA_VERSION;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+
+/// Name of the manifest in a model's folder.
+pub const MANIFEST: &str = "model.yaml";
+
+/// Greatest width or height of a network input, pixels.
+const MOST_PIXELS: usize = 8192;
+
+/// Why a model is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// A file cannot be read or written.
+    #[error("model file {path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The manifest is not YAML, lacks a key or has an unknown one.
+    #[error("model manifest {path}: {what}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// What the reader says.
+        what: String,
+    },
+    /// The manifest is of another schema.
+    #[error(
+        "model manifest {path}: schema version {found} is not known to this version of semantic_depth, which reads \
+         version {SCHEMA_VERSION}; export the model again with it, or install the version that made it"
+    )]
+    Schema {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// A value of the manifest makes no sense.
+    #[error("model manifest {path}: {what}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// The key, what was expected, what was found.
+        what: String,
+    },
+    /// A file of the model is not the one that was exported.
+    #[error(
+        "model file {path}: its sha256 is {found}, but the manifest says {expected}; it was changed or is incomplete: \
+         copy the whole model folder again, or export it again"
+    )]
+    Hash {
+        /// Which file.
+        path: PathBuf,
+        /// The manifest's.
+        expected: String,
+        /// The file's.
+        found: String,
+    },
+    /// libtorch does not take the TorchScript file.
+    #[error("model file {path}: libtorch cannot load it: {what}")]
+    Torch {
+        /// Which file.
+        path: PathBuf,
+        /// First line of its message.
+        what: String,
+    },
+    /// The exported network does not answer as the network that it was made from.
+    #[error(
+        "the exported network differs from the original by {difference:e} (at most {allowed:e}); nothing was written"
+    )]
+    Parity {
+        /// Largest absolute difference.
+        difference: f64,
+        /// Largest that is allowed.
+        allowed: f64,
+    },
+    /// The place to write to is in use.
+    #[error("{path} is not a model folder (it has no {MANIFEST}) and is not empty; choose another folder")]
+    Occupied {
+        /// Which folder.
+        path: PathBuf,
+    },
+}
+
+impl ArtifactError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.into(), source }
+    }
+}
+
+/// A model whose manifest and files have been verified.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// What it says.
+    pub manifest: Manifest,
+    /// Where its files are.
+    pub dir: PathBuf,
+}
+
+impl Artifact {
+    /// The TorchScript file.
+    pub fn torchscript_path(&self) -> PathBuf {
+        self.dir.join(&self.manifest.torchscript)
+    }
+
+    /// Loads the TorchScript module onto a device, in evaluation mode.
+    ///
+    /// # Errors
+    /// libtorch does not take it.
+    pub fn load_module(&self, device: tch::Device) -> Result<tch::CModule, ArtifactError> {
+        let path = self.torchscript_path();
+        let mut module = tch::CModule::load_on_device(&path, device)
+            .map_err(|e| ArtifactError::Torch { path: path.clone(), what: crate::model::weights::first_line(&e) })?;
+        module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: crate::model::weights::first_line(&e) })?;
+        Ok(module)
+    }
+}
+
+/// Reads and verifies a model, given its manifest or its folder.
+///
+/// # Errors
+/// An unknown schema version, a missing or unknown key, a value out of its range, a missing file, a wrong hash.
+pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
+    let path = if path.is_dir() { path.join(MANIFEST) } else { path.to_path_buf() };
+    let text = fs::read_to_string(&path).map_err(ArtifactError::io(&path))?;
+    let syntax = |e: serde_yaml::Error| ArtifactError::Syntax { path: path.clone(), what: e.to_string() };
+    // The version first: another schema may have other keys, and the reader would complain of those.
+    let raw: serde_yaml::Value = serde_yaml::from_str(&text).map_err(syntax)?;
+    match raw.get("schema_version") {
+        Some(v) if v.as_u64() == Some(SCHEMA_VERSION.into()) => {}
+        Some(v) => {
+            let found = serde_yaml::to_string(v).unwrap_or_default().trim().to_string();
+            return Err(ArtifactError::Schema { path, found });
+        }
+        None => {
+            return Err(ArtifactError::Syntax { path, what: "no schema_version: this is not a model manifest".into() })
+        }
+    }
+    let manifest: Manifest = serde_yaml::from_str(&text).map_err(syntax)?;
+    check(&manifest).map_err(|what| ArtifactError::Value { path: path.clone(), what })?;
+    let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    for (name, expected) in &manifest.files {
+        let file = dir.join(name);
+        let found = sha256(&file)?;
+        if found != expected.to_ascii_lowercase() {
+            return Err(ArtifactError::Hash { path: file, expected: expected.clone(), found });
+        }
+    }
+    Ok(Artifact { manifest, dir })
+}
+
+/// sha256 of a file, hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String, ArtifactError> {
+    let mut file = fs::File::open(path).map_err(ArtifactError::io(path))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let n = file.read(&mut buffer).map_err(ArtifactError::io(path))?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The values' ranges and what they say of each other.
+fn check(m: &Manifest) -> Result<(), String> {
+    let (w, h) = (m.input.width, m.input.height);
+    if !(1..=MOST_PIXELS).contains(&w) || !(1..=MOST_PIXELS).contains(&h) {
+        return Err(format!("input: expected a width and height of 1 to {MOST_PIXELS}, found {w} and {h}"));
+    }
+    if m.input.mean.iter().any(|v| !v.is_finite()) {
+        return Err(format!("input.mean: expected three finite numbers, found {:?}", m.input.mean));
+    }
+    if m.input.std.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
+        return Err(format!("input.std: expected three numbers above 0, found {:?}", m.input.std));
+    }
+    let scores = m.output.score_channels;
+    if !(1..=256).contains(&scores) {
+        return Err(format!("output.score_channels: expected 1 to 256, found {scores}"));
+    }
+    if m.classes.len() != scores {
+        return Err(format!(
+            "classes: expected one for each of the {scores} score channels, found {}",
+            m.classes.len()
+        ));
+    }
+    if m.network.classes != scores {
+        return Err(format!("network.classes: expected output.score_channels, {scores}, found {}", m.network.classes));
+    }
+    if m.output.depth_channel != scores {
+        return Err(format!(
+            "output.depth_channel: expected the channel after the scores, {scores}, found {}",
+            m.output.depth_channel
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for class in &m.classes {
+        if !seen.insert(class.id) {
+            return Err(format!("classes: expected each id once, found {} twice", class.id));
+        }
+        if class.id == UNLABELLED && class.name != "unlabelled" {
+            return Err(format!("classes: id {UNLABELLED} means unlabelled, found '{}' there", class.name));
+        }
+        if class.name.is_empty() {
+            return Err(format!("classes: class {} has no name", class.id));
+        }
+    }
+    let d = &m.output.depth;
+    if !(d.scale.is_finite() && d.scale != 0.0) {
+        return Err(format!("output.depth.scale: expected a number other than 0, found {}", d.scale));
+    }
+    if !(d.min_m >= 0.0 && d.max_m > d.min_m && d.max_m.is_finite()) {
+        return Err(format!("output.depth: expected 0 <= min_m < max_m, found {} and {}", d.min_m, d.max_m));
+    }
+    if !(d.focal_length_px.is_finite() && d.focal_length_px > 0.0) {
+        return Err(format!("output.depth.focal_length_px: expected pixels above 0, found {}", d.focal_length_px));
+    }
+    if !m.files.contains_key(&m.torchscript) {
+        return Err(format!("files: expected an entry for the TorchScript file '{}', found none", m.torchscript));
+    }
+    for (name, hash) in &m.files {
+        let mut parts = Path::new(name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain || name == MANIFEST {
+            return Err(format!("files: expected names of files beside the manifest, found '{name}'"));
+        }
+        if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!("files: expected a sha256 of 64 hexadecimal digits for '{name}', found '{hash}'"));
+        }
+    }
+    Ok(())
+}

@@ -94,7 +94,10 @@ pub fn name(device: Device) -> String {
 /// Number of CUDA devices, after loading libtorch's CUDA part.
 fn cuda_devices() -> Result<usize, String> {
     // The driver's device node: without it there is nothing to load the large library for.
-    if !Path::new("/dev/nvidiactl").exists() && !Path::new("/dev/nvhost-gpu").exists() && !Path::new("/dev/nvgpu").exists() {
+    if !Path::new("/dev/nvidiactl").exists()
+        && !Path::new("/dev/nvhost-gpu").exists()
+        && !Path::new("/dev/nvgpu").exists()
+    {
         return Err("this machine has no NVIDIA device node".into());
     }
     load_torch_cuda()?;

@@ -1,8 +1,8 @@
 //! Light-Weight RefineNet (Nekrasov et al. 2018) with the article's two heads.
 
 use super::encoder::Skips;
-use super::NetworkConfig;
 use super::layer::{Conv2d, ConvSpec, Start};
+use super::NetworkConfig;
 use tch::nn::Path;
 use tch::Tensor;
 

@@ -164,9 +164,9 @@ impl<'a> Machine<'a> {
     fn run(&mut self) -> Result<Value, Failure> {
         loop {
             match self.byte()? {
-                0x80 => drop(self.take(1)?),                        // PROTO
-                0x95 => drop(self.take(8)?),                        // FRAME
-                b'.' => return self.pop(),                          // STOP
+                0x80 => drop(self.take(1)?), // PROTO
+                0x95 => drop(self.take(8)?), // FRAME
+                b'.' => return self.pop(),   // STOP
                 b'(' => self.stack.push(Value::Mark),
                 b'0' => drop(self.pop()?),
                 b'N' => self.stack.push(Value::None),
@@ -375,11 +375,12 @@ fn storage(id: Value) -> Result<Value, Failure> {
 pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| format!("not a PyTorch checkpoint: {e}"))?;
-    let pickle_name = archive
-        .file_names()
-        .find(|n| n.ends_with("/data.pkl") || *n == "data.pkl")
-        .map(str::to_string)
-        .ok_or("a zip file without data.pkl: expected what torch.save(model.state_dict(), FILE) writes")?;
+    let pickle_name =
+        archive
+            .file_names()
+            .find(|n| n.ends_with("/data.pkl") || *n == "data.pkl")
+            .map(str::to_string)
+            .ok_or("a zip file without data.pkl: expected what torch.save(model.state_dict(), FILE) writes")?;
     if archive.file_names().any(|n| n.contains("/code/")) {
         return Err("a TorchScript module, not a state dict: save model.state_dict() instead".into());
     }

@@ -72,8 +72,10 @@ pub fn state_dict_shapes(vs: &VarStore) -> BTreeMap<String, Vec<i64>> {
 pub fn save(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
     let variables = variables(vs);
     let counters = batch_counters(variables.keys());
-    let mut tensors: Vec<(String, Tensor)> =
-        variables.into_iter().map(|(n, t)| (n, t.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous())).collect();
+    let mut tensors: Vec<(String, Tensor)> = variables
+        .into_iter()
+        .map(|(n, t)| (n, t.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous()))
+        .collect();
     tensors.extend(counters.into_iter().map(|n| (n, Tensor::from(0_i64))));
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let partial = path.with_extension("partial");

@@ -82,10 +82,8 @@ pub fn collate(crops: &[Crop], (width, height): (usize, usize), stride: usize) -
     let b = crops.len() as i64;
     let (lw, lh) = (width.div_ceil(stride) as i64, height.div_ceil(stride) as i64);
     let pixels: Vec<f32> = crops.iter().flat_map(|c| c.pixels.iter().copied()).collect();
-    let labels: Vec<i64> = crops
-        .iter()
-        .flat_map(|c| c.labels.iter().map(|&l| if l + 1 == CLASSES as i64 { -100 } else { l }))
-        .collect();
+    let labels: Vec<i64> =
+        crops.iter().flat_map(|c| c.labels.iter().map(|&l| if l + 1 == CLASSES as i64 { -100 } else { l })).collect();
     let depth: Vec<f32> = crops.iter().flat_map(|c| c.depth.iter().copied()).collect();
     Batch {
         // (B, H, W, 3) in memory, seen as (B, 3, H, W): the layout that convolutions are quickest with.

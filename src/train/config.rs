@@ -63,7 +63,8 @@ impl TrainConfig {
     /// # Errors
     /// The file cannot be read, has an unknown or missing key, or a value out of its range.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("training configuration {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("training configuration {}", path.display()))?;
         let config: Self =
             serde_yaml::from_str(&text).with_context(|| format!("training configuration {}", path.display()))?;
         config.check().with_context(|| format!("training configuration {}", path.display()))?;
@@ -75,7 +76,8 @@ impl TrainConfig {
     /// # Errors
     /// Names the key, what was expected and what was found.
     pub fn check(&self) -> anyhow::Result<()> {
-        let positive = |name: &str, v: usize| if v == 0 { bail!("{name}: expected 1 or more, found 0") } else { Ok(()) };
+        let positive =
+            |name: &str, v: usize| if v == 0 { bail!("{name}: expected 1 or more, found 0") } else { Ok(()) };
         positive("batch", self.batch)?;
         positive("steps", self.steps)?;
         positive("validate_every", self.validate_every)?;

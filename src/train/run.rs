@@ -129,7 +129,12 @@ pub fn train(
     }
     weights::save(&vs, &out.join("last.safetensors"))?;
     let v = validate(&network, &watched, &config.augment, false, device);
-    log::info!("{step} steps in {:.1} min; at the end: mIoU {:.4}, AbsRel {:.4}", started.elapsed().as_secs_f64() / 60.0, v.miou, v.abs_rel);
+    log::info!(
+        "{step} steps in {:.1} min; at the end: mIoU {:.4}, AbsRel {:.4}",
+        started.elapsed().as_secs_f64() / 60.0,
+        v.miou,
+        v.abs_rel
+    );
     Ok(())
 }
 

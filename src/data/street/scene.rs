@@ -411,7 +411,8 @@ impl Builder<'_> {
     }
 
     fn traffic(&mut self, lane_t: f32, direction: f32, own: bool, ego_speed: f32) {
-        let mut s = if own { self.rng.random_range(11.0..34.0) } else { self.span.0 + self.rng.random_range(0.0..15.0) };
+        let mut s =
+            if own { self.rng.random_range(11.0..34.0) } else { self.span.0 + self.rng.random_range(0.0..15.0) };
         let pace = if own { ego_speed * self.rng.random_range(0.95..1.15) } else { self.rng.random_range(4.0..11.0) };
         while s < self.span.1 {
             let r: f64 = self.rng.random();

@@ -1,0 +1,187 @@
+//! Turns the network into TorchScript and writes a model folder.
+//!
+//! **One output.** `create_by_tracing`, which is what libtorch's C interface offers to Rust, records a function with
+//! exactly one output tensor. The network answers two. They are packed: class scores and log depth have the same size
+//! once they are upsampled, so they are concatenated along the channels, `[1, C + 1, H, W]`, and the manifest says
+//! which channel is which. Whoever reads the output takes views; nothing is copied back apart.
+//!
+//! **Channels last.** The input is given in channels-last memory, which convolutions on the CPU and on tensor cores
+//! prefer; a trace does not fix the layout, the input's own decides at run time.
+
+use super::manifest::{ChannelOrder, DepthDecoding, InputSpec, Manifest, OutputSpec, Provenance, SCHEMA_VERSION};
+use super::{sha256, Artifact, ArtifactError, MANIFEST};
+use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::data::{classes, depth};
+use crate::model::weights::{self, first_line, WeightsError};
+use crate::model::{Network, NetworkConfig};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tch::nn::VarStore;
+use tch::{CModule, Device, Kind, Tensor};
+
+/// Largest difference between the exported and the original network's output that is put down to rounding.
+const ALLOWED_DIFFERENCE: f64 = 1e-4;
+
+const TORCHSCRIPT: &str = "network.ts";
+const WEIGHTS: &str = "weights.safetensors";
+
+/// What to export and what to say of it.
+#[derive(Debug, Clone)]
+pub struct ExportRequest {
+    /// safetensors or a PyTorch state dict.
+    pub weights: PathBuf,
+    /// The network's shape.
+    pub network: NetworkConfig,
+    /// Width and height of the network's input, pixels.
+    pub size: (usize, usize),
+    /// Focal length, in pixels of an image as wide as the input, that the depth was learned at.
+    pub focal_length_px: f32,
+    /// Short name.
+    pub name: String,
+    /// What it was trained on and how.
+    pub training: String,
+    /// The command that asks for it.
+    pub command: String,
+    /// Now, ISO 8601, UTC.
+    pub created: String,
+}
+
+/// Why an export failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The model folder.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// libtorch.
+    #[error("libtorch could not {what}: {why}")]
+    Torch {
+        /// What was tried.
+        what: &'static str,
+        /// First line of its message.
+        why: String,
+    },
+}
+
+fn torch(what: &'static str) -> impl FnOnce(tch::TchError) -> ExportError {
+    move |e| ExportError::Torch { what, why: first_line(&e) }
+}
+
+/// `[B, 3, H, W]` in channels-last memory.
+fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// Packs what the network answers: `[B, C + 1, H, W]`, scores first, log depth last.
+pub fn packed(network: &Network, x: &Tensor) -> Tensor {
+    let p = network.forward_t(x, false);
+    Tensor::cat(&[p.scores, p.log_depth], 1)
+}
+
+/// Exports to `out`, which appears whole or not at all; an older model there is replaced.
+///
+/// Returns the verified artifact and the largest difference between its output and the original network's.
+///
+/// # Errors
+/// Unreadable or misfitting weights, a folder in use for something else, or an exported network that answers
+/// differently.
+pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), ExportError> {
+    let _no_grad = tch::no_grad_guard();
+    let occupied = out.is_dir()
+        && !out.join(MANIFEST).is_file()
+        && fs::read_dir(out).map_err(ArtifactError::io(out))?.next().is_some();
+    if occupied || out.is_file() {
+        return Err(ArtifactError::Occupied { path: out.into() }.into());
+    }
+    let mut vs = VarStore::new(Device::Cpu);
+    let network = Network::new(&vs.root(), &request.network);
+    weights::load(&mut vs, &request.weights)?;
+    vs.freeze();
+
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(ArtifactError::io(parent))?;
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let partial = parent.join(format!(".{name}.partial"));
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(ArtifactError::io(&partial))?;
+    }
+    fs::create_dir(&partial).map_err(ArtifactError::io(&partial))?;
+
+    let (width, height) = request.size;
+    let shape = [1, 3, height as i64, width as i64];
+    tch::manual_seed(0);
+    let example = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
+    let mut closure = |inputs: &[Tensor]| inputs.iter().map(|x| packed(&network, x)).collect::<Vec<_>>();
+    let module = CModule::create_by_tracing("SemanticDepth", "forward", &[example], &mut closure)
+        .map_err(torch("trace the network"))?;
+    let torchscript = partial.join(TORCHSCRIPT);
+    module.save(&torchscript).map_err(torch("save the TorchScript file"))?;
+    weights::save(&vs, &partial.join(WEIGHTS))?;
+
+    let hash = |name: &str| sha256(&partial.join(name));
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        name: request.name.clone(),
+        network: request.network.clone(),
+        torchscript: TORCHSCRIPT.into(),
+        input: InputSpec { width, height, channel_order: ChannelOrder::Rgb, mean: IMAGENET_MEAN, std: IMAGENET_STD },
+        output: OutputSpec {
+            score_channels: request.network.classes,
+            depth_channel: request.network.classes,
+            depth: DepthDecoding {
+                scale: depth::LOG_SCALE,
+                min_m: 0.0,
+                max_m: depth::MAX_DEPTH_M,
+                focal_length_px: request.focal_length_px,
+            },
+        },
+        classes: classes::cityscapes(),
+        files: [TORCHSCRIPT, WEIGHTS]
+            .into_iter()
+            .map(|n| Ok((n.to_string(), hash(n)?)))
+            .collect::<Result<_, ArtifactError>>()?,
+        provenance: Provenance {
+            package_version: env!("CARGO_PKG_VERSION").into(),
+            command: request.command.clone(),
+            created: request.created.clone(),
+            weights_sha256: sha256(&request.weights)?,
+            libtorch: LIBTORCH_VERSION.into(),
+            training: request.training.clone(),
+        },
+    };
+    let yaml = serde_yaml::to_string(&manifest)
+        .map_err(|e| ArtifactError::Syntax { path: partial.join(MANIFEST), what: e.to_string() })?;
+    let manifest_path = partial.join(MANIFEST);
+    fs::write(&manifest_path, yaml).map_err(ArtifactError::io(&manifest_path))?;
+
+    // What was written is read back as a user of it would, and has to answer as the original does.
+    let written = super::load(&partial)?;
+    let difference = compare(&written, &network, shape)?;
+    if difference.is_nan() || difference > ALLOWED_DIFFERENCE {
+        let _ = fs::remove_dir_all(&partial);
+        return Err(ArtifactError::Parity { difference, allowed: ALLOWED_DIFFERENCE }.into());
+    }
+    if out.exists() {
+        fs::remove_dir_all(out).map_err(ArtifactError::io(out))?;
+    }
+    fs::rename(&partial, out).map_err(ArtifactError::io(out))?;
+    Ok((Artifact { manifest: written.manifest, dir: out.into() }, difference))
+}
+
+/// libtorch's version, as tch requires it.
+const LIBTORCH_VERSION: &str = "2.11";
+
+/// Largest absolute difference between the artifact's and the network's answers to an input not seen in tracing.
+fn compare(artifact: &Artifact, network: &Network, shape: [i64; 4]) -> Result<f64, ExportError> {
+    tch::manual_seed(1);
+    let x = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
+    let module = artifact.load_module(Device::Cpu)?;
+    let found = module.forward_ts(&[&x]).map_err(torch("run the exported network"))?;
+    let expected = packed(network, &x);
+    if found.size() != expected.size() {
+        return Ok(f64::INFINITY);
+    }
+    Ok((found - expected).abs().max().double_value(&[]))
+}
