@@ -1,7 +1,7 @@
 //! `semantic_depth demo`
 
 use crate::demo::source::Source;
-use crate::demo::{self, Options};
+use crate::demo::{self, drive, Options};
 use anyhow::ensure;
 use std::path::PathBuf;
 
@@ -20,6 +20,12 @@ pub struct Args {
     /// Folder for the contact sheet, the bag and the report
     #[arg(long, default_value = "out", value_name = "DIR")]
     out: PathBuf,
+    /// Width and height of the rendered drive, in pixels
+    #[arg(long, default_value = "2048x1024", value_name = "WxH", value_parser = super::render::parse_size)]
+    size: (usize, usize),
+    /// Which drive is rendered; no seed gives a street of a training set made with `semantic_depth render`
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Play a folder in the Cityscapes layout, with its truth where it has one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "video"])]
     drive: Option<PathBuf>,
@@ -45,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (Some(folder), _, _) => Source::Drive(folder),
         (_, Some(folder), _) => Source::Images(folder),
         (_, _, Some(file)) => Source::Video(file),
-        _ => anyhow::bail!("name what to play: --drive, --images or --video"),
+        _ => Source::Drive(drive::prepare(&args.out, args.seed, args.frames, args.rate, args.size)?),
     };
     let options = Options {
         model: args.model.unwrap_or_else(demo::default_model),

@@ -1,6 +1,6 @@
 //! The demo: plays a drive on a ROS 2 graph, collects what the node publishes, scores, records and shows it.
 //!
-//! In the order of the work: [`source`] (frames), [`process`] (the node), [`play`] (the graph), [`bag`] (the recording),
+//! In the order of the work: [`drive`] and [`source`] (frames), [`process`] (the node), [`play`] (the graph), [`bag`] (the recording),
 //! then, from the recording alone, scores and the contact [`sheet`]; [`report`] prints.
 //!
 //! Threads, all named: `demo-frames` reads ahead, `demo-player` publishes, `demo-bag` writes, `demo-signals` waits for
@@ -9,6 +9,7 @@
 
 pub mod bag;
 pub mod cdr;
+pub mod drive;
 pub mod interfaces;
 pub mod messages;
 pub mod play;
@@ -18,15 +19,16 @@ pub mod sheet;
 pub mod source;
 
 use crate::data::classes;
+use crate::eval::{Confusion, DepthErrors};
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
 use messages::{ImageMessage, StampNs};
 use play::{Graph, Played, Progress, Run, DEPTH, INPUT_IMAGE, LABELS, OVERLAY, TOPICS};
 use process::NodeProcess;
-use report::{NodeEnd, Report};
+use report::{NodeEnd, Report, Scores};
 use serde::Serialize;
 use sheet::{Row, Tile};
-use source::{Source, Truth};
+use source::Source;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
@@ -98,7 +100,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let file = bag.folder.join("bag_0.mcap");
     bag::read::<anyhow::Error>(&file, |topic, data| reading.message(topic, data))?;
     let sheet_path = out.join("contact_sheet.png");
-    let report = report(options, &run, bag, end);
+    let mut report = report(options, &run, bag, end);
+    report.scores = reading.scores();
     reading
         .sheet(&rows, &report)
         .save(&sheet_path)
@@ -284,6 +287,12 @@ struct Reading<'a> {
     played: HashMap<StampNs, &'a Played>,
     /// By frame of the sheet: the tiles that the messages give, by topic.
     tiles: BTreeMap<StampNs, [Option<Tile>; TOPICS.len()]>,
+    /// By frame of the sheet: true labels and true depth.
+    true_tiles: BTreeMap<StampNs, [Option<Tile>; 2]>,
+    confusion: Confusion,
+    depth_errors: DepthErrors,
+    /// Frames whose labels and whose depth were scored.
+    scored: [u64; 2],
 }
 
 impl<'a> Reading<'a> {
@@ -291,6 +300,10 @@ impl<'a> Reading<'a> {
         Self {
             played: run.played.iter().map(|p| (p.stamp_ns, p)).collect(),
             tiles: rows.iter().map(|p| (p.stamp_ns, Default::default())).collect(),
+            true_tiles: rows.iter().map(|p| (p.stamp_ns, Default::default())).collect(),
+            confusion: Confusion::new(classes::SCORED_CLASSES),
+            depth_errors: DepthErrors::new(),
+            scored: [0; 2],
         }
     }
 
@@ -316,10 +329,30 @@ impl<'a> Reading<'a> {
             }
             (LABELS, "mono8") => {
                 let labels = tight(&image, 1)?;
+                if let Some((truth, true_width, true_height)) =
+                    played.truth.as_ref().map(|t| t.labels()).transpose()?.flatten()
+                {
+                    same_size(&played.name, (width, height), (true_width, true_height))?;
+                    self.confusion.add(&truth, &labels);
+                    self.scored[0] += 1;
+                    if let Some(tiles) = self.true_tiles.get_mut(&image.stamp_ns) {
+                        tiles[0] = Some(Tile::labels(width, height, &truth));
+                    }
+                }
                 tile.is_some().then(|| Tile::labels(width, height, &labels))
             }
             (DEPTH, "32FC1") => {
                 let depth_m = depth_m(&image)?;
+                if let Some((truth, true_width, true_height)) =
+                    played.truth.as_ref().map(|t| t.depth_m()).transpose()?.flatten()
+                {
+                    same_size(&played.name, (width, height), (true_width, true_height))?;
+                    self.depth_errors.add(&truth, &depth_m);
+                    self.scored[1] += 1;
+                    if let Some(tiles) = self.true_tiles.get_mut(&image.stamp_ns) {
+                        tiles[1] = Some(Tile::depth(width, height, &truth));
+                    }
+                }
                 tile.is_some().then(|| Tile::depth(width, height, &depth_m))
             }
             (_, encoding) => bail!("{topic}: the encoding is `{encoding}`"),
@@ -328,6 +361,26 @@ impl<'a> Reading<'a> {
             tiles[index] = Some(picture);
         }
         Ok(())
+    }
+
+    /// Of all answers in the bag whose frame has a truth.
+    fn scores(&self) -> Option<Scores> {
+        let [labels_frames, depth_frames] = self.scored;
+        let number = |v: f64| v.is_finite().then_some(v);
+        let depth = self.depth_errors.report();
+        let names = classes::cityscapes();
+        (labels_frames + depth_frames > 0).then(|| Scores {
+            labels_frames,
+            depth_frames,
+            miou: number(self.confusion.miou()),
+            pixel_accuracy: number(self.confusion.pixel_accuracy()),
+            iou: (0..classes::SCORED_CLASSES)
+                .filter_map(|c| Some((names[c].name.clone(), self.confusion.iou(c)?)))
+                .collect(),
+            abs_rel: number(depth.abs_rel),
+            rmse_m: number(depth.rmse_m),
+            delta1: number(depth.delta[0]),
+        })
     }
 
     fn sheet(mut self, rows: &[&Played], report: &Report) -> image::RgbImage {
@@ -342,13 +395,7 @@ impl<'a> Reading<'a> {
                 let mut tiles = self.tiles.remove(&played.stamp_ns).unwrap_or_default();
                 let mut tiles: Vec<_> = [INPUT_IMAGE, LABELS, DEPTH, OVERLAY].map(|i| tiles[i].take()).into();
                 if with_truth {
-                    // A truth that cannot be read was already an error when it was scored.
-                    let truth = played.truth.as_ref();
-                    let (width, height) = (played.width, played.height);
-                    let labels = truth.and_then(|t| true_labels(t).ok().flatten());
-                    let depth = truth.and_then(|t| true_depth_m(t).ok().flatten());
-                    tiles.push(labels.map(|l| Tile::labels(width, height, &l)));
-                    tiles.push(depth.map(|d| Tile::depth(width, height, &d)));
+                    tiles.extend(self.true_tiles.remove(&played.stamp_ns).unwrap_or_default());
                 }
                 let stamp_s = played.stamp_ns as f64 / 1e9;
                 Row {
@@ -360,6 +407,11 @@ impl<'a> Reading<'a> {
         let title = format!("semantic_depth: {}, {} on {}", report.source, report.backend, report.device);
         sheet::compose(&title, &columns, &rows)
     }
+}
+
+fn same_size(name: &str, answer: (u32, u32), truth: (u32, u32)) -> anyhow::Result<()> {
+    ensure!(answer == truth, "{name}: the truth is {}x{}, the picture {}x{}", truth.0, truth.1, answer.0, answer.1);
+    Ok(())
 }
 
 /// The rows of an image without their padding; `pixel` bytes a pixel.
@@ -383,21 +435,4 @@ fn tight<'a>(image: &ImageMessage<'a>, pixel: usize) -> anyhow::Result<Cow<'a, [
 fn depth_m(image: &ImageMessage<'_>) -> anyhow::Result<Vec<f32>> {
     let bytes = tight(image, 4)?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-}
-
-/// Train ids, `[height, width]`; [`classes::UNLABELLED_TRAIN_ID`] where the class is not scored.
-fn true_labels(truth: &Truth) -> anyhow::Result<Option<Vec<u8>>> {
-    let Some(path) = &truth.labels else { return Ok(None) };
-    let picture = image::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    // A table for the 256 ids: the search of each pixel would take seconds.
-    let table: Vec<u8> = (0..=255).map(classes::train_id).collect();
-    Ok(Some(picture.into_luma8().as_raw().iter().map(|id| table[usize::from(*id)]).collect()))
-}
-
-/// Metres, `[height, width]`; infinite where there is no surface.
-fn true_depth_m(truth: &Truth) -> anyhow::Result<Option<Vec<f32>>> {
-    let Some(path) = &truth.depth else { return Ok(None) };
-    let tensor = tch::Tensor::read_npy(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let flat = tensor.f_to_kind(tch::Kind::Float)?.f_reshape([-1])?;
-    Ok(Some(Vec::<f32>::try_from(flat).with_context(|| format!("cannot read {}", path.display()))?))
 }

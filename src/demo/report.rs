@@ -62,8 +62,10 @@ pub struct Frames {
 /// Segmentation and depth against the truth.
 #[derive(Debug, Clone, Serialize)]
 pub struct Scores {
-    /// Frames with a truth that were answered.
-    pub frames: u64,
+    /// Answered frames with true labels.
+    pub labels_frames: u64,
+    /// Answered frames with true depth.
+    pub depth_frames: u64,
     /// Mean intersection over union of the classes that occur, 0 to 1.
     pub miou: Option<f64>,
     /// Share of pixels that are right, 0 to 1.
@@ -205,8 +207,18 @@ impl Report {
         }
         if let Some(s) = &self.scores {
             let figure = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.4}"));
-            let _ = writeln!(t, "\nagainst the truth, {} frames:", s.frames);
-            let _ = writeln!(t, "mIoU {}   pixel accuracy {}", figure(s.miou), figure(s.pixel_accuracy));
+            let _ = writeln!(
+                t,
+                "\nagainst the truth of the answered frames ({} labels, {} depth):",
+                s.labels_frames, s.depth_frames
+            );
+            let _ = writeln!(
+                t,
+                "mIoU   {} ({} classes occur)   pixel accuracy {}",
+                figure(s.miou),
+                s.iou.len(),
+                figure(s.pixel_accuracy)
+            );
             let (abs_rel, rmse_m, delta1) = (figure(s.abs_rel), figure(s.rmse_m), figure(s.delta1));
             let _ = writeln!(t, "AbsRel {abs_rel}   RMSE {rmse_m} m   delta1 {delta1}");
         }

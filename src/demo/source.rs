@@ -1,6 +1,7 @@
 //! Where the demo's frames come from: a drive in the Cityscapes layout (with a truth), a folder of pictures, a video.
 
 use super::messages::{self, Pinhole};
+use crate::data::cityscapes::{DataError, Part, Sample};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -35,13 +36,31 @@ pub enum SourceError {
     Gone,
 }
 
-/// Where a frame's truth lies.
+/// A frame's truth, read when it is needed.
 #[derive(Debug, Clone)]
 pub struct Truth {
-    /// `*_labelIds.png`, if there is one.
-    pub labels: Option<PathBuf>,
-    /// `*_depth.npy`, float32 metres, if there is one.
-    pub depth: Option<PathBuf>,
+    sample: Sample,
+    labels: bool,
+    depth: bool,
+}
+
+impl Truth {
+    /// What there is of a frame; `None` where there is nothing.
+    fn find(sample: Sample) -> Option<Self> {
+        let is = |part| sample.path(part).is_file();
+        let (labels, depth) = (is(Part::Labels), is(Part::Depth) || (is(Part::Disparity) && is(Part::Camera)));
+        (labels || depth).then_some(Self { sample, labels, depth })
+    }
+
+    /// Train ids, `[height, width]`, with width and height, where there are labels.
+    pub fn labels(&self) -> Result<Option<(Vec<u8>, u32, u32)>, DataError> {
+        self.labels.then(|| self.sample.read_labels()).transpose()
+    }
+
+    /// Metres, `[height, width]`, with width and height, where there is depth; not finite where it is not known.
+    pub fn depth_m(&self) -> Result<Option<(Vec<f32>, u32, u32)>, DataError> {
+        self.depth.then(|| self.sample.read_depth()).transpose()
+    }
 }
 
 /// One frame, ready to be played.
@@ -207,15 +226,22 @@ fn open(file: &Path) -> Result<image::RgbImage, SourceError> {
 fn drive_frame(root: &Path, file: &Path) -> Result<Frame, SourceError> {
     let picture = open(file)?;
     let stem = name(file).trim_end_matches("_leftImg8bit.png").to_owned();
-    let relative = file.strip_prefix(root.join("leftImg8bit")).unwrap_or(file);
-    let city = relative.parent().unwrap_or(Path::new(""));
-    let beside = |kind: &str, ending: &str| Some(root.join(kind).join(city).join(format!("{stem}_{ending}")));
-    let present = |path: Option<PathBuf>| path.filter(|p| p.is_file());
-    let labels = present(beside("gtFine", "gtFine_labelIds.png"));
-    let depth = present(beside("exactDepth", "depth.npy"));
-    let camera = present(beside("camera", "camera.json")).map(|path| camera(&path)).transpose()?;
-    let truth = (labels.is_some() || depth.is_some()).then_some(Truth { labels, depth });
-    Ok(Frame::new(stem, &picture, camera, truth))
+    let Some(sample) = sample(root, file, &stem) else {
+        // A name of another pattern has no truth beside it.
+        return Ok(Frame::new(stem, &picture, None, None));
+    };
+    let camera_file = sample.path(Part::Camera);
+    let camera = camera_file.is_file().then(|| camera(&camera_file)).transpose()?;
+    Ok(Frame::new(stem, &picture, camera, Truth::find(sample)))
+}
+
+/// `leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png`
+fn sample(root: &Path, file: &Path, stem: &str) -> Option<Sample> {
+    let mut folders = file.strip_prefix(root.join("leftImg8bit")).ok()?.components().map(|c| c.as_os_str().to_str());
+    let (split, city) = (folders.next()??, folders.next()??);
+    let mut numbers = stem.strip_prefix(city)?.strip_prefix('_')?.split('_').map(str::parse::<usize>);
+    let (seq, frame) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(Sample::new(root, split, city, seq, frame)).filter(|s| s.path(Part::Left) == file)
 }
 
 fn camera(path: &Path) -> Result<Pinhole, SourceError> {
