@@ -227,7 +227,7 @@ struct Parameters {
 fn write_parameters(options: &Options) -> anyhow::Result<PathBuf> {
     let model = std::path::absolute(&options.model)?;
     let model = model.to_str().context("the model's path is not UTF-8, which a ROS parameter must be")?.to_owned();
-    let parameters = BTreeMap::from([("model", model), ("device", options.device.clone())]);
+    let parameters = BTreeMap::from([("model_path", model), ("device", options.device.clone())]);
     let file = BTreeMap::from([("/**", Parameters { parameters })]);
     let path = options.out.join("node.param.yaml");
     std::fs::write(&path, serde_yaml::to_string(&file)?).with_context(|| format!("cannot write {}", path.display()))?;
