@@ -131,11 +131,14 @@ pub enum Progress {
     },
 }
 
+/// Messages of one topic in their wire form.
+type RawStream = Box<dyn Stream<Item = Vec<u8>> + Unpin>;
+
 /// The demo's node.
 pub struct Graph {
     node: r2r::Node,
     publishers: Vec<r2r::PublisherUntyped>,
-    streams: Vec<(usize, Box<dyn Stream<Item = Vec<u8>> + Unpin>)>,
+    streams: Vec<(usize, RawStream)>,
 }
 
 impl std::fmt::Debug for Graph {
@@ -156,7 +159,7 @@ impl Graph {
         let mut node = r2r::Node::create(context, "semantic_depth_demo", "").map_err(ros("cannot create a node"))?;
         let qos = || r2r::QosProfile::default().keep_last(QUEUE).reliable().volatile();
         let mut publishers = Vec::new();
-        let mut streams: Vec<(usize, Box<dyn Stream<Item = Vec<u8>> + Unpin>)> = Vec::new();
+        let mut streams: Vec<(usize, RawStream)> = Vec::new();
         for (index, (name, type_name)) in TOPICS.into_iter().enumerate() {
             if index <= INPUT_CAMERA_INFO {
                 let publisher = node.create_publisher_untyped(name, type_name, qos());
