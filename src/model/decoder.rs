@@ -33,7 +33,8 @@ fn bilinear_like(x: &Tensor, like: &Tensor) -> Tensor {
     bilinear(x, size[2], size[3])
 }
 
-/// Chained residual pooling: each stage pools and projects the one before, and all are added to the input.
+/// Chained residual pooling: each stage pools and projects the one before; every pool and every projection is added to
+/// the input.
 #[derive(Debug)]
 struct ChainedResidualPooling {
     projections: Vec<Conv2d>,
@@ -50,8 +51,10 @@ impl ChainedResidualPooling {
         let mut sum = x.shallow_clone();
         let mut top = x.shallow_clone();
         for projection in &self.projections {
-            top = projection.forward(&top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false));
-            sum = sum + &top;
+            // The article's code adds after the pool and again after the projection: nine terms in all.
+            let pooled = top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
+            top = projection.forward(&pooled);
+            sum = sum + pooled + &top;
         }
         sum
     }
