@@ -133,7 +133,8 @@ fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     if bytes.starts_with(b"PK") {
         return read_pth(path);
     }
-    if bytes.starts_with(&[0x80]) {
+    // A safetensors header starts at byte 8 with a brace; its length before that may begin with any byte.
+    if bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{') {
         return Err(format(
             "a PyTorch file of the format before 1.6; write it anew with torch.save(torch.load(FILE), FILE)".into(),
         ));

@@ -1,0 +1,149 @@
+//! A model folder: what export writes loads, and everything that is wrong with one is refused with its reason.
+
+use semantic_depth::export::trace::{export, ExportRequest};
+use semantic_depth::export::{self, Artifact};
+use semantic_depth::model::{weights, Network, NetworkConfig};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+struct Exported {
+    folder: tempfile::TempDir,
+    difference: f64,
+}
+
+/// One small model, exported once.
+fn exported() -> &'static Exported {
+    static ONCE: OnceLock<Exported> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (_, difference) = export(&request(folder.path()), &folder.path().join("model")).expect("exported");
+        Exported { folder, difference }
+    })
+}
+
+fn request(folder: &Path) -> ExportRequest {
+    let path = folder.join("w.safetensors");
+    if !path.exists() {
+        tch::manual_seed(5);
+        let vs = VarStore::new(Device::Cpu);
+        Network::new(&vs.root(), &NetworkConfig::default());
+        weights::save(&vs, &path).expect("saved");
+    }
+    ExportRequest {
+        weights: path,
+        network: NetworkConfig::default(),
+        size: (100, 52),
+        focal_length_px: 110.0,
+        name: "small".into(),
+        training: "random weights".into(),
+        command: "test".into(),
+        created: "2026-01-01T00:00:00Z".into(),
+    }
+}
+
+/// A copy of the exported folder that may be damaged.
+fn copy() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(exported().folder.path().join("model")).expect("listing") {
+        let entry = entry.expect("entry");
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
+    }
+    let manifest = folder.path().join("model.yaml");
+    (folder, manifest)
+}
+
+fn refusal(manifest: &Path) -> String {
+    export::load(manifest).map(|a: Artifact| a.manifest.name).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn what_export_writes_loads_and_answers_as_the_network() {
+    let e = exported();
+    assert!(e.difference <= 1e-4, "differs by {}", e.difference);
+    let dir = e.folder.path().join("model");
+    let artifact = export::load(&dir).expect("the folder loads");
+    assert_eq!(artifact.manifest, export::load(&dir.join("model.yaml")).expect("the manifest loads").manifest);
+    let module = artifact.load_module(Device::Cpu).expect("the module loads");
+    let y = module.forward_ts(&[Tensor::zeros([1, 3, 52, 100], (Kind::Float, Device::Cpu))]).expect("runs");
+    assert_eq!(y.size(), [1, 21, 52, 100]);
+    let names: Vec<_> = artifact.manifest.files.keys().cloned().collect();
+    assert_eq!(names, ["network.ts", "weights.safetensors"]);
+}
+
+#[test]
+fn damaged_models_are_refused_with_the_reason() {
+    type Damage = (&'static str, fn(&str) -> String, &'static str);
+    let edits: [Damage; 12] = [
+        ("schema", |t| t.replace("schema_version: 1", "schema_version: 7"), "schema version 7 is not known"),
+        ("schema of another type", |t| t.replace("schema_version: 1", "schema_version: one"), "schema version one"),
+        ("no schema", |t| t.replace("schema_version: 1\n", ""), "no schema_version"),
+        ("not yaml", |_| "a: [b".into(), "model manifest"),
+        ("unknown key", |t| format!("{t}surprise: 1\n"), "unknown field `surprise`"),
+        ("missing key", |t| t.replace("name: small\n", ""), "missing field `name`"),
+        ("width", |t| t.replace("width: 100", "width: 0"), "expected a width and height of 1 to 8192"),
+        ("std", |t| t.replacen("- 0.229", "- 0.0", 1), "input.std: expected three numbers above 0"),
+        ("class twice", |t| t.replacen("- id: 1\n", "- id: 0\n", 1), "expected each id once"),
+        ("depth channel", |t| t.replace("depth_channel: 20", "depth_channel: 3"), "output.depth_channel"),
+        ("depth range", |t| t.replace("max_m: 250.0", "max_m: -1.0"), "expected 0 <= min_m < max_m"),
+        ("path outside", |t| t.replace("network.ts", "../network.ts"), "expected names of files beside the manifest"),
+    ];
+    for (what, edit, expected) in edits {
+        let (_folder, manifest) = copy();
+        let text = fs::read_to_string(&manifest).expect("the manifest");
+        let damaged = edit(&text);
+        assert_ne!(text, damaged, "{what}: the edit changed nothing");
+        fs::write(&manifest, damaged).expect("written");
+        let message = refusal(&manifest);
+        assert!(message.contains(expected), "{what}: '{expected}' is not in: {message}");
+    }
+}
+
+#[test]
+fn damaged_files_are_refused_before_libtorch_sees_them() {
+    let (folder, manifest) = copy();
+    let module = folder.path().join("network.ts");
+    let mut bytes = fs::read(&module).expect("the module");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&module, &bytes).expect("written");
+    let message = refusal(&manifest);
+    assert!(message.contains("network.ts: its sha256 is") && message.contains("export it again"), "{message}");
+    fs::remove_file(&module).expect("removed");
+    assert!(refusal(&manifest).contains("network.ts"), "{}", refusal(&manifest));
+    assert!(refusal(&folder.path().join("none.yaml")).contains("none.yaml"));
+}
+
+#[test]
+fn a_file_that_is_no_torchscript_is_refused_by_name() {
+    let (folder, manifest) = copy();
+    let module = folder.path().join("network.ts");
+    let bytes = fs::read(&module).expect("the module");
+    let text = fs::read_to_string(&manifest).expect("the manifest");
+    let was = export::sha256(&module).expect("hash");
+    fs::write(&module, &bytes[..bytes.len() / 3]).expect("written");
+    let is = export::sha256(&module).expect("hash");
+    // The hash is right, the content is not.
+    fs::write(&manifest, text.replace(&was, &is)).expect("written");
+    let artifact = export::load(&manifest).expect("the manifest agrees with its files");
+    let message = artifact.load_module(Device::Cpu).expect_err("no TorchScript").to_string();
+    assert!(message.contains("network.ts: libtorch cannot load it") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn export_never_takes_a_folder_that_is_not_a_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("holiday");
+    fs::create_dir(&out).expect("created");
+    fs::write(out.join("picture.jpg"), "irreplaceable").expect("written");
+    let message = export(&request(folder.path()), &out).expect_err("occupied").to_string();
+    assert!(message.contains("is not a model folder"), "{message}");
+    assert_eq!(fs::read_to_string(out.join("picture.jpg")).expect("still there"), "irreplaceable");
+    // A model is replaced by a newer one.
+    let model = folder.path().join("model");
+    export(&request(folder.path()), &model).expect("first");
+    export(&request(folder.path()), &model).expect("second");
+    export::load(&model).expect("whole");
+}
