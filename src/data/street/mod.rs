@@ -12,6 +12,8 @@ mod noise;
 mod objects;
 mod raster;
 mod scene;
+#[cfg(test)]
+mod tests;
 
 use glam::{DMat3, DVec2, DVec3};
 use image::RgbImage;

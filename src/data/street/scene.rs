@@ -18,10 +18,6 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// A flat, straight one.
-    #[cfg(test)]
-    pub const STRAIGHT: Self = Self { curvature: 0.0, hill_m: 0.0, hill_wavelength_m: 1.0, hill_phase: 0.0 };
-
     fn height(&self, s: f32) -> f32 {
         self.hill_m * libm::sinf(s / self.hill_wavelength_m + self.hill_phase)
     }
