@@ -1,2 +1,9 @@
-//! One frame's path, in order of travel: decode -> input -> network -> output, and its stage clock.
-//! The two ROS ends (arrive, publish) are in [`crate::node`].
+//! One frame's path, in order of travel: decode ([`view`]) -> [`input`] -> [`network`] -> [`output`], joined by
+//! [`pipeline`], and its stage [`clock`]. The two ROS ends (arrive, publish) are in `crate::node`.
+
+pub mod clock;
+pub mod input;
+pub mod network;
+pub mod output;
+pub mod pipeline;
+pub mod view;

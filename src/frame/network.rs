@@ -1,0 +1,262 @@
+//! The network at work: the artifact's TorchScript on a device.
+
+use super::output::Packed;
+use crate::export::Artifact;
+use std::str::FromStr;
+use tch::{CModule, Device, IValue, Kind, Tensor};
+use thiserror::Error;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA device of this index; an error if it is not there.
+    Cuda(usize),
+}
+
+/// Not the name of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("device {0:?} is not known; write auto, cpu, cuda or cuda:N")]
+pub struct DeviceParseError(String);
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceParseError;
+
+    fn from_str(s: &str) -> Result<Self, DeviceParseError> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match s.strip_prefix("cuda:") {
+                // `parse` alone would take "+1".
+                Some(n) if !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit()) => {
+                    n.parse().map(Self::Cuda).map_err(|_| DeviceParseError(s.into()))
+                }
+                _ => Err(DeviceParseError(s.chars().take(32).collect())),
+            },
+        }
+    }
+}
+
+/// Why the network cannot be run.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// A CUDA device was asked for and is not there.
+    #[error(
+        "device cuda:{index} was asked for, but libtorch sees {available} CUDA devices{reason}; set device to cpu or auto"
+    )]
+    NoCuda {
+        /// Asked for.
+        index: usize,
+        /// Seen.
+        available: i64,
+        /// Why, where it is known; begins with a space.
+        reason: String,
+    },
+    /// libtorch refused something.
+    #[error("libtorch could not {what}: {reason}")]
+    Torch {
+        /// What was tried.
+        what: String,
+        /// The first line of libtorch's message.
+        reason: String,
+    },
+    /// The module is not what the manifest says.
+    #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
+    Shape {
+        /// From the manifest.
+        expected: Vec<i64>,
+        /// From the module.
+        actual: Vec<i64>,
+    },
+}
+
+/// libtorch's messages carry a C++ stack: the first line says it all.
+fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError) -> NetworkError {
+    move |error| {
+        let text = error.to_string();
+        let line = text
+            .lines()
+            .map(str::trim)
+            .find(|l| !l.is_empty() && !l.starts_with("Internal torch error"))
+            .unwrap_or("no reason given");
+        NetworkError::Torch { what: what.into(), reason: line.chars().take(400).collect() }
+    }
+}
+
+/// Loads libtorch's CUDA half into the process, once, and says why where it cannot.
+///
+/// The binary is linked against the CPU half only, so that it starts everywhere; with the CUDA half loaded, its
+/// devices are registered and `tch::Cuda` sees them.
+fn load_cuda() -> Result<(), String> {
+    static LOADED: std::sync::OnceLock<Result<(), String>> = std::sync::OnceLock::new();
+    LOADED.get_or_init(dlopen_cuda).clone()
+}
+
+#[allow(unsafe_code)]
+fn dlopen_cuda() -> Result<(), String> {
+    if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/nvhost-gpu").exists() {
+        return Err("this machine has no NVIDIA device".into());
+    }
+    let mut reason = String::new();
+    let beside_libtorch = option_env!("SEMANTIC_DEPTH_LIBTORCH_LIB").map(|lib| format!("{lib}/libtorch_cuda.so"));
+    for path in ["libtorch_cuda.so".to_string()].into_iter().chain(beside_libtorch) {
+        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+        // SAFETY: libtorch_cuda's initialisers only register kernels and devices with the libtorch that is already
+        // in this process; they are what runs when a program is linked against it. It is never unloaded.
+        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => {
+                std::mem::forget(library);
+                return Ok(());
+            }
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Err(reason)
+}
+
+/// Finds the device that was asked for.
+///
+/// # Errors
+/// [`NetworkError::NoCuda`]: a CUDA device was named and is not there.
+pub fn resolve(choice: DeviceChoice) -> Result<Device, NetworkError> {
+    let index = match choice {
+        DeviceChoice::Cpu => return Ok(Device::Cpu),
+        DeviceChoice::Auto => 0,
+        DeviceChoice::Cuda(index) => index,
+    };
+    let loaded = load_cuda();
+    let available = if loaded.is_ok() { tch::Cuda::device_count() } else { 0 };
+    if (index as i64) < available {
+        return Ok(Device::Cuda(index));
+    }
+    match choice {
+        DeviceChoice::Auto => {
+            log::debug!("no CUDA device: {}", loaded.err().unwrap_or_else(|| "none is visible".into()));
+            Ok(Device::Cpu)
+        }
+        _ => Err(NetworkError::NoCuda {
+            index,
+            available,
+            reason: loaded.err().map_or_else(String::new, |e| format!(" ({e})")),
+        }),
+    }
+}
+
+/// `cpu` or `cuda:N`.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".into(),
+    }
+}
+
+/// A loaded network with its input buffer. It belongs to one thread: libtorch's grad mode and streams are per thread.
+#[derive(Debug)]
+pub struct Network {
+    module: CModule,
+    device: Device,
+    /// `[1, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
+    input: Tensor,
+    /// Of the answer: `[1, C + 1, H, W]`.
+    shape: [i64; 4],
+}
+
+impl Network {
+    /// Loads the artifact's module on `device` and runs it once, so that the first frame costs what the others do.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: libtorch cannot read or run the module, or it does not answer what the manifest says.
+    pub fn load(artifact: &Artifact, device: Device) -> Result<Self, NetworkError> {
+        let manifest = &artifact.manifest;
+        let path = artifact.torchscript_path();
+        let mut module = CModule::load_on_device(&path, device)
+            .map_err(torch_error(format!("load {} on {}", path.display(), device_name(device))))?;
+        module.set_eval();
+        let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
+        let input = Tensor::f_zeros([1, height, width, 3], (Kind::Float, Device::Cpu))
+            .map_err(torch_error(format!("allocate an input of {width}x{height}")))?;
+        let channels = (manifest.output.score_channels + 1) as i64;
+        let mut network = Self { module, device, input, shape: [1, channels, height, width] };
+        // Twice: the first run specialises the graph, the second one optimises it.
+        for _ in 0..2 {
+            network.run(|_| ())?;
+        }
+        Ok(network)
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The input, `[height, width, 3]`, to be filled before [`Network::run`].
+    #[allow(unsafe_code)]
+    pub fn input_mut(&mut self) -> &mut [f32] {
+        let len = self.input.numel();
+        // SAFETY: the tensor is contiguous float32 of `len` elements in host memory, made in `load` and never handed
+        // out: nobody else reads or writes it while `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.input.data_ptr().cast::<f32>(), len) }
+    }
+
+    /// Runs the network on the input buffer and hands its answer, in host memory and channels last, to `read`.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: libtorch failed (memory, a lost device), or the answer has another shape than it should.
+    #[allow(unsafe_code)]
+    pub fn run<T>(&mut self, read: impl FnOnce(Packed<'_>) -> T) -> Result<T, NetworkError> {
+        let _no_grad = tch::no_grad_guard();
+        let run = || -> Result<Tensor, tch::TchError> {
+            // The permutation of a channels-last buffer is the logical [1, 3, H, W] in libtorch's channels-last format.
+            let input = self.input.f_permute([0, 3, 1, 2])?.f_to(self.device)?;
+            match self.module.forward_is(&[IValue::Tensor(input)])? {
+                IValue::Tensor(answer) => Ok(answer),
+                other => Err(tch::TchError::Kind(format!("the module answered {other:?} and not one tensor"))),
+            }
+        };
+        let answer = run().map_err(torch_error("run the network"))?;
+        if answer.size() != self.shape {
+            return Err(NetworkError::Shape { expected: self.shape.to_vec(), actual: answer.size() });
+        }
+        let host = answer
+            .f_to_device(Device::Cpu)
+            .and_then(|t| t.f_to_kind(Kind::Float))
+            .and_then(|t| t.f_permute([0, 2, 3, 1]))
+            .and_then(|t| t.f_contiguous())
+            .map_err(torch_error("copy the network's answer"))?;
+        let [_, channels, height, width] = self.shape.map(|n| n as usize);
+        // SAFETY: `host` is contiguous float32 in host memory of exactly this many elements (the shape was checked
+        // above), lives to the end of this function, and nothing writes to it.
+        let data = unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<f32>(), channels * height * width) };
+        Ok(read(Packed { width, height, channels, data }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names_are_read_strictly() {
+        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
+        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        for bad in ["", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:1x", "gpu", "cuda:99999999999999999999"] {
+            let error = bad.parse::<DeviceChoice>().expect_err(bad);
+            assert!(error.to_string().contains("auto, cpu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cuda_device_that_is_not_there_is_an_error_and_auto_is_not() {
+        let error = resolve(DeviceChoice::Cuda(900)).expect_err("no machine has 900 devices");
+        assert!(error.to_string().contains("cuda:900"), "{error}");
+        assert!(resolve(DeviceChoice::Auto).is_ok());
+        assert_eq!(resolve(DeviceChoice::Cpu).expect("always there"), Device::Cpu);
+    }
+}
