@@ -1,10 +1,98 @@
 //! `semantic_depth evaluate`
 
+use super::render::bar;
+use crate::data::cityscapes::Sample;
+use crate::data::classes::{CLASSES, SCORED_CLASSES};
+use crate::eval::{self, Confusion, DepthErrors, DepthReport};
+use crate::frame::network::DeviceChoice;
+use crate::frame::pipeline::{Outputs, Pipeline, Wanted};
+use crate::frame::view::ImageView;
+use crate::train::batches::decode_one;
+use anyhow::{bail, Context as _};
+use serde::Serialize;
+use std::path::PathBuf;
+
 /// Arguments of `semantic_depth evaluate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The model's folder or its model.yaml.
+    #[arg(long)]
+    model: PathBuf,
+    /// Root of the data set (Cityscapes layout).
+    #[arg(long)]
+    data: PathBuf,
+    /// train, val or test.
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Write the figures as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
 
-/// Runs the verb.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// The figures as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    data: String,
+    split: String,
+    frames: usize,
+    miou: f64,
+    pixel_accuracy: f64,
+    /// In train id order; null for a class that does not occur.
+    iou: Vec<Option<f64>>,
+    depth: DepthReport,
+}
+
+/// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let mut pipeline = Pipeline::load(&args.model, args.device)?;
+    let classes = pipeline.manifest().classes.len();
+    if classes != CLASSES {
+        bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
+    }
+    let samples = Sample::index(&args.data, &args.split)?;
+    let mut confusion = Confusion::new(SCORED_CLASSES);
+    let mut errors = DepthErrors::new();
+    let mut outputs = Outputs::default();
+    let progress = bar(samples.len() as u64, "evaluating");
+    for sample in &samples {
+        let frame = decode_one(sample)?;
+        let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)
+            .with_context(|| sample.stem().to_string())?;
+        pipeline
+            .run(&view, Wanted { labels: true, depth: true, overlay: false }, &mut outputs)
+            .with_context(|| sample.stem().to_string())?;
+        confusion.add(&frame.labels, &outputs.labels);
+        errors.add(&frame.depth_m, &outputs.depth_m);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let depth = errors.report();
+    println!(
+        "{} on {} frames of {} ({}), {}",
+        pipeline.manifest().name,
+        samples.len(),
+        args.data.display(),
+        args.split,
+        pipeline.device_name()
+    );
+    print!("{}", eval::table(&confusion, &depth));
+    if let Some(path) = args.json {
+        let report = Report {
+            model: pipeline.manifest().name.clone(),
+            data: args.data.display().to_string(),
+            split: args.split,
+            frames: samples.len(),
+            miou: confusion.miou(),
+            pixel_accuracy: confusion.pixel_accuracy(),
+            iou: (0..SCORED_CLASSES).map(|c| confusion.iou(c)).collect(),
+            depth,
+        };
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `semantic_depth train`
 
-use crate::frame::device::DeviceChoice;
+use crate::frame::network::{self, DeviceChoice};
 use crate::train::{run, TrainConfig};
 use std::path::PathBuf;
 
@@ -33,5 +33,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         config.data = data;
     }
     let minutes = args.minutes.filter(|m| *m > 0.0);
-    run::train(&config, &args.out, args.init.as_deref(), minutes, args.device.open()?)
+    run::train(&config, &args.out, args.init.as_deref(), minutes, network::resolve(args.device)?)
 }

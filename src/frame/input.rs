@@ -143,7 +143,8 @@ impl InputBuilder {
             {
                 for c in 0..CHANNELS {
                     let o = offsets[c];
-                    let sum = u16::from(top[o]) + u16::from(top[N + o]) + u16::from(bottom[o]) + u16::from(bottom[N + o]);
+                    let sum =
+                        u16::from(top[o]) + u16::from(top[N + o]) + u16::from(bottom[o]) + u16::from(bottom[N + o]);
                     out[c] = f32::from(sum) * scale[c] + self.bias[c];
                 }
             }

@@ -174,8 +174,11 @@ impl Network {
     pub fn load(artifact: &Artifact, device: Device) -> Result<Self, NetworkError> {
         let manifest = &artifact.manifest;
         let path = artifact.torchscript_path();
-        let mut module = CModule::load_on_device(&path, device)
-            .map_err(torch_error(format!("load {} on {}", path.display(), device_name(device))))?;
+        let mut module = CModule::load_on_device(&path, device).map_err(torch_error(format!(
+            "load {} on {}",
+            path.display(),
+            device_name(device)
+        )))?;
         module.set_eval();
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
         let input = Tensor::f_zeros([1, height, width, 3], (Kind::Float, Device::Cpu))
