@@ -47,20 +47,16 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.frames > 0, "--frames is 0, expected at least 1");
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
+    let model = args.model.unwrap_or_else(demo::default_model);
+    let node = args.node.map_or_else(demo::default_node, Ok)?;
+    demo::check(&model, &node)?;
     let source = match (args.drive, args.images, args.video) {
         (Some(folder), _, _) => Source::Drive(folder),
         (_, Some(folder), _) => Source::Images(folder),
         (_, _, Some(file)) => Source::Video(file),
         _ => Source::Drive(drive::prepare(&args.out, args.seed, args.frames, args.rate, args.size)?),
     };
-    let options = Options {
-        model: args.model.unwrap_or_else(demo::default_model),
-        node: args.node.map_or_else(demo::default_node, Ok)?,
-        device: args.device,
-        source,
-        frames: args.frames,
-        rate_hz: args.rate,
-        out: args.out,
-    };
+    let options =
+        Options { model, node, device: args.device, source, frames: args.frames, rate_hz: args.rate, out: args.out };
     demo::run(&options).map(|_| ())
 }

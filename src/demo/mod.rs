@@ -64,8 +64,7 @@ pub struct Options {
 /// Plays, records, scores, shows; the report is also written to `report.json` and printed.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Options { model, node, out, rate_hz, .. } = options;
-    ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
-    ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
+    check(model, node)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let stop = stop_on_signals()?;
 
@@ -115,6 +114,13 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(end.status.success(), "the node did not end cleanly after SIGINT: {}; see {}", end.status, log.display());
     ensure!(report.frames.answered > 0, "the node answered none of {} frames; see {}", run.played.len(), log.display());
     Ok(report)
+}
+
+/// Whether the files are there: asked before the long work of rendering, too.
+pub fn check(model: &Path, node: &Path) -> anyhow::Result<()> {
+    ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
+    ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
+    Ok(())
 }
 
 fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End) -> Report {

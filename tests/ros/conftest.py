@@ -1,0 +1,331 @@
+"""The real node as a process of its own, and real rclpy peers around it.
+
+The programs and the model come from the environment: SEMANTIC_DEPTH_NODE, SEMANTIC_DEPTH_TOOL, SEMANTIC_DEPTH_MODEL;
+what is not set is looked for in the installed package (AMENT_PREFIX_PATH). Every node under test has a ROS domain of
+its own. Nothing here sleeps for a fixed time to let something happen: it waits for the condition, up to a limit that is
+generous because the machine may be slow and busy.
+"""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIMIT_S = 60.0
+NAME = "/semantic_depth"
+OUTPUTS = ("labels", "depth", "overlay", "camera_info", "timing")
+
+# Before the first participant is created: large images need more shared memory than Fast DDS has by default.
+os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds.xml"))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+import rclpy  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from semantic_depth.msg import FrameTiming  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+
+TYPES = {"labels": Image, "depth": Image, "overlay": Image, "camera_info": CameraInfo, "timing": FrameTiming}
+
+
+def installed(relative, variable):
+    """A file named by an environment variable, or of the installed package."""
+    named = os.environ.get(variable)
+    candidates = [pathlib.Path(named)] if named else []
+    if not named:
+        prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        candidates += [pathlib.Path(prefix) / relative for prefix in prefixes if prefix]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    pytest.fail(f"{relative} was not found: set {variable}, or source the workspace; looked at {candidates}")
+
+
+@pytest.fixture(scope="session")
+def node_program():
+    return installed("lib/semantic_depth/semantic_depth_node", "SEMANTIC_DEPTH_NODE")
+
+
+@pytest.fixture(scope="session")
+def tool_program():
+    return installed("lib/semantic_depth/semantic_depth", "SEMANTIC_DEPTH_TOOL")
+
+
+@pytest.fixture(scope="session")
+def model():
+    return installed("share/semantic_depth/models/street/model.yaml", "SEMANTIC_DEPTH_MODEL")
+
+
+# Up to 101, a domain's ports lie below those that the system gives to clients.
+_domains = itertools.count(os.getpid() * 7)
+
+
+def new_domain():
+    return next(_domains) % 100 + 1
+
+
+def until(condition, what, limit_s=LIMIT_S, step=None):
+    """Waits until `condition()` is truthy and returns it; `step` is what to do meanwhile."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {limit_s} s")
+        if step:
+            step()
+        else:
+            time.sleep(0.01)
+
+
+class NodeProcess:
+    """A running semantic_depth_node."""
+
+    def __init__(self, program, folder, parameters, domain=None, arguments=()):
+        self.domain = new_domain() if domain is None else domain
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "parameters.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        self.log_path = folder / "node.log"
+        self._log = open(self.log_path, "wb")
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain)}
+        self.process = subprocess.Popen(
+            [str(program), "--ros-args", "--params-file", str(file), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def check(self):
+        assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.log()[-3000:]}"
+
+    def wait(self, limit_s=LIMIT_S):
+        """Waits for the end; returns the exit code."""
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the node did not end within {limit_s} s:\n{self.log()[-3000:]}")
+
+    def end(self, number=signal.SIGINT):
+        """Sends a signal; returns the exit code and the time to the end."""
+        self.check()
+        start = time.monotonic()
+        self.process.send_signal(number)
+        code = self.wait()
+        return code, time.monotonic() - start
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def start_node(node_program, model, tmp_path):
+    """Starts nodes that end with the test; keywords are parameters."""
+    with contextlib.ExitStack() as stack:
+        count = itertools.count()
+
+        def start(domain=None, arguments=(), **parameters):
+            parameters = {"model_path": str(model), "device": "cpu", **parameters}
+            node = NodeProcess(node_program, tmp_path / f"node{next(count)}", parameters, domain, arguments)
+            stack.callback(node.close)
+            return node
+
+        yield start
+
+
+def qos(reliability="reliable", depth=10):
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def key(header):
+    return (header.stamp.sec, header.stamp.nanosec)
+
+
+class Collector:
+    """The messages of one subscription, by stamp and in order."""
+
+    def __init__(self, peer, output, profile):
+        self.messages = []
+        self.by_stamp = {}
+        self.subscription = peer.node.create_subscription(TYPES[output], f"{NAME}/output/{output}", self._take, profile)
+
+    def _take(self, message):
+        self.messages.append(message)
+        self.by_stamp[key(message.header)] = message
+
+
+class Peer:
+    """An rclpy node in the domain of the node under test: a camera, and listeners."""
+
+    def __init__(self, under_test, outputs=OUTPUTS):
+        self.under_test = under_test
+        self.context = Context()
+        rclpy.init(args=[], context=self.context, domain_id=under_test.domain)
+        self.node = rclpy.create_node("camera", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.images = self.node.create_publisher(Image, f"{NAME}/input/image", qos())
+        self.infos = self.node.create_publisher(CameraInfo, f"{NAME}/input/camera_info", qos())
+        self.outputs = {output: Collector(self, output, qos()) for output in outputs}
+        self.diagnostics = []
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((time.monotonic(), m)), qos()
+        )
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def spin(self, timeout_s=0.02):
+        self.executor.spin_once(timeout_sec=timeout_s)
+        self.under_test.check()
+
+    def until(self, condition, what, limit_s=LIMIT_S):
+        return until(condition, what, limit_s, self.spin)
+
+    def spin_for(self, seconds):
+        """To see that something does not happen."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.spin()
+
+    def connect(self):
+        """Waits until both sides know each other."""
+
+        def known():
+            return self.images.get_subscription_count() > 0 and all(
+                self.node.count_publishers(f"{NAME}/output/{output}") > 0 for output in self.outputs
+            )
+
+        self.until(known, "discovery of the node")
+        return self
+
+    def stamp(self):
+        return self.node.get_clock().now().to_msg()
+
+    def answers(self, stamp):
+        """What came back for a stamp, by output."""
+        return {name: c.by_stamp[stamp] for name, c in self.outputs.items() if stamp in c.by_stamp}
+
+    def ask(self, message, needed=("labels", "depth", "overlay", "timing")):
+        """Publishes an image and waits for its answers.
+
+        The way to the node is best effort, so a frame may be lost: it is then sent again with a new stamp.
+        """
+        needed = [name for name in needed if name in self.outputs]
+        for limit_s in (2, 4, 8, 16, 32):
+            message.header.stamp = self.stamp()
+            stamp = key(message.header)
+            self.images.publish(message)
+            deadline = time.monotonic() + limit_s
+            while time.monotonic() < deadline:
+                self.spin()
+                found = self.answers(stamp)
+                if all(name in found for name in needed):
+                    return found
+        pytest.fail(f"no answer to {message.width}x{message.height} {message.encoding}:\n{self.under_test.log()[-3000:]}")
+
+    def statuses(self):
+        """The node's own latest diagnostic statuses, by name."""
+        found = {}
+        for _, array in self.diagnostics:
+            for status in array.status:
+                if status.name.startswith(("semantic_depth", "/semantic_depth")):
+                    found[status.name] = status
+        return found
+
+
+@pytest.fixture
+def connect():
+    """Peers that end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(under_test, outputs=OUTPUTS):
+            peer = Peer(under_test, outputs)
+            stack.callback(peer.close)
+            return peer.connect()
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared(node_program, model, tmp_path_factory):
+    """One node and one peer for the tests of a module that leave the node as it was."""
+    node = NodeProcess(node_program, tmp_path_factory.mktemp("shared"), {"model_path": str(model), "device": "cpu"})
+    peer = None
+    try:
+        peer = Peer(node).connect()
+        peer.ask(picture(64, 32))
+        yield peer
+        code, took_s = node.end()
+        assert code == 0, f"exit code {code} after {took_s} s:\n{node.log()[-3000:]}"
+    finally:
+        if peer:
+            peer.close()
+        node.close()
+
+
+CHANNELS = {"rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "m"}
+
+
+def pixels(width, height, seed=1):
+    """A picture with large and small structures, `[height, width, 3]`."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    waves = [np.sin(x / (7 + 9 * c) + c) + np.cos(y / (5 + 4 * c) - c) for c in range(3)]
+    picture = 127 + 50 * np.stack(waves, -1) + rng.normal(0, 12, (height, width, 3))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def encode(rgb, encoding, padding=0, seed=2):
+    """A sensor_msgs/Image of `[height, width, 3]` pixels; alpha and padding are noise."""
+    rng = np.random.default_rng(seed)
+    height, width, _ = rgb.shape
+    alpha = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    planes = {"r": rgb[..., 0], "g": rgb[..., 1], "b": rgb[..., 2], "a": alpha, "m": rgb[..., 0]}
+    rows = np.stack([planes[c] for c in CHANNELS[encoding]], -1).reshape(height, -1)
+    rows = np.hstack([rows, rng.integers(0, 256, (height, padding), dtype=np.uint8)])
+    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1])
+    message.header.frame_id = "camera_front_optical_frame"
+    message.data = rows.tobytes()
+    return message
+
+
+def picture(width, height, encoding="rgb8", seed=1):
+    return encode(pixels(width, height, seed), encoding)
+
+
+def labels_of(message):
+    assert message.encoding == "mono8" and message.step == message.width
+    assert len(message.data) == message.width * message.height
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+
+
+def depth_of(message):
+    assert message.encoding == "32FC1" and message.step == 4 * message.width and message.is_bigendian == 0
+    assert len(message.data) == 4 * message.width * message.height
+    return np.frombuffer(message.data, "<f4").reshape(message.height, message.width)

@@ -1,0 +1,71 @@
+"""Start and end: signals, exit codes, reasons."""
+
+import pathlib
+import signal
+import time
+
+import pytest
+from conftest import picture
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(start_node, connect, number):
+    node = start_node()
+    connect(node).ask(picture(320, 160))
+    code, took_s = node.end(number)
+    assert code == 0, node.log()[-3000:]
+    assert took_s < 1.0
+
+
+def test_a_signal_ends_it_cleanly_under_load(start_node, connect):
+    node = start_node()
+    peer = connect(node)
+    message = picture(1024, 512)
+    peer.ask(message)
+    for _ in range(20):
+        message.header.stamp = peer.stamp()
+        peer.images.publish(message)
+        peer.spin(0.01)
+    code, took_s = node.end()
+    assert code == 0, node.log()[-3000:]
+    # Within a second and the frame that is being computed.
+    longest_s = max(t.total_ns - t.wait_ns for t in peer.outputs["timing"].messages) / 1e9
+    assert took_s < 1.0 + 2 * longest_s
+
+
+def test_a_signal_while_it_starts_ends_it_too(start_node):
+    node = start_node()
+    time.sleep(0.2)
+    node.process.send_signal(signal.SIGINT)
+    # Before its handler is installed the signal's own default ends it.
+    assert node.wait() in (0, -signal.SIGINT)
+
+
+def reason(node):
+    assert node.wait() not in (0, None)
+    return node.log()
+
+
+def test_a_missing_model_is_a_reason_to_end(start_node, tmp_path):
+    missing = tmp_path / "absent" / "model.yaml"
+    text = reason(start_node(model_path=str(missing)))
+    assert str(missing) in text and "panicked" not in text
+
+
+def test_a_damaged_model_is_a_reason_to_end(start_node, tmp_path, model):
+    for file in filter(pathlib.Path.is_file, model.parent.iterdir()):
+        data = bytearray(file.read_bytes())
+        if file.suffix == ".ts":
+            data[len(data) // 2] ^= 1
+        (tmp_path / file.name).write_bytes(data)
+    text = reason(start_node(model_path=str(tmp_path / model.name)))
+    assert "sha256" in text.lower() and "panicked" not in text
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("device", "tpu:0"), ("device", "cuda:99"), ("device", 3), ("model_path", 7)]
+)
+def test_a_bad_parameter_is_a_reason_to_end(start_node, parameter, value):
+    text = reason(start_node(**{parameter: value}))
+    assert parameter in text.lower() or str(value) in text
+    assert "panicked" not in text
