@@ -145,7 +145,7 @@ impl Sample {
                 missing.push(s.path(Part::Labels));
             }
             let exact = s.path(Part::Depth).is_file();
-            if !exact && !(s.path(Part::Disparity).is_file() && s.path(Part::Camera).is_file()) {
+            if !(exact || s.path(Part::Disparity).is_file() && s.path(Part::Camera).is_file()) {
                 missing.push(s.path(Part::Depth));
             }
         }

@@ -227,11 +227,11 @@ mod tests {
         let mut out = Vec::new();
         for y in 0..spec.height {
             for x in 0..spec.width {
-                for c in 0..3 {
+                for (c, &offset) in offsets.iter().enumerate() {
                     let mut sum = 0.0;
                     for &(sy, wy) in &axis(y, image.height(), spec.height) {
                         for &(sx, wx) in &axis(x, image.width(), spec.width) {
-                            sum += wy * wx * f64::from(image.row(sy)[sx * n + offsets[c]]);
+                            sum += wy * wx * f64::from(image.row(sy)[sx * n + offset]);
                         }
                     }
                     out.push(((sum / 255.0 - f64::from(spec.mean[c])) / f64::from(spec.std[c])) as f32);

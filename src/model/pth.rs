@@ -429,7 +429,7 @@ fn build(recipe: &TensorRecipe, bytes: &[u8]) -> Result<Tensor, Failure> {
         .iter()
         .zip(&recipe.stride)
         .try_fold(recipe.offset, |sum, (&n, &s)| (n.max(1) - 1).checked_mul(s).and_then(|v| sum.checked_add(v)));
-    if recipe.offset < 0 || !empty && !last.is_some_and(|l| l < available) {
+    if recipe.offset < 0 || !empty && last.is_none_or(|l| l >= available) {
         return Err(format!("its storage is too small: {available} elements for {:?}", recipe.size));
     }
     let flat = Tensor::f_from_data_size(&bytes[..available as usize * element], &[available], recipe.kind);

@@ -52,7 +52,7 @@ impl Light {
     pub fn new(rng: &mut Pcg32) -> Self {
         let overcast = rng.random_bool(0.3);
         let elevation: f32 = rng.random_range(0.22..1.15);
-        let azimuth: f32 = rng.random_range(0.0..6.28);
+        let azimuth: f32 = rng.random_range(0.0..std::f32::consts::TAU);
         let sun = Vec3::new(
             libm::cosf(elevation) * libm::sinf(azimuth),
             libm::sinf(elevation),

@@ -249,7 +249,7 @@ impl Material {
             Pattern::SpokedWheel(radius) => {
                 let r = uv.length() / radius;
                 let spoke = line(libm::atan2f(uv.y, uv.x), std::f32::consts::TAU / 14.0, 0.05, 0.02) * fade(0.05);
-                if r > 0.86 || r < 0.1 {
+                if !(0.1..=0.86).contains(&r) {
                     Surface::matte(rgb(25, 25, 27))
                 } else {
                     Surface::shiny(mix(self.base, rgb(190, 190, 190), spoke), 0.08)

@@ -125,7 +125,7 @@ impl Drive {
             height_m: rng.random_range(1.2..1.7),
             pitch: rng.random_range(-0.01..0.05),
             roll: rng.random_range(-0.012..0.012),
-            wobble: std::array::from_fn(|_| rng.random_range(0.0..6.28)),
+            wobble: std::array::from_fn(|_| rng.random_range(0.0..std::f64::consts::TAU)),
             config: config.clone(),
         }
     }

@@ -436,7 +436,7 @@ impl Scene {
             curvature: if straight { 0.0 } else { rng.random_range(-0.0035..0.0035) },
             hill_m: rng.random_range(0.0..1.4),
             hill_wavelength_m: rng.random_range(55.0..110.0),
-            hill_phase: rng.random_range(0.0..6.28),
+            hill_phase: rng.random_range(0.0..std::f32::consts::TAU),
         };
         let lanes: u8 = if rng.random_bool(0.7) { 1 } else { 2 };
         let lane = rng.random_range(3.0..3.6);

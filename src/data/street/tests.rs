@@ -139,7 +139,7 @@ fn the_cityscapes_layout_keeps_the_truth() {
     let f = frame(21, 128, 64);
     let sample = Sample::new(folder.path(), "val", "street00000", 0, 0);
     crate::cli::render::write_frame(&sample, &f, true).expect("written");
-    assert_eq!(Sample::index(folder.path(), "val").expect("indexed"), [sample.clone()]);
+    assert_eq!(Sample::index(folder.path(), "val").expect("indexed"), std::slice::from_ref(&sample));
     assert_eq!(sample.read_left().expect("the picture").as_raw(), f.left.as_raw());
     assert_eq!(sample.read_labels().expect("labels"), (f.labels.clone(), 128, 64));
     let (depth, w, h) = sample.read_depth().expect("depth");
