@@ -340,7 +340,8 @@ mod tests {
                 .reshape([-1]);
             let expected = Vec::<f32>::try_from(expected).expect("a flat tensor");
             for (i, (a, e)) in out.iter().zip(expected).enumerate() {
-                assert!((a - e).abs() <= 1e-5 * e, "{width}x{height} at {i}: {a} for {e}");
+                // Both interpolate in single precision, in another order; the exponential makes 5 times as much of it.
+                assert!((a - e).abs() <= 3e-5 * e, "{width}x{height} at {i}: {a} for {e}");
             }
         }
     }
