@@ -1,2 +1,13 @@
-//! The ROS 2 node's executable.
-fn main() {}
+//! The ROS 2 node's executable: run, print the error, tell the truth in the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match semantic_depth::node::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("[FATAL] [semantic_depth]: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
