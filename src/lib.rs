@@ -8,8 +8,11 @@
 //! - [`frame`]: one frame's path from bytes to labels and metres
 //! - [`train`], [`eval`]: how weights are made and judged
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
+//! - [`allocator`]: the C library's allocator, told to keep large blocks
+//! - [`installed`]: files that are installed with the package
 //! - [`cli`]: the command line's verbs
 
+pub mod allocator;
 pub mod cli;
 pub mod data;
 #[cfg(feature = "ros")]
@@ -17,6 +20,7 @@ pub mod demo;
 pub mod eval;
 pub mod export;
 pub mod frame;
+pub mod installed;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;

@@ -4,6 +4,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    semantic_depth::allocator::keep_large_blocks();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     match semantic_depth::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

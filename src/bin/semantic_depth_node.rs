@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    semantic_depth::allocator::keep_large_blocks();
     match semantic_depth::node::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,13 +2,14 @@
 
 use crate::demo::source::Source;
 use crate::demo::{self, drive, Options};
+use crate::installed;
 use anyhow::ensure;
 use std::path::PathBuf;
 
 /// Arguments of `semantic_depth demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model [default: models/street/model.yaml here or in the installed package]
+    /// The model [default: the installed street model]
     #[arg(long, value_name = "MODEL_YAML")]
     model: Option<PathBuf>,
     /// At most so many frames
@@ -47,7 +48,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.frames > 0, "--frames is 0, expected at least 1");
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
-    let model = args.model.unwrap_or_else(demo::default_model);
+    let model = args.model.map_or_else(|| installed::find(installed::STREET_MODEL), Ok)?;
     let node = args.node.map_or_else(demo::default_node, Ok)?;
     demo::check(&model, &node)?;
     let source = match (args.drive, args.images, args.video) {

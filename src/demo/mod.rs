@@ -20,6 +20,7 @@ pub mod source;
 
 use crate::data::classes;
 use crate::eval::{Confusion, DepthErrors};
+use crate::installed;
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
 use messages::{ImageMessage, StampNs};
@@ -72,7 +73,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let opened = options.source.open(options.frames, *rate_hz)?;
     let known = opened.known;
 
-    prepare_environment(model);
+    prepare_environment();
     let prefixes = interfaces::Prefixes::from_env();
     let mut graph = Graph::join()?;
     let parameters = write_parameters(options)?;
@@ -180,41 +181,17 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// What the middleware needs for large images on one machine, where the user has not chosen otherwise.
 /// It is inherited by the node.
-fn prepare_environment(model: &Path) {
+fn prepare_environment() {
     if std::env::var_os("ROS_AUTOMATIC_DISCOVERY_RANGE").is_none() {
         std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
     }
     if std::env::var_os("FASTRTPS_DEFAULT_PROFILES_FILE").is_some() {
         return;
     }
-    let file = shared_files(model).into_iter().map(|share| share.join("config/fastdds.xml")).find(|f| f.is_file());
-    match file {
-        Some(file) => std::env::set_var("FASTRTPS_DEFAULT_PROFILES_FILE", file),
-        None => log::warn!(
-            "config/fastdds.xml was not found: with its default shared memory, Fast DDS loses many large images"
-        ),
+    match installed::find("config/fastdds.xml") {
+        Ok(file) => std::env::set_var("FASTRTPS_DEFAULT_PROFILES_FILE", file),
+        Err(e) => log::warn!("with its default shared memory, Fast DDS loses many large images: {e}"),
     }
-}
-
-/// Folders that may hold `config/` and `models/`: the source tree's root or the installed share folder.
-fn shared_files(model: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![PathBuf::from(".")];
-    // models/street/model.yaml
-    folders.extend(std::path::absolute(model).ok().and_then(|m| m.ancestors().nth(3).map(Path::to_path_buf)));
-    if let Ok(program) = std::env::current_exe() {
-        // lib/semantic_depth/semantic_depth beside share/semantic_depth
-        folders.extend(program.ancestors().nth(3).map(|prefix| prefix.join("share/semantic_depth")));
-    }
-    let prefixes = std::env::var_os("AMENT_PREFIX_PATH").unwrap_or_default();
-    folders.extend(std::env::split_paths(&prefixes).map(|prefix| prefix.join("share/semantic_depth")));
-    folders
-}
-
-/// The model that is played where none is named: `models/street/model.yaml` here or in the installed package.
-pub fn default_model() -> PathBuf {
-    let relative = Path::new("models/street/model.yaml");
-    let found = shared_files(relative).into_iter().map(|folder| folder.join(relative)).find(|m| m.is_file());
-    found.unwrap_or_else(|| relative.to_path_buf())
 }
 
 /// The node's executable where none is named: beside this one.

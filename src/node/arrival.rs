@@ -1,8 +1,8 @@
 //! From the middleware's messages to frames: the layout is proven here, and what is malformed ends here.
 
+use super::lock;
 use super::mailbox::Mailbox;
 use super::stats::{Stats, Throttle};
-use super::lock;
 use crate::frame::view::{ImageView, LayoutError};
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
 use r2r::NativeMsg;

@@ -20,6 +20,7 @@ pub mod parameters;
 pub mod stats;
 pub mod worker;
 
+use crate::installed;
 use anyhow::{anyhow, bail, Context as _};
 use arrival::Arrival;
 use futures::{FutureExt as _, StreamExt as _};
@@ -112,12 +113,13 @@ pub fn run() -> anyhow::Result<()> {
     log::info!("loading {}", model.display());
     let ready = match wait_for_model(&mut node, &worker, &stop, &rosout)? {
         Some(ready) => ready,
-        None => return end(worker, &mailbox),
+        None => {
+            log::info!("ending while the model loads");
+            rosout.flush();
+            end_while_loading()
+        }
     };
-    log::info!(
-        "model {} on {} ({}), input {}x{}",
-        ready.name, ready.device, ready.backend, ready.width, ready.height
-    );
+    log::info!("model {} on {} ({}), input {}x{}", ready.name, ready.device, ready.backend, ready.width, ready.height);
 
     let qos = QosProfile::default().keep_last(INPUT_DEPTH).volatile();
     let qos = if settings.reliable_input { qos.reliable() } else { qos.best_effort() };
@@ -170,6 +172,15 @@ pub fn run() -> anyhow::Result<()> {
 fn end(worker: Worker, mailbox: &Mailbox<arrival::Frame>) -> anyhow::Result<()> {
     mailbox.close();
     worker.join()
+}
+
+/// Ends the process at once. The loading thread is in libtorch and cannot be interrupted; waiting for it would keep
+/// Ctrl-C for seconds, and to run the static destructors beside it would crash. Nothing is open but the ROS node,
+/// whose peers see its lease end.
+#[allow(unsafe_code)]
+fn end_while_loading() -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(0) }
 }
 
 /// Spins (parameters can already be read) until the worker has loaded the model; `None` if a signal came first.
@@ -233,15 +244,5 @@ fn find_model(model_path: &str) -> anyhow::Result<PathBuf> {
     if !model_path.is_empty() {
         return Ok(model_path.into());
     }
-    let relative = "share/semantic_depth/models/street/model.yaml";
-    let prefixes = std::env::var_os("AMENT_PREFIX_PATH").unwrap_or_default();
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().and_then(|p| p.parent()).and_then(|p| p.parent()).map(PathBuf::from));
-    let candidates: Vec<PathBuf> =
-        beside.into_iter().chain(std::env::split_paths(&prefixes)).map(|p| p.join(relative)).collect();
-    candidates.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
-        let looked: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
-        anyhow!("parameter model_path is empty and no model is installed; set it to a model.yaml. Looked at: {}", looked.join(", "))
-    })
+    installed::find(installed::STREET_MODEL).context("parameter model_path is empty: set it to a model.yaml")
 }

@@ -229,12 +229,7 @@ impl Parameters {
 
 /// The parameter whose name is nearest, if any is near (Levenshtein distance of at most a third of its length).
 fn nearest(name: &str) -> Option<&'static str> {
-    SPECS
-        .iter()
-        .map(|s| (distance(name, s.name), s.name))
-        .filter(|(d, n)| *d * 3 <= n.len())
-        .min()
-        .map(|(_, n)| n)
+    SPECS.iter().map(|s| (distance(name, s.name), s.name)).filter(|(d, n)| *d * 3 <= n.len()).min().map(|(_, n)| n)
 }
 
 fn distance(a: &str, b: &str) -> usize {

@@ -12,7 +12,7 @@ use crate::frame::pipeline::{Outputs, Pipeline, Wanted};
 use anyhow::{anyhow, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
-use r2r::{Clock, Publisher, QosProfile, NativeMsg};
+use r2r::{Clock, NativeMsg, Publisher, QosProfile};
 use std::path::PathBuf;
 use std::sync::mpsc::{sync_channel, Receiver, TryRecvError};
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,13 @@ impl ImagePublisher {
     }
 
     /// `data`: rows of `row_bytes`, without padding, in this machine's byte order.
-    fn publish(&mut self, header: &Header, (w, h): (usize, usize), row_bytes: usize, data: &mut [u8]) -> r2r::Result<()> {
+    fn publish(
+        &mut self,
+        header: &Header,
+        (w, h): (usize, usize),
+        row_bytes: usize,
+        data: &mut [u8],
+    ) -> r2r::Result<()> {
         let m = &mut self.message;
         m.header.stamp.sec = header.sec;
         m.header.stamp.nanosec = header.nanosec;

@@ -1,0 +1,55 @@
+//! Files that are installed with the package: `share/semantic_depth/...` under an install prefix.
+
+use std::path::{Path, PathBuf};
+
+/// The released street model's manifest, under `share/semantic_depth`.
+pub const STREET_MODEL: &str = "models/street/model.yaml";
+
+/// Where a file of `share/semantic_depth` may be: under this program's own prefix
+/// (`PREFIX/lib/semantic_depth/PROGRAM`), then under the prefixes of `AMENT_PREFIX_PATH`.
+fn candidates(relative: &Path) -> Vec<PathBuf> {
+    let own = std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(3).map(Path::to_path_buf));
+    let sourced = std::env::var_os("AMENT_PREFIX_PATH").unwrap_or_default();
+    own.into_iter()
+        .chain(std::env::split_paths(&sourced))
+        .map(|prefix| prefix.join("share/semantic_depth").join(relative))
+        .collect()
+}
+
+/// Finds a file of `share/semantic_depth`.
+///
+/// # Errors
+/// It is not installed: the places that were looked at.
+pub fn find(relative: impl AsRef<Path>) -> Result<PathBuf, NotInstalled> {
+    let relative = relative.as_ref();
+    let looked_at = candidates(relative);
+    match looked_at.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(NotInstalled { file: relative.to_path_buf(), looked_at }),
+    }
+}
+
+/// A file that no prefix has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is not installed: build the package and source its workspace. Looked at: {}", .file.display(), list(.looked_at))]
+pub struct NotInstalled {
+    file: PathBuf,
+    looked_at: Vec<PathBuf>,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    paths.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_says_where_it_was_looked_for() {
+        let message = find("models/none/model.yaml").expect_err("there is none").to_string();
+        assert!(message.contains("models/none/model.yaml is not installed"), "{message}");
+        assert!(message.contains("/share/semantic_depth/models/none/model.yaml"), "{message}");
+    }
+}
