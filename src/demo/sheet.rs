@@ -1,8 +1,8 @@
 //! The contact sheet: one row a frame, with what was seen, what was answered, and the truth, side by side.
 
 use crate::data::classes;
-use font8x8::legacy::BASIC_LEGACY;
 use image::{Rgb, RgbImage};
+use noto_sans_mono_bitmap::{get_raster, get_raster_width, FontWeight, RasterHeight};
 
 /// Nearest depth of the colour scale, in metres (dark red).
 pub const SCALE_MIN_M: f32 = 2.0;
@@ -14,7 +14,9 @@ const TILE: u32 = 384;
 /// Between tiles, in pixels.
 const GAP: u32 = 6;
 /// Height of a line of text, in pixels.
-const LINE: u32 = 18;
+const LINE: u32 = 20;
+/// Lines of the legend: the classes on two (the narrowest sheet needs them), then the depth scale.
+const LEGEND_LINES: u32 = 3;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 28]);
 const TEXT: Rgb<u8> = Rgb([230, 230, 230]);
 
@@ -100,9 +102,8 @@ pub struct Row {
 pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
     let heights: Vec<u32> =
         rows.iter().map(|r| r.tiles.iter().flatten().map(|t| t.picture.height()).max().unwrap_or(LINE)).collect();
-    let legend_lines = 2;
     let width = GAP + columns.len() as u32 * (TILE + GAP);
-    let top = GAP + LINE * (2 + legend_lines) + GAP;
+    let top = GAP + LINE * (2 + LEGEND_LINES) + GAP;
     let height = top + heights.iter().map(|h| h + LINE + GAP).sum::<u32>();
     let mut sheet = RgbImage::from_pixel(width, height, BACKGROUND);
     text(&mut sheet, GAP, GAP, title, TEXT);
@@ -118,7 +119,7 @@ pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
                 image::imageops::replace(&mut sheet, &tile.picture, i64::from(x), i64::from(y));
             }
         }
-        text(&mut sheet, GAP, y + height + 3, &row.caption, TEXT);
+        text(&mut sheet, GAP, y + height + 2, &row.caption, TEXT);
         y += height + LINE + GAP;
     }
     sheet
@@ -126,19 +127,22 @@ pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
 
 /// The classes' colours, and the depth scale with its ends.
 fn legend(sheet: &mut RgbImage, y: u32) {
-    let mut x = GAP;
+    let (mut x, mut line) = (GAP, y);
     for class in classes::cityscapes().iter().take(classes::SCORED_CLASSES) {
-        fill(sheet, x, y, 12, 12, Rgb(class.color));
-        x = text(sheet, x + 15, y + 2, &class.name, TEXT) + 8;
+        if x + 15 + text_width(&class.name) > sheet.width() {
+            (x, line) = (GAP, line + LINE);
+        }
+        fill(sheet, x, line + 2, 12, 12, Rgb(class.color));
+        x = text(sheet, x + 15, line, &class.name, TEXT) + 12;
     }
-    let y = y + LINE;
-    let mut x = text(sheet, GAP, y + 2, &format!("depth, logarithmic: {SCALE_MIN_M} m"), TEXT) + 6;
+    let y = y + LINE * (LEGEND_LINES - 1);
+    let mut x = text(sheet, GAP, y, &format!("depth, logarithmic: {SCALE_MIN_M} m"), TEXT) + 6;
     for i in 0..300 {
         let depth_m = SCALE_MIN_M * (SCALE_MAX_M / SCALE_MIN_M).powf(i as f32 / 299.0);
-        fill(sheet, x, y, 1, 12, Rgb(depth_colour(depth_m)));
+        fill(sheet, x, y + 2, 1, 12, Rgb(depth_colour(depth_m)));
         x += 1;
     }
-    text(sheet, x + 6, y + 2, &format!("{SCALE_MAX_M} m and beyond; black: none (sky, unknown)"), TEXT);
+    text(sheet, x + 6, y, &format!("{SCALE_MAX_M} m and beyond; black: none (sky, unknown)"), TEXT);
 }
 
 fn fill(sheet: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
@@ -149,17 +153,35 @@ fn fill(sheet: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: R
     }
 }
 
-/// Draws ASCII text, 8 pixels a character; returns where it ends. What lies outside of the sheet is cut.
+const WEIGHT: FontWeight = FontWeight::Regular;
+const SIZE: RasterHeight = RasterHeight::Size16;
+
+/// Width of a text, in pixels.
+fn text_width(text: &str) -> u32 {
+    (text.chars().count() * get_raster_width(WEIGHT, SIZE)) as u32
+}
+
+/// Draws ASCII text, 16 pixels high; returns where it ends. What lies outside of the sheet is cut.
 fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) -> u32 {
     let mut left = x;
     for character in text.chars() {
-        let code = if character.is_ascii() { character as usize } else { b'?'.into() };
-        for (row, bits) in BASIC_LEGACY[code].iter().enumerate() {
-            for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
-                fill(sheet, left + bit, y + row as u32, 1, 1, colour);
+        let Some(glyph) = get_raster(character, WEIGHT, SIZE).or_else(|| get_raster('?', WEIGHT, SIZE)) else {
+            continue;
+        };
+        for (row, values) in glyph.rows().enumerate() {
+            for (column, &value) in values.iter().enumerate() {
+                let (x, y) = (left + column as u32, y + row as u32);
+                if x < sheet.width() && y < sheet.height() {
+                    let below = sheet.get_pixel(x, y).0;
+                    let share = |i: usize| {
+                        (u32::from(colour.0[i]) * u32::from(value) + u32::from(below[i]) * (255 - u32::from(value)))
+                            / 255
+                    };
+                    sheet.put_pixel(x, y, Rgb([share(0) as u8, share(1) as u8, share(2) as u8]));
+                }
             }
         }
-        left += 8;
+        left += glyph.width() as u32;
     }
     left
 }
@@ -215,6 +237,7 @@ mod tests {
         assert_eq!(sheet.width(), 3 * GAP + 2 * TILE);
         let count = |colour: Rgb<u8>| sheet.pixels().filter(|p| **p == colour).count() as u32;
         assert_eq!(count(Rgb(depth_colour(5.0))) / (TILE * TILE / 2), 1, "the tile, whole, once");
-        assert!(count(TEXT) > 200, "text");
+        let bright = sheet.pixels().filter(|p| p.0.iter().all(|&v| v > 150)).count();
+        assert!(bright > 200, "text");
     }
 }

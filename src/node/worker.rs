@@ -14,7 +14,7 @@ use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
 use r2r::{Clock, NativeMsg, Publisher, QosProfile};
 use std::path::PathBuf;
-use std::sync::mpsc::{sync_channel, Receiver, TryRecvError};
+use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -184,10 +184,7 @@ impl Worker {
 
     /// The outcome of loading, once, when it is there.
     pub fn ready(&self) -> Option<anyhow::Result<Ready>> {
-        match self.ready.try_recv() {
-            Ok(result) => Some(result),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.ready.try_recv().ok()
     }
 
     /// Whether it has ended (it should not, by itself).
