@@ -116,17 +116,24 @@ impl<'a> ImageMessage<'a> {
 #[allow(missing_docs)] // the fields are documented in msg/FrameTiming.msg
 pub struct FrameTiming {
     pub stamp_ns: StampNs,
+    pub camera: String,
     pub sequence: u64,
     pub received: u64,
     pub dropped: u64,
     pub refused: u64,
+    pub skipped: u64,
+    pub batch_size: u32,
     pub receive_ns: u64,
     pub wait_ns: u64,
     pub decode_ns: u64,
     pub infer_ns: u64,
     pub labels_ns: u64,
     pub depth_ns: u64,
+    pub confidence_ns: u64,
     pub overlay_ns: u64,
+    pub mask_ns: u64,
+    pub points_ns: u64,
+    pub compress_ns: u64,
     pub publish_ns: u64,
     pub total_ns: u64,
     pub age_ns: i64,
@@ -142,17 +149,24 @@ impl FrameTiming {
         // Struct fields are evaluated in the order written, which is the message's.
         Ok(Self {
             stamp_ns,
+            camera: r.string()?.to_owned(),
             sequence: r.u64()?,
             received: r.u64()?,
             dropped: r.u64()?,
             refused: r.u64()?,
+            skipped: r.u64()?,
+            batch_size: r.u32()?,
             receive_ns: r.u64()?,
             wait_ns: r.u64()?,
             decode_ns: r.u64()?,
             infer_ns: r.u64()?,
             labels_ns: r.u64()?,
             depth_ns: r.u64()?,
+            confidence_ns: r.u64()?,
             overlay_ns: r.u64()?,
+            mask_ns: r.u64()?,
+            points_ns: r.u64()?,
+            compress_ns: r.u64()?,
             publish_ns: r.u64()?,
             total_ns: r.u64()?,
             age_ns: r.i64()?,
@@ -202,17 +216,24 @@ mod tests {
     #[test]
     fn timings_are_read_as_ros_writes_them() {
         let ros = r2r::semantic_depth::msg::FrameTiming {
+            camera: "front".into(),
             sequence: 1,
             received: 2,
             dropped: 3,
             refused: 4,
+            skipped: 15,
+            batch_size: 16,
             receive_ns: 5,
             wait_ns: 6,
             decode_ns: 7,
             infer_ns: 8,
             labels_ns: 9,
             depth_ns: 10,
+            confidence_ns: 17,
             overlay_ns: 11,
+            mask_ns: 18,
+            points_ns: 19,
+            compress_ns: 20,
             publish_ns: 12,
             total_ns: 13,
             age_ns: -14,
@@ -221,9 +242,11 @@ mod tests {
             ..Default::default()
         };
         let read = FrameTiming::read(&ros.to_serialized_bytes().expect("ROS writes it")).expect("we read it");
+        assert_eq!((read.camera.as_str(), read.batch_size, read.skipped), ("front", 16, 15));
         assert_eq!((read.sequence, read.received, read.dropped, read.refused), (1, 2, 3, 4));
         assert_eq!((read.receive_ns, read.wait_ns, read.decode_ns, read.infer_ns), (5, 6, 7, 8));
         assert_eq!((read.labels_ns, read.depth_ns, read.overlay_ns, read.publish_ns), (9, 10, 11, 12));
+        assert_eq!((read.confidence_ns, read.mask_ns, read.points_ns, read.compress_ns), (17, 18, 19, 20));
         assert_eq!((read.total_ns, read.age_ns), (13, -14));
         assert_eq!((read.backend.as_str(), read.device.as_str()), ("torchscript", "cpu"));
     }
