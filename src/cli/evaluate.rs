@@ -4,8 +4,10 @@ use super::render::bar;
 use crate::data::cityscapes::Sample;
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use crate::eval::{self, Confusion, DepthErrors, DepthReport};
-use crate::frame::network::DeviceChoice;
-use crate::frame::pipeline::{Outputs, Pipeline, Wanted};
+use crate::frame::clock::StageTimes;
+use crate::frame::geometry::{Geometry, Placement};
+use crate::frame::network::{DeviceChoice, Precision};
+use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use crate::frame::view::ImageView;
 use crate::train::batches::decode_one;
 use anyhow::{bail, Context as _};
@@ -27,6 +29,9 @@ pub struct Args {
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// auto, fp32, fp16 or bf16.
+    #[arg(long, default_value = "auto")]
+    precision: Precision,
     /// Write the figures as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -48,7 +53,8 @@ struct Report {
 
 /// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut pipeline = Pipeline::load(&args.model, args.device)?;
+    let mut pipeline =
+        Pipeline::load(&args.model, &LoadOptions { device: args.device, precision: args.precision, max_batch: 1 })?;
     let classes = pipeline.manifest().classes.len();
     if classes != CLASSES {
         bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
@@ -62,9 +68,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let frame = decode_one(sample)?;
         let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)
             .with_context(|| sample.stem().to_string())?;
-        pipeline
-            .run(&view, Wanted { labels: true, depth: true, overlay: false }, &mut outputs)
+        let geometry = Geometry::new(&Placement::default(), (frame.width, frame.height), pipeline.network_size())
             .with_context(|| sample.stem().to_string())?;
+        let job = Job {
+            image: view,
+            geometry: &geometry,
+            wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
+            depth_factor: 1.0,
+            overlay_opacity: 0.0,
+            mask_values: &[0; 256],
+            outputs: &mut outputs,
+            times: StageTimes::default(),
+        };
+        pipeline.run(&mut [job]).with_context(|| sample.stem().to_string())?;
         confusion.add(&frame.labels, &outputs.labels);
         errors.add(&frame.depth_m, &outputs.depth_m);
         progress.inc(1);

@@ -2,19 +2,23 @@
 
 use std::time::Instant;
 
-/// Nanoseconds that each stage of [`super::pipeline::Pipeline::run`] took; 0 for a stage that had no work.
+/// Nanoseconds that each stage of [`super::pipeline::Pipeline::run`] took for one job; 0 for a stage that had no work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Bytes -> resized, normalised network input.
     pub decode_ns: u64,
-    /// The network, with the copies to and from its device.
+    /// The network, with the copies to and from its device: the whole batch's, in each of its jobs.
     pub infer_ns: u64,
     /// Class scores -> label image.
     pub labels_ns: u64,
     /// Depth code -> metres.
     pub depth_ns: u64,
-    /// The overlay picture.
+    /// Class scores -> probability of the label.
+    pub confidence_ns: u64,
+    /// The overlay and the coloured labels.
     pub overlay_ns: u64,
+    /// Label image -> mask.
+    pub mask_ns: u64,
 }
 
 /// Measures consecutive stages of the monotonic clock.

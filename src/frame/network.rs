@@ -155,23 +155,103 @@ pub fn device_name(device: Device) -> String {
     }
 }
 
+/// What the network computes in. Inputs are built and answers are read in single precision whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// The best for the device: today single precision on every one.
+    #[default]
+    Auto,
+    /// Single precision.
+    Fp32,
+    /// Half precision.
+    Fp16,
+    /// `bfloat16`: single precision's range with 8 bits of significand.
+    Bf16,
+}
+
+/// Not the name of a precision.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("precision {0:?} is not known; write auto, fp32, fp16 or bf16")]
+pub struct PrecisionParseError(String);
+
+impl FromStr for Precision {
+    type Err = PrecisionParseError;
+
+    fn from_str(s: &str) -> Result<Self, PrecisionParseError> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "fp32" => Ok(Self::Fp32),
+            "fp16" => Ok(Self::Fp16),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(PrecisionParseError(s.chars().take(32).collect())),
+        }
+    }
+}
+
+impl Precision {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Auto | Self::Fp32 => Kind::Float,
+            Self::Fp16 => Kind::Half,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+/// The answers to one batch, in host memory: `[batch, height, width, channels]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Answers<'a> {
+    width: usize,
+    height: usize,
+    channels: usize,
+    data: &'a [f32],
+}
+
+impl<'a> Answers<'a> {
+    /// Each of them, in the order of the inputs.
+    pub fn each(self) -> impl Iterator<Item = Packed<'a>> {
+        let Self { width, height, channels, data } = self;
+        data.chunks_exact(width * height * channels).map(move |data| Packed { width, height, channels, data })
+    }
+}
+
 /// A loaded network with its input buffer. It belongs to one thread: libtorch's grad mode and streams are per thread.
 #[derive(Debug)]
 pub struct Network {
     module: CModule,
     device: Device,
-    /// `[1, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
+    kind: Kind,
+    max_batch: usize,
+    /// `[max_batch, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
     input: Tensor,
-    /// Of the answer: `[1, C + 1, H, W]`.
-    shape: [i64; 4],
+    /// Of one answer: `[C + 1, H, W]`.
+    shape: [i64; 3],
+}
+
+/// Casts every parameter and constant of the module.
+fn convert(module: &mut CModule, device: Device, kind: Kind) -> Result<(), NetworkError> {
+    // tch offers this call only in its panicking form. Nothing of the module is used after a failure.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| module.to(device, kind, false))).map_err(|_| {
+        NetworkError::Torch {
+            what: format!("convert the network to {kind:?} on {}", device_name(device)),
+            reason: "its own message is above; set precision to fp32".into(),
+        }
+    })
 }
 
 impl Network {
-    /// Loads the artifact's module on `device` and runs it once, so that the first frame costs what the others do.
+    /// Loads the artifact's module on `device` and runs it with every batch size from 1 to `max_batch`, so that the
+    /// first frames cost what the others do.
     ///
     /// # Errors
-    /// [`NetworkError`]: libtorch cannot read or run the module, or it does not answer what the manifest says.
-    pub fn load(artifact: &Artifact, device: Device) -> Result<Self, NetworkError> {
+    /// [`NetworkError`]: libtorch cannot read or run the module in this precision, or it does not answer what the
+    /// manifest says.
+    pub fn load(
+        artifact: &Artifact,
+        device: Device,
+        precision: Precision,
+        max_batch: usize,
+    ) -> Result<Self, NetworkError> {
         let manifest = &artifact.manifest;
         let path = artifact.torchscript_path();
         let mut module = CModule::load_on_device(&path, device).map_err(torch_error(format!(
@@ -180,14 +260,20 @@ impl Network {
             device_name(device)
         )))?;
         module.set_eval();
+        let kind = precision.kind();
+        if kind != Kind::Float {
+            convert(&mut module, device, kind)?;
+        }
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
-        let input = Tensor::f_zeros([1, height, width, 3], (Kind::Float, Device::Cpu))
-            .map_err(torch_error(format!("allocate an input of {width}x{height}")))?;
+        let input = Tensor::f_zeros([max_batch as i64, height, width, 3], (Kind::Float, Device::Cpu))
+            .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let channels = (manifest.output.score_channels + 1) as i64;
-        let mut network = Self { module, device, input, shape: [1, channels, height, width] };
-        // Twice: the first run specialises the graph, the second one optimises it.
-        for _ in 0..2 {
-            network.run(|_| ())?;
+        let mut network = Self { module, device, kind, max_batch, input, shape: [channels, height, width] };
+        for batch in 1..=max_batch {
+            // Twice: the first run specialises the graph, the second one optimises it.
+            for _ in 0..2 {
+                network.run(batch, |_| ())?;
+            }
         }
         Ok(network)
     }
@@ -197,7 +283,22 @@ impl Network {
         self.device
     }
 
-    /// The input, `[height, width, 3]`, to be filled before [`Network::run`].
+    /// `fp32`, `fp16` or `bf16`.
+    pub fn precision_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Half => "fp16",
+            Kind::BFloat16 => "bf16",
+            _ => "fp32",
+        }
+    }
+
+    /// The most inputs of one run.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// The input, `[max_batch, height, width, 3]`, whose first `batch` images are to be filled before
+    /// [`Network::run`].
     #[allow(unsafe_code)]
     pub fn input_mut(&mut self) -> &mut [f32] {
         let len = self.input.numel();
@@ -206,36 +307,46 @@ impl Network {
         unsafe { std::slice::from_raw_parts_mut(self.input.data_ptr().cast::<f32>(), len) }
     }
 
-    /// Runs the network on the input buffer and hands its answer, in host memory and channels last, to `read`.
+    /// Runs the network on the first `batch` images of the input buffer, together, and hands their answers, in host
+    /// memory and channels last, to `read`.
     ///
     /// # Errors
     /// [`NetworkError`]: libtorch failed (memory, a lost device), or the answer has another shape than it should.
+    ///
+    /// # Panics
+    /// If `batch` is 0 or beyond [`Network::max_batch`].
     #[allow(unsafe_code)]
-    pub fn run<T>(&mut self, read: impl FnOnce(Packed<'_>) -> T) -> Result<T, NetworkError> {
+    pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
+        assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
         let _no_grad = tch::no_grad_guard();
         let run = || -> Result<Tensor, tch::TchError> {
-            // The permutation of a channels-last buffer is the logical [1, 3, H, W] in libtorch's channels-last format.
-            let input = self.input.f_permute([0, 3, 1, 2])?.f_to(self.device)?;
+            // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
+            let input = self.input.f_narrow(0, 0, batch as i64)?.f_permute([0, 3, 1, 2])?;
+            let input = input.f_to_device(self.device)?.f_to_kind(self.kind)?;
             match self.module.forward_is(&[IValue::Tensor(input)])? {
                 IValue::Tensor(answer) => Ok(answer),
                 other => Err(tch::TchError::Kind(format!("the module answered {other:?} and not one tensor"))),
             }
         };
         let answer = run().map_err(torch_error("run the network"))?;
-        if answer.size() != self.shape {
-            return Err(NetworkError::Shape { expected: self.shape.to_vec(), actual: answer.size() });
+        let [channels, height, width] = self.shape;
+        let expected = [batch as i64, channels, height, width];
+        if answer.size() != expected {
+            return Err(NetworkError::Shape { expected: expected.to_vec(), actual: answer.size() });
         }
+        // The cast comes after the copy: half precision is half the bytes to copy.
         let host = answer
             .f_to_device(Device::Cpu)
             .and_then(|t| t.f_to_kind(Kind::Float))
             .and_then(|t| t.f_permute([0, 2, 3, 1]))
             .and_then(|t| t.f_contiguous())
             .map_err(torch_error("copy the network's answer"))?;
-        let [_, channels, height, width] = self.shape.map(|n| n as usize);
+        let [channels, height, width] = self.shape.map(|n| n as usize);
         // SAFETY: `host` is contiguous float32 in host memory of exactly this many elements (the shape was checked
         // above), lives to the end of this function, and nothing writes to it.
-        let data = unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<f32>(), channels * height * width) };
-        Ok(read(Packed { width, height, channels, data }))
+        let data =
+            unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<f32>(), batch * channels * height * width) };
+        Ok(read(Answers { width, height, channels, data }))
     }
 }
 

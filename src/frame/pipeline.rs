@@ -1,16 +1,23 @@
-//! The whole path of one frame, from proven bytes to outputs at the image's own size. The node, the evaluation and
-//! the demo's scoring all go through it: there is one definition of what the model answers.
+//! The whole path of some frames, from proven bytes to outputs. The node, the evaluation and the demo's scoring all go
+//! through it: there is one definition of what the model answers.
+//!
+//! Frames of several cameras go through the network together, as one batch; everything before and after it is each
+//! frame's own, with its own geometry.
 
 use super::clock::{StageClock, StageTimes};
+use super::geometry::Geometry;
 use super::input::InputBuilder;
-use super::network::{self, DeviceChoice, Network, NetworkError};
+use super::network::{self, DeviceChoice, Network, NetworkError, Precision};
 use super::output::OutputBuilder;
 use super::view::ImageView;
 use crate::export::{Artifact, ArtifactError, Manifest};
 use std::path::Path;
 use thiserror::Error;
 
-/// Why a pipeline cannot be made, or a frame not be answered.
+/// The most frames that may go through the network together.
+pub const MOST_BATCH: usize = 32;
+
+/// Why a pipeline cannot be made, or frames not be answered.
 #[derive(Debug, Error)]
 pub enum PipelineError {
     /// The artifact is not as it should be.
@@ -19,6 +26,49 @@ pub enum PipelineError {
     /// The network cannot be loaded or run.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The batch size is not usable.
+    #[error("max_batch: expected 1 to {MOST_BATCH} frames, found {0}")]
+    MaxBatch(usize),
+    /// More jobs than fit the network's input.
+    #[error("{jobs} frames came at once, but the pipeline was loaded for at most {max_batch}; load it with more")]
+    Batch {
+        /// Found.
+        jobs: usize,
+        /// Expected at most.
+        max_batch: usize,
+    },
+    /// A job's geometry was made for another image or another network.
+    #[error(
+        "the geometry is of an image of {geometry:?} and a network of {geometry_network:?}, but the image is {image:?} \
+         and the network {network:?} (width, height); make the geometry again"
+    )]
+    Geometry {
+        /// The geometry's source size.
+        geometry: (usize, usize),
+        /// The geometry's network size.
+        geometry_network: (usize, usize),
+        /// The image's size.
+        image: (usize, usize),
+        /// The network's size.
+        network: (usize, usize),
+    },
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Where the network runs.
+    pub device: DeviceChoice,
+    /// In which precision it computes.
+    pub precision: Precision,
+    /// The most frames that go through it together, 1 to [`MOST_BATCH`].
+    pub max_batch: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: DeviceChoice::Auto, precision: Precision::Auto, max_batch: 1 }
+    }
 }
 
 /// Which outputs to compute; what is not wanted costs nothing.
@@ -28,30 +78,83 @@ pub struct Wanted {
     pub labels: bool,
     /// Metres.
     pub depth: bool,
+    /// Probability of the label.
+    pub confidence: bool,
     /// The picture with class colours.
     pub overlay: bool,
+    /// The class colours alone.
+    pub colors: bool,
+    /// The obstacle / free-space mask.
+    pub mask: bool,
 }
 
 impl Wanted {
     /// Everything.
-    pub const ALL: Self = Self { labels: true, depth: true, overlay: true };
+    pub const ALL: Self = Self { labels: true, depth: true, confidence: true, overlay: true, colors: true, mask: true };
 
     /// Whether anything at all.
     pub fn any(self) -> bool {
-        self.labels || self.depth || self.overlay
+        self.labels || self.depth || self.confidence || self.overlay || self.colors || self.mask
+    }
+
+    /// Whether the label image is needed, for itself or for something made of it.
+    fn needs_labels(self) -> bool {
+        self.labels || self.overlay || self.colors || self.mask
     }
 }
 
-/// Outputs at the image's own size, row by row. A buffer that was not wanted is empty (it keeps its memory), except
-/// `labels`, which an overlay needs and fills too.
+/// Outputs of one frame at its geometry's output size, row by row. A buffer that was not wanted is empty (it keeps its
+/// memory), except `labels`, which overlay, colours and mask need and fill, too.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
-    /// Class ids, 255 for unlabelled: `height x width`.
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Class ids, 255 for unlabelled, which is also what the network did not see: `height x width`.
     pub labels: Vec<u8>,
-    /// Metres along the optical axis, NaN for invalid: `height x width`.
+    /// Metres along the optical axis, NaN for invalid and for what the network did not see: `height x width`.
     pub depth_m: Vec<f32>,
-    /// rgb: `height x width x 3`.
+    /// Softmax probability of the label, 0 to 1, NaN as for the depth: `height x width`.
+    pub confidence: Vec<f32>,
+    /// rgb, the source picture with the classes' colours over it: `height x width x 3`.
     pub overlay: Vec<u8>,
+    /// rgb, the classes' colours, black for unlabelled: `height x width x 3`.
+    pub colors: Vec<u8>,
+    /// The job's `mask_values` of the labels: `height x width`.
+    pub mask: Vec<u8>,
+}
+
+impl Outputs {
+    fn clear(&mut self) {
+        let Self { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask } = self;
+        for bytes in [labels, overlay, colors, mask] {
+            bytes.clear();
+        }
+        depth_m.clear();
+        confidence.clear();
+    }
+}
+
+/// One frame's order.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The image, in one of the encodings that are read in place.
+    pub image: ImageView<'a>,
+    /// Where things are; made for this image's size and this pipeline's network.
+    pub geometry: &'a Geometry,
+    /// What to compute.
+    pub wanted: Wanted,
+    /// Metres are multiplied by it, after the model's own decoding and clipping.
+    pub depth_factor: f32,
+    /// Share of the class's colour in the overlay: 0 is the source picture, 1 the colours alone.
+    pub overlay_opacity: f32,
+    /// Label -> value in the mask.
+    pub mask_values: &'a [u8; 256],
+    /// Where the answers go.
+    pub outputs: &'a mut Outputs,
+    /// Filled with how long it took.
+    pub times: StageTimes,
 }
 
 /// A loaded model, ready for frames. It belongs to one thread at a time.
@@ -61,36 +164,30 @@ pub struct Pipeline {
     network: Network,
     input: InputBuilder,
     output: OutputBuilder,
-    /// Share of the class's colour in the overlay, 0 to 1.
-    overlay_opacity: f32,
 }
 
 impl Pipeline {
-    /// Opacity of the overlay's colours unless [`Pipeline::set_overlay_opacity`] says otherwise.
-    pub const OVERLAY_OPACITY: f32 = 0.5;
-
-    /// Loads, verifies and warms up the model.
+    /// Loads, verifies and warms up the model, with every batch size that it may see.
     ///
     /// # Errors
-    /// [`PipelineError`]: the artifact is damaged or unknown, the device is not there, or libtorch refuses the module.
-    pub fn load(model_yaml: &Path, device: DeviceChoice) -> Result<Self, PipelineError> {
-        Self::from_artifact(crate::export::load(model_yaml)?, device)
+    /// [`PipelineError`]: the artifact is damaged or unknown, the device is not there, or libtorch refuses the module
+    /// or the precision.
+    pub fn load(model_yaml: &Path, options: &LoadOptions) -> Result<Self, PipelineError> {
+        Self::from_artifact(crate::export::load(model_yaml)?, options)
     }
 
     /// As [`Pipeline::load`], with an artifact that is already verified.
     ///
     /// # Errors
-    /// [`PipelineError::Network`].
-    pub fn from_artifact(artifact: Artifact, device: DeviceChoice) -> Result<Self, PipelineError> {
-        let network = Network::load(&artifact, network::resolve(device)?)?;
+    /// [`PipelineError::Network`], [`PipelineError::MaxBatch`].
+    pub fn from_artifact(artifact: Artifact, options: &LoadOptions) -> Result<Self, PipelineError> {
+        if !(1..=MOST_BATCH).contains(&options.max_batch) {
+            return Err(PipelineError::MaxBatch(options.max_batch));
+        }
+        let device = network::resolve(options.device)?;
+        let network = Network::load(&artifact, device, options.precision, options.max_batch)?;
         let manifest = artifact.manifest;
-        Ok(Self {
-            input: InputBuilder::new(&manifest.input),
-            output: OutputBuilder::new(&manifest),
-            network,
-            manifest,
-            overlay_opacity: Self::OVERLAY_OPACITY,
-        })
+        Ok(Self { input: InputBuilder::new(&manifest.input), output: OutputBuilder::new(&manifest), network, manifest })
     }
 
     /// The model's manifest.
@@ -108,48 +205,91 @@ impl Pipeline {
         "torchscript"
     }
 
-    /// Share of the class's colour in the overlay: 0 is the source picture, 1 the colours alone.
-    pub fn set_overlay_opacity(&mut self, opacity: f32) {
-        self.overlay_opacity = opacity;
+    /// `fp32`, `fp16` or `bf16`: what the network really computes in.
+    pub fn precision_name(&self) -> &'static str {
+        self.network.precision_name()
     }
 
-    /// Computes what is wanted of one image. If nothing is wanted, nothing runs.
+    /// Width and height of the network's input.
+    pub fn network_size(&self) -> (usize, usize) {
+        (self.manifest.input.width, self.manifest.input.height)
+    }
+
+    /// The most jobs of one [`Pipeline::run`].
+    pub fn max_batch(&self) -> usize {
+        self.network.max_batch()
+    }
+
+    /// Computes what each job wants, with one run of the network for all of them. A job that wants nothing costs
+    /// nothing.
     ///
     /// # Errors
-    /// [`PipelineError::Network`]: the outputs are then empty.
-    pub fn run(
-        &mut self,
-        image: &ImageView<'_>,
-        wanted: Wanted,
-        outputs: &mut Outputs,
-    ) -> Result<StageTimes, PipelineError> {
-        outputs.labels.clear();
-        outputs.depth_m.clear();
-        outputs.overlay.clear();
-        let mut times = StageTimes::default();
-        if !wanted.any() {
-            return Ok(times);
+    /// [`PipelineError`]: too many jobs, a geometry that is not the image's, or the network failed. All outputs are
+    /// then empty.
+    pub fn run(&mut self, jobs: &mut [Job<'_>]) -> Result<(), PipelineError> {
+        let network_size = self.network_size();
+        for job in jobs.iter_mut() {
+            job.outputs.clear();
+            (job.outputs.width, job.outputs.height) = job.geometry.output();
+            job.times = StageTimes::default();
         }
-        let (width, height) = (image.width(), image.height());
+        let count = jobs.iter().filter(|j| j.wanted.any()).count();
+        if count > self.max_batch() {
+            return Err(PipelineError::Batch { jobs: count, max_batch: self.max_batch() });
+        }
+        for job in jobs.iter() {
+            let image = (job.image.width(), job.image.height());
+            if (job.geometry.source(), job.geometry.network()) != (image, network_size) {
+                return Err(PipelineError::Geometry {
+                    geometry: job.geometry.source(),
+                    geometry_network: job.geometry.network(),
+                    image,
+                    network: network_size,
+                });
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
         let mut clock = StageClock::start();
-        self.input.build(image, self.network.input_mut());
-        times.decode_ns = clock.lap_ns();
-        let (output, opacity) = (&mut self.output, self.overlay_opacity);
-        self.network.run(|packed| {
-            times.infer_ns = clock.lap_ns();
-            if wanted.labels || wanted.overlay {
-                output.labels(&packed, width, height, &mut outputs.labels);
-                times.labels_ns = clock.lap_ns();
-            }
-            if wanted.depth {
-                output.depth(&packed, width, height, &mut outputs.depth_m);
-                times.depth_ns = clock.lap_ns();
-            }
-            if wanted.overlay {
-                output.overlay(image, &outputs.labels, opacity, &mut outputs.overlay);
-                times.overlay_ns = clock.lap_ns();
+        let working = jobs.iter_mut().filter(|j| j.wanted.any());
+        for (job, input) in working.zip(self.network.input_mut().chunks_exact_mut(self.input.len())) {
+            self.input.build(&job.image, job.geometry, input);
+            job.times.decode_ns = clock.lap_ns();
+        }
+        let output = &mut self.output;
+        self.network.run(count, |answers| {
+            let infer_ns = clock.lap_ns();
+            for (job, packed) in jobs.iter_mut().filter(|j| j.wanted.any()).zip(answers.each()) {
+                job.times.infer_ns = infer_ns;
+                let Job { geometry, wanted, outputs, times, .. } = job;
+                if wanted.needs_labels() {
+                    output.labels(&packed, geometry, &mut outputs.labels);
+                    times.labels_ns = clock.lap_ns();
+                }
+                if wanted.depth {
+                    output.depth(&packed, geometry, job.depth_factor, &mut outputs.depth_m);
+                    times.depth_ns = clock.lap_ns();
+                }
+                if wanted.confidence {
+                    output.confidence(&packed, geometry, &mut outputs.confidence);
+                    times.confidence_ns = clock.lap_ns();
+                }
+                if wanted.overlay {
+                    output.overlay(&job.image, geometry, &outputs.labels, job.overlay_opacity, &mut outputs.overlay);
+                }
+                if wanted.colors {
+                    output.colors(&outputs.labels, &mut outputs.colors);
+                }
+                if wanted.overlay || wanted.colors {
+                    times.overlay_ns = clock.lap_ns();
+                }
+                if wanted.mask {
+                    output.mask(&outputs.labels, job.mask_values, &mut outputs.mask);
+                    times.mask_ns = clock.lap_ns();
+                }
             }
         })?;
-        Ok(times)
+        Ok(())
     }
 }

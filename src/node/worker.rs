@@ -7,8 +7,9 @@ use super::parameters::Parameters;
 use super::stats::{Stats, Throttle};
 use crate::export;
 use crate::frame::clock::{nanoseconds, StageTimes};
+use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::network::DeviceChoice;
-use crate::frame::pipeline::{Outputs, Pipeline, Wanted};
+use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use anyhow::{anyhow, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
@@ -60,6 +61,7 @@ impl Publishers {
             labels: is_heard(&self.labels.publisher),
             depth: is_heard(&self.depth.publisher),
             overlay: is_heard(&self.overlay.publisher),
+            ..Wanted::default()
         }
     }
 }
@@ -204,7 +206,7 @@ impl Worker {
 fn load(setup: &Setup) -> anyhow::Result<(Pipeline, Ready)> {
     let artifact = export::load(&setup.model)?;
     let sha256 = artifact.manifest.files.get(&artifact.manifest.torchscript).cloned().unwrap_or_default();
-    let pipeline = Pipeline::from_artifact(artifact, setup.device)?;
+    let pipeline = Pipeline::from_artifact(artifact, &LoadOptions { device: setup.device, ..LoadOptions::default() })?;
     let ready = Ready {
         name: pipeline.manifest().name.clone(),
         sha256,
@@ -258,8 +260,24 @@ impl Loop {
             return;
         }
         let Ok(view) = frame.view() else { return }; // proven at arrival
-        self.pipeline.set_overlay_opacity(lock(&self.setup.parameters).overlay_opacity());
-        let stages = match self.pipeline.run(&view, wanted, &mut self.outputs) {
+        let opacity = lock(&self.setup.parameters).overlay_opacity();
+        let size = (view.width(), view.height());
+        let geometry = Geometry::new(&Placement::default(), size, self.pipeline.network_size());
+        let answered = geometry.map_err(anyhow::Error::from).and_then(|geometry| {
+            let mut jobs = [Job {
+                image: view,
+                geometry: &geometry,
+                wanted,
+                depth_factor: 1.0,
+                overlay_opacity: opacity,
+                mask_values: &[0; 256],
+                outputs: &mut self.outputs,
+                times: StageTimes::default(),
+            }];
+            self.pipeline.run(&mut jobs)?;
+            Ok(jobs[0].times)
+        });
+        let stages = match answered {
             Ok(stages) => stages,
             Err(e) => {
                 self.setup.stats.refuse(&e.to_string());
