@@ -10,6 +10,7 @@
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
 //! - [`installed`]: files that are installed with the package
+//! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
 //! - [`cli`]: the command line's verbs
 
 pub mod allocator;
@@ -21,6 +22,7 @@ pub mod eval;
 pub mod export;
 pub mod frame;
 pub mod installed;
+pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;

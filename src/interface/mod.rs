@@ -1,0 +1,22 @@
+//! The one place where parameters, topics, services and diagnostics are written down. No ROS types: the node
+//! (`crate::node`) and the documents ([`documents`]) both follow these tables.
+//!
+//! - [`parameters`]: the table; [`value`]: values and types
+//! - [`set`]: values read, checked, changed, with the nearest name where one is misspelt
+//! - [`settings`]: the values, typed, for the node, for each camera, for diagnostics
+//! - [`qos`]: `qos_overrides`
+//! - [`classes`]: class names held against a model's table
+
+pub mod classes;
+pub mod nearest;
+pub mod parameters;
+pub mod pending;
+pub mod qos;
+pub mod set;
+pub mod settings;
+pub mod value;
+
+pub use parameters::{Rule, Spec, PARAMETERS};
+pub use set::{Change, ParameterSet, Problems};
+pub use settings::{CameraSettings, Limit, NodeSettings, Severity, Thresholds};
+pub use value::{Kind, Value};
