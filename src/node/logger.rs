@@ -1,20 +1,169 @@
 //! The `log` crate's records: to standard error in ROS's own form, and through a bounded queue to `/rosout`.
 //!
 //! (rcl's logging on Jazzy publishes `/rosout` only for nodes of its own client libraries.)
+//!
+//! Levels are ROS's: a logger's name has dots, and what is not set for it is taken from the part of its name before the
+//! last dot, in the end from the root logger `""`. `--log-level` sets them at the start, [`set_level`] and
+//! `~/set_logger_levels` while the node runs. Stamps are the system's time even under `use_sim_time`, as in rclcpp.
 
-use r2r::rcl_interfaces::msg::Log;
-use r2r::QosProfile;
+use super::lock;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
+use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
+use r2r::{QosProfile, ServiceRequest};
+use std::io::Write as _;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Records that may wait for `/rosout`; more are left out there (the console has them).
 const QUEUE: usize = 256;
+/// The form of a line on the console where `RCUTILS_CONSOLE_OUTPUT_FORMAT` gives no other.
+const FORMAT: &str = "[{severity}] [{time}] [{name}]: {message}";
+
+/// How serious a record is. The discriminant is ROS's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Severity {
+    /// For those who look for a fault.
+    Debug = 10,
+    /// The course of events.
+    Info = 20,
+    /// Something is not as it should be, and the node goes on.
+    Warn = 30,
+    /// Something could not be done.
+    Error = 40,
+    /// The node ends.
+    Fatal = 50,
+}
+
+impl Severity {
+    const ALL: [Self; 5] = [Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
+
+    /// Of a number of `rcl_interfaces/msg/LoggerLevel`; `None` if it is none of the five (0 is "unset").
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| *s as u8 == number)
+    }
+
+    /// As it is written in ROS's lines.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+
+    /// What the `log` crate lets through. It knows nothing above an error.
+    const fn filter(self) -> log::LevelFilter {
+        match self {
+            Self::Debug => log::LevelFilter::Debug,
+            Self::Info => log::LevelFilter::Info,
+            Self::Warn => log::LevelFilter::Warn,
+            Self::Error => log::LevelFilter::Error,
+            Self::Fatal => log::LevelFilter::Off,
+        }
+    }
+}
+
+impl From<log::Level> for Severity {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Error => Self::Error,
+            log::Level::Warn => Self::Warn,
+            log::Level::Info => Self::Info,
+            log::Level::Debug | log::Level::Trace => Self::Debug,
+        }
+    }
+}
+
+impl std::str::FromStr for Severity {
+    type Err = String;
+
+    /// Any case, as `--log-level` takes it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|s| s.label().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| format!("expected debug, info, warn, error or fatal, got '{text}'"))
+    }
+}
+
+/// Levels by logger. Unset ones are not in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Levels {
+    /// The root logger's number; 0 (unset) lets everything through, as in rcutils.
+    root: u8,
+    named: Vec<(String, Severity)>,
+}
+
+impl Levels {
+    const fn new() -> Self {
+        Self { root: Severity::Info as u8, named: Vec::new() }
+    }
+
+    /// What `--ros-args --log-level LEVEL` and `--log-level LOGGER:=LEVEL` say; of each logger the last one counts.
+    /// (rcl has refused malformed ones before.)
+    fn from_arguments(arguments: &[String]) -> Self {
+        let mut levels = Self::new();
+        let mut is_ros = false;
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--ros-args" => is_ros = true,
+                "--" => is_ros = false,
+                "--log-level" if is_ros => {
+                    let said = arguments.next().map_or("", String::as_str);
+                    let (name, level) = said.rsplit_once(":=").unwrap_or(("", said));
+                    if let Ok(severity) = level.parse::<Severity>() {
+                        levels.set(name, Some(severity));
+                    }
+                }
+                _ => {}
+            }
+        }
+        levels
+    }
+
+    fn set(&mut self, name: &str, severity: Option<Severity>) {
+        if name.is_empty() {
+            self.root = severity.map_or(0, |s| s as u8);
+            return;
+        }
+        self.named.retain(|(n, _)| n != name);
+        self.named.extend(severity.map(|s| (name.to_string(), s)));
+    }
+
+    /// The number that was set for exactly this logger; 0 for none.
+    fn get(&self, name: &str) -> u8 {
+        if name.is_empty() {
+            return self.root;
+        }
+        self.named.iter().find(|(n, _)| n == name).map_or(0, |(_, s)| *s as u8)
+    }
+
+    /// The level that counts for a logger.
+    fn effective(&self, name: &str) -> Severity {
+        let mut part = name;
+        while !part.is_empty() {
+            if let Some(severity) = Severity::from_number(self.get(part)) {
+                return severity;
+            }
+            part = part.rsplit_once('.').map_or("", |(before, _)| before);
+        }
+        Severity::from_number(self.root).unwrap_or(Severity::Debug)
+    }
+}
+
+/// Whether a level of this logger counts for the logger `own`: it is that one, one of those above it, or the root.
+fn counts_for(own: &str, name: &str) -> bool {
+    name.is_empty() || own.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
 
 /// A record on its way to `/rosout`.
 #[derive(Debug)]
 pub struct Record {
-    level: log::Level,
+    severity: Severity,
     text: String,
     file: String,
     line: u32,
@@ -23,9 +172,12 @@ pub struct Record {
 
 struct Logger {
     queue: SyncSender<Record>,
+    format: Vec<Piece>,
 }
 
 static NAME: OnceLock<String> = OnceLock::new();
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+static LEVELS: Mutex<Levels> = Mutex::new(Levels::new());
 
 fn name() -> &'static str {
     NAME.get().map_or(super::NAME, String::as_str)
@@ -35,9 +187,124 @@ fn name() -> &'static str {
 pub fn set_name(fully_qualified: &str) {
     // A logger's name has dots where a node's has slashes; the second call changes nothing.
     let _ = NAME.set(fully_qualified.trim_start_matches('/').replace('/', "."));
+    apply(&lock(&LEVELS));
 }
 
-impl log::Log for Logger {
+/// The level of the node's logger.
+pub fn level() -> Severity {
+    lock(&LEVELS).effective(name())
+}
+
+/// Sets the level of the node's logger.
+pub fn set_level(severity: impl Into<Severity>) {
+    let mut levels = lock(&LEVELS);
+    levels.set(name(), Some(severity.into()));
+    apply(&levels);
+}
+
+fn apply(levels: &Levels) {
+    log::set_max_level(levels.effective(name()).filter());
+}
+
+/// Says why the node ends. Nothing turns this off.
+pub fn fatal(text: std::fmt::Arguments<'_>) {
+    match LOGGER.get() {
+        Some(logger) => logger.put(Severity::Fatal, text, "", "", 0),
+        None => eprintln!("[FATAL] [{}]: {text}", name()),
+    }
+}
+
+/// A part of a line on the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Severity,
+    Name,
+    Message,
+    Time,
+    TimeNs,
+    Function,
+    File,
+    Line,
+}
+
+/// Splits a format as rcutils does; braces around anything else are text.
+fn pieces(format: &str) -> Vec<Piece> {
+    let mut found = Vec::new();
+    let mut text = String::new();
+    let mut rest = format;
+    while let Some(c) = rest.chars().next() {
+        let token = rest.strip_prefix('{').and_then(|r| r.split_once('}')).and_then(|(token, after)| {
+            let piece = match token {
+                "severity" => Piece::Severity,
+                "name" => Piece::Name,
+                "message" => Piece::Message,
+                "time" => Piece::Time,
+                "time_as_nanoseconds" => Piece::TimeNs,
+                "function_name" => Piece::Function,
+                "file_name" => Piece::File,
+                "line_number" => Piece::Line,
+                _ => return None,
+            };
+            Some((piece, after))
+        });
+        if let Some((piece, after)) = token {
+            if !text.is_empty() {
+                found.push(Piece::Text(std::mem::take(&mut text)));
+            }
+            found.push(piece);
+            rest = after;
+        } else {
+            text.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    if !text.is_empty() {
+        found.push(Piece::Text(text));
+    }
+    found
+}
+
+/// A line for the console, with its end. Log lines are few; each is a string of its own.
+fn line(format: &[Piece], name: &str, record: &Record, module: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(64 + record.text.len());
+    for piece in format {
+        // Writing to a string cannot fail.
+        let _ = match piece {
+            Piece::Text(text) => out.write_str(text),
+            Piece::Severity => out.write_str(record.severity.label()),
+            Piece::Name => out.write_str(name),
+            Piece::Message => out.write_str(&record.text),
+            Piece::Time => {
+                write!(out, "{}.{:09}", record.since_epoch.as_secs(), record.since_epoch.subsec_nanos())
+            }
+            Piece::TimeNs => write!(out, "{}", record.since_epoch.as_nanos()),
+            Piece::Function => out.write_str(module),
+            Piece::File => out.write_str(&record.file),
+            Piece::Line => write!(out, "{}", record.line),
+        };
+    }
+    out.push('\n');
+    out
+}
+
+impl Logger {
+    fn put(&self, severity: Severity, text: std::fmt::Arguments<'_>, module: &str, file: &str, line_number: u32) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
+        // In one write, so that neither another thread nor the middleware's own messages get into the line. A console
+        // that is gone is no reason to end.
+        let _ = std::io::stderr().lock().write_all(line(&self.format, name(), &record, module).as_bytes());
+        // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
+        let _ = self.queue.try_send(record);
+    }
+}
+
+/// What the `log` crate calls; the state is in [`LOGGER`], where [`fatal`] finds it too.
+struct Front;
+
+impl log::Log for Front {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         // Of the crates below only what is serious.
         metadata.level() <= log::max_level()
@@ -45,57 +312,37 @@ impl log::Log for Logger {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
+        if let Some(logger) = LOGGER.get().filter(|_| self.enabled(record.metadata())) {
+            logger.put(
+                record.level().into(),
+                *record.args(),
+                record.module_path().unwrap_or_default(),
+                record.file().unwrap_or_default(),
+                record.line().unwrap_or_default(),
+            );
         }
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let label = match record.level() {
-            log::Level::Error => "ERROR",
-            log::Level::Warn => "WARN",
-            log::Level::Info => "INFO",
-            log::Level::Debug | log::Level::Trace => "DEBUG",
-        };
-        eprintln!(
-            "[{label}] [{}.{:09}] [{}]: {}",
-            since_epoch.as_secs(),
-            since_epoch.subsec_nanos(),
-            name(),
-            record.args()
-        );
-        // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
-        let _ = self.queue.try_send(Record {
-            level: record.level(),
-            text: record.args().to_string(),
-            file: record.file().unwrap_or_default().into(),
-            line: record.line().unwrap_or_default(),
-            since_epoch,
-        });
     }
 
     fn flush(&self) {}
 }
 
-/// Installs the logger, at the level of the ROS arguments (`--log-level LEVEL`, the last one counts).
+/// Installs the logger, at the levels of the ROS arguments and in the form of `RCUTILS_CONSOLE_OUTPUT_FORMAT`.
 ///
 /// # Errors
 /// There is a logger already.
 pub fn init() -> anyhow::Result<Receiver<Record>> {
     let (queue, records) = sync_channel(QUEUE);
-    log::set_boxed_logger(Box::new(Logger { queue }))?;
-    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
-    log::set_max_level(level(&arguments));
-    Ok(records)
-}
-
-fn level(arguments: &[String]) -> log::LevelFilter {
-    let said = arguments.windows(2).filter(|w| w[0] == "--log-level").map(|w| w[1].as_str()).next_back();
-    // Per-logger levels are NAME:=LEVEL; there is one logger here.
-    match said.map(|s| s.rsplit(":=").next().unwrap_or(s).to_ascii_lowercase()).as_deref() {
-        Some("debug") => log::LevelFilter::Debug,
-        Some("warn") => log::LevelFilter::Warn,
-        Some("error" | "fatal") => log::LevelFilter::Error,
-        _ => log::LevelFilter::Info,
+    let format = std::env::var("RCUTILS_CONSOLE_OUTPUT_FORMAT").ok().filter(|f| !f.is_empty());
+    let format = pieces(format.as_deref().unwrap_or(FORMAT));
+    log::set_logger(&Front)?;
+    if LOGGER.set(Logger { queue, format }).is_err() {
+        anyhow::bail!("there is a logger already");
     }
+    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let mut levels = lock(&LEVELS);
+    *levels = Levels::from_arguments(&arguments);
+    apply(&levels);
+    Ok(records)
 }
 
 /// The publisher of `/rosout`.
@@ -119,12 +366,7 @@ impl Rosout {
     pub fn flush(&self) {
         while let Ok(record) = self.records.try_recv() {
             let mut message = Log {
-                level: match record.level {
-                    log::Level::Error => Log::ERROR as u8,
-                    log::Level::Warn => Log::WARN as u8,
-                    log::Level::Info => Log::INFO as u8,
-                    log::Level::Debug | log::Level::Trace => Log::DEBUG as u8,
-                },
+                level: record.severity as u8,
                 name: name().into(),
                 // A C string ends at a NUL.
                 msg: record.text.replace('\0', "\u{fffd}"),
@@ -140,17 +382,185 @@ impl Rosout {
     }
 }
 
+/// `~/get_logger_levels` and `~/set_logger_levels`, as rclcpp's `enable_logger_service` offers them.
+///
+/// One difference: rclcpp accepts a level for any name. Here a name that no record of this node can have is refused
+/// with the name that it has, because setting it would do nothing.
+pub struct LevelServices {
+    get: Box<dyn Stream<Item = ServiceRequest<GetLoggerLevels::Service>> + Unpin>,
+    set: Box<dyn Stream<Item = ServiceRequest<SetLoggerLevels::Service>> + Unpin>,
+}
+
+impl LevelServices {
+    /// Offers both services.
+    ///
+    /// # Errors
+    /// One of them cannot be created.
+    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
+        let qos = QosProfile::services_default();
+        Ok(Self {
+            get: Box::new(node.create_service::<GetLoggerLevels::Service>("~/get_logger_levels", qos.clone())?),
+            set: Box::new(node.create_service::<SetLoggerLevels::Service>("~/set_logger_levels", qos)?),
+        })
+    }
+
+    /// Answers what waits; true if the level of the node's logger is another one now.
+    pub fn poll(&mut self) -> bool {
+        let before = level();
+        while let Some(request) = self.set.next().now_or_never().flatten() {
+            let mut levels = lock(&LEVELS);
+            let results = request.message.levels.iter().map(|l| set_result(&mut levels, name(), l)).collect();
+            apply(&levels);
+            drop(levels);
+            answered(request.respond(SetLoggerLevels::Response { results }));
+        }
+        while let Some(request) = self.get.next().now_or_never().flatten() {
+            let levels = lock(&LEVELS);
+            let of = |name: &String| LoggerLevel { name: name.clone(), level: u32::from(levels.get(name)) };
+            let answer = request.message.names.iter().map(of).collect();
+            drop(levels);
+            answered(request.respond(GetLoggerLevels::Response { levels: answer }));
+        }
+        level() != before
+    }
+}
+
+fn answered(result: r2r::Result<()>) {
+    // The client has gone meanwhile, as a rule.
+    if let Err(e) = result {
+        log::warn!("a request could not be answered: {e}");
+    }
+}
+
+fn set_result(levels: &mut Levels, own: &str, wanted: &LoggerLevel) -> SetLoggerLevelsResult {
+    let refuse = |reason: String| SetLoggerLevelsResult { successful: false, reason };
+    let severity = u8::try_from(wanted.level).ok().and_then(Severity::from_number);
+    if severity.is_none() && wanted.level != 0 {
+        return refuse(format!(
+            "expected 0 (unset), 10 (debug), 20 (info), 30 (warn), 40 (error) or 50 (fatal), got {}",
+            wanted.level
+        ));
+    }
+    if !counts_for(own, &wanted.name) {
+        return refuse(format!("there is no logger '{}' here: this node's is '{own}', the root is ''", wanted.name));
+    }
+    levels.set(&wanted.name, severity);
+    SetLoggerLevelsResult { successful: true, reason: String::new() }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::level;
+    use super::*;
 
     #[test]
-    fn the_last_level_counts() {
-        let of = |text: &str| level(&text.split(' ').map(String::from).collect::<Vec<_>>());
-        assert_eq!(of("node"), log::LevelFilter::Info);
-        assert_eq!(of("node --ros-args --log-level debug"), log::LevelFilter::Debug);
-        assert_eq!(of("node --ros-args --log-level debug --log-level WARN"), log::LevelFilter::Warn);
-        assert_eq!(of("node --ros-args --log-level semantic_depth:=error"), log::LevelFilter::Error);
-        assert_eq!(of("node --log-level"), log::LevelFilter::Info);
+    fn the_last_level_of_each_logger_counts() {
+        let of = |text: &str| {
+            let arguments: Vec<_> = text.split(' ').map(String::from).collect();
+            Levels::from_arguments(&arguments).effective("ns.semantic_depth")
+        };
+        for (text, expected) in [
+            ("node", Severity::Info),
+            ("node --ros-args --log-level debug", Severity::Debug),
+            ("node --ros-args --log-level debug --log-level WARN", Severity::Warn),
+            ("node --ros-args --log-level ns.semantic_depth:=error", Severity::Error),
+            ("node --ros-args --log-level ns:=error", Severity::Error),
+            ("node --ros-args --log-level ns.semantic_depth:=debug --log-level fatal", Severity::Debug),
+            ("node --ros-args --log-level n:=error --log-level other:=error", Severity::Info),
+            ("node --ros-args --log-level fatal", Severity::Fatal),
+            ("node --log-level debug", Severity::Info),
+            ("node --ros-args -- --log-level debug", Severity::Info),
+            ("node --ros-args --log-level", Severity::Info),
+        ] {
+            assert_eq!(of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_level_comes_from_the_nearest_name_above() {
+        let mut levels = Levels::new();
+        assert_eq!((levels.get(""), levels.get("a.b")), (20, 0));
+        levels.set("a", Some(Severity::Error));
+        assert_eq!(levels.effective("a.b"), Severity::Error);
+        assert_eq!(levels.effective("ab"), Severity::Info);
+        levels.set("a.b", Some(Severity::Debug));
+        levels.set("a.b", Some(Severity::Warn));
+        assert_eq!((levels.effective("a.b"), levels.get("a.b")), (Severity::Warn, 30));
+        levels.set("a.b", None);
+        levels.set("a", None);
+        assert_eq!((levels.effective("a.b"), levels.named.len()), (Severity::Info, 0));
+        // rcutils: without any level everything comes.
+        levels.set("", None);
+        assert_eq!((levels.effective("a.b"), levels.get("")), (Severity::Debug, 0));
+    }
+
+    #[test]
+    fn wrong_levels_and_names_are_refused_and_change_nothing() {
+        let mut levels = Levels::new();
+        let before = levels.clone();
+        let mut set = |name: &str, level: u32| {
+            let result = set_result(&mut levels, "ns.node", &LoggerLevel { name: name.into(), level });
+            assert_eq!(result.successful, result.reason.is_empty());
+            (result, levels.clone())
+        };
+        for (name, level, reason) in [
+            ("ns.node", 15, "got 15"),
+            ("ns.node", 60, "got 60"),
+            ("ns.node", 276, "got 276"), // 20 in its lowest byte
+            ("node", 10, "this node's is 'ns.node'"),
+            ("ns.nod", 10, "there is no logger 'ns.nod'"),
+            ("ns.node.part", 10, "there is no logger"),
+            ("ns.", 10, "there is no logger"),
+        ] {
+            let (result, after) = set(name, level);
+            assert!(result.reason.contains(reason), "'{reason}' is not in '{}'", result.reason);
+            assert_eq!(after, before);
+        }
+        for (name, level) in [("ns.node", 50), ("ns", 10), ("", 40), ("ns.node", 0)] {
+            let (result, after) = set(name, level);
+            assert!(result.successful, "{}", result.reason);
+            assert_eq!(u32::from(after.get(name)), level);
+        }
+        assert_eq!(levels.effective("ns.node"), Severity::Debug);
+    }
+
+    #[test]
+    fn nothing_but_the_fatal_is_above_an_error() {
+        assert_eq!(Severity::Fatal.filter(), log::LevelFilter::Off);
+        for severity in Severity::ALL {
+            assert_eq!(Severity::from_number(severity as u8), Some(severity));
+            assert_eq!(severity.label().to_lowercase().parse(), Ok(severity));
+            if let Some(level) = severity.filter().to_level() {
+                assert_eq!(Severity::from(level), severity);
+            }
+        }
+        assert_eq!(Severity::from_number(0), None);
+        assert!("warning".parse::<Severity>().is_err());
+    }
+
+    #[test]
+    fn severities_have_the_numbers_of_rcl_interfaces() {
+        let numbers = [Log::DEBUG as u8, Log::INFO as u8, Log::WARN as u8, Log::ERROR as u8, Log::FATAL as u8];
+        assert_eq!(Severity::ALL.map(|s| s as u8), numbers);
+    }
+
+    #[test]
+    fn a_line_has_the_wanted_form() {
+        let record = Record {
+            severity: Severity::Warn,
+            text: "{name} is text here".into(),
+            file: "src/x.rs".into(),
+            line: 7,
+            since_epoch: Duration::new(12, 34),
+        };
+        for (format, expected) in [
+            (FORMAT, "[WARN] [12.000000034] [a.b]: {name} is text here\n"),
+            ("", "\n"),
+            ("{line_number}{file_name}", "7src/x.rs\n"),
+            ("é{time_as_nanoseconds} {function_name}", "é12000000034 m::n\n"),
+            ("{{severity}} {unknown} {", "{WARN} {unknown} {\n"),
+            ("} {severity", "} {severity\n"),
+        ] {
+            assert_eq!(line(&pieces(format), "a.b", &record, "m::n"), expected, "{format}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! services, publishes diagnostics and log records. The thread `inference` owns the model and the output publishers.
 //! Between them is a [`mailbox`] of one frame: the newest wins, what it replaces is counted.
 //!
+//! - [`lifecycle`]: the states of a managed node, their services and events
 //! - [`logger`]: the `log` crate's records, to the console and `/rosout`
 //! - [`parameters`]: names, types, ranges, meanings, and what may change at run time
 //! - [`arrival`]: messages from the middleware into frames
@@ -14,6 +15,7 @@
 
 pub mod arrival;
 pub mod diagnostics;
+pub mod lifecycle;
 pub mod logger;
 pub mod mailbox;
 pub mod parameters;
