@@ -1,0 +1,370 @@
+//! Compressed pictures (`sensor_msgs/CompressedImage`): what they are, how large, and their pixels.
+//!
+//! The decoders are `zune-jpeg` and `png`, the ones of the `image` crate. They are used without it because its JPEG
+//! reader copies every picture first and, above all, takes one that ends too early or is damaged for a whole one with
+//! a grey rest.
+
+use super::convert::Converter;
+use super::view::{is_type_name, Encoding, ImageView};
+use std::io::Cursor;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use thiserror::Error;
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+/// Pixels a side that are decoded at most: a few bytes can announce any size.
+pub const MAX_SIDE: u32 = 8192;
+/// Bytes of a decoded picture at most: 8192 x 8192 in 8-bit colours with alpha.
+const MAX_BYTES: usize = 256 << 20;
+/// Bytes that the PNG decoder may use beside the pixels, e.g. for a colour profile.
+const MAX_PNG_EXTRAS: usize = 8 << 20;
+
+const JPEG_MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
+const PNG_MAGIC: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
+/// A compression that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressedKind {
+    /// Baseline or progressive, 8 bits a channel.
+    Jpeg,
+    /// Any PNG.
+    Png,
+}
+
+impl std::fmt::Display for CompressedKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+        })
+    }
+}
+
+/// Why a compressed picture was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CompressedError {
+    /// `compressedDepth`: a depth image behind a header of its own.
+    #[error(
+        "format {format:?} carries depth, but a colour or grey picture is expected; \
+         subscribe to the colour camera's compressed topic"
+    )]
+    Depth {
+        /// As it came, at most 64 characters of it.
+        format: String,
+    },
+    /// Numbers whose meaning is not brightness, e.g. `16UC1`.
+    #[error(
+        "format {format:?} carries {encoding} values, but a colour or grey picture is expected; \
+         publish an encoding with a meaning, e.g. mono16 or bgr8"
+    )]
+    Values {
+        /// As it came, at most 64 characters of it.
+        format: String,
+        /// The encoding before compression.
+        encoding: String,
+    },
+    /// Neither JPEG nor PNG.
+    #[error(
+        "expected the first bytes of a JPEG (FF D8 FF) or a PNG (89 50 4E 47), found {found} (format {format:?}); \
+         publish with image_transport's \"compressed\", as jpeg or png"
+    )]
+    Kind {
+        /// As it came, at most 64 characters of it.
+        format: String,
+        /// The first bytes.
+        found: String,
+    },
+    /// No pixels, or too many.
+    #[error(
+        "a {kind} of {width}x{height} pixels; expected 1 to {MAX_SIDE} a side (and at most {MAX_BYTES} bytes decoded)"
+    )]
+    Size {
+        /// The compression.
+        kind: CompressedKind,
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// It ends before its end mark.
+    #[error("the {kind} ends after {bytes} bytes without its end mark: the publisher or the transport cut it short")]
+    Truncated {
+        /// The compression.
+        kind: CompressedKind,
+        /// Bytes that came.
+        bytes: usize,
+    },
+    /// The decoder does not understand it.
+    #[error("expected a whole {kind} of 8 or 16 bits, found a damaged or unusual one: {reason}")]
+    Damaged {
+        /// The compression.
+        kind: CompressedKind,
+        /// The decoder's words.
+        reason: String,
+    },
+}
+
+/// What is known of a picture before it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    kind: CompressedKind,
+    width: u32,
+    height: u32,
+    jpeg: JpegHeader,
+}
+
+/// What only a JPEG has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct JpegHeader {
+    components: u8,
+    has_huffman_tables: bool,
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn damaged(kind: CompressedKind, reason: impl ToString) -> CompressedError {
+    CompressedError::Damaged { kind, reason: reason.to_string() }
+}
+
+/// Looks at the format and the first bytes, and reads the size in the header: cheap, nothing is decoded.
+///
+/// The bytes say which compression it is; `format` is free text in practice (`jpeg`, `rgb8; jpeg compressed bgr8`) and
+/// is believed where it says that the pixels are no colours.
+///
+/// # Errors
+/// [`CompressedError`], all but the faults that only decoding shows.
+pub fn inspect(format: &str, data: &[u8]) -> Result<(CompressedKind, u32, u32), CompressedError> {
+    header(format, data).map(|h| (h.kind, h.width, h.height))
+}
+
+fn header(format: &str, data: &[u8]) -> Result<Header, CompressedError> {
+    if format.contains("compressedDepth") {
+        return Err(CompressedError::Depth { format: cut(format) });
+    }
+    if let Some((encoding, _)) = format.split_once(';') {
+        let encoding = encoding.trim();
+        // The 8-bit ones are what OpenCV calls a plain picture.
+        if is_type_name(encoding) && !matches!(encoding, "8UC1" | "8UC3" | "8UC4") {
+            return Err(CompressedError::Values { format: cut(format), encoding: cut(encoding) });
+        }
+    }
+    let header = if data.starts_with(&JPEG_MAGIC) {
+        jpeg_header(data)?
+    } else if data.starts_with(&PNG_MAGIC) {
+        png_header(data)?
+    } else {
+        let first: Vec<_> = data.iter().take(8).map(|b| format!("{b:02X}")).collect();
+        let found = if first.is_empty() { "no data".into() } else { first.join(" ") };
+        return Err(CompressedError::Kind { format: cut(format), found });
+    };
+    let Header { kind, width, height, .. } = header;
+    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
+        return Err(CompressedError::Size { kind, width, height });
+    }
+    Ok(header)
+}
+
+/// Signature, then the chunk IHDR: length (13), name, width, height.
+fn png_header(data: &[u8]) -> Result<Header, CompressedError> {
+    let kind = CompressedKind::Png;
+    let (Some(name), Some(size)) = (data.get(8..16), data.get(16..24)) else {
+        return Err(CompressedError::Truncated { kind, bytes: data.len() });
+    };
+    if name != b"\0\0\0\rIHDR" {
+        return Err(damaged(kind, "its first chunk is not IHDR"));
+    }
+    let number = |at: usize| u32::from_be_bytes([size[at], size[at + 1], size[at + 2], size[at + 3]]);
+    Ok(Header { kind, width: number(0), height: number(4), jpeg: JpegHeader::default() })
+}
+
+/// Walks the marker segments to the first scan (ITU-T T.81, annex B). It must be there, and an end mark after it:
+/// entropy-coded data holds no such pair of bytes.
+fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
+    let kind = CompressedKind::Jpeg;
+    let truncated = CompressedError::Truncated { kind, bytes: data.len() };
+    let mut frame = None;
+    let mut has_huffman_tables = false;
+    let mut at = 2;
+    loop {
+        // Any number of fill bytes FF may stand before a marker, and some cameras leave bytes between segments.
+        while data.get(at).is_some_and(|&b| b != 0xFF) {
+            at += 1;
+        }
+        while data.get(at) == Some(&0xFF) {
+            at += 1;
+        }
+        let Some(&marker) = data.get(at) else { return Err(truncated) };
+        at += 1;
+        match marker {
+            // Not a marker, or one without a segment.
+            0x00 | 0x01 | 0xD0..=0xD8 => continue,
+            0xD9 => return Err(damaged(kind, "it ends before its first scan")),
+            _ => {}
+        }
+        let Some(&[high, low]) = data.get(at..at + 2) else { return Err(truncated) };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(segment) = data.get(at + 2..at + length.max(2)) else { return Err(truncated) };
+        at += length.max(2);
+        match (marker, segment) {
+            (0xC4, _) => has_huffman_tables = true,
+            // A start of frame: bits, height, width, components.
+            (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, &[_, h1, h0, w1, w0, n, ..]) => {
+                frame = Some((u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]), n));
+            }
+            (0xDA, _) => break,
+            _ => {}
+        }
+    }
+    let Some((width, height, components)) = frame else {
+        return Err(damaged(kind, "it has no frame header before its first scan"));
+    };
+    // Found at once in a whole picture, even if a driver pads it.
+    if !data[at..].windows(2).rev().any(|pair| pair == [0xFF, 0xD9]) {
+        return Err(truncated);
+    }
+    let jpeg = JpegHeader { components, has_huffman_tables };
+    Ok(Header { kind, width: width.into(), height: height.into(), jpeg })
+}
+
+/// Decodes compressed pictures into one reused buffer.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    decoded: Vec<u8>,
+    converter: Converter,
+    /// A JPEG with what it left out.
+    completed: Vec<u8>,
+}
+
+impl Decoder {
+    /// Without a buffer yet: the first picture makes it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The pixels, as rgb8 or (of a grey picture) mono8.
+    ///
+    /// 16 bits are made 8 as `frame::convert` does it, alpha is dropped, palettes are resolved. If `format` says that
+    /// the image was a Bayer mosaic (`bayer_rggb8; png compressed `) and the picture is grey, as `image_transport`
+    /// writes those, it is interpolated. An EXIF orientation is not applied: the camera's calibration is of the
+    /// pixels as they are stored.
+    ///
+    /// # Errors
+    /// [`CompressedError`], with what was expected and what came.
+    pub fn decode<'a>(&'a mut self, format: &str, data: &[u8]) -> Result<ImageView<'a>, CompressedError> {
+        let header = header(format, data)?;
+        let kind = header.kind;
+        let Self { decoded, converter, completed } = self;
+        // Both decoders are meant not to panic. They read what comes from outside, so that is not left to them.
+        let decode = AssertUnwindSafe(|| match kind {
+            CompressedKind::Jpeg => decode_jpeg(&header, data, completed, decoded),
+            CompressedKind::Png => decode_png(&header, data, decoded),
+        });
+        let encoding = catch_unwind(decode).unwrap_or_else(|_| Err(damaged(kind, "the decoder gave up")))?;
+        let encoding = mosaic(format, encoding).unwrap_or(encoding);
+        let step = decoded.len() / header.height as usize;
+        // Cannot fail but for a mosaic of fewer than 3x3 pixels.
+        let view = ImageView::of(encoding, (header.width, header.height), step as u32, true, decoded)
+            .map_err(|e| damaged(kind, e))?;
+        Ok(converter.eight_bit(&view))
+    }
+}
+
+/// The Bayer encoding in the bit depth that was decoded, if `format` names one and the picture has one channel.
+fn mosaic(format: &str, decoded: Encoding) -> Option<Encoding> {
+    let (original, _) = format.split_once(';')?;
+    let pattern = original.trim().strip_prefix("bayer_")?.trim_end_matches(|c: char| c.is_ascii_digit());
+    let bits = match decoded {
+        Encoding::Mono8 => 8,
+        Encoding::Mono16 => 16,
+        _ => return None,
+    };
+    Encoding::parse(&format!("bayer_{pattern}{bits}"))
+}
+
+fn decode_jpeg(
+    header: &Header,
+    data: &[u8],
+    completed: &mut Vec<u8>,
+    pixels: &mut Vec<u8>,
+) -> Result<Encoding, CompressedError> {
+    let kind = CompressedKind::Jpeg;
+    let (color, encoding) = match header.jpeg.components {
+        1 => (ColorSpace::Luma, Encoding::Mono8),
+        3 | 4 => (ColorSpace::RGB, Encoding::Rgb8),
+        n => return Err(damaged(kind, format!("it has {n} components, not 1 (grey), 3 (colour) or 4 (CMYK)"))),
+    };
+    let mut data = data;
+    if !header.jpeg.has_huffman_tables {
+        // Webcams' Motion JPEG leaves out the tables that are always the same. This segment is how the AVI format
+        // marks such frames, and makes the decoder use the tables of the standard.
+        completed.clear();
+        completed.extend_from_slice(b"\xFF\xD8\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0");
+        completed.extend_from_slice(&data[2..]);
+        data = completed;
+    }
+    let options = DecoderOptions::new_fast()
+        .set_strict_mode(true)
+        .set_max_width(MAX_SIDE as usize)
+        .set_max_height(MAX_SIDE as usize)
+        .jpeg_set_out_colorspace(color);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data), options);
+    decoder.decode_headers().map_err(|e| damaged(kind, e))?;
+    let length = header.width as usize * header.height as usize * encoding.channels();
+    if decoder.output_buffer_size() != Some(length) || decoder.output_colorspace() != Some(color) {
+        return Err(damaged(kind, "it has more than one frame header"));
+    }
+    pixels.resize(length, 0);
+    decoder.decode_into(pixels).map_err(|e| damaged(kind, e))?;
+    Ok(encoding)
+}
+
+fn decode_png(header: &Header, data: &[u8], pixels: &mut Vec<u8>) -> Result<Encoding, CompressedError> {
+    use png::{BitDepth, ColorType, DecodingError};
+    let kind = CompressedKind::Png;
+    let fault = |e: DecodingError| match e {
+        DecodingError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            CompressedError::Truncated { kind, bytes: data.len() }
+        }
+        e => damaged(kind, e),
+    };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(data), png::Limits { bytes: MAX_PNG_EXTRAS });
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(fault)?;
+    let (width, height) = (header.width, header.height);
+    let length = reader.output_buffer_size().filter(|&length| length <= MAX_BYTES);
+    let Some(length) = length else { return Err(CompressedError::Size { kind, width, height }) };
+    pixels.resize(length, 0);
+    let info = reader.next_frame(pixels).map_err(fault)?;
+    if (info.width, info.height) != (width, height) || info.buffer_size() != length {
+        return Err(damaged(kind, "its first frame is not of the picture's size"));
+    }
+    reader.finish().map_err(fault)?;
+    let encoding = match (info.color_type, info.bit_depth) {
+        (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Eight) => Encoding::Mono8,
+        (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Sixteen) => Encoding::Mono16,
+        (ColorType::Rgb | ColorType::Rgba, BitDepth::Eight) => Encoding::Rgb8,
+        (ColorType::Rgb | ColorType::Rgba, BitDepth::Sixteen) => Encoding::Rgb16,
+        (color, bits) => return Err(damaged(kind, format!("{color:?} of {bits:?} bits"))),
+    };
+    if matches!(info.color_type, ColorType::GrayscaleAlpha | ColorType::Rgba) {
+        let bytes = if encoding.is_sixteen_bit() { 2 } else { 1 };
+        drop_alpha(pixels, encoding.channels() * bytes, bytes);
+    }
+    Ok(encoding)
+}
+
+/// Moves pixels of `kept` bytes, each followed by `dropped` bytes, together.
+fn drop_alpha(pixels: &mut Vec<u8>, kept: usize, dropped: usize) {
+    let count = pixels.len() / (kept + dropped);
+    for i in 0..count {
+        let from = i * (kept + dropped);
+        pixels.copy_within(from..from + kept, i * kept);
+    }
+    pixels.truncate(count * kept);
+}

@@ -1,0 +1,383 @@
+//! Any encoding to 8-bit colours, before the network reads it. What is already 8-bit and interleaved passes untouched.
+//!
+//! The answers are OpenCV's to the bit, so that a picture is what `cv_bridge` would have made of it: 16 bits are scaled
+//! by 255/65535 and rounded; Bayer mosaics are interpolated bilinearly (`cvtColor`'s `COLOR_BayerXX2RGB`, 16-bit ones
+//! in 16 bits); YUV is BT.601 in limited range, in OpenCV's fixed point (`COLOR_YUV2RGB_UYVY`, `_YUY2`, `_NV12`).
+//! tests/encodings.rs holds that.
+//!
+//! Rows go to the pool's threads. Within a row the work is done in blocks on the stack: taken apart into planes, then
+//! computed in loops without branches, which vectorise, then put together.
+
+use super::view::{Encoding, ImageView, Layout};
+use rayon::prelude::*;
+
+/// Pixels of a block; even, so that every block begins at the same place of a Bayer pattern.
+const BLOCK: usize = 64;
+/// Pairs of pixels of a block.
+const PAIRS: usize = BLOCK / 2;
+
+/// Makes 8-bit pictures of images of any encoding, in one reused buffer.
+#[derive(Debug, Default)]
+pub struct Converter {
+    pixels: Vec<u8>,
+}
+
+impl Converter {
+    /// Without a buffer yet: the first image that needs one makes it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The image itself if its encoding is direct ([`Encoding::is_direct`]), else an rgb8 picture (mono8 of a mono16
+    /// image) of the same size, tightly packed in the converter's own buffer.
+    pub fn eight_bit<'a>(&'a mut self, image: &ImageView<'a>) -> ImageView<'a> {
+        let encoding = image.encoding();
+        if encoding.is_direct() {
+            return *image;
+        }
+        let answer = if encoding == Encoding::Mono16 { Encoding::Mono8 } else { Encoding::Rgb8 };
+        let (width, height) = (image.width(), image.height());
+        let row = width * answer.channels();
+        // Every byte is overwritten; only what is new is zeroed here.
+        self.pixels.resize(row * height, 0);
+        let rows = self.pixels.par_chunks_mut(row).enumerate();
+        match (encoding.layout(), image.is_bigendian()) {
+            (Layout::Interleaved, false) => rows.for_each(|(y, out)| sixteen::<false>(encoding, image.row(y), out)),
+            (Layout::Interleaved, true) => rows.for_each(|(y, out)| sixteen::<true>(encoding, image.row(y), out)),
+            (Layout::Bayer { red_column, red_row }, big_endian) => rows.for_each(|(y, out)| {
+                // OpenCV's border: the first and last row repeat their neighbours.
+                let y = y.clamp(1, height - 2);
+                let lines = [image.row(y - 1), image.row(y), image.row(y + 1)];
+                let red = y % 2 == red_row;
+                // The row's own colour lies in red's columns if that is red, else in the others.
+                let even = if red { red_column == 0 } else { red_column == 1 };
+                match (encoding.is_sixteen_bit(), big_endian) {
+                    (false, _) => bayer_row::<Byte>(lines, red, even, out),
+                    (true, false) => bayer_row::<Word<false>>(lines, red, even, out),
+                    (true, true) => bayer_row::<Word<true>>(lines, red, even, out),
+                }
+            }),
+            (Layout::Packed422 { luma }, _) => rows.for_each(|(y, out)| packed422(image.row(y), luma, out)),
+            (Layout::Nv12, _) => rows.for_each(|(y, out)| nv12(image.row(y), image.chroma_row(y), out)),
+        }
+        ImageView::packed(answer, width, height, &self.pixels)
+    }
+}
+
+#[inline(always)]
+fn word<const BIG: bool>(bytes: [u8; 2]) -> u16 {
+    if BIG {
+        u16::from_be_bytes(bytes)
+    } else {
+        u16::from_le_bytes(bytes)
+    }
+}
+
+/// `round(v * 255 / 65535)` without a division; there are no halves to round, because that is `v / 257`. A test holds
+/// it for every value.
+#[inline(always)]
+fn high_byte(v: u16) -> u8 {
+    ((u32::from(v) * 255 + 32_895) >> 16) as u8
+}
+
+/// A row of 16-bit channels.
+fn sixteen<const BIG: bool>(encoding: Encoding, row: &[u8], out: &mut [u8]) {
+    let offsets = encoding.rgb_offsets();
+    match (encoding.channels(), offsets) {
+        // The channels are already in order.
+        (1, _) | (3, [0, 1, 2]) => {
+            for (out, v) in out.iter_mut().zip(row.chunks_exact(2)) {
+                *out = high_byte(word::<BIG>([v[0], v[1]]));
+            }
+        }
+        (3, _) => reorder::<3, 6, BIG>(offsets, row, out),
+        _ => reorder::<4, 8, BIG>(offsets, row, out),
+    }
+}
+
+/// `BYTES` = 2 x `N`: bytes of a pixel.
+#[inline(always)]
+fn reorder<const N: usize, const BYTES: usize, const BIG: bool>(offsets: [usize; 3], row: &[u8], out: &mut [u8]) {
+    for (out, pixel) in out.chunks_exact_mut(3).zip(row.chunks_exact(BYTES)) {
+        let eight: [u8; N] = std::array::from_fn(|c| high_byte(word::<BIG>([pixel[2 * c], pixel[2 * c + 1]])));
+        for (out, offset) in out.iter_mut().zip(offsets) {
+            *out = eight[offset];
+        }
+    }
+}
+
+/// A value of a mosaic, widened so that the sum of four of them fits.
+trait Sample {
+    const BYTES: usize;
+    type Wide: Copy + Default;
+    fn load(bytes: &[u8]) -> Self::Wide;
+    /// Rounded half up.
+    fn mean2(a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// Rounded half up.
+    fn mean4(a: Self::Wide, b: Self::Wide, c: Self::Wide, d: Self::Wide) -> Self::Wide;
+    fn eight_bit(v: Self::Wide) -> u8;
+}
+
+struct Byte;
+
+impl Sample for Byte {
+    const BYTES: usize = 1;
+    type Wide = u16;
+    #[inline(always)]
+    fn load(bytes: &[u8]) -> u16 {
+        u16::from(bytes[0])
+    }
+    #[inline(always)]
+    fn mean2(a: u16, b: u16) -> u16 {
+        (a + b + 1) >> 1
+    }
+    #[inline(always)]
+    fn mean4(a: u16, b: u16, c: u16, d: u16) -> u16 {
+        (a + b + c + d + 2) >> 2
+    }
+    #[inline(always)]
+    fn eight_bit(v: u16) -> u8 {
+        v as u8
+    }
+}
+
+struct Word<const BIG: bool>;
+
+impl<const BIG: bool> Sample for Word<BIG> {
+    const BYTES: usize = 2;
+    type Wide = u32;
+    #[inline(always)]
+    fn load(bytes: &[u8]) -> u32 {
+        u32::from(word::<BIG>([bytes[0], bytes[1]]))
+    }
+    #[inline(always)]
+    fn mean2(a: u32, b: u32) -> u32 {
+        (a + b + 1) >> 1
+    }
+    #[inline(always)]
+    fn mean4(a: u32, b: u32, c: u32, d: u32) -> u32 {
+        (a + b + c + d + 2) >> 2
+    }
+    #[inline(always)]
+    fn eight_bit(v: u32) -> u8 {
+        high_byte(v as u16)
+    }
+}
+
+/// One row of a Bayer mosaic, from the rows above, at and below it.
+///
+/// The row has `own` (red or blue) and green pixels in turn, the rows beside it green and `other`. At a pixel of the
+/// own colour, green is the mean of the four beside it and the other colour the mean of the four diagonal ones; at a
+/// green pixel, the own colour is the mean of left and right, the other of above and below. `even`: the own colour is
+/// in the even columns.
+fn bayer_row<S: Sample>(lines: [&[u8]; 3], red: bool, even: bool, out: &mut [u8]) {
+    let inner = out.len() - 3;
+    // Blocks begin at column 1, so that the own colour is at a block's even positions if it is in the odd columns.
+    for (i, out) in out[3..inner].chunks_mut(3 * BLOCK).enumerate() {
+        // Columns of the block and one more at each side.
+        let n = out.len() / 3;
+        let from = i * BLOCK * S::BYTES;
+        let columns = from..from + (n + 2) * S::BYTES;
+        let lines = lines.map(|line| {
+            let mut wide = [S::Wide::default(); BLOCK + 2];
+            for (wide, bytes) in wide.iter_mut().zip(line[columns.clone()].chunks_exact(S::BYTES)) {
+                *wide = S::load(bytes);
+            }
+            wide
+        });
+        let [own, green, other] = if even { bayer_block::<S, 1>(&lines) } else { bayer_block::<S, 0>(&lines) };
+        if red {
+            interleave([&own, &green, &other], out);
+        } else {
+            interleave([&other, &green, &own], out);
+        }
+    }
+    // OpenCV's border: the first and last column repeat their neighbours.
+    out.copy_within(3..6, 0);
+    out.copy_within(inner - 3..inner, inner);
+}
+
+/// Own, green and other colour of a block; the own colour is at the positions of parity `OWN`.
+#[inline(always)]
+fn bayer_block<S: Sample, const OWN: usize>([up, at, down]: &[[S::Wide; BLOCK + 2]; 3]) -> [[u8; BLOCK]; 3] {
+    let mut planes = [[0; BLOCK]; 3];
+    let [own, green, other] = &mut planes;
+    for i in 0..BLOCK {
+        // `up[i + 1]` is straight above.
+        let (left, here, right) = (at[i], at[i + 1], at[i + 2]);
+        let cross = S::mean4(up[i + 1], down[i + 1], left, right);
+        let diagonal = S::mean4(up[i], up[i + 2], down[i], down[i + 2]);
+        let across = S::mean2(left, right);
+        let along = S::mean2(up[i + 1], down[i + 1]);
+        let is_own = i % 2 == OWN;
+        own[i] = S::eight_bit(if is_own { here } else { across });
+        green[i] = S::eight_bit(if is_own { cross } else { here });
+        other[i] = S::eight_bit(if is_own { diagonal } else { along });
+    }
+    planes
+}
+
+#[inline(always)]
+fn interleave([r, g, b]: [&[u8; BLOCK]; 3], out: &mut [u8]) {
+    for (((out, &r), &g), &b) in out.chunks_exact_mut(3).zip(r).zip(g).zip(b) {
+        out.copy_from_slice(&[r, g, b]);
+    }
+}
+
+/// A block of YUV 4:2:x taken apart: the brightness of each pair's two pixels, and the colours that they share.
+struct Yuv {
+    first: [u8; PAIRS],
+    second: [u8; PAIRS],
+    u: [u8; PAIRS],
+    v: [u8; PAIRS],
+}
+
+impl Yuv {
+    const EMPTY: Self = Self { first: [0; PAIRS], second: [0; PAIRS], u: [0; PAIRS], v: [0; PAIRS] };
+
+    /// ITU-R BT.601, limited range, in fixed point with 20 bits: OpenCV's constants (1.164, 2.018, -0.391, -0.813 and
+    /// 1.596 x 2^20) and its order of rounding.
+    #[inline(always)]
+    fn rgb(&self, out: &mut [u8]) {
+        const BITS: i32 = 20;
+        const HALF: i32 = 1 << (BITS - 1);
+        let mut pixels = [[0_u8; 6]; PAIRS];
+        let clip = |v: i32| (v >> BITS).clamp(0, 255) as u8;
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            let (u, v) = (i32::from(self.u[i]) - 128, i32::from(self.v[i]) - 128);
+            let red = HALF + 1_673_527 * v;
+            let green = HALF - 852_492 * v - 409_993 * u;
+            let blue = HALF + 2_116_026 * u;
+            let [a, b] = [self.first[i], self.second[i]].map(|y| (i32::from(y) - 16).max(0) * 1_220_542);
+            *pixel = [clip(a + red), clip(a + green), clip(a + blue), clip(b + red), clip(b + green), clip(b + blue)];
+        }
+        out.copy_from_slice(&pixels.as_flattened()[..out.len()]);
+    }
+}
+
+/// A row of UYVY (`luma` 1) or YUYV (`luma` 0).
+fn packed422(row: &[u8], luma: usize, out: &mut [u8]) {
+    let chroma = 1 - luma;
+    let mut block = Yuv::EMPTY;
+    for (row, out) in row.chunks(4 * PAIRS).zip(out.chunks_mut(3 * BLOCK)) {
+        for (i, four) in row.chunks_exact(4).enumerate() {
+            block.first[i] = four[luma];
+            block.second[i] = four[luma + 2];
+            block.u[i] = four[chroma];
+            block.v[i] = four[chroma + 2];
+        }
+        block.rgb(out);
+    }
+}
+
+/// A row of NV12 from its brightness and its colours.
+fn nv12(luma: &[u8], chroma: &[u8], out: &mut [u8]) {
+    let mut block = Yuv::EMPTY;
+    for ((luma, chroma), out) in luma.chunks(BLOCK).zip(chroma.chunks(BLOCK)).zip(out.chunks_mut(3 * BLOCK)) {
+        for (i, (luma, chroma)) in luma.chunks_exact(2).zip(chroma.chunks_exact(2)).enumerate() {
+            block.first[i] = luma[0];
+            block.second[i] = luma[1];
+            block.u[i] = chroma[0];
+            block.v[i] = chroma[1];
+        }
+        block.rgb(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bits_are_scaled_and_rounded() {
+        for v in 0..=u16::MAX {
+            assert_eq!(high_byte(v), (f64::from(v) * 255.0 / 65535.0).round() as u8, "{v}");
+        }
+    }
+
+    #[test]
+    fn a_direct_picture_is_not_copied() {
+        let mut converter = Converter::new();
+        for encoding in Encoding::DIRECT {
+            let data = vec![7; 4 * 20];
+            let view = ImageView::new(encoding.name(), 4, 4, 20, false, &data).expect("a valid layout");
+            let found = converter.eight_bit(&view);
+            assert_eq!(found.encoding(), encoding);
+            assert!(std::ptr::eq(found.row(3).as_ptr(), view.row(3).as_ptr()), "{}", encoding.name());
+        }
+        assert_eq!(converter.pixels.capacity(), 0);
+    }
+
+    /// A colour that is the same everywhere, at each pattern's own places, is that colour in every pixel: each pattern
+    /// reads its own colours at every size.
+    #[test]
+    fn a_mosaic_of_one_colour_is_that_colour() {
+        let mut converter = Converter::new();
+        for encoding in Encoding::ALL {
+            let Layout::Bayer { red_column, red_row } = encoding.layout() else { continue };
+            let first = encoding.name().as_bytes()[6];
+            assert_eq!((red_column, red_row) == (0, 0), first == b'r', "{}", encoding.name());
+            for (width, height) in [(3, 3), (4, 5), (65, 3), (66, 4), (67, 7), (130, 3), (131, 4)] {
+                for big_endian in [false, true] {
+                    let (mut data, mut step) = (Vec::new(), width);
+                    for y in 0..height {
+                        for x in 0..width {
+                            let v = match ((x + red_column) % 2, (y + red_row) % 2) {
+                                (0, 0) => 200_u8,
+                                (1, 1) => 100,
+                                _ => 50,
+                            };
+                            match (encoding.is_sixteen_bit(), big_endian) {
+                                (false, _) => data.push(v),
+                                (true, false) => data.extend((u16::from(v) * 257).to_le_bytes()),
+                                (true, true) => data.extend((u16::from(v) * 257).to_be_bytes()),
+                            }
+                        }
+                    }
+                    if encoding.is_sixteen_bit() {
+                        step *= 2;
+                    }
+                    let view = ImageView::of(encoding, (width as u32, height as u32), step as u32, big_endian, &data)
+                        .expect("a valid layout");
+                    let found = converter.eight_bit(&view);
+                    for y in 0..height {
+                        let wrong = found.row(y).chunks_exact(3).position(|p| p != [200, 50, 100]);
+                        assert_eq!(wrong, None, "{} {width}x{height} row {y}", encoding.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_buffer_is_reused_for_every_size_and_encoding() {
+        let mut converter = Converter::new();
+        let mut fresh = Vec::new();
+        for (encoding, width, height) in [
+            ("rgb16", 9, 7),
+            ("mono16", 3, 2),
+            ("nv12", 8, 6),
+            ("bayer_rggb8", 3, 3),
+            ("uyvy", 10, 9),
+            ("mono16", 1, 1),
+        ] {
+            let bytes = match encoding {
+                "rgb16" => 6,
+                "mono16" | "uyvy" => 2,
+                _ => 1,
+            };
+            let rows = if encoding == "nv12" { height * 3 / 2 } else { height };
+            let data: Vec<u8> = (0..width * bytes * rows).map(|i| (i * 37) as u8).collect();
+            let view = ImageView::new(encoding, width as u32, height as u32, (width * bytes) as u32, false, &data)
+                .expect("a valid layout");
+            fresh.clear();
+            let mut other = Converter::new();
+            let expected = other.eight_bit(&view);
+            (0..height).for_each(|y| fresh.extend_from_slice(expected.row(y)));
+            let found = converter.eight_bit(&view);
+            let found: Vec<u8> = (0..height).flat_map(|y| found.row(y).to_vec()).collect();
+            assert_eq!(found, fresh, "{encoding}");
+        }
+        assert_eq!(converter.pixels.capacity(), 10 * 9 * 3, "only a larger picture makes it grow");
+    }
+}
