@@ -1,12 +1,20 @@
-"""Starts the semantic_depth node, and RViz on request.
+r"""Starts the semantic_depth node for one or many cameras, and on request RViz and a recording.
 
     ros2 launch semantic_depth semantic_depth.launch.py image:=/camera/image_raw rviz:=true
+    ros2 launch semantic_depth semantic_depth.launch.py \
+        cameras:=front,left,right image:=/sensors/{camera}/image_raw record:=true
 
-What is started follows from the arguments in plain Python (`node_action` and `node_command`), so that it can be read
-and tested where the launch system is not installed.
+What is started follows from the arguments in plain Python (`node_action`, `record_command`, `rviz_action`), so that it
+can be read and tested where the launch system is not installed.
+
+The node is a process of its own and not a component: a component is a C++ class that rclcpp loads into a container, and
+this node is Rust on the C client library, with signal handling, a way to leave while a model loads, and CUDA state that
+belong to its process. Many cameras share that one process (`cameras`), which is what a container would be used for.
+`with_depth_image_proc.launch.py` puts the standard image components beside it into a container.
 """
 
 import os
+import re
 from pathlib import Path
 
 PACKAGE = "semantic_depth"
@@ -16,6 +24,9 @@ NAME = "semantic_depth"
 # share/semantic_depth where this file is installed. Not resolved: a symlink install links single files.
 SHARE = Path(__file__).absolute().parents[1]
 PROFILE = SHARE / "config" / "fastdds.xml"
+INSTALLED_MODEL = SHARE / "models" / "street" / "model.yaml"
+
+FILE_SAYS = "empty: what the parameter file says"
 
 # name: (default, what it means)
 ARGUMENTS = {
@@ -23,18 +34,72 @@ ARGUMENTS = {
     "params_file": (str(SHARE / "config" / "semantic_depth.param.yaml"), "Parameter file (absolute path)"),
     "model_path": (
         "",
-        "Manifest (model.yaml) of the model; empty: what the parameter file says, and where that is empty too "
+        f"Manifest (model.yaml) of the model; {FILE_SAYS}, and where that is empty too "
         "the model installed with this package",
     ),
-    "device": ("", "auto, cpu or cuda:N; empty: what the parameter file says"),
-    "use_sim_time": ("false", "Take the time from /clock (true or false)"),
-    "image": ("", "Topic of the images; empty: ~/input/image"),
-    "camera_info": ("", "Topic of the camera's calibration; empty: camera_info beside the image"),
+    "device": ("", f"auto, cpu or cuda:N; {FILE_SAYS}"),
+    "gpu_id": ("", "Number of a CUDA device: 1 is short for device:=cuda:1; empty: see device"),
+    "precision": ("", f"auto, fp32, fp16 or bf16; {FILE_SAYS}"),
+    "build_only": ("false", "true: load and warm up the model, then end; nothing else is started"),
+    "use_sim_time": ("false", "Take the time from /clock (true or false), in RViz and the recording too"),
+    "autostart": ("", f"false: stay unconfigured and wait for a lifecycle manager; {FILE_SAYS}"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
-    "rviz": ("false", "Start RViz with this package's configuration too (true or false)"),
+    "cameras": ("", f"Names of the cameras, as in front,left,right; {FILE_SAYS} (one camera without a name)"),
+    "image": (
+        "",
+        "Topic of the images; {camera} in it stands for the camera's name, or one topic a camera, separated by "
+        "commas; empty: ~/input/image and ~/CAMERA/input/image",
+    ),
+    "camera_info": ("", "Topic of the calibration, written like image; empty: camera_info beside the image"),
+    "image_transport": (
+        "",
+        f"raw or compressed (the topic is then IMAGE/compressed); {FILE_SAYS}",
+    ),
+    "respawn": ("false", "true: start the node again when it ends by itself"),
+    "record": ("false", "true: record the topics below with `ros2 bag record --storage mcap`"),
+    "record_path": ("", "Folder of the recording, which must not exist; empty: a new rosbag2_DATE in the current folder"),
+    "record_outputs": (
+        "labels,depth,camera_info,label_info,timing",
+        "Outputs to record, separated by commas, or all; what is recorded is computed. The default is what the "
+        "others can be computed from again",
+    ),
+    "record_input": ("false", "true: record the images that the node reads too"),
+    "rviz": ("false", "true: start RViz with this package's configuration"),
+    "rviz_camera": ("", "The camera that RViz shows; empty: the first"),
+    "fixed_frame": ("", "RViz's fixed frame; empty: the one in its configuration"),
 }
 
-INSTALLED_MODEL = SHARE / "models" / "street" / "model.yaml"
+CHOICES = {
+    "precision": ("auto", "fp32", "fp16", "bf16"),
+    "image_transport": ("raw", "compressed"),
+    "log_level": ("debug", "info", "warn", "error", "fatal"),
+}
+
+# Everything that a camera's outputs can be, below ~/output/ or ~/CAMERA/output/.
+OUTPUTS = (
+    "labels",
+    "labels/compressed",
+    "depth",
+    "depth/compressed",
+    "depth/compressedDepth",
+    "camera_info",
+    "label_info",
+    "confidence",
+    "overlay",
+    "labels_color",
+    "points",
+    "mask",
+    "timing",
+)
+# What `record_outputs:=all` records: not the same picture twice.
+RECORDED = tuple(output for output in OUTPUTS if "/" not in output)
+# Recorded with every camera's own topics.
+COMMON_TOPICS = ("/diagnostics", "/tf", "/tf_static")
+
+# What RViz shows: the outputs in its configuration.
+SHOWN = ("labels", "depth", "overlay", "points")
+
+CAMERA_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def defaults():
@@ -50,9 +115,58 @@ def is_true(name, text):
     return lowered in ("true", "1")
 
 
+def yaml_bool(name, text):
+    """A launch argument that is true or false, as the ROS argument parser reads it."""
+    return "true" if is_true(name, text) else "false"
+
+
 def quoted(text):
     """Writes a string so that the ROS argument parser reads it as a string, whatever it looks like."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def listed(text):
+    """The items of `a,b, c`."""
+    return [item.strip() for item in text.split(",")] if text.strip() else []
+
+
+def complete(values=None):
+    """The arguments with their defaults; an unknown name or a value out of a fixed choice is an error."""
+    values = {**defaults(), **(values or {})}
+    unknown = sorted(set(values) - set(ARGUMENTS))
+    if unknown:
+        raise ValueError(f"unknown launch arguments {unknown}: expected some of {sorted(ARGUMENTS)}")
+    for name, choices in CHOICES.items():
+        if values[name] and values[name] not in choices:
+            raise ValueError(f"launch argument {name}:={values[name]}: expected {', '.join(choices)} or nothing")
+    return values
+
+
+def device(values):
+    """What `device` and `gpu_id` say together; empty where neither is given."""
+    gpu_id = values["gpu_id"].strip()
+    if not gpu_id:
+        return values["device"]
+    if not gpu_id.isascii() or not gpu_id.isdigit():
+        raise ValueError(f"launch argument gpu_id:={gpu_id}: expected a number, 0 for the first CUDA device")
+    named = f"cuda:{int(gpu_id)}"
+    if values["device"] not in ("", named):
+        raise ValueError(f"launch arguments gpu_id:={gpu_id} and device:={values['device']} differ: give one of them")
+    return named
+
+
+def cameras(values):
+    """The cameras' names; one empty name where there are none."""
+    names = listed(values["cameras"])
+    for name in names:
+        if not CAMERA_NAME.fullmatch(name):
+            raise ValueError(
+                f"launch argument cameras:={values['cameras']}: {name!r} is not a camera's name, "
+                "expected small letters, digits and _, a letter first"
+            )
+    if len(set(names)) != len(names):
+        raise ValueError(f"launch argument cameras:={values['cameras']}: a name occurs twice")
+    return names or [""]
 
 
 def camera_info_beside(image):
@@ -61,34 +175,115 @@ def camera_info_beside(image):
     return f"{head}/camera_info" if head or image.startswith("/") else "camera_info"
 
 
-def node_action(values=None):
+def topics_of(argument, values):
+    """What `image` or `camera_info` says for every camera, in the order of `cameras`; empty strings where nothing."""
+    names = cameras(values)
+    given = f"launch argument {argument}:={values[argument]}"
+    topics = listed(values[argument])
+    if not topics:
+        return [""] * len(names)
+    if len(topics) == 1 and "{camera}" in topics[0]:
+        if names == [""]:
+            raise ValueError(f"{given}: {{camera}} stands for a camera's name, and cameras names none")
+        topics = [topics[0].replace("{camera}", name) for name in names]
+    if len(topics) != len(names):
+        raise ValueError(
+            f"{given}: {len(topics)} topics for {len(names)} cameras; give one for each, or one with {{camera}} in it"
+        )
+    for topic in topics:
+        # Anything else in braces is a mistyped {camera}: ROS itself would complain about the braces only.
+        if not topic or "{" in topic or "}" in topic:
+            raise ValueError(f"{given}: {topic!r} is not a topic; only {{camera}} is replaced")
+    if len(set(topics)) != len(topics):
+        raise ValueError(f"{given}: two cameras would have the same topic")
+    return topics
+
+
+def inputs(values):
+    """(camera, image topic, calibration topic) of every camera; empty topics are the node's own names."""
+    images = topics_of("image", values)
+    infos = topics_of("camera_info", values)
+    for image in images:
+        if image.endswith("/compressed"):
+            base = image.removesuffix("/compressed")
+            raise ValueError(
+                f"launch argument image: {image} is the compressed transport's topic; "
+                f"give image:={base} image_transport:=compressed"
+            )
+    beside = [info or (camera_info_beside(image) if image else "") for image, info in zip(images, infos)]
+    named = [info for info in beside if info]
+    if len(set(named)) != len(named):
+        raise ValueError(
+            f"launch argument image:={values['image']}: the cameras would share the calibration {named[0]} beside "
+            "their images; give each its own with camera_info"
+        )
+    return list(zip(cameras(values), images, beside))
+
+
+def private(camera, name):
+    """A topic of one camera below the node's name: `input/image` -> `~/front/input/image`."""
+    return f"~/{camera}/{name}" if camera else f"~/{name}"
+
+
+def joined(*names):
+    """Namespaces put together: `joined("a", "/b/") == "/a/b"`; nothing at all is `/`."""
+    return "/" + "/".join(part for name in names for part in name.split("/") if part)
+
+
+def node_namespace(values, outer=""):
+    """The node's final namespace. outer: the one that a launch file around this one has pushed."""
+    namespace = values["namespace"]
+    return joined(namespace) if namespace.startswith("/") else joined(outer, namespace)
+
+
+def resolved(topic, values, outer=""):
+    """The name that the node's topic has on the graph."""
+    namespace = node_namespace(values, outer)
+    if topic.startswith("~"):
+        return joined(namespace, NAME, topic[1:])
+    return joined(topic) if topic.startswith("/") else joined(namespace, topic)
+
+
+def node_action(values=None, more=()):
     """The node to start, as keyword arguments of `launch_ros.actions.Node`.
 
     values: the arguments by name; those left out have their defaults.
+    more: (name, YAML text) of further parameters, for launch files that build on this one.
     Everything that has an order is in `ros_arguments`: a later parameter beats an earlier one, so what
     was said on the command line comes after the file.
     """
-    values = {**defaults(), **(values or {})}
-    unknown = sorted(set(values) - set(ARGUMENTS))
-    if unknown:
-        raise ValueError(f"unknown launch arguments {unknown}: expected some of {sorted(ARGUMENTS)}")
-    model_path = values["model_path"]
+    values = complete(values)
+    parameters = []
+    for name, text in (
+        ("model_path", values["model_path"]),
+        ("device", device(values)),
+        ("precision", values["precision"]),
+        ("image_transport", values["image_transport"]),
+    ):
+        if text:
+            parameters.append((name, quoted(text)))
+    if cameras(values) != [""]:
+        parameters.append(("cameras", "[" + ", ".join(quoted(name) for name in cameras(values)) + "]"))
+    if is_true("build_only", values["build_only"]):
+        parameters.append(("build_only", "true"))
+    if values["autostart"]:
+        parameters.append(("autostart", yaml_bool("autostart", values["autostart"])))
+    parameters.append(("use_sim_time", yaml_bool("use_sim_time", values["use_sim_time"])))
+
     ros_arguments = ["--params-file", values["params_file"]]
-    if model_path:
-        ros_arguments += ["-p", f"model_path:={quoted(model_path)}"]
-    if values["device"]:
-        ros_arguments += ["-p", f"device:={quoted(values['device'])}"]
-    sim_time = is_true("use_sim_time", values["use_sim_time"])
-    ros_arguments += ["-p", f"use_sim_time:={'true' if sim_time else 'false'}"]
-    ros_arguments += ["--log-level", values["log_level"]]
+    for name, text in [*parameters, *more]:
+        ros_arguments += ["-p", f"{name}:={text}"]
+    if values["log_level"]:
+        ros_arguments += ["--log-level", values["log_level"]]
 
     remappings = []
-    image = values["image"]
-    camera_info = values["camera_info"] or (camera_info_beside(image) if image else "")
-    if image:
-        remappings.append(("~/input/image", image))
-    if camera_info:
-        remappings.append(("~/input/camera_info", camera_info))
+    for camera, image, camera_info in inputs(values):
+        if image:
+            # A rule for a topic says nothing of the topics below it, and the parameter file may choose the transport.
+            remappings.append((private(camera, "input/image"), image))
+            remappings.append((private(camera, "input/image/compressed"), f"{image}/compressed"))
+        if camera_info:
+            remappings.append((private(camera, "input/camera_info"), camera_info))
     return {
         "package": PACKAGE,
         "executable": EXECUTABLE,
@@ -97,6 +292,8 @@ def node_action(values=None):
         "remappings": remappings,
         "ros_arguments": ros_arguments,
         "additional_env": node_environment(),
+        "respawn": is_true("respawn", values["respawn"]) and not is_true("build_only", values["build_only"]),
+        "respawn_delay": 2.0,
         "output": "screen",
     }
 
@@ -119,51 +316,113 @@ def node_command(values=None):
     executable = SHARE.parents[1] / "lib" / PACKAGE / EXECUTABLE
     command = [str(executable), "--ros-args", *action["ros_arguments"]]
     command += ["--ros-args", "-r", f"__node:={action['name']}"]
-    namespace = "/" + action["namespace"].strip("/")
-    command += ["-r", f"__ns:={namespace}"]
+    command += ["-r", f"__ns:={joined(action['namespace'])}"]
     for source, target in action["remappings"]:
         command += ["-r", f"{source}:={target}"]
     return command
 
 
-def rviz_action(values):
+def record_topics(values=None, outer=""):
+    """The topics that `record:=true` records, by the names they have on the graph."""
+    values = complete(values)
+    outputs = listed(values["record_outputs"])
+    if outputs == ["all"]:
+        outputs = list(RECORDED)
+    unknown = [output for output in outputs if output not in OUTPUTS]
+    if unknown:
+        raise ValueError(f"launch argument record_outputs: {unknown} are no outputs, expected all or some of {OUTPUTS}")
+    topics = []
+    for camera, image, camera_info in inputs(values):
+        topics += [resolved(private(camera, f"output/{output}"), values, outer) for output in outputs]
+        # The calibration as it came: the output's is scaled, and is there only where somebody listens to it.
+        topics.append(resolved(camera_info or private(camera, "input/camera_info"), values, outer))
+        if is_true("record_input", values["record_input"]):
+            image = image or private(camera, "input/image")
+            transports = {"raw": ("",), "compressed": ("/compressed",)}
+            # Where the parameter file chooses the transport, both are named: what nobody publishes is not recorded.
+            for ending in transports.get(values["image_transport"], ("", "/compressed")):
+                topics.append(resolved(image + ending, values, outer))
+    return [*dict.fromkeys([*topics, *COMMON_TOPICS])]
+
+
+def record_command(values=None, outer=""):
+    """The command line of the recorder."""
+    values = complete(values)
+    command = ["ros2", "bag", "record", "--storage", "mcap"]
+    if values["record_path"]:
+        command += ["--output", values["record_path"]]
+    # The recorder shares the terminal with the other processes: its keys would be theirs.
+    command.append("--disable-keyboard-controls")
+    if is_true("use_sim_time", values["use_sim_time"]):
+        command.append("--use-sim-time")
+    return [*command, "--topics", *record_topics(values, outer)]
+
+
+def rviz_action(values=None, outer=""):
     """RViz, as keyword arguments of `launch_ros.actions.Node`: its topics follow the node's."""
-    values = {**defaults(), **values}
-    node = "/".join(["", *[part for part in values["namespace"].split("/") if part], NAME])
-    image = values["image"] or f"{node}/input/image"
-    outputs = ("labels", "depth", "overlay")
+    values = complete(values)
+    names = cameras(values)
+    camera = values["rviz_camera"] or names[0]
+    if camera not in names:
+        raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
+    image = dict((name, image) for name, image, _ in inputs(values))[camera] or private(camera, "input/image")
+    remappings = [("/semantic_depth/input/image", resolved(image, values, outer))]
+    for output in SHOWN:
+        shown = resolved(private(camera, f"output/{output}"), values, outer)
+        remappings.append((f"/semantic_depth/output/{output}", shown))
+    arguments = ["-d", str(SHARE / "rviz" / "semantic_depth.rviz")]
+    if values["fixed_frame"]:
+        arguments += ["-f", values["fixed_frame"]]
     return {
         "package": "rviz2",
         "executable": "rviz2",
         "name": "semantic_depth_rviz",
-        "arguments": ["-d", str(SHARE / "rviz" / "semantic_depth.rviz")],
-        "ros_arguments": ["-p", f"use_sim_time:={'true' if is_true('use_sim_time', values['use_sim_time']) else 'false'}"],
-        "remappings": [
-            ("/semantic_depth/input/image", image),
-            *[(f"/semantic_depth/output/{name}", f"{node}/output/{name}") for name in outputs],
-        ],
+        "arguments": arguments,
+        "ros_arguments": ["-p", f"use_sim_time:={yaml_bool('use_sim_time', values['use_sim_time'])}"],
+        "remappings": [(source, target) for source, target in remappings if source != target],
         "output": "screen",
     }
 
 
-def actions(context):
-    """The nodes to start for the arguments in a launch context."""
+def started(values, outer="", more=()):
+    """The launch system's actions for the arguments. outer, more: see `node_namespace` and `node_action`."""
+    from launch.actions import ExecuteProcess
     from launch_ros.actions import Node
 
+    # Everything is made before anything is started: a wrong argument starts nothing.
+    found = [Node(**node_action(values, more))]
+    record = record_command(values, outer) if is_true("record", values["record"]) else None
+    rviz = rviz_action(values, outer) if is_true("rviz", values["rviz"]) else None
+    if is_true("build_only", values["build_only"]):
+        return found
+    if record:
+        # Before the node, so that its first frames are in the recording.
+        found.insert(0, ExecuteProcess(cmd=record, name="record", output="screen"))
+    if rviz:
+        found.append(Node(**rviz))
+    return found
+
+
+def actions(context):
+    """What to start for the arguments in a launch context."""
     values = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    started = [Node(**node_action(values))]
-    if is_true("rviz", values["rviz"]):
-        started.append(Node(**rviz_action(values)))
-    return started
+    return started(values, context.launch_configurations.get("ros_namespace", ""))
+
+
+def declarations(changed=None):
+    """The arguments as the launch system declares them. changed: other defaults, by name."""
+    from launch.actions import DeclareLaunchArgument
+
+    values = complete(changed)
+    return [
+        DeclareLaunchArgument(name, default_value=values[name], description=meaning)
+        for name, (_, meaning) in ARGUMENTS.items()
+    ]
 
 
 def generate_launch_description():
     """What `ros2 launch` calls."""
     from launch import LaunchDescription
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch.actions import OpaqueFunction
 
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=meaning)
-        for name, (default, meaning) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=actions)])
+    return LaunchDescription([*declarations(), OpaqueFunction(function=actions)])
