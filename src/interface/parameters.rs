@@ -1,6 +1,8 @@
 //! The table of parameters: name, type, default, range, unit and meaning are written here and nowhere else.
 
+use super::pending::DepthScaling;
 use super::value::{Kind, Value};
+use crate::frame::geometry::OutputSize;
 use crate::frame::network::DeviceChoice;
 
 /// A parameter.
@@ -75,8 +77,6 @@ pub enum Syntax {
 pub const MAX_CAMERAS: usize = 32;
 /// Longest name of a camera.
 pub const MAX_CAMERA_NAME: usize = 64;
-/// Largest width or height that `output_size` may ask for, pixels.
-pub const MAX_OUTPUT_SIDE: usize = 8192;
 
 impl Preset {
     /// The parameter's type.
@@ -180,8 +180,8 @@ impl Syntax {
         let failed = |found: &str| Err(format!("expected {}, got {found}", self.words()));
         match (self, value) {
             (Syntax::Device, Value::String(s)) if s.parse::<DeviceChoice>().is_ok() => Ok(()),
-            (Syntax::OutputSize, Value::String(s)) if output_size_is_valid(s) => Ok(()),
-            (Syntax::DepthScaling, Value::String(s)) if depth_scaling_is_valid(s) => Ok(()),
+            (Syntax::OutputSize, Value::String(s)) if s.parse::<OutputSize>().is_ok() => Ok(()),
+            (Syntax::DepthScaling, Value::String(s)) if s.parse::<DepthScaling>().is_ok() => Ok(()),
             (Syntax::Roi, Value::Integers(v)) if v.len() == 4 && v.iter().all(|n| (0..=65_535).contains(n)) => Ok(()),
             (Syntax::Cameras, Value::Strings(names)) => cameras(names),
             (Syntax::Classes, Value::Strings(names)) => match names.iter().find(|n| n.trim().is_empty()) {
@@ -191,17 +191,6 @@ impl Syntax {
             (_, value) => failed(&value.to_string()),
         }
     }
-}
-
-/// `source`, `network`, `WIDTHxHEIGHT`.
-fn output_size_is_valid(text: &str) -> bool {
-    let side = |s: &str| s.parse::<usize>().is_ok_and(|n| (1..=MAX_OUTPUT_SIDE).contains(&n));
-    matches!(text, "source" | "network") || text.split_once('x').is_some_and(|(w, h)| side(w) && side(h))
-}
-
-/// `camera_info`, `none`, or a number above 0.
-fn depth_scaling_is_valid(text: &str) -> bool {
-    matches!(text, "camera_info" | "none") || text.parse::<f64>().is_ok_and(|x| x.is_finite() && x > 0.0)
 }
 
 /// First segments of names that a camera's name would collide with: groups and parameters (`NAME.x` would have two

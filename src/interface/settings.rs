@@ -1,10 +1,11 @@
 //! The parameters' values, typed, as the parts of the node take them.
 
 use super::parameters::index;
-use super::pending::{DepthScaling, OutputSize, Placement, Precision, Rect, ResizeMode};
+use super::pending::DepthScaling;
 use super::set::ParameterSet;
 use super::value::Value;
-use crate::frame::network::DeviceChoice;
+use crate::frame::geometry::{Placement, Rect, ResizeMode};
+use crate::frame::network::{DeviceChoice, Precision};
 use std::time::Duration;
 
 /// What belongs to the node as a whole.
@@ -294,7 +295,7 @@ impl ParameterSet {
             }
             _ => None,
         };
-        let mode = r.text("resize_mode").parse().unwrap_or(ResizeMode::Stretch);
+        let mode = r.text("resize_mode").parse().unwrap_or_default();
         let max_rate_hz = r.number("max_rate_hz");
         let switch = |name: &str| r.flag(&format!("outputs.{name}"));
         CameraSettings {
@@ -309,7 +310,7 @@ impl ParameterSet {
             placement: Placement {
                 mode,
                 roi: roi.filter(|_| mode == ResizeMode::Roi),
-                output: r.text("output_size").parse().unwrap_or(OutputSize::Source),
+                output: r.text("output_size").parse().unwrap_or_default(),
             },
             depth_scaling: r.text("depth_scaling").parse().unwrap_or(DepthScaling::CameraInfo),
             depth_scaling_fallback: r.number("depth_scaling_fallback"),
