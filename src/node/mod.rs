@@ -4,6 +4,7 @@
 //! services, publishes diagnostics and log records. The thread `inference` owns the model and the output publishers.
 //! Between them is a [`mailbox`] of one frame: the newest wins, what it replaces is counted.
 //!
+//! - [`device`]: health of the device and of the process
 //! - [`lifecycle`]: the states of a managed node, their services and events
 //! - [`logger`]: the `log` crate's records, to the console and `/rosout`
 //! - [`parameters`]: names, types, ranges, meanings, and what may change at run time
@@ -14,6 +15,7 @@
 //! - [`diagnostics`]: what `/diagnostics` says
 
 pub mod arrival;
+pub mod device;
 pub mod diagnostics;
 pub mod lifecycle;
 pub mod logger;

@@ -1,0 +1,345 @@
+"""The managed node: states, the five services, transition events, as nav2's lifecycle manager and others drive them.
+
+What rcl_lifecycle itself answers is asked of an rclpy.lifecycle node beside ours, and not written down here.
+"""
+
+import contextlib
+import time
+
+import pytest
+from conftest import LIMIT_S, NAME, Peer, picture, qos
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+
+UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
+ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
+CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
+ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+SHUTDOWN = {
+    UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    INACTIVE: Transition.TRANSITION_INACTIVE_SHUTDOWN,
+    ACTIVE: Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+
+
+class Manager(Peer):
+    """A client of the lifecycle services."""
+
+    def __init__(self, under_test, outputs=("labels", "timing")):
+        super().__init__(under_test, outputs)
+        self.clients = {}
+        self.events = []
+        self.node.create_subscription(TransitionEvent, f"{NAME}/transition_event", self.events.append, qos())
+        self.until(
+            lambda: self.node.count_publishers(f"{NAME}/transition_event") > 0, "discovery of the node's events"
+        )
+
+    def start(self, kind, service, node=NAME, **fields):
+        """Sends a request; returns its future."""
+        client = self.clients.get((node, service))
+        if client is None:
+            client = self.clients[node, service] = self.node.create_client(kind, f"{node}/{service}")
+        self.until(client.service_is_ready, f"discovery of {node}/{service}")
+        return client.call_async(kind.Request(**fields))
+
+    def call(self, kind, service, node=NAME, **fields):
+        future = self.start(kind, service, node, **fields)
+        self.until(future.done, f"an answer of {node}/{service}")
+        return future.result()
+
+    def change(self, transition=0, label="", node=NAME):
+        wanted = Transition(id=transition, label=label)
+        return self.call(ChangeState, "change_state", node, transition=wanted).success
+
+    def state(self, node=NAME):
+        return self.call(GetState, "get_state", node).current_state
+
+    def states(self, node=NAME):
+        return self.call(GetAvailableStates, "get_available_states", node).available_states
+
+    def transitions(self, node=NAME):
+        return self.call(GetAvailableTransitions, "get_available_transitions", node).available_transitions
+
+    def graph(self, node=NAME):
+        return self.call(GetAvailableTransitions, "get_transition_graph", node).available_transitions
+
+    def until_state(self, wanted):
+        self.until(lambda: self.state().id == wanted, f"state {wanted}")
+
+    def set_parameter(self, name, value):
+        parameters = [Parameter(name, value=value).to_parameter_msg()]
+        return self.call(SetParameters, "set_parameters", parameters=parameters).results[0]
+
+    def is_subscribed(self):
+        return self.images.get_subscription_count() > 0
+
+    def send(self):
+        message = picture(64, 32)
+        message.header.stamp = self.stamp()
+        self.images.publish(message)
+        self.spin_for(0.05)
+
+    def until_unsubscribed(self):
+        def gone():
+            # The middleware's reader is let go of when the next image comes.
+            self.send()
+            return not self.is_subscribed()
+
+        self.until(gone, "the end of the node's subscription")
+
+
+@pytest.fixture
+def manage():
+    with contextlib.ExitStack() as stack:
+
+        def make(under_test, **keywords):
+            manager = Manager(under_test, **keywords)
+            stack.callback(manager.close)
+            return manager
+
+        yield make
+
+
+@pytest.fixture
+def reference():
+    """An rclpy.lifecycle node in the manager's domain: rcl_lifecycle's own state machine."""
+    with contextlib.ExitStack() as stack:
+
+        def make(manager):
+            node = LifecycleNode("reference", context=manager.context)
+            manager.executor.add_node(node)
+            stack.callback(node.destroy_node)
+            return "/reference"
+
+        yield make
+
+
+def seen(events):
+    return [(e.start_state.label, e.transition.label, e.goal_state.label) for e in events]
+
+
+def test_it_starts_by_itself(start_node, manage):
+    node = start_node()
+    manager = manage(node)
+    manager.until_state(ACTIVE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0
+
+
+def test_it_answers_as_rcl_lifecycle_does(start_node, manage, reference):
+    manager = manage(start_node(autostart=False))
+    other = reference(manager)
+    services = dict(manager.node.get_service_names_and_types())
+    for service in ("change_state", "get_state", "get_available_states", "get_available_transitions"):
+        assert services[f"{NAME}/{service}"] == services[f"{other}/{service}"]
+    assert services[f"{NAME}/get_transition_graph"] == services[f"{other}/get_transition_graph"]
+    assert manager.states() == manager.states(other)
+    assert len(manager.graph()) == 25 and manager.graph() == manager.graph(other)
+    for transition in (None, CONFIGURE, ACTIVATE, DEACTIVATE, ACTIVATE, Transition.TRANSITION_ACTIVE_SHUTDOWN):
+        if transition:
+            assert manager.change(transition) and manager.change(transition, node=other)
+        assert manager.state() == manager.state(other)
+        assert manager.transitions() == manager.transitions(other)
+        assert manager.graph() == manager.graph(other)
+    assert manager.state().id == FINALIZED and manager.transitions() == []
+
+
+def test_a_whole_life(start_node, manage, model):
+    node = start_node(autostart=False)
+    manager = manage(node)
+    assert manager.state() == State(id=UNCONFIGURED, label="unconfigured")
+    assert not manager.is_subscribed()
+    assert node.log().count("loading") == 0
+
+    assert manager.change(CONFIGURE)
+    assert manager.state().id == INACTIVE
+    assert node.log().count("loading") == 1
+    manager.spin_for(0.5)
+    assert not manager.is_subscribed(), "only an active node takes images"
+
+    assert manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+
+    assert manager.change(DEACTIVATE)
+    manager.until_unsubscribed()
+    manager.spin_for(0.5)
+    answered = len(manager.outputs["timing"].messages)
+    for _ in range(5):
+        manager.send()
+    manager.spin_for(0.5)
+    assert len(manager.outputs["timing"].messages) == answered, "an inactive node answers nothing"
+
+    # The model was kept.
+    assert manager.change(label="activate")
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    assert node.log().count("loading") == 1
+    assert manager.change(label="deactivate")
+
+    # And then it is not.
+    assert manager.change(CLEANUP)
+    assert manager.state().id == UNCONFIGURED
+    assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+    assert node.log().count("loading") == 2
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+
+    assert manager.change(label="shutdown")
+    assert manager.state().id == FINALIZED
+    manager.until_unsubscribed()
+    # It lives on, answers questions, and can do nothing but end.
+    assert manager.transitions() == []
+    assert not manager.change(CONFIGURE)
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0, node.log()[-3000:]
+
+
+@pytest.mark.parametrize("way", [(), (CONFIGURE,), (CONFIGURE, ACTIVATE)])
+def test_it_may_be_shut_down_and_ended_in_every_state(start_node, manage, way):
+    node = start_node(autostart=False)
+    manager = manage(node)
+    for transition in way:
+        assert manager.change(transition)
+    state = manager.state().id
+    for wrong in SHUTDOWN.values():
+        if wrong != SHUTDOWN[state]:
+            assert not manager.change(wrong), f"shutdown {wrong} is not that of state {state}"
+    assert manager.state().id == state
+    assert manager.change(SHUTDOWN[state])
+    assert manager.state().id == FINALIZED
+    assert node.end()[0] == 0
+
+
+@pytest.mark.parametrize("way", [(), (CONFIGURE,)])
+def test_a_signal_ends_it_before_it_is_active(start_node, manage, way):
+    node = start_node(autostart=False)
+    manager = manage(node)
+    for transition in way:
+        assert manager.change(transition)
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0, node.log()[-3000:]
+
+
+def test_nav2s_lifecycle_manager(start_node, manage):
+    """Its calls for startup, pause, resume, reset and shutdown: change_state by id, then get_state must agree."""
+    manager = manage(start_node(autostart=False))
+    goals = {
+        CONFIGURE: INACTIVE,
+        CLEANUP: UNCONFIGURED,
+        ACTIVATE: ACTIVE,
+        DEACTIVATE: INACTIVE,
+        Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: FINALIZED,
+    }
+
+    def change(*transitions):
+        for transition in transitions:
+            assert manager.change(transition), transition
+            assert manager.state().id == goals[transition]
+
+    startup, pause, resume, reset = (CONFIGURE, ACTIVATE), (DEACTIVATE,), (ACTIVATE,), (DEACTIVATE, CLEANUP)
+    shutdown = (DEACTIVATE, CLEANUP, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    for command in (startup, pause, resume, reset, startup):
+        change(*command)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    change(*shutdown)
+
+
+def test_wrong_transitions_are_refused_and_change_nothing(start_node, manage):
+    manager = manage(start_node(autostart=False))
+    labels = ("configure", "cleanup", "activate", "deactivate", "shutdown", "transition_success", "create", "Configure")
+    steps = (CONFIGURE, ACTIVATE, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    for state, step in zip((UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED), (*steps, None)):
+        assert manager.state().id == state
+        possible = manager.transitions()
+        ids, names = {t.transition.id for t in possible}, {t.transition.label for t in possible}
+        for wrong in set(range(0, 100)) - ids:
+            assert not manager.change(wrong), f"transition {wrong} in state {state}"
+        for wrong in set(labels) - names:
+            # The label counts, whatever the id.
+            assert not manager.change(min(ids, default=0), wrong), f"transition {wrong} in state {state}"
+        assert manager.state().id == state
+        if step:
+            assert manager.change(step)
+
+
+def test_questions_are_answered_and_requests_refused_while_it_configures(start_node, manage):
+    manager = manage(start_node(autostart=False))
+    manager.state()  # the client is there
+    configured = manager.start(ChangeState, "change_state", transition=Transition(id=CONFIGURE))
+    answers, transitions = [], []
+    manager.until(lambda: manager.state().id != UNCONFIGURED, "the begin of the transition")
+    refused = [
+        manager.start(ChangeState, "change_state", transition=wanted)
+        for wanted in (
+            Transition(id=CONFIGURE),
+            Transition(id=Transition.TRANSITION_ON_CONFIGURE_SUCCESS),
+            Transition(label="transition_success"),
+            Transition(label="shutdown"),
+        )
+    ]
+    deadline = time.monotonic() + LIMIT_S
+    while not configured.done() and time.monotonic() < deadline:
+        answers.append(manager.state())
+        if not transitions:
+            transitions = manager.transitions()
+    assert configured.done() and configured.result().success
+    manager.until(lambda: all(future.done() for future in refused), "the refusals")
+    assert not any(future.result().success for future in refused)
+    assert State(id=State.TRANSITION_STATE_CONFIGURING, label="configuring") in answers
+    labels = [t.transition.label for t in transitions]
+    assert labels == ["transition_success", "transition_failure", "transition_error"]
+    assert manager.state().id == INACTIVE
+
+
+def test_every_step_is_published(start_node, manage):
+    manager = manage(start_node(autostart=False))
+    assert not manager.change(ACTIVATE)
+    for transition in (CONFIGURE, ACTIVATE, DEACTIVATE, CLEANUP, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN):
+        assert manager.change(transition)
+    done = "transition_success"
+    expected = [
+        ("unconfigured", "configure", "configuring"),
+        ("configuring", done, "inactive"),
+        ("inactive", "activate", "activating"),
+        ("activating", done, "active"),
+        ("active", "deactivate", "deactivating"),
+        ("deactivating", done, "inactive"),
+        ("inactive", "cleanup", "cleaningup"),
+        ("cleaningup", done, "unconfigured"),
+        ("unconfigured", "shutdown", "shuttingdown"),
+        ("shuttingdown", done, "finalized"),
+    ]
+    manager.until(lambda: len(manager.events) >= len(expected), "the events")
+    assert seen(manager.events) == expected
+    known = {(t.start_state.id, t.transition.id, t.goal_state.id) for t in manager.graph()}
+    assert all((e.start_state.id, e.transition.id, e.goal_state.id) in known for e in manager.events)
+    stamps = [e.timestamp for e in manager.events]
+    assert stamps == sorted(stamps) and abs(stamps[-1] - time.time_ns()) < LIMIT_S * 1e9
+
+
+def test_a_model_that_is_missing_leaves_it_unconfigured(start_node, manage, model, tmp_path):
+    missing = tmp_path / "absent" / "model.yaml"
+    node = start_node(autostart=False, model_path=str(missing))
+    manager = manage(node)
+    assert not manager.change(CONFIGURE)
+    assert manager.state().id == UNCONFIGURED
+    node.check()
+    assert str(missing) in node.log()
+    manager.until(lambda: len(manager.events) >= 2, "the events")
+    assert seen(manager.events) == [
+        ("unconfigured", "configure", "configuring"),
+        ("configuring", "transition_failure", "unconfigured"),
+    ]
+    # The reason can be put right without a restart.
+    result = manager.set_parameter("model_path", str(model))
+    assert result.successful, result.reason
+    assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))

@@ -1,0 +1,99 @@
+"""Log levels at run time, the console's format, /rosout."""
+
+import pytest
+from conftest import NAME, Peer, qos, until
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Log, LoggerLevel
+from rcl_interfaces.srv import GetLoggerLevels, SetLoggerLevels
+
+OWN = NAME.strip("/")
+
+
+@pytest.fixture
+def peer_of():
+    peers = []
+
+    def make(under_test):
+        peer = Peer(under_test, outputs=())
+        peers.append(peer)
+        peer.records = []
+        peer.node.create_subscription(Log, "/rosout", peer.records.append, qos(depth=1000))
+        return peer
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+def call(peer, kind, service, **fields):
+    client = peer.node.create_client(kind, f"{NAME}/{service}")
+    peer.until(client.service_is_ready, f"discovery of {service}")
+    future = client.call_async(kind.Request(**fields))
+    peer.until(future.done, f"an answer of {service}")
+    return future.result()
+
+
+def levels(peer, *names):
+    answer = call(peer, GetLoggerLevels, "get_logger_levels", names=list(names)).levels
+    assert [level.name for level in answer] == list(names)
+    return [level.level for level in answer]
+
+
+def set_levels(peer, *pairs):
+    wanted = [LoggerLevel(name=name, level=level) for name, level in pairs]
+    return call(peer, SetLoggerLevels, "set_logger_levels", levels=wanted).results
+
+
+def provoke(peer):
+    """Makes the node write one warning: a transition that no state has."""
+    assert not call(peer, ChangeState, "change_state", transition=Transition(id=99)).success
+
+
+def test_the_level_changes_while_it_runs(start_node, peer_of):
+    node = start_node(autostart=False)
+    peer = peer_of(node)
+    assert levels(peer, OWN, "", "other") == [0, 20, 0]
+    peer.until(lambda: peer.node.count_publishers("/rosout") > 0, "discovery of /rosout")
+    provoke(peer)
+    peer.until(lambda: any("transition 99" in r.msg for r in peer.records), "the warning on /rosout")
+    warning = next(r for r in peer.records if "transition 99" in r.msg)
+    assert warning.level == 30 and warning.name == OWN and warning.file.endswith(".rs") and warning.line > 0
+    assert f"] [{OWN}]: " in node.log() and "[WARN] [" in node.log()
+
+    # Above a warning nothing of it is left, neither here nor there.
+    assert [r.successful for r in set_levels(peer, (OWN, 40))] == [True]
+    assert levels(peer, OWN, "") == [40, 20]
+    before = node.log().count("transition 99")
+    provoke(peer)
+    assert [r.successful for r in set_levels(peer, (OWN, 0), ("", 30))] == [True, True]
+    assert levels(peer, OWN, "") == [0, 30]
+    provoke(peer)
+    until(lambda: node.log().count("transition 99") == before + 1, "the second warning, and not the third")
+
+    # Debug brings what was not there.
+    assert "unconfigured -> configuring" not in node.log()
+    set_levels(peer, (OWN, 10))
+    call(peer, ChangeState, "change_state", transition=Transition(label="configure"))
+    until(lambda: "unconfigured -> configuring" in node.log(), "a debug line")
+    peer.until(lambda: any(r.level == 10 and "-> configuring" in r.msg for r in peer.records), "it on /rosout")
+
+
+def test_wrong_levels_and_loggers_are_refused(start_node, peer_of):
+    peer = peer_of(start_node(autostart=False))
+    results = set_levels(peer, (OWN, 15), ("other", 10), (OWN, 30))
+    assert [r.successful for r in results] == [False, False, True]
+    assert "got 15" in results[0].reason and OWN in results[1].reason
+    assert levels(peer, OWN, "other") == [30, 0]
+
+
+def test_the_consoles_format_comes_from_the_environment(start_node, peer_of, monkeypatch):
+    monkeypatch.setenv("RCUTILS_CONSOLE_OUTPUT_FORMAT", "<{severity}|{name}|{message}|{file_name}>")
+    node = start_node(autostart=False, arguments=("--log-level", "warn"))
+    peer = peer_of(node)
+    assert levels(peer, "") == [30]
+    provoke(peer)
+    until(lambda: "transition 99" in node.log(), "the warning")
+    line = next(line for line in node.log().splitlines() if "transition 99" in line)
+    assert line.startswith(f"<WARN|{OWN}|") and line.endswith(".rs>")
+    assert "<INFO|" not in node.log()
