@@ -1,41 +1,66 @@
 //! From the middleware's messages to frames: the layout is proven here, and what is malformed ends here.
 
+use super::inbox::Inbox;
 use super::lock;
-use super::mailbox::Mailbox;
 use super::stats::{Stats, Throttle};
+use crate::frame::camera::{Calibration, RoiInfo};
+use crate::frame::compressed;
 use crate::frame::view::{ImageView, LayoutError};
-use r2r::sensor_msgs::msg::{CameraInfo, Image};
-use r2r::NativeMsg;
+use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
+use r2r::{Clock, NativeMsg};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// At most one warning about malformed images in this time.
-const WARNING_PERIOD: Duration = Duration::from_secs(5);
 /// Calibrations that are kept for their images.
 const CALIBRATIONS: usize = 8;
+/// How much earlier than its turn a frame may come at a limited rate, as a share of the period: cameras jitter.
+const RATE_SLACK: f64 = 0.1;
 
 /// A message in the middleware's own memory: the pixels are not copied.
-struct Message(NativeMsg<Image>);
+struct Message<T: r2r::WrappedTypesupport>(NativeMsg<T>);
 
 // SAFETY: the message is a plain C structure on the C heap that this value owns alone; nothing in it belongs to the
 // thread that took it. (`NativeMsg` is not Send because of its pointer, and because a loaned message has to
-// go back to its subscription; `Frame::new` refuses loaned messages.)
+// go back to its subscription; `Arrival::take` refuses loaned messages.)
 #[allow(unsafe_code)]
-unsafe impl Send for Message {}
+unsafe impl<T: r2r::WrappedTypesupport> Send for Message<T> {}
+
+enum Payload {
+    Raw(Message<Image>),
+    Compressed(Message<CompressedImage>),
+}
+
+/// What a frame holds.
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// Pixels, proven.
+    Raw(ImageView<'a>),
+    /// A JPEG or PNG file, whose head was looked at.
+    Compressed {
+        /// As it came.
+        format: &'a str,
+        /// The file.
+        data: &'a [u8],
+    },
+}
 
 /// An image that arrived whole.
 pub struct Frame {
-    message: Message,
+    payload: Payload,
     /// When it was taken from the middleware.
     pub arrived: Instant,
-    /// Time from taking it to the mailbox.
+    /// Time from taking it to the inbox.
     pub receive: Duration,
 }
 
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Frame({}x{})", self.message.0.width, self.message.0.height)
+        match &self.payload {
+            Payload::Raw(m) => write!(f, "Frame({}x{})", m.0.width, m.0.height),
+            Payload::Compressed(m) => write!(f, "Frame({} bytes)", m.0.data.size),
+        }
     }
 }
 
@@ -57,75 +82,164 @@ impl Header {
     }
 }
 
+/// The bytes of a message's `data`.
+macro_rules! bytes {
+    ($message:expr) => {{
+        let data = &$message.data;
+        if data.data.is_null() || data.size == 0 {
+            &[]
+        } else {
+            // SAFETY: a rosidl sequence has `size` initialised elements at `data`, which is not null here; the
+            // message owns them and lives as long as the borrow of it, and nothing writes to it.
+            unsafe { std::slice::from_raw_parts(data.data, data.size) }
+        }
+    }};
+}
+
 impl Frame {
-    /// The proven layout of the image.
+    fn raw(message: NativeMsg<Image>) -> Self {
+        Self { payload: Payload::Raw(Message(message)), arrived: Instant::now(), receive: Duration::ZERO }
+    }
+
+    fn compressed(message: NativeMsg<CompressedImage>) -> Self {
+        Self { payload: Payload::Compressed(Message(message)), arrived: Instant::now(), receive: Duration::ZERO }
+    }
+
+    fn is_loaned(&self) -> bool {
+        match &self.payload {
+            Payload::Raw(m) => m.0.is_loaned,
+            Payload::Compressed(m) => m.0.is_loaned,
+        }
+    }
+
+    /// The pixels, or the file that holds them.
     ///
     /// # Errors
     /// The image is malformed.
-    pub fn view(&self) -> Result<ImageView<'_>, LayoutError> {
-        let m = &self.message.0;
-        ImageView::new(m.encoding.to_str(), m.width, m.height, m.step, m.is_bigendian != 0, self.bytes())
+    #[allow(unsafe_code)]
+    pub fn content(&self) -> Result<Content<'_>, LayoutError> {
+        match &self.payload {
+            Payload::Raw(Message(m)) => {
+                let (encoding, bigendian) = (m.encoding.to_str(), m.is_bigendian != 0);
+                ImageView::new(encoding, m.width, m.height, m.step, bigendian, bytes!(m)).map(Content::Raw)
+            }
+            Payload::Compressed(Message(m)) => {
+                Ok(Content::Compressed { format: m.format.to_str(), data: bytes!(m) })
+            }
+        }
     }
 
-    #[allow(unsafe_code)]
-    fn bytes(&self) -> &[u8] {
-        let data = &self.message.0.data;
-        if data.data.is_null() || data.size == 0 {
-            return &[];
+    /// Why the frame cannot be used, if so. Of a compressed image the head is looked at.
+    fn fault(&self) -> Option<String> {
+        if self.is_loaned() {
+            return Some("a loaned message, which this node does not read; disable loaned messages".into());
         }
-        // SAFETY: a rosidl sequence has `size` initialised elements at `data`, which is not null here; the message
-        // owns them and lives as long as the borrow, and nothing writes to it.
-        unsafe { std::slice::from_raw_parts(data.data, data.size) }
+        match self.content() {
+            Err(e) => Some(e.to_string()),
+            Ok(Content::Compressed { format, data }) => compressed::inspect(format, data).err().map(|e| e.to_string()),
+            Ok(Content::Raw(_)) => None,
+        }
     }
 
     /// Stamp and frame.
     pub fn header(&self) -> Header {
-        let h = &self.message.0.header;
+        let h = match &self.payload {
+            Payload::Raw(m) => &m.0.header,
+            Payload::Compressed(m) => &m.0.header,
+        };
         Header { sec: h.stamp.sec, nanosec: h.stamp.nanosec, frame_id: h.frame_id.to_str().into() }
     }
 }
 
-/// Takes images: counts, proves, and puts them into the mailbox.
-#[derive(Debug)]
+/// Lets frames through at most so often.
+#[derive(Debug, Default)]
+struct RateLimit {
+    next: Option<Instant>,
+}
+
+impl RateLimit {
+    /// Whether a frame may pass at `now`.
+    fn pass(&mut self, now: Instant, min_period: Option<Duration>) -> bool {
+        let Some(period) = min_period else { return true };
+        let slack = period.mul_f64(RATE_SLACK);
+        match self.next {
+            Some(next) if now + slack < next => false,
+            // From the due time while the camera keeps up, so that the rate is met on average; after a pause, from now.
+            Some(next) if now < next + period => {
+                self.next = Some(next + period);
+                true
+            }
+            _ => {
+                self.next = Some(now + period);
+                true
+            }
+        }
+    }
+}
+
+/// Takes the images of one camera: counts, proves, and puts them into the inbox.
 pub struct Arrival {
+    camera: usize,
     stats: Arc<Stats>,
-    mailbox: Arc<Mailbox<Frame>>,
+    inbox: Arc<Inbox<Frame>>,
+    enabled: Arc<AtomicBool>,
+    clock: Arc<Mutex<Clock>>,
+    limit: RateLimit,
     throttle: Throttle,
+    /// For the log: ` of camera NAME`, or nothing.
+    whose: String,
 }
 
 impl Arrival {
-    /// Puts frames into `mailbox`.
-    pub fn new(stats: Arc<Stats>, mailbox: Arc<Mailbox<Frame>>) -> Self {
-        Self { stats, mailbox, throttle: Throttle::default() }
+    /// Puts frames of camera number `camera` into `inbox` while `enabled`.
+    pub fn new(
+        (camera, name): (usize, &str),
+        stats: Arc<Stats>,
+        inbox: Arc<Inbox<Frame>>,
+        enabled: Arc<AtomicBool>,
+        clock: Arc<Mutex<Clock>>,
+    ) -> Self {
+        let whose = if name.is_empty() { String::new() } else { format!(" of camera {name}") };
+        let (limit, throttle) = Default::default();
+        Self { camera, stats, inbox, enabled, clock, limit, throttle, whose }
     }
 
-    /// Takes one message.
-    pub fn take(&mut self, message: NativeMsg<Image>) {
-        let arrived = Instant::now();
+    /// Takes an image.
+    pub fn take(&mut self, message: NativeMsg<Image>, min_period: Option<Duration>) {
+        self.take_frame(Frame::raw(message), min_period);
+    }
+
+    /// Takes a compressed image.
+    pub fn take_compressed(&mut self, message: NativeMsg<CompressedImage>, min_period: Option<Duration>) {
+        self.take_frame(Frame::compressed(message), min_period);
+    }
+
+    fn take_frame(&mut self, mut frame: Frame, min_period: Option<Duration>) {
+        let arrived = frame.arrived;
         Stats::count(&self.stats.received);
         *lock(&self.stats.last_arrival) = Some(arrived);
-        if message.is_loaned {
-            return self.refuse("a loaned message, which this node does not read; disable loaned messages");
+        let ros_now_ns = lock(&self.clock).get_now().map_or(0, |d| d.as_nanos() as i64);
+        lock(&self.stats.arrivals).add(arrived, frame.header().stamp_ns(), ros_now_ns);
+        if !self.enabled.load(Ordering::Relaxed) {
+            Stats::count(&self.stats.skipped);
+            return;
         }
-        let mut frame = Frame { message: Message(message), arrived, receive: Duration::ZERO };
-        if let Err(e) = frame.view() {
-            return self.refuse(&e.to_string());
+        if let Some(reason) = frame.fault() {
+            self.stats.refuse(&reason);
+            return self.throttle.warn(format_args!("an image{} was refused: {reason}", self.whose));
+        }
+        if !self.limit.pass(arrived, min_period) {
+            Stats::count(&self.stats.dropped);
+            return;
         }
         frame.receive = arrived.elapsed();
-        if self.mailbox.put(frame).is_some() {
+        if self.inbox.put(self.camera, frame).is_some() {
             Stats::count(&self.stats.dropped);
-        }
-    }
-
-    fn refuse(&mut self, reason: &str) {
-        self.stats.refuse(reason);
-        if let Some(more) = self.throttle.pass(Instant::now(), WARNING_PERIOD) {
-            log::warn!("an image was refused: {reason} ({more} more since the last such message)");
         }
     }
 }
 
-/// The newest calibrations, for the images they belong to.
+/// The newest calibrations of one camera, for the images they belong to.
 #[derive(Debug, Default)]
 pub struct Calibrations {
     newest: VecDeque<CameraInfo>,
@@ -140,20 +254,65 @@ impl Calibrations {
         self.newest.push_back(info);
     }
 
-    /// The calibration of an image: the one of its stamp or, of a camera that publishes them apart, the latest,
-    /// under the image's own header.
-    pub fn of(&self, header: &Header) -> Option<CameraInfo> {
+    /// The calibration of an image: the one of its stamp or, of a camera that publishes them apart, the latest.
+    pub fn of(&self, header: &Header) -> Option<Calibration> {
         let exact = self
             .newest
             .iter()
             .rev()
             .find(|i| (i.header.stamp.sec, i.header.stamp.nanosec) == (header.sec, header.nanosec));
-        let mut info = exact.or(self.newest.back())?.clone();
-        info.header.stamp.sec = header.sec;
-        info.header.stamp.nanosec = header.nanosec;
-        info.header.frame_id.clone_from(&header.frame_id);
-        Some(info)
+        exact.or(self.newest.back()).map(calibration)
     }
+}
+
+/// Without ROS's types. A matrix of the wrong length (r2r gives a vector) becomes one of zeros: "not calibrated".
+fn calibration(info: &CameraInfo) -> Calibration {
+    fn array<const N: usize>(values: &[f64]) -> [f64; N] {
+        values.try_into().unwrap_or([0.0; N])
+    }
+    Calibration {
+        width: info.width,
+        height: info.height,
+        model: info.distortion_model.clone(),
+        d: info.d.clone(),
+        k: array(&info.k),
+        r: array(&info.r),
+        p: array(&info.p),
+        binning_x: info.binning_x,
+        binning_y: info.binning_y,
+        roi: RoiInfo {
+            x_offset: info.roi.x_offset,
+            y_offset: info.roi.y_offset,
+            height: info.roi.height,
+            width: info.roi.width,
+            do_rectify: info.roi.do_rectify,
+        },
+    }
+}
+
+/// The message of a calibration, under an image's header.
+pub fn camera_info(c: &Calibration, header: &Header) -> CameraInfo {
+    let mut info = CameraInfo {
+        width: c.width,
+        height: c.height,
+        distortion_model: c.model.clone(),
+        d: c.d.clone(),
+        k: c.k.to_vec(),
+        r: c.r.to_vec(),
+        p: c.p.to_vec(),
+        binning_x: c.binning_x,
+        binning_y: c.binning_y,
+        ..CameraInfo::default()
+    };
+    info.roi.x_offset = c.roi.x_offset;
+    info.roi.y_offset = c.roi.y_offset;
+    info.roi.height = c.roi.height;
+    info.roi.width = c.roi.width;
+    info.roi.do_rectify = c.roi.do_rectify;
+    info.header.stamp.sec = header.sec;
+    info.header.stamp.nanosec = header.nanosec;
+    info.header.frame_id.clone_from(&header.frame_id);
+    info
 }
 
 #[cfg(test)]
@@ -161,7 +320,9 @@ mod tests {
     use super::*;
 
     fn info(sec: i32, width: u32) -> CameraInfo {
-        let mut i = CameraInfo { width, ..CameraInfo::default() };
+        let mut i = CameraInfo { width, k: vec![f64::from(width); 9], d: vec![0.5; 5], ..CameraInfo::default() };
+        i.p = (0..12).map(f64::from).collect();
+        i.roi.x_offset = 7;
         i.header.stamp.sec = sec;
         i
     }
@@ -176,7 +337,33 @@ mod tests {
         }
         assert_eq!(c.newest.len(), CALIBRATIONS, "old ones go");
         assert_eq!(c.of(&header(15)).map(|i| i.width), Some(15));
-        let other = c.of(&header(99)).expect("the latest");
-        assert_eq!((other.width, other.header.stamp.sec, other.header.frame_id.as_str()), (19, 99, "cam"));
+        assert_eq!(c.of(&header(99)).map(|i| i.width), Some(19), "the latest");
+    }
+
+    #[test]
+    fn calibrations_go_there_and_back() {
+        let header = Header { sec: 3, nanosec: 4, frame_id: "cam".into() };
+        let mut original = info(3, 640);
+        original.header.stamp.nanosec = 4;
+        original.header.frame_id = "cam".into();
+        original.r = vec![0.0; 9];
+        assert_eq!(camera_info(&calibration(&original), &header), original);
+        let bad = CameraInfo { k: vec![1.0; 3], ..CameraInfo::default() };
+        assert_eq!(calibration(&bad).k, [0.0; 9]);
+    }
+
+    #[test]
+    fn a_limited_rate_is_met_on_average() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let passed = |hz: f64, every_ms: u64, frames: u64| {
+            let mut limit = RateLimit::default();
+            let period = Some(Duration::from_secs_f64(1.0 / hz));
+            (0..frames).filter(|i| limit.pass(at(i * every_ms), period)).count()
+        };
+        assert!(RateLimit::default().pass(start, None));
+        assert_eq!(passed(10.0, 10, 1000), 100, "100 Hz for 10 s, limited to 10 Hz");
+        assert_eq!(passed(10.0, 33, 303), 100, "30 Hz for 10 s: not every fourth, but three in ten");
+        assert_eq!(passed(50.0, 33, 303), 303, "slower than the limit");
     }
 }

@@ -1,54 +1,67 @@
 //! The ROS 2 node. r2r is used here and in [`crate::demo`] only.
 //!
-//! Two threads matter. The main thread spins the ROS node: it takes images and calibrations, answers parameter
-//! services, publishes diagnostics and log records. The thread `inference` owns the model and the output publishers.
-//! Between them is a [`mailbox`] of one frame: the newest wins, what it replaces is counted.
+//! Two threads matter. The main thread spins the ROS node: it takes images and calibrations, answers the services,
+//! publishes diagnostics and log records, and changes the node's state. The thread `inference` owns the model and the
+//! output publishers. Between them is an [`inbox`] with one slot a camera: the newest frame wins, what it replaces is
+//! counted. A thread `model-loader` lives while a model is loaded, so that the node answers meanwhile.
 //!
-//! - [`device`]: health of the device and of the process
-//! - [`lifecycle`]: the states of a managed node, their services and events
 //! - [`logger`]: the `log` crate's records, to the console and `/rosout`
-//! - [`parameters`]: names, types, ranges, meanings, and what may change at run time
-//! - [`arrival`]: messages from the middleware into frames
-//! - [`mailbox`]: the one-frame slot
-//! - [`stats`]: counters and percentiles
-//! - [`worker`]: the inference thread and what it publishes
-//! - [`diagnostics`]: what `/diagnostics` says
+//! - [`parameters`]: the parameter services, over the table in [`crate::interface`]
+//! - [`settings`]: the parameters' values as one frame sees them
+//! - [`names`], [`qos`]: remapped topic names; `qos_overrides` and publishers that cannot be heard
+//! - [`camera`], [`arrival`]: messages from the middleware into frames
+//! - [`inbox`]: the slots, and which frames make a batch
+//! - [`worker`], [`publishers`]: the inference thread and what it publishes
+//! - [`lifecycle`]: the states of a managed node
+//! - [`control`]: `~/enable` and `~/reload_model`
+//! - [`stats`], [`device`], [`diagnostics`]: what is counted and measured, and what `/diagnostics` says
 
 pub mod arrival;
+pub mod camera;
+pub mod control;
 pub mod device;
 pub mod diagnostics;
+pub mod inbox;
 pub mod lifecycle;
 pub mod logger;
-pub mod mailbox;
+pub mod names;
 pub mod parameters;
+pub mod publishers;
+pub mod qos;
+pub mod settings;
 pub mod stats;
 pub mod worker;
 
+use crate::frame::network::resolve;
+use crate::frame::pipeline::LoadOptions;
 use crate::installed;
-use anyhow::{anyhow, bail, Context as _};
-use arrival::Arrival;
-use futures::{FutureExt as _, StreamExt as _};
-use mailbox::Mailbox;
-use parameters::Parameters;
-use r2r::diagnostic_msgs::msg::DiagnosticArray;
-use r2r::sensor_msgs::msg::{CameraInfo, Image};
-use r2r::QosProfile;
+use crate::interface::NodeSettings;
+use anyhow::{bail, Context as _};
+use arrival::Frame;
+use camera::Camera;
+use control::Control;
+use diagnostics::Reporter;
+use inbox::Inbox;
+use lifecycle::{Lifecycle, Outcome, Transition};
+use names::Names;
+use parameters::ParameterServer;
+use publishers::Publishers;
+use r2r::Clock;
+use settings::{Settings, SettingsCell};
 use stats::Stats;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use worker::{Ready, Worker};
+use worker::{CameraSetup, Loader, Ready, Worker};
 
 /// Name of the node where no remapping gives another.
 const NAME: &str = "semantic_depth";
 /// Longest sleep of the spinning thread: how late a signal can be noticed.
 const SPIN: Duration = Duration::from_millis(50);
-/// Diagnostics come this often.
-const DIAGNOSTICS_PERIOD: Duration = Duration::from_secs(1);
-/// Images that wait in the middleware. Each is taken at once; the mailbox keeps the newest.
-const INPUT_DEPTH: usize = 1;
+/// How often the publishers of the images are looked at.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Locks; a thread that panicked while it held the lock leaves data that is still whole for what we keep there.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,113 +82,361 @@ pub fn run() -> anyhow::Result<()> {
     // Signals first: from here on every way out is an orderly one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("services")
+        .thread_name("signals")
         .enable_all()
         .build()
-        .context("cannot start the services' thread")?;
+        .context("cannot start the signals' thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;
 
-    let parameters = Arc::new(Mutex::new(Parameters::default()));
-    let (handler, changes) = node
-        .make_derived_parameter_handler(parameters.clone())
-        .map_err(|e| anyhow!("{}", parameters::message(&e)))
-        .context("parameters")?;
-    let services = runtime.spawn(handler);
-    // Changes are read from the shared parameters where they are used; the stream of events is not.
-    drop(changes);
-    let settings = {
-        let mut p = lock(&parameters);
-        p.start();
-        p.settings().map_err(anyhow::Error::msg).context("parameters")?
-    };
-    if settings.num_threads > 0 {
-        tch::set_num_threads(settings.num_threads);
-    }
-    let model = find_model(&settings.model_path)?;
-
-    let stats = Arc::new(Stats::default());
-    let mailbox = Arc::new(Mailbox::default());
-    let infos = Arc::new(Mutex::new(arrival::Calibrations::default()));
-    let outputs = worker::Publishers::create(&mut node)?;
-    let diagnostics = node
-        .create_publisher::<DiagnosticArray>("/diagnostics", QosProfile::default())
-        .context("cannot publish /diagnostics")?;
+    let parameters = ParameterServer::create(&mut node).context("parameters")?;
     let rosout = logger::Rosout::create(&mut node, records)?;
-    let clock = node.get_ros_clock();
-
-    let worker = Worker::start(worker::Setup {
-        model: model.clone(),
-        device: settings.device,
-        outputs,
-        mailbox: mailbox.clone(),
-        infos: infos.clone(),
-        stats: stats.clone(),
-        parameters: parameters.clone(),
-        clock: clock.clone(),
-    })?;
-    log::info!("loading {}", model.display());
-    let ready = match wait_for_model(&mut node, &worker, &stop, &rosout)? {
-        Some(ready) => ready,
-        None => {
-            log::info!("ending while the model loads");
-            rosout.flush();
-            end_while_loading()
-        }
-    };
-    log::info!("model {} on {} ({}), input {}x{}", ready.name, ready.device, ready.backend, ready.width, ready.height);
-
-    let qos = QosProfile::default().keep_last(INPUT_DEPTH).volatile();
-    let qos = if settings.reliable_input { qos.reliable() } else { qos.best_effort() };
-    let mut images =
-        node.subscribe_native::<Image>("~/input/image", qos.clone()).context("cannot subscribe to ~/input/image")?;
-    let mut calibrations = node
-        .subscribe::<CameraInfo>("~/input/camera_info", qos.keep_last(8))
-        .context("cannot subscribe to ~/input/camera_info")?;
-
-    let mut arrival = Arrival::new(stats.clone(), mailbox.clone());
-    let mut reporter = diagnostics::Reporter::new(name.trim_start_matches('/'), ready);
-    let mut due = Instant::now() + DIAGNOSTICS_PERIOD;
-    let mut services_reported = false;
-    while !stop.load(Ordering::Relaxed) {
-        let now = Instant::now();
-        node.spin_once(SPIN.min(due.saturating_duration_since(now)));
-        while let Some(Some(info)) = calibrations.next().now_or_never() {
-            lock(&infos).add(info);
-        }
-        while let Some(Some(message)) = images.next().now_or_never() {
-            arrival.take(message);
-        }
-        if Instant::now() >= due {
-            // From the due time, not from now: the period does not drift. After a stall, from now.
-            due = (due + DIAGNOSTICS_PERIOD).max(Instant::now());
-            let limits = lock(&parameters).limits();
-            let array = reporter.report(&stats, &limits, &mut lock(&clock));
-            if let Err(e) = diagnostics.publish(&array) {
-                log::warn!("cannot publish /diagnostics: {e}");
-            }
-        }
-        rosout.flush();
-        if worker.has_ended() {
-            mailbox.close();
-            worker.join()?;
-            bail!("the inference thread ended by itself");
-        }
-        if services.is_finished() && !services_reported {
-            services_reported = true;
-            log::error!("the parameter services have ended; parameters can no longer be read or set");
-        }
-    }
-    log::info!("ending");
-    rosout.flush();
-    let result = end(worker, &mailbox);
-    rosout.flush();
+    let mut app = App::create(node, name, parameters, rosout)?;
+    let result = app.run(&stop);
+    app.rosout.flush();
     result
 }
 
-fn end(worker: Worker, mailbox: &Mailbox<arrival::Frame>) -> anyhow::Result<()> {
-    mailbox.close();
-    worker.join()
+/// What the node is doing with its model.
+enum Phase {
+    /// There is none.
+    Idle,
+    /// It is being loaded, for the transition `configure`.
+    Loading(Loader),
+    /// It is loaded.
+    Running { worker: Worker, inbox: Arc<Inbox<Frame>>, ready: Ready },
+}
+
+/// The spinning thread's state.
+struct App {
+    node: r2r::Node,
+    names: Names,
+    parameters: ParameterServer,
+    overrides: qos::Overrides,
+    settings: Arc<SettingsCell>,
+    lifecycle: Lifecycle,
+    control: Control,
+    cameras: Vec<Camera>,
+    clock: Arc<Mutex<Clock>>,
+    rosout: logger::Rosout,
+    log_levels: logger::LevelServices,
+    reporter: Reporter,
+    phase: Phase,
+    /// The node's own start, until it is over.
+    start: Start,
+}
+
+/// The node's own start (parameter `autostart`).
+enum Start {
+    /// This transition comes next.
+    Next(Transition),
+    /// This transition is under way.
+    At(Transition),
+    /// The node is active, a client took over, or there is none.
+    Over,
+}
+
+impl App {
+    fn create(
+        mut node: r2r::Node,
+        name: String,
+        parameters: ParameterServer,
+        rosout: logger::Rosout,
+    ) -> anyhow::Result<Self> {
+        let settings = Settings::of(parameters.set());
+        if settings.node.num_threads > 0 {
+            tch::set_num_threads(settings.node.num_threads);
+        }
+        logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+        let cameras = camera::cameras(&settings);
+        let names = Names::from_command_line(&name);
+        let overrides = qos::Overrides::of(parameters.set());
+        let start = if settings.node.autostart { Start::Next(Transition::Configure) } else { Start::Over };
+        Ok(Self {
+            lifecycle: Lifecycle::create(&mut node)?,
+            control: Control::create(&mut node)?,
+            log_levels: logger::LevelServices::create(&mut node)?,
+            clock: node.get_ros_clock(),
+            reporter: Reporter::create(&mut node, name.trim_start_matches('/'))?,
+            settings: Arc::new(Mutex::new(Arc::new(settings))),
+            phase: Phase::Idle,
+            node,
+            names,
+            parameters,
+            overrides,
+            cameras,
+            rosout,
+            start,
+        })
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        lock(&self.settings).clone()
+    }
+
+    fn run(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let settings = self.settings();
+        if settings.node.build_only {
+            return self.build_only(stop);
+        }
+        if matches!(self.start, Start::Over) {
+            log::info!("unconfigured; waiting for ~/change_state (autostart is false)");
+        }
+        let (mut watch_due, mut report_due) = (Instant::now() + WATCH_PERIOD, Instant::now());
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let due = watch_due.min(report_due);
+            self.node.spin_once(SPIN.min(due.saturating_duration_since(now)));
+            let settings = self.settings();
+            for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
+                camera.drain(settings);
+            }
+            if self.parameters.poll() {
+                self.adopt_parameters();
+            }
+            self.log_levels.poll();
+            self.step()?;
+            self.serve()?;
+            let now = Instant::now();
+            if now >= watch_due {
+                watch_due = now + WATCH_PERIOD;
+                self.cameras.iter_mut().for_each(|camera| camera.watch_publishers(&self.node));
+            }
+            if now >= report_due {
+                // From the due time, not from now: the period does not drift. After a stall, from now.
+                report_due = (report_due + settings.node.diagnostics_period).max(now);
+                let ready = match &self.phase {
+                    Phase::Running { ready, .. } => Some(ready),
+                    _ => None,
+                };
+                let state = self.lifecycle.state();
+                let enabled = self.control.is_enabled();
+                self.reporter.publish(&settings, &self.cameras, ready, state, enabled, &self.clock);
+            }
+            self.rosout.flush();
+        }
+        log::info!("ending");
+        self.end()
+    }
+
+    /// What parameters changed is seen by the next frame.
+    fn adopt_parameters(&mut self) {
+        let settings = Settings::of(self.parameters.set());
+        let before = self.settings();
+        // Only if it is what changed: `~/set_logger_levels` may have said otherwise meanwhile.
+        if settings.node.log_level != before.node.log_level {
+            logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+        }
+        *lock(&self.settings) = Arc::new(settings);
+    }
+
+    /// Loads the model, to see that it can be loaded (and, of a model that is built for the machine, to build it).
+    fn build_only(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let (model, options) = self.model_to_load()?;
+        log::info!("build_only: loading {}", model.display());
+        let loader = Loader::start(model, options)?;
+        loop {
+            self.node.spin_once(SPIN);
+            self.rosout.flush();
+            if stop.load(Ordering::Relaxed) {
+                end_while_loading();
+            }
+            if let Some(result) = loader.result() {
+                let ready = result?.ready;
+                log::info!("build_only: {}; ending", describe(&ready));
+                return Ok(());
+            }
+        }
+    }
+
+    fn model_to_load(&self) -> anyhow::Result<(PathBuf, LoadOptions)> {
+        let settings = self.settings();
+        let model = find_model(&settings.node.model_path)?;
+        Ok((model, load_options(&settings)?))
+    }
+
+    /// Moves the state on: what a client asked for, what the start asks for, and what is under way.
+    fn step(&mut self) -> anyhow::Result<()> {
+        if let Some(transition) = self.lifecycle.poll() {
+            self.start = Start::Over;
+            self.perform(transition)?;
+        } else if let Start::Next(transition) = self.start {
+            match self.lifecycle.begin(transition) {
+                Ok(()) => {
+                    self.start = Start::At(transition);
+                    self.perform(transition)?;
+                }
+                Err(e) => {
+                    self.start = Start::Over;
+                    log::warn!("{e}");
+                }
+            }
+        }
+        let Phase::Loading(loader) = &self.phase else { return Ok(()) };
+        let Some(result) = loader.result() else { return Ok(()) };
+        self.phase = Phase::Idle;
+        match result.and_then(|model| self.configured(model)) {
+            Ok(()) => self.succeed(),
+            Err(e) => self.fail("configure", e)?,
+        }
+        Ok(())
+    }
+
+    fn succeed(&mut self) {
+        let state = self.lifecycle.finish(Outcome::Success);
+        log::info!("{state}");
+        self.start = match self.start {
+            Start::At(Transition::Configure) => Start::Next(Transition::Activate),
+            _ => Start::Over,
+        };
+    }
+
+    /// A transition that could not be made: the client is told; at the node's own start it is the end.
+    fn fail(&mut self, what: &str, error: anyhow::Error) -> anyhow::Result<()> {
+        self.lifecycle.finish(Outcome::Failure);
+        if matches!(self.start, Start::At(_)) {
+            return Err(error);
+        }
+        log::error!("cannot {what}: {error:#}");
+        Ok(())
+    }
+
+    fn perform(&mut self, transition: Transition) -> anyhow::Result<()> {
+        match transition {
+            Transition::Configure => {
+                let started = self.model_to_load().and_then(|(model, options)| {
+                    log::info!("loading {}", model.display());
+                    Loader::start(model, options)
+                });
+                match started {
+                    Ok(loader) => self.phase = Phase::Loading(loader),
+                    Err(e) => self.fail("configure", e)?,
+                }
+            }
+            Transition::Activate => {
+                if let Err(e) = self.activate() {
+                    self.deactivate();
+                    self.fail("activate", e)?;
+                } else {
+                    self.succeed();
+                }
+            }
+            Transition::Deactivate => {
+                self.deactivate();
+                self.succeed();
+            }
+            Transition::Cleanup | Transition::Shutdown => {
+                // Even where the inference thread died, everything is let go of.
+                if let Err(e) = self.release() {
+                    log::error!("{e:#}");
+                }
+                self.succeed();
+            }
+        }
+        Ok(())
+    }
+
+    /// The model is there: topics and the inference thread.
+    fn configured(&mut self, model: worker::Loaded) -> anyhow::Result<()> {
+        let ready = model.ready.clone();
+        self.settings().check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
+        let mut setups = Vec::with_capacity(self.cameras.len());
+        let inbox = Arc::new(Inbox::new(self.cameras.len()));
+        for (index, camera) in self.cameras.iter_mut().enumerate() {
+            let (names, overrides) = (&self.names, &self.overrides);
+            let qos = |topic: &str, default| overrides.apply(&names.resolve(topic), qos::Side::Publisher, default);
+            camera.connect(index, &inbox, self.control.enabled(), &self.clock);
+            setups.push(CameraSetup {
+                name: camera.name.clone(),
+                publishers: Publishers::create(&mut self.node, &camera.prefix, &qos)?,
+                calibrations: camera.calibrations.clone(),
+                stats: camera.stats.clone(),
+            });
+        }
+        let worker = Worker::start(worker::Setup {
+            model,
+            cameras: setups,
+            inbox: inbox.clone(),
+            settings: self.settings.clone(),
+            clock: self.clock.clone(),
+        })?;
+        log::info!("{}", describe(&ready));
+        self.phase = Phase::Running { worker, inbox, ready };
+        Ok(())
+    }
+
+    fn activate(&mut self) -> anyhow::Result<()> {
+        let settings = self.settings();
+        for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
+            camera.subscribe(&mut self.node, &self.names, &self.overrides, settings)?;
+        }
+        Ok(())
+    }
+
+    /// Takes no more images; those that wait are not answered.
+    fn deactivate(&mut self) {
+        self.cameras.iter_mut().for_each(Camera::unsubscribe);
+        if let Phase::Running { inbox, .. } = &self.phase {
+            for camera in inbox.clear() {
+                Stats::count(&self.cameras[camera].stats.skipped);
+            }
+        }
+    }
+
+    /// Lets go of model and topics.
+    fn release(&mut self) -> anyhow::Result<()> {
+        self.deactivate();
+        self.control.abandon_reload("the node lets go of its model");
+        if let Phase::Running { worker, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
+            worker.end()?.into_iter().for_each(|p| p.destroy(&mut self.node));
+        }
+        Ok(())
+    }
+
+    /// Answers `~/enable` and `~/reload_model`, and watches the inference thread.
+    fn serve(&mut self) -> anyhow::Result<()> {
+        let loading = || {
+            let settings = lock(&self.settings).clone();
+            let model = find_model(&settings.node.model_path)?;
+            Loader::start(model, load_options(&settings)?)
+        };
+        let running = match &mut self.phase {
+            Phase::Running { worker, ready, .. } => Some((&*worker, ready)),
+            _ => None,
+        };
+        self.control.poll(running, loading);
+        if matches!(&self.phase, Phase::Running { worker, .. } if worker.has_ended()) {
+            self.release()?;
+            bail!("the inference thread ended by itself");
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        if matches!(self.phase, Phase::Loading(_)) || self.control.is_loading() {
+            log::info!("ending while a model loads");
+            self.rosout.flush();
+            end_while_loading();
+        }
+        if let Phase::Running { worker, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
+            worker.end()?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(ready: &Ready) -> String {
+    let Ready { manifest, backend, precision, device, .. } = ready;
+    let (name, w, h) = (&manifest.name, manifest.input.width, manifest.input.height);
+    format!("model {name} on {device} ({backend}, {precision}), input {w}x{h}")
+}
+
+/// How the model is to be loaded. By default a batch takes all cameras on a CUDA device and one frame on the
+/// processor, where frames that go through together only wait for each other.
+fn load_options(settings: &Settings) -> anyhow::Result<LoadOptions> {
+    let NodeSettings { device, precision, .. } = settings.node;
+    let on_cuda = settings.cameras.len() > 1 && matches!(resolve(device)?, tch::Device::Cuda(_));
+    Ok(LoadOptions { device, precision, max_batch: settings.node.batch_limit(on_cuda) })
 }
 
 /// Ends the process at once. The loading thread is in libtorch and cannot be interrupted; waiting for it would keep
@@ -185,28 +446,6 @@ fn end(worker: Worker, mailbox: &Mailbox<arrival::Frame>) -> anyhow::Result<()> 
 fn end_while_loading() -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(0) }
-}
-
-/// Spins (parameters can already be read) until the worker has loaded the model; `None` if a signal came first.
-fn wait_for_model(
-    node: &mut r2r::Node,
-    worker: &Worker,
-    stop: &AtomicBool,
-    rosout: &logger::Rosout,
-) -> anyhow::Result<Option<Ready>> {
-    loop {
-        node.spin_once(SPIN);
-        rosout.flush();
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        if let Some(result) = worker.ready() {
-            return result.map(Some);
-        }
-        if worker.has_ended() {
-            bail!("the inference thread ended while it loaded the model");
-        }
-    }
 }
 
 /// r2r panics on malformed ROS arguments (rcl's message is in the panic): make it an error.

@@ -1,19 +1,21 @@
-//! Counters and percentiles of the node.
+//! Counters, percentiles and stamp checks of one camera, shared by the spinning and the inference thread.
 
 use super::lock;
 use crate::frame::clock::StageTimes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Frames over which percentiles are taken.
-pub const WINDOW: usize = 512;
+/// Most values of a window that percentiles are taken over.
+pub const WINDOW: usize = 1024;
+/// Arrivals that are remembered for rates; more than this in a window are not told apart.
+const MOST_ARRIVALS: usize = 4096;
 
-/// The newest values of one measure.
+/// The newest values of one measure, with when they were measured.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    values: VecDeque<u64>,
+    values: VecDeque<(Instant, u64)>,
 }
 
 /// Percentiles of a window.
@@ -31,16 +33,17 @@ pub struct Percentiles {
 
 impl Window {
     /// Adds a value; the oldest makes room.
-    pub fn add(&mut self, value: u64) {
+    pub fn add(&mut self, now: Instant, value: u64) {
         if self.values.len() == WINDOW {
             self.values.pop_front();
         }
-        self.values.push_back(value);
+        self.values.push_back((now, value));
     }
 
-    /// Nearest-rank percentiles; `None` of nothing.
-    pub fn percentiles(&self) -> Option<Percentiles> {
-        let mut sorted: Vec<u64> = self.values.iter().copied().collect();
+    /// Nearest-rank percentiles of what was measured within `length` before `now`; `None` of nothing.
+    pub fn percentiles(&self, now: Instant, length: Duration) -> Option<Percentiles> {
+        let recent = self.values.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= length);
+        let mut sorted: Vec<u64> = recent.map(|(_, value)| *value).collect();
         sorted.sort_unstable();
         let max = *sorted.last()?;
         let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
@@ -48,85 +51,189 @@ impl Window {
     }
 }
 
-/// The measures of a frame that are watched, in the order of [`Measures::each`].
+/// Durations of one answered frame, nanoseconds; 0 for a stage that had no work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameTimes {
+    /// In the inbox.
+    pub wait_ns: u64,
+    /// Decode, network, labels, depth, confidence, overlay, mask.
+    pub stages: StageTimes,
+    /// Point cloud.
+    pub points_ns: u64,
+    /// PNG.
+    pub compress_ns: u64,
+    /// Handing outputs to the middleware.
+    pub publish_ns: u64,
+    /// Arrival to the last output.
+    pub total_ns: u64,
+}
+
+impl FrameTimes {
+    /// All between the network and publishing.
+    pub fn postprocess_ns(&self) -> u64 {
+        let s = &self.stages;
+        s.labels_ns + s.depth_ns + s.confidence_ns + s.overlay_ns + s.mask_ns + self.points_ns + self.compress_ns
+    }
+}
+
+/// Number of measures of [`Measures`].
+pub const MEASURES: usize = 14;
+
+/// The measures of a frame that are watched.
 #[derive(Debug, Clone, Default)]
 pub struct Measures {
-    /// In the mailbox.
-    pub wait: Window,
-    /// Bytes -> network input.
-    pub decode: Window,
-    /// The network.
-    pub infer: Window,
-    /// Label image.
-    pub labels: Window,
-    /// Metres.
-    pub depth: Window,
-    /// Overlay picture.
-    pub overlay: Window,
-    /// Handing outputs to the middleware.
-    pub publish: Window,
-    /// Arrival to the last output.
-    pub total: Window,
-    /// Age at publication.
-    pub age: Window,
+    windows: [Window; MEASURES],
 }
 
 impl Measures {
+    /// Names, in the order of the windows.
+    pub const NAMES: [&'static str; MEASURES] = [
+        "wait",
+        "decode",
+        "infer",
+        "labels",
+        "depth",
+        "confidence",
+        "overlay",
+        "mask",
+        "points",
+        "compress",
+        "postprocess",
+        "publish",
+        "total",
+        "age at publication",
+    ];
+
     /// Adds a frame. A stage that had no work is not counted. An age under zero (clocks that disagree, a bag that
     /// loops) counts as zero.
-    pub fn add(&mut self, wait_ns: u64, stages: &StageTimes, publish_ns: u64, total_ns: u64, age_ns: i64) {
-        self.wait.add(wait_ns);
-        for (window, ns) in [
-            (&mut self.decode, stages.decode_ns),
-            (&mut self.infer, stages.infer_ns),
-            (&mut self.labels, stages.labels_ns),
-            (&mut self.depth, stages.depth_ns),
-            (&mut self.overlay, stages.overlay_ns),
-        ] {
-            if ns > 0 {
-                window.add(ns);
-            }
+    pub fn add(&mut self, now: Instant, t: &FrameTimes, age_ns: i64) {
+        let s = &t.stages;
+        let stages = [
+            s.decode_ns,
+            s.infer_ns,
+            s.labels_ns,
+            s.depth_ns,
+            s.confidence_ns,
+            s.overlay_ns,
+            s.mask_ns,
+            t.points_ns,
+            t.compress_ns,
+            t.postprocess_ns(),
+        ];
+        let always = [(0, t.wait_ns), (11, t.publish_ns), (12, t.total_ns), (13, age_ns.max(0) as u64)];
+        for (i, ns) in stages.into_iter().enumerate().map(|(i, ns)| (i + 1, ns)).filter(|(_, ns)| *ns > 0) {
+            self.windows[i].add(now, ns);
         }
-        self.publish.add(publish_ns);
-        self.total.add(total_ns);
-        self.age.add(age_ns.max(0) as u64);
+        always.into_iter().for_each(|(i, ns)| self.windows[i].add(now, ns));
     }
 
-    /// Name and window of each.
-    pub fn each(&self) -> [(&'static str, &Window); 9] {
-        [
-            ("wait", &self.wait),
-            ("decode", &self.decode),
-            ("infer", &self.infer),
-            ("labels", &self.labels),
-            ("depth", &self.depth),
-            ("overlay", &self.overlay),
-            ("publish", &self.publish),
-            ("total", &self.total),
-            ("age at publication", &self.age),
-        ]
+    /// Name and percentiles of each measure that has values within `length` before `now`.
+    pub fn percentiles(&self, now: Instant, length: Duration) -> Vec<(&'static str, Percentiles)> {
+        let each = Self::NAMES.into_iter().zip(&self.windows);
+        each.filter_map(|(name, window)| Some((name, window.percentiles(now, length)?))).collect()
     }
 }
 
-/// What both threads count.
+/// What the stamps of arriving frames were like.
+#[derive(Debug, Clone, Default)]
+pub struct Arrivals {
+    /// When each frame of the window arrived, with its age then (ns; `None` for a stamp of zero).
+    recent: VecDeque<(Instant, Option<i64>)>,
+    last_stamp_ns: Option<i64>,
+    /// Frames with a stamp of zero.
+    pub zero_stamps: u64,
+    /// Frames whose stamp lies before that of the frame before (a bag that loops, a clock that was set).
+    pub jumps_back: u64,
+    /// Frames with the stamp of the frame before.
+    pub repeated: u64,
+}
+
+/// Arrivals within a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ArrivalWindow {
+    /// Frames.
+    pub events: usize,
+    /// The window's length, or the time since the first frame where that is shorter.
+    pub duration: Duration,
+    /// Least and greatest age at arrival, seconds; `None` without stamps.
+    pub delay_s: Option<(f64, f64)>,
+}
+
+impl ArrivalWindow {
+    /// Frames a second.
+    pub fn rate_hz(&self) -> f64 {
+        self.events as f64 / self.duration.as_secs_f64().max(1e-3)
+    }
+}
+
+impl Arrivals {
+    /// Adds a frame; `ros_now_ns` is the ROS clock.
+    pub fn add(&mut self, now: Instant, stamp_ns: i64, ros_now_ns: i64) {
+        if self.recent.len() == MOST_ARRIVALS {
+            self.recent.pop_front();
+        }
+        let zero = stamp_ns == 0;
+        self.zero_stamps += u64::from(zero);
+        match self.last_stamp_ns {
+            Some(last) if stamp_ns < last => self.jumps_back += 1,
+            Some(last) if stamp_ns == last => self.repeated += 1,
+            _ => {}
+        }
+        self.last_stamp_ns = Some(stamp_ns);
+        self.recent.push_back((now, (!zero).then_some(ros_now_ns - stamp_ns)));
+    }
+
+    /// What arrived within `length` before `now`; `since` is when the camera was first watched.
+    pub fn window(&mut self, now: Instant, length: Duration, since: Instant) -> ArrivalWindow {
+        while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > length) {
+            self.recent.pop_front();
+        }
+        let ages = || self.recent.iter().filter_map(|(_, age)| *age);
+        let seconds = |ns: i64| ns as f64 / 1e9;
+        ArrivalWindow {
+            events: self.recent.len(),
+            duration: length.min(now.saturating_duration_since(since)),
+            delay_s: ages().min().zip(ages().max()).map(|(least, most)| (seconds(least), seconds(most))),
+        }
+    }
+}
+
+/// Where a camera's depth factor comes from, for the diagnostics.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CalibrationState {
+    /// In words; empty before the first frame.
+    pub why: String,
+    /// What depth is multiplied by.
+    pub factor: f64,
+    /// It is not what was configured: a fallback serves.
+    pub degraded: bool,
+}
+
+/// What is counted and measured of one camera.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Frames that arrived.
     pub received: AtomicU64,
     /// Frames that were computed and published.
     pub answered: AtomicU64,
-    /// Frames that a newer one replaced.
+    /// Frames that a newer one replaced, or that came quicker than `max_rate_hz`.
     pub dropped: AtomicU64,
     /// Malformed frames, and frames the network failed on.
     pub refused: AtomicU64,
-    /// Frames nobody wanted an output of.
+    /// Frames nobody wanted an output of, or that came while the node was disabled.
     pub skipped: AtomicU64,
     /// Percentiles.
     pub measures: Mutex<Measures>,
+    /// Stamps and rates.
+    pub arrivals: Mutex<Arrivals>,
     /// Why the last refused frame was refused, and when.
     pub last_refusal: Mutex<Option<(Instant, String)>>,
     /// When the last frame arrived.
     pub last_arrival: Mutex<Option<Instant>>,
+    /// Where depth gets its scale from.
+    pub calibration: Mutex<CalibrationState>,
+    /// Why the publishers of the image are not heard, if so.
+    pub qos_problem: Mutex<Option<String>>,
 }
 
 impl Stats {
@@ -154,9 +261,12 @@ pub struct Throttle {
     held_back: u64,
 }
 
+/// At most one warning of a kind in this time.
+const WARNING_PERIOD: Duration = Duration::from_secs(5);
+
 impl Throttle {
     /// Whether to speak now; if so, how many were held back since the last time.
-    pub fn pass(&mut self, now: Instant, period: std::time::Duration) -> Option<u64> {
+    pub fn pass(&mut self, now: Instant, period: Duration) -> Option<u64> {
         if self.last.is_some_and(|l| now.saturating_duration_since(l) < period) {
             self.held_back += 1;
             return None;
@@ -164,25 +274,58 @@ impl Throttle {
         self.last = Some(now);
         Some(std::mem::take(&mut self.held_back))
     }
+
+    /// Logs a warning that any frame could repeat.
+    pub fn warn(&mut self, text: std::fmt::Arguments<'_>) {
+        if let Some(more) = self.pass(Instant::now(), WARNING_PERIOD) {
+            log::warn!("{text} ({more} more since the last such message)");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
-    fn percentiles_are_nearest_rank() {
-        let mut w = Window::default();
-        assert_eq!(w.percentiles(), None);
+    fn percentiles_are_nearest_rank_within_the_window() {
+        let (mut w, start, minute) = (Window::default(), Instant::now(), Duration::from_secs(60));
+        assert_eq!(w.percentiles(start, minute), None);
         for v in (1..=100).rev() {
-            w.add(v);
+            w.add(start, v);
         }
-        assert_eq!(w.percentiles(), Some(Percentiles { p50: 50, p95: 95, p99: 99, max: 100 }));
+        assert_eq!(w.percentiles(start, minute), Some(Percentiles { p50: 50, p95: 95, p99: 99, max: 100 }));
+        let later = start + Duration::from_secs(50);
+        w.add(later, 7);
+        let sevens = Some(Percentiles { p50: 7, p95: 7, p99: 7, max: 7 });
+        assert_eq!(w.percentiles(later, Duration::from_secs(10)), sevens, "old values do not count");
         for _ in 0..WINDOW {
-            w.add(7);
+            w.add(start, 7);
         }
-        assert_eq!(w.percentiles(), Some(Percentiles { p50: 7, p95: 7, p99: 7, max: 7 }), "old values go");
+        assert_eq!(w.percentiles(start, minute), sevens, "the window is bounded");
+    }
+
+    #[test]
+    fn a_frame_is_added_stage_by_stage() {
+        let (mut m, now) = (Measures::default(), Instant::now());
+        let stages = StageTimes { decode_ns: 1, infer_ns: 2, labels_ns: 3, depth_ns: 4, ..StageTimes::default() };
+        let times = FrameTimes { wait_ns: 9, stages, publish_ns: 5, total_ns: 30, compress_ns: 6, ..Default::default() };
+        m.add(now, &times, -7);
+        let found: Vec<_> =
+            m.percentiles(now, Duration::from_secs(1)).into_iter().map(|(name, p)| (name, p.p50)).collect();
+        let expected = [
+            ("wait", 9),
+            ("decode", 1),
+            ("infer", 2),
+            ("labels", 3),
+            ("depth", 4),
+            ("compress", 6),
+            ("postprocess", 13),
+            ("publish", 5),
+            ("total", 30),
+            ("age at publication", 0),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -192,5 +335,30 @@ mod tests {
         assert_eq!(t.pass(start + Duration::from_secs(1), period), None);
         assert_eq!(t.pass(start + Duration::from_secs(2), period), None);
         assert_eq!(t.pass(start + Duration::from_secs(6), period), Some(2));
+    }
+
+    #[test]
+    fn rates_delays_and_jumps_are_seen() {
+        let (mut a, start) = (Arrivals::default(), Instant::now());
+        let s = Duration::from_secs;
+        // Ten frames, one a second; the age at arrival is 0.1 s, of the last 0.5 s.
+        for i in 0..10_i64 {
+            let age_ns = if i == 9 { 500_000_000 } else { 100_000_000 };
+            a.add(start + s(i as u64), i * 1_000_000_000 + 1, i * 1_000_000_000 + 1 + age_ns);
+        }
+        let window = a.window(start + s(9), s(5), start);
+        assert_eq!((window.events, window.duration), (6, s(5)), "those of the last five seconds");
+        assert_eq!(window.delay_s, Some((0.1, 0.5)));
+        assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (0, 0, 0));
+        // The bag loops, repeats a stamp, and one frame has none.
+        a.add(start + s(10), 5, 5);
+        a.add(start + s(11), 5, 5);
+        a.add(start + s(12), 0, 5);
+        assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (2, 1, 1));
+        let late = a.window(start + s(60), s(5), start);
+        assert_eq!((late.events, late.delay_s), (0, None));
+        assert!(late.rate_hz() == 0.0);
+        let early = Arrivals::default().window(start + s(1), s(10), start);
+        assert_eq!(early.duration, s(1), "not yet watched for the whole window");
     }
 }

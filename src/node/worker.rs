@@ -1,192 +1,179 @@
 //! The inference thread: owns the model and the output publishers, computes what is wanted, publishes it.
 
-use super::arrival::{Calibrations, Frame, Header};
+use super::arrival::{camera_info, Calibrations, Content, Frame, Header};
+use super::inbox::{Batching, Inbox, Taken};
 use super::lock;
-use super::mailbox::{Mailbox, Taken};
-use super::parameters::Parameters;
-use super::stats::{Stats, Throttle};
+use super::publishers::{is_heard, Publishers};
+use super::settings::{ClassSets, Settings, SettingsCell};
+use super::stats::{CalibrationState, FrameTimes, Stats, Throttle};
 use crate::export;
-use crate::frame::clock::{nanoseconds, StageTimes};
+use crate::export::Manifest;
+use crate::frame::camera::{depth_factor, Calibration, FactorSource, Rays};
+use crate::frame::clock::nanoseconds;
+use crate::frame::cloud::{Cloud, CloudBuilder, CloudSettings};
+use crate::frame::compressed::Decoder;
+use crate::frame::convert::Converter;
 use crate::frame::geometry::{Geometry, Placement};
-use crate::frame::network::DeviceChoice;
 use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
+use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER};
+use crate::frame::view::ImageView;
+use crate::interface::settings::DepthEncoding;
+use crate::interface::CameraSettings;
 use anyhow::{anyhow, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
-use r2r::sensor_msgs::msg::{CameraInfo, Image};
-use r2r::{Clock, NativeMsg, Publisher, QosProfile};
-use std::path::PathBuf;
-use std::sync::mpsc::{sync_channel, Receiver};
+use r2r::Clock;
+use std::path::Path;
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long the thread sleeps without a frame before it looks around.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// At most one warning of a kind in this time.
-const WARNING_PERIOD: Duration = Duration::from_secs(5);
-/// Messages that an output keeps for a slow reliable subscriber.
-const OUTPUT_DEPTH: usize = 5;
-
-/// The output topics.
-pub struct Publishers {
-    labels: ImagePublisher,
-    depth: ImagePublisher,
-    overlay: ImagePublisher,
-    camera_info: Publisher<CameraInfo>,
-    timing: Publisher<FrameTiming>,
-}
-
-impl Publishers {
-    /// Creates all of them, reliable.
-    ///
-    /// # Errors
-    /// A topic cannot be published.
-    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
-        let qos = || QosProfile::default().keep_last(OUTPUT_DEPTH).reliable().volatile();
-        let mut image = |topic: &'static str, encoding| -> anyhow::Result<ImagePublisher> {
-            let publisher = node.create_publisher::<Image>(topic, qos()).context(topic)?;
-            Ok(ImagePublisher::new(publisher, encoding))
-        };
-        Ok(Self {
-            labels: image("~/output/labels", "mono8")?,
-            depth: image("~/output/depth", "32FC1")?,
-            overlay: image("~/output/overlay", "rgb8")?,
-            camera_info: node.create_publisher("~/output/camera_info", qos()).context("~/output/camera_info")?,
-            timing: node.create_publisher("~/output/timing", qos()).context("~/output/timing")?,
-        })
-    }
-
-    fn wanted(&self) -> Wanted {
-        Wanted {
-            labels: is_heard(&self.labels.publisher),
-            depth: is_heard(&self.depth.publisher),
-            overlay: is_heard(&self.overlay.publisher),
-            ..Wanted::default()
-        }
-    }
-}
-
-/// Whether anybody subscribes. An error of the middleware counts as yes: work too much rather than too little.
-fn is_heard<T: r2r::WrappedTypesupport + 'static>(publisher: &Publisher<T>) -> bool {
-    publisher.get_inter_process_subscription_count().map_or(true, |n| n > 0)
-}
-
-/// Publishes images from our own buffers: the message points at them while it is sent, and nothing is copied before
-/// the middleware does.
-struct ImagePublisher {
-    publisher: Publisher<Image>,
-    message: NativeMsg<Image>,
-    frame_id: String,
-}
-
-// SAFETY: the message is a plain C structure on the C heap that this value owns alone; it was made here, not loaned.
-#[allow(unsafe_code)]
-unsafe impl Send for ImagePublisher {}
-
-impl ImagePublisher {
-    fn new(publisher: Publisher<Image>, encoding: &str) -> Self {
-        let mut message = NativeMsg::<Image>::new();
-        message.encoding.assign(encoding);
-        Self { publisher, message, frame_id: String::new() }
-    }
-
-    /// `data`: rows of `row_bytes`, without padding, in this machine's byte order.
-    fn publish(
-        &mut self,
-        header: &Header,
-        (w, h): (usize, usize),
-        row_bytes: usize,
-        data: &mut [u8],
-    ) -> r2r::Result<()> {
-        let m = &mut self.message;
-        m.header.stamp.sec = header.sec;
-        m.header.stamp.nanosec = header.nanosec;
-        if self.frame_id != header.frame_id {
-            // It came in a C string, so it has no NUL in it.
-            m.header.frame_id.assign(&header.frame_id);
-            self.frame_id.clone_from(&header.frame_id);
-        }
-        (m.width, m.height, m.step) = (w as u32, h as u32, row_bytes as u32);
-        m.is_bigendian = u8::from(cfg!(target_endian = "big"));
-        // The message must never free our buffer: its own triple is put back before anything else happens.
-        // `publish_native` neither unwinds nor keeps the pointer (the middleware serialises before it returns).
-        let own = (m.data.data, m.data.size, m.data.capacity);
-        (m.data.data, m.data.size, m.data.capacity) = (data.as_mut_ptr(), data.len(), data.len());
-        let result = self.publisher.publish_native(m);
-        let m = &mut self.message;
-        (m.data.data, m.data.size, m.data.capacity) = own;
-        result
-    }
-}
-
-/// What the thread is given.
-pub struct Setup {
-    /// Manifest or folder.
-    pub model: PathBuf,
-    /// Where to run.
-    pub device: DeviceChoice,
-    /// Output topics.
-    pub outputs: Publishers,
-    /// Where frames come from.
-    pub mailbox: Arc<Mailbox<Frame>>,
-    /// Calibrations.
-    pub infos: Arc<Mutex<Calibrations>>,
-    /// Counters.
-    pub stats: Arc<Stats>,
-    /// Parameters.
-    pub parameters: Arc<Mutex<Parameters>>,
-    /// The node's clock.
-    pub clock: Arc<Mutex<Clock>>,
-}
 
 /// What was loaded.
 #[derive(Debug, Clone)]
 pub struct Ready {
-    /// The model's name.
-    pub name: String,
+    /// The model's manifest.
+    pub manifest: Arc<Manifest>,
     /// sha256 of its TorchScript file.
     pub sha256: String,
     /// Back end.
     pub backend: String,
-    /// Device.
+    /// `fp32`, `fp16` or `bf16`.
+    pub precision: String,
+    /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Network input, pixels.
-    pub width: usize,
-    /// Network input, pixels.
-    pub height: usize,
 }
+
+/// A model that can answer frames.
+#[derive(Debug)]
+pub struct Loaded {
+    pipeline: Pipeline,
+    /// What it is.
+    pub ready: Ready,
+}
+
+impl Loaded {
+    /// Loads, verifies and warms up a model.
+    ///
+    /// # Errors
+    /// The artifact is damaged, the device is not there, libtorch refuses the module.
+    pub fn load(model: &Path, options: &LoadOptions) -> anyhow::Result<Self> {
+        let artifact = export::load(model)?;
+        let sha256 = artifact.manifest.files.get(&artifact.manifest.torchscript).cloned().unwrap_or_default();
+        let pipeline = Pipeline::from_artifact(artifact, options)?;
+        let ready = Ready {
+            manifest: Arc::new(pipeline.manifest().clone()),
+            sha256,
+            backend: pipeline.backend().into(),
+            precision: pipeline.precision_name().into(),
+            device: pipeline.device_name(),
+        };
+        Ok(Self { pipeline, ready })
+    }
+}
+
+/// A thread that loads a model while the node goes on.
+#[derive(Debug)]
+pub struct Loader {
+    thread: JoinHandle<()>,
+    result: Receiver<anyhow::Result<Loaded>>,
+}
+
+impl Loader {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(model: std::path::PathBuf, options: LoadOptions) -> anyhow::Result<Self> {
+        let (tell, result) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("model-loader".into())
+            .spawn(move || drop(tell.send(Loaded::load(&model, &options))))
+            .context("cannot start the thread that loads the model")?;
+        Ok(Self { thread, result })
+    }
+
+    /// The outcome, once, when it is there.
+    pub fn result(&self) -> Option<anyhow::Result<Loaded>> {
+        match self.result.try_recv() {
+            Ok(result) => Some(result),
+            Err(_) if self.thread.is_finished() => {
+                // It may have answered between the two looks.
+                let last = self.result.try_recv();
+                Some(last.unwrap_or_else(|_| Err(anyhow!("the thread that loads the model died; its message is above"))))
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// One camera, as the thread is given it.
+pub struct CameraSetup {
+    /// Its name; empty for the one unnamed camera.
+    pub name: String,
+    /// Output topics.
+    pub publishers: Publishers,
+    /// Calibrations.
+    pub calibrations: Arc<Mutex<Calibrations>>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+}
+
+/// What the thread is given.
+pub struct Setup {
+    /// The model.
+    pub model: Loaded,
+    /// In the order of the inbox's slots.
+    pub cameras: Vec<CameraSetup>,
+    /// Where frames come from.
+    pub inbox: Arc<Inbox<Frame>>,
+    /// Parameters.
+    pub settings: Arc<SettingsCell>,
+    /// The node's clock.
+    pub clock: Arc<Mutex<Clock>>,
+}
+
+/// A model on its way to the thread, and where its arrival is told.
+type Swap = (Box<Loaded>, SyncSender<()>);
 
 /// The running thread.
 #[derive(Debug)]
 pub struct Worker {
-    thread: JoinHandle<()>,
-    ready: Receiver<anyhow::Result<Ready>>,
+    thread: JoinHandle<Vec<Publishers>>,
+    inbox: Arc<Inbox<Frame>>,
+    swap: Arc<Mutex<Option<Swap>>>,
+}
+
+impl std::fmt::Debug for Publishers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publishers")
+    }
 }
 
 impl Worker {
-    /// Starts it; it loads the model first.
+    /// Starts it.
     ///
     /// # Errors
     /// The system has no thread to give.
     pub fn start(setup: Setup) -> anyhow::Result<Self> {
-        let (tell, ready) = sync_channel(1);
+        let inbox = setup.inbox.clone();
+        let swap = Arc::new(Mutex::new(None));
+        let asked = swap.clone();
         let thread = std::thread::Builder::new()
             .name("inference".into())
-            .spawn(move || match load(&setup) {
-                Ok((pipeline, loaded)) => {
-                    if tell.send(Ok(loaded.clone())).is_ok() {
-                        Loop::new(setup, pipeline, loaded).run();
-                    }
-                }
-                Err(e) => drop(tell.send(Err(e))),
-            })
+            .spawn(move || Loop::new(setup, asked).run())
             .context("cannot start the inference thread")?;
-        Ok(Self { thread, ready })
+        Ok(Self { thread, inbox, swap })
     }
 
-    /// The outcome of loading, once, when it is there.
-    pub fn ready(&self) -> Option<anyhow::Result<Ready>> {
-        self.ready.try_recv().ok()
+    /// Gives it another model: it is used from the next frame on, and the receiver is told then.
+    pub fn swap(&self, model: Loaded) -> Receiver<()> {
+        let (tell, done) = sync_channel(1);
+        *lock(&self.swap) = Some((Box::new(model), tell));
+        self.inbox.wake();
+        done
     }
 
     /// Whether it has ended (it should not, by itself).
@@ -194,189 +181,585 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    /// Waits for its end.
+    /// Ends it after the frame it is at; gives the publishers back.
     ///
     /// # Errors
     /// It panicked.
-    pub fn join(self) -> anyhow::Result<()> {
+    pub fn end(self) -> anyhow::Result<Vec<Publishers>> {
+        self.inbox.close();
         self.thread.join().map_err(|_| anyhow!("the inference thread died of an internal error; its message is above"))
     }
 }
 
-fn load(setup: &Setup) -> anyhow::Result<(Pipeline, Ready)> {
-    let artifact = export::load(&setup.model)?;
-    let sha256 = artifact.manifest.files.get(&artifact.manifest.torchscript).cloned().unwrap_or_default();
-    let pipeline = Pipeline::from_artifact(artifact, &LoadOptions { device: setup.device, ..LoadOptions::default() })?;
-    let ready = Ready {
-        name: pipeline.manifest().name.clone(),
-        sha256,
-        backend: pipeline.backend().into(),
-        device: pipeline.device_name(),
-        width: pipeline.manifest().input.width,
-        height: pipeline.manifest().input.height,
-    };
-    Ok((pipeline, ready))
+/// Which outputs somebody hears and no parameter switches off.
+#[derive(Debug, Clone, Copy, Default)]
+struct Demand {
+    labels: bool,
+    labels_compressed: bool,
+    depth: bool,
+    depth_compressed: bool,
+    depth_compressed_depth: bool,
+    confidence: bool,
+    overlay: bool,
+    labels_color: bool,
+    mask: bool,
+    points: bool,
+    camera_info: bool,
 }
 
-/// The thread's own state.
-struct Loop {
-    setup: Setup,
-    pipeline: Pipeline,
-    loaded: Ready,
+impl Demand {
+    fn of(p: &Publishers, s: &CameraSettings) -> Self {
+        let o = &s.outputs;
+        Self {
+            labels: o.labels && p.labels.is_heard(),
+            labels_compressed: o.labels_compressed && p.labels_compressed.is_heard(),
+            depth: o.depth && p.depth.is_heard(),
+            depth_compressed: o.depth_compressed && p.depth_compressed.is_heard(),
+            depth_compressed_depth: o.depth_compressed && p.depth_compressed_depth.is_heard(),
+            confidence: o.confidence && p.confidence.is_heard(),
+            overlay: o.overlay && p.overlay.is_heard(),
+            labels_color: o.labels_color && p.labels_color.is_heard(),
+            mask: o.mask && p.mask.is_heard(),
+            points: o.points && p.points.is_heard(),
+            camera_info: o.camera_info && is_heard(&p.camera_info),
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            labels: self.labels || self.labels_compressed || self.points,
+            depth: self.depth || self.depth_compressed || self.depth_compressed_depth || self.points,
+            confidence: self.confidence || self.points,
+            overlay: self.overlay,
+            colors: self.labels_color,
+            mask: self.mask,
+        }
+    }
+}
+
+/// One camera's part of the thread's state: what is needed before the network.
+struct Camera {
+    calibrations: Arc<Mutex<Calibrations>>,
+    stats: Arc<Stats>,
+    converter: Converter,
+    decoder: Decoder,
     outputs: Outputs,
+    geometry: Option<(Placement, (usize, usize), Geometry)>,
+    sets: ClassSets,
+    products: Products,
+}
+
+/// One camera's part of the thread's state: what is needed after the network.
+struct Products {
+    name: String,
+    publishers: Publishers,
+    stats: Arc<Stats>,
+    rays: Option<(Calibration, bool, Geometry, Result<Rays, String>)>,
+    builder: CloudBuilder,
+    cloud: Cloud,
+    depth_mm: Vec<u16>,
+    encoder: PngEncoder,
+    png: Vec<u8>,
     failures: Throttle,
     misfits: Throttle,
 }
 
+/// A frame between the network's input and its publication.
+struct InFlight<'a> {
+    frame: &'a Frame,
+    header: Header,
+    demand: Demand,
+    calibration: Option<Calibration>,
+    settings: &'a CameraSettings,
+    sets: &'a ClassSets,
+    wait_ns: u64,
+    /// Decompression and colour conversion.
+    convert_ns: u64,
+    products: &'a mut Products,
+}
+
+/// The thread's own state.
+struct Loop {
+    inbox: Arc<Inbox<Frame>>,
+    settings: Arc<SettingsCell>,
+    clock: Arc<Mutex<Clock>>,
+    swap: Arc<Mutex<Option<Swap>>>,
+    model: Loaded,
+    cameras: Vec<Camera>,
+    failures: Throttle,
+}
+
 impl Loop {
-    fn new(setup: Setup, pipeline: Pipeline, loaded: Ready) -> Self {
-        Self {
-            setup,
-            pipeline,
-            loaded,
-            outputs: Outputs::default(),
-            failures: Throttle::default(),
-            misfits: Throttle::default(),
-        }
+    fn new(setup: Setup, swap: Arc<Mutex<Option<Swap>>>) -> Self {
+        let cameras = setup.cameras.into_iter().map(Camera::new).collect();
+        let Setup { model, inbox, settings, clock, .. } = setup;
+        Self { inbox, settings, clock, swap, model, cameras, failures: Throttle::default() }
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> Vec<Publishers> {
+        let mut frames = Vec::new();
+        self.announce_classes();
         loop {
-            match self.setup.mailbox.take(PATIENCE) {
-                Taken::Closed => return,
+            let settings = lock(&self.settings).clone();
+            let most = self.model.pipeline.max_batch();
+            let batching = Batching { most, timeout: settings.node.batch_timeout };
+            match self.inbox.take(PATIENCE, batching, &mut frames) {
+                Taken::Closed => break,
                 Taken::Nothing => {}
-                Taken::New(frame) => self.answer(&frame),
+                // Parameters may have changed while we waited.
+                Taken::Frames => {
+                    let settings = lock(&self.settings).clone();
+                    self.answer(&mut frames, &settings);
+                }
+            }
+            let swap = lock(&self.swap).take();
+            if let Some((model, tell)) = swap {
+                self.model = *model;
+                self.cameras.iter_mut().for_each(Camera::forget_model);
+                self.announce_classes();
+                let _ = tell.send(());
+            }
+        }
+        self.cameras.into_iter().map(|c| c.products.publishers).collect()
+    }
+
+    /// Publishes what the labels mean, for who comes late too.
+    fn announce_classes(&mut self) {
+        #[cfg(has_vision_msgs)]
+        {
+            use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
+            let settings = lock(&self.settings).clone();
+            let mut info = LabelInfo::default();
+            if let Ok(now) = lock(&self.clock).get_now() {
+                info.header.stamp = Clock::to_builtin_time(&now);
+            }
+            let class = |c: &crate::data::classes::Class| VisionClass {
+                class_id: c.id.into(),
+                class_name: c.name.clone(),
+            };
+            info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
+            for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
+                if settings.outputs.label_info {
+                    let products = &mut camera.products;
+                    let result = products.publishers.label_info.publish(&info);
+                    products.check("label_info", result);
+                }
             }
         }
     }
 
-    fn answer(&mut self, frame: &Frame) {
+    /// Computes and publishes a batch; at most one frame of each camera.
+    fn answer(&mut self, frames: &mut Vec<(usize, Frame)>, settings: &Settings) {
+        let Self { model: Loaded { pipeline, ready }, cameras, clock, failures, .. } = self;
+        let size = pipeline.network_size();
+        let (mut jobs, mut flights) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
+        for (index, (camera, settings)) in cameras.iter_mut().zip(&settings.cameras).enumerate() {
+            let Some((_, frame)) = frames.iter().find(|(i, _)| *i == index) else { continue };
+            if let Some((job, flight)) = camera.prepare(frame, settings, size, &ready.manifest) {
+                jobs.push(job);
+                flights.push(flight);
+            }
+        }
+        if jobs.is_empty() {
+            return frames.clear();
+        }
+        if let Err(e) = pipeline.run(&mut jobs) {
+            flights.iter().for_each(|f| f.products.stats.refuse(&e.to_string()));
+            failures.warn(format_args!("a frame could not be computed: {e}"));
+        } else {
+            let batch_size = jobs.len() as u32;
+            for (job, flight) in jobs.iter_mut().zip(flights) {
+                flight.publish(job, ready, clock, batch_size);
+            }
+        }
+        drop(jobs);
+        frames.clear();
+    }
+}
+
+impl Camera {
+    fn new(setup: CameraSetup) -> Self {
+        let CameraSetup { name, publishers, calibrations, stats } = setup;
+        Self {
+            calibrations,
+            stats: stats.clone(),
+            converter: Converter::new(),
+            decoder: Decoder::new(),
+            outputs: Outputs::default(),
+            geometry: None,
+            sets: ClassSets::default(),
+            products: Products {
+                name,
+                publishers,
+                stats,
+                rays: None,
+                builder: CloudBuilder::new(),
+                cloud: Cloud::default(),
+                depth_mm: Vec::new(),
+                encoder: PngEncoder::new(),
+                png: Vec::new(),
+                failures: Throttle::default(),
+                misfits: Throttle::default(),
+            },
+        }
+    }
+
+    /// Everything that followed from the model's manifest is made anew.
+    fn forget_model(&mut self) {
+        self.geometry = None;
+        self.sets = ClassSets::default();
+        self.products.rays = None;
+    }
+
+    /// From a frame to a job; `None` if it needs no answer or can have none.
+    fn prepare<'a>(
+        &'a mut self,
+        frame: &'a Frame,
+        settings: &'a CameraSettings,
+        network: (usize, usize),
+        manifest: &Manifest,
+    ) -> Option<(Job<'a>, InFlight<'a>)> {
         let wait_ns = nanoseconds(frame.arrived.elapsed().saturating_sub(frame.receive));
         let header = frame.header();
-        let wanted = self.setup.outputs.wanted();
+        let demand = Demand::of(&self.products.publishers, settings);
+        let wanted = demand.wanted();
+        let calibration = lock(&self.calibrations).of(&header);
+        let Self { stats, converter, decoder, outputs, geometry, sets, products, .. } = self;
         if !wanted.any() {
-            Stats::count(&self.setup.stats.skipped);
-            self.publish_camera_info(&header, None);
-            return;
+            Stats::count(&stats.skipped);
+            if demand.camera_info {
+                products.publish_camera_info(&header, calibration.as_ref());
+            }
+            return None;
         }
-        let Ok(view) = frame.view() else { return }; // proven at arrival
-        let opacity = lock(&self.setup.parameters).overlay_opacity();
-        let size = (view.width(), view.height());
-        let geometry = Geometry::new(&Placement::default(), size, self.pipeline.network_size());
-        let answered = geometry.map_err(anyhow::Error::from).and_then(|geometry| {
-            let mut jobs = [Job {
-                image: view,
-                geometry: &geometry,
-                wanted,
-                depth_factor: 1.0,
-                overlay_opacity: opacity,
-                mask_values: &[0; 256],
-                outputs: &mut self.outputs,
-                times: StageTimes::default(),
-            }];
-            self.pipeline.run(&mut jobs)?;
-            Ok(jobs[0].times)
-        });
-        let stages = match answered {
-            Ok(stages) => stages,
+        let converting = Instant::now();
+        let refused = |products: &mut Products, why: &dyn std::fmt::Display| {
+            products.stats.refuse(&why.to_string());
+            products.failures.warn(format_args!("an image was refused: {why}"));
+        };
+        let image = match frame.content() {
+            Ok(Content::Raw(view)) if view.encoding().is_direct() => view,
+            Ok(Content::Raw(view)) => converter.eight_bit(&view),
+            Ok(Content::Compressed { format, data }) => match decoder.decode(format, data) {
+                Ok(view) => view,
+                Err(e) => {
+                    refused(products, &e);
+                    return None;
+                }
+            },
             Err(e) => {
-                self.setup.stats.refuse(&e.to_string());
-                self.failures.warn(format_args!("a frame could not be computed: {e}"));
-                return;
+                refused(products, &e);
+                return None;
             }
         };
-        let publishing = Instant::now();
-        let size = (view.width(), view.height());
-        self.publish_images(&header, size, wanted);
-        self.publish_camera_info(&header, Some(size));
-        let publish_ns = nanoseconds(publishing.elapsed());
-        self.publish_timing(frame, header, wait_ns, &stages, publish_ns);
-    }
-
-    fn publish_images(&mut self, header: &Header, size: (usize, usize), wanted: Wanted) {
-        let p = &mut self.setup.outputs;
-        let o = &mut self.outputs;
-        let results = [
-            wanted.labels.then(|| p.labels.publish(header, size, size.0, &mut o.labels)),
-            wanted.depth.then(|| p.depth.publish(header, size, size.0 * 4, bytes_of(&mut o.depth_m))),
-            wanted.overlay.then(|| p.overlay.publish(header, size, size.0 * 3, &mut o.overlay)),
-        ];
-        for result in results.into_iter().flatten() {
-            if let Err(e) = result {
-                self.failures.warn(format_args!("an output could not be published: {e}"));
+        let convert_ns = nanoseconds(converting.elapsed());
+        let source = (image.width(), image.height());
+        if geometry.as_ref().is_none_or(|(p, s, _)| *p != settings.placement || *s != source) {
+            match Geometry::new(&settings.placement, source, network) {
+                Ok(new) => *geometry = Some((settings.placement.clone(), source, new)),
+                Err(e) => {
+                    *geometry = None;
+                    refused(products, &e);
+                    return None;
+                }
             }
         }
+        let (_, _, geometry) = geometry.as_ref()?;
+        sets.follow(settings, &manifest.classes);
+        let f_model = f64::from(manifest.output.depth.focal_length_px);
+        let factor = depth_factor(
+            settings.depth_scaling,
+            settings.depth_scaling_fallback,
+            calibration.as_ref(),
+            settings.input_rectified,
+            geometry,
+            f_model,
+        );
+        products.note_calibration(factor, calibration.as_ref(), source);
+        let job = Job {
+            image,
+            geometry,
+            wanted,
+            depth_factor: factor.0 as f32,
+            overlay_opacity: settings.overlay_opacity,
+            mask_values: &sets.mask,
+            outputs,
+            times: Default::default(),
+        };
+        let flight =
+            InFlight { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products };
+        Some((job, flight))
     }
+}
 
-    fn publish_camera_info(&mut self, header: &Header, size: Option<(usize, usize)>) {
-        if !is_heard(&self.setup.outputs.camera_info) {
-            return;
+impl InFlight<'_> {
+    fn publish(self, job: &mut Job<'_>, ready: &Ready, clock: &Mutex<Clock>, batch_size: u32) {
+        let Self { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products } = self;
+        let mut times = FrameTimes { wait_ns, stages: job.times, ..FrameTimes::default() };
+        times.stages.decode_ns += convert_ns;
+        // Publishing is interleaved with what is made from labels and depth, so that a raw image does not wait for a
+        // cloud or a PNG; its parts are added up.
+        let mut publishing = Duration::ZERO;
+        let mut timed = |work: &mut dyn FnMut()| {
+            let start = Instant::now();
+            work();
+            publishing += start.elapsed();
+        };
+        timed(&mut || products.publish_images(&header, &demand, settings, job.outputs));
+        let output = job.geometry.output();
+        if demand.camera_info {
+            let map = job.geometry.output_from_source();
+            let scaled = calibration.as_ref().map(|c| {
+                if let Err(e) = c.check_size(job.geometry.source()) {
+                    products.misfits.warn(format_args!("{e}"));
+                }
+                c.scaled(&map, output)
+            });
+            timed(&mut || products.publish_camera_info(&header, scaled.as_ref()));
         }
-        let Some(info) = lock(&self.setup.infos).of(header) else { return };
-        if let Some((w, h)) = size {
-            let uncalibrated = info.width == 0 && info.height == 0;
-            if !uncalibrated && (info.width as usize, info.height as usize) != (w, h) {
-                self.misfits.warn(format_args!(
-                    "camera_info is of {}x{}, the image of {w}x{h}: it is passed on as it is",
-                    info.width, info.height
-                ));
+        if demand.labels_compressed {
+            let start = Instant::now();
+            let Products { encoder, png, .. } = &mut *products;
+            let encoded = encoder.grey8(&job.outputs.labels, output.0, output.1, settings.png_level, png);
+            times.compress_ns += nanoseconds(start.elapsed());
+            timed(&mut || products.publish_png(&encoded, 0, &header, |p| &mut p.labels_compressed));
+        }
+        if demand.depth_compressed || demand.depth_compressed_depth {
+            let start = Instant::now();
+            let Products { encoder, png, depth_mm: mm, .. } = &mut *products;
+            depth_mm(&job.outputs.depth_m, mm);
+            let encoded = encoder.compressed_depth(mm, output.0, output.1, settings.png_level, png);
+            times.compress_ns += nanoseconds(start.elapsed());
+            timed(&mut || {
+                if demand.depth_compressed_depth {
+                    products.publish_png(&encoded, 0, &header, |p| &mut p.depth_compressed_depth);
+                }
+                if demand.depth_compressed {
+                    // The same file without the transport's own header.
+                    let skip = COMPRESSED_DEPTH_HEADER.len();
+                    products.publish_png(&encoded, skip, &header, |p| &mut p.depth_compressed);
+                }
+            });
+        }
+        if demand.points {
+            let start = Instant::now();
+            let made = products.make_points(&job.image, job.geometry, job.outputs, calibration, settings, sets);
+            times.points_ns = nanoseconds(start.elapsed());
+            if made {
+                timed(&mut || {
+                    let result = products.publishers.points.publish(&header, &mut products.cloud);
+                    products.check("points", result);
+                });
             }
         }
-        if let Err(e) = self.setup.outputs.camera_info.publish(&info) {
-            self.failures.warn(format_args!("camera_info could not be published: {e}"));
+        times.publish_ns = nanoseconds(publishing);
+        times.total_ns = nanoseconds(frame.arrived.elapsed());
+        products.publish_timing(frame, header, &times, settings, ready, clock, batch_size);
+    }
+}
+
+impl Products {
+    fn check(&mut self, output: &str, result: r2r::Result<()>) {
+        if let Err(e) = result {
+            self.failures.warn(format_args!("{output} could not be published: {e}"));
         }
     }
 
-    fn publish_timing(&mut self, frame: &Frame, header: Header, wait_ns: u64, stages: &StageTimes, publish_ns: u64) {
-        let stats = &self.setup.stats;
-        let total_ns = nanoseconds(frame.arrived.elapsed());
-        let now_ns = lock(&self.setup.clock).get_now().map_or(0, |d| d.as_nanos() as i64);
+    fn publish_images(&mut self, header: &Header, demand: &Demand, settings: &CameraSettings, o: &mut Outputs) {
+        let size = (o.width, o.height);
+        let p = &mut self.publishers;
+        let mut results = [const { None }; 6];
+        if demand.labels {
+            results[0] = Some(("labels", p.labels.publish(header, "mono8", size, size.0, &mut o.labels)));
+        }
+        if demand.depth {
+            let result = match settings.depth_encoding {
+                DepthEncoding::Metres => p.depth.publish(header, "32FC1", size, size.0 * 4, bytes_of(&mut o.depth_m)),
+                DepthEncoding::Millimetres => {
+                    depth_mm(&o.depth_m, &mut self.depth_mm);
+                    p.depth.publish(header, "16UC1", size, size.0 * 2, bytes_of(&mut self.depth_mm))
+                }
+            };
+            results[1] = Some(("depth", result));
+        }
+        if demand.confidence {
+            let result = p.confidence.publish(header, "32FC1", size, size.0 * 4, bytes_of(&mut o.confidence));
+            results[2] = Some(("confidence", result));
+        }
+        if demand.overlay {
+            results[3] = Some(("overlay", p.overlay.publish(header, "rgb8", size, size.0 * 3, &mut o.overlay)));
+        }
+        if demand.labels_color {
+            let result = p.labels_color.publish(header, "rgb8", size, size.0 * 3, &mut o.colors);
+            results[4] = Some(("labels_color", result));
+        }
+        if demand.mask {
+            results[5] = Some(("mask", p.mask.publish(header, "mono8", size, size.0, &mut o.mask)));
+        }
+        for (output, result) in results.into_iter().flatten() {
+            self.check(output, result);
+        }
+    }
+
+    fn publish_png(
+        &mut self,
+        encoded: &Result<(), PngError>,
+        skip: usize,
+        header: &Header,
+        topic: impl FnOnce(&mut Publishers) -> &mut super::publishers::Native<r2r::sensor_msgs::msg::CompressedImage>,
+    ) {
+        match encoded {
+            Ok(()) => {
+                let result = topic(&mut self.publishers).publish(header, self.png.get_mut(skip..).unwrap_or_default());
+                self.check("a compressed image", result);
+            }
+            Err(e) => self.failures.warn(format_args!("an image could not be compressed: {e}")),
+        }
+    }
+
+    fn publish_camera_info(&mut self, header: &Header, calibration: Option<&Calibration>) {
+        if let Some(calibration) = calibration {
+            let result = self.publishers.camera_info.publish(&camera_info(calibration, header));
+            self.check("camera_info", result);
+        }
+    }
+
+    /// Says, when it changes, where the depth's scale comes from.
+    fn note_calibration(
+        &mut self,
+        (factor, from): (f64, FactorSource),
+        calibration: Option<&Calibration>,
+        source: (usize, usize),
+    ) {
+        let why = match (from, calibration) {
+            (FactorSource::CameraInfo, _) => "camera_info".into(),
+            (FactorSource::Fixed, _) => "depth_scaling".into(),
+            (FactorSource::Fallback, None) => "depth_scaling_fallback: no camera_info has arrived".into(),
+            (FactorSource::Fallback, Some(c)) => match c.check_size(source) {
+                Err(e) => format!("depth_scaling_fallback: {e}"),
+                Ok(()) => "depth_scaling_fallback: camera_info has no focal length (K is zero)".into(),
+            },
+        };
+        let degraded = from == FactorSource::Fallback;
+        let mut state = lock(&self.stats.calibration);
+        if state.why != why || state.factor != factor {
+            if degraded {
+                let camera = &self.name;
+                let colon = if camera.is_empty() { "" } else { ": " };
+                log::warn!("{camera}{colon}depth is multiplied by {factor}, by {why}");
+            }
+            *state = CalibrationState { why, factor, degraded };
+        }
+    }
+
+    /// Fills the cloud; without a calibration there is none.
+    fn make_points(
+        &mut self,
+        image: &ImageView<'_>,
+        geometry: &Geometry,
+        outputs: &Outputs,
+        calibration: Option<Calibration>,
+        settings: &CameraSettings,
+        sets: &ClassSets,
+    ) -> bool {
+        let Some(calibration) = calibration.filter(|c| c.focal_px(settings.input_rectified).is_some()) else {
+            let why = "points need a camera_info with a focal length; none has arrived";
+            self.misfits.warn(format_args!("{why}"));
+            return false;
+        };
+        let rectified = settings.input_rectified;
+        let fits = |(c, r, g, _): &(Calibration, bool, Geometry, _)| {
+            *c == calibration && *r == rectified && g == geometry
+        };
+        if !self.rays.as_ref().is_some_and(fits) {
+            let rays = Rays::new(&calibration, rectified, geometry).map_err(|e| e.to_string());
+            self.rays = Some((calibration, rectified, geometry.clone(), rays));
+        }
+        match self.rays.as_ref().map(|(_, _, _, rays)| rays) {
+            Some(Ok(rays)) => {
+                let cloud = CloudSettings {
+                    stride: settings.points.stride,
+                    voxel_size_m: settings.points.voxel_size_m,
+                    max_range_m: settings.points.max_range_m,
+                    classes: sets.points,
+                };
+                let built = self.builder.build(outputs, image, geometry, rays, &cloud, &mut self.cloud);
+                if let Err(e) = &built {
+                    self.misfits.warn(format_args!("no points: {e}"));
+                }
+                built.is_ok()
+            }
+            Some(Err(e)) => {
+                self.misfits.warn(format_args!("no points: {e}"));
+                false
+            }
+            None => false,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn publish_timing(
+        &mut self,
+        frame: &Frame,
+        header: Header,
+        times: &FrameTimes,
+        settings: &CameraSettings,
+        ready: &Ready,
+        clock: &Mutex<Clock>,
+        batch_size: u32,
+    ) {
+        let now_ns = lock(clock).get_now().map_or(0, |d| d.as_nanos() as i64);
         let age_ns = now_ns - header.stamp_ns();
+        let stats = &self.stats;
         let sequence = Stats::count(&stats.answered);
-        lock(&stats.measures).add(wait_ns, stages, publish_ns, total_ns, age_ns);
-        if !is_heard(&self.setup.outputs.timing) {
+        lock(&stats.measures).add(Instant::now(), times, age_ns);
+        if !settings.outputs.timing || !is_heard(&self.publishers.timing) {
             return;
         }
+        let s = &times.stages;
         let mut message = FrameTiming {
+            camera: self.name.clone(),
             sequence,
             received: Stats::read(&stats.received),
             dropped: Stats::read(&stats.dropped),
             refused: Stats::read(&stats.refused),
+            skipped: Stats::read(&stats.skipped),
+            batch_size,
             receive_ns: nanoseconds(frame.receive),
-            wait_ns,
-            decode_ns: stages.decode_ns,
-            infer_ns: stages.infer_ns,
-            labels_ns: stages.labels_ns,
-            depth_ns: stages.depth_ns,
-            overlay_ns: stages.overlay_ns,
-            publish_ns,
-            total_ns,
+            wait_ns: times.wait_ns,
+            decode_ns: s.decode_ns,
+            infer_ns: s.infer_ns,
+            labels_ns: s.labels_ns,
+            depth_ns: s.depth_ns,
+            confidence_ns: s.confidence_ns,
+            overlay_ns: s.overlay_ns,
+            mask_ns: s.mask_ns,
+            points_ns: times.points_ns,
+            compress_ns: times.compress_ns,
+            publish_ns: times.publish_ns,
+            total_ns: times.total_ns,
             age_ns,
-            backend: self.loaded.backend.clone(),
-            device: self.loaded.device.clone(),
+            backend: ready.backend.clone(),
+            device: ready.device.clone(),
             ..FrameTiming::default()
         };
         message.header.stamp.sec = header.sec;
         message.header.stamp.nanosec = header.nanosec;
         message.header.frame_id = header.frame_id;
-        if let Err(e) = self.setup.outputs.timing.publish(&message) {
-            self.failures.warn(format_args!("timing could not be published: {e}"));
-        }
+        let result = self.publishers.timing.publish(&message);
+        self.check("timing", result);
     }
 }
 
-impl Throttle {
-    fn warn(&mut self, text: std::fmt::Arguments<'_>) {
-        if let Some(more) = self.pass(Instant::now(), WARNING_PERIOD) {
-            log::warn!("{text} ({more} more since the last such message)");
-        }
-    }
-}
-
-/// The bytes of floats, in this machine's order.
+/// The bytes of numbers, in this machine's order.
 #[allow(unsafe_code)]
-fn bytes_of(values: &mut [f32]) -> &mut [u8] {
-    // SAFETY: a float is four initialised bytes, every byte may be read and written as u8, whose alignment is 1; the
-    // borrow of `values` lasts as long as the result.
+fn bytes_of<T: PlainNumber>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: a plain number is initialised bytes without padding, every byte of which may be read and written as u8,
+    // whose alignment is 1; the borrow of `values` lasts as long as the result.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), std::mem::size_of_val(values)) }
 }
+
+/// Numbers of which every bit pattern is valid, without padding.
+trait PlainNumber {}
+impl PlainNumber for f32 {}
+impl PlainNumber for u16 {}

@@ -29,13 +29,27 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.qos import qos_profile_services_default  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from semantic_depth.msg import FrameTiming  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 
-TYPES = {"labels": Image, "depth": Image, "overlay": Image, "camera_info": CameraInfo, "timing": FrameTiming}
+TYPES = {
+    "labels": Image,
+    "labels/compressed": CompressedImage,
+    "depth": Image,
+    "depth/compressed": CompressedImage,
+    "depth/compressedDepth": CompressedImage,
+    "confidence": Image,
+    "overlay": Image,
+    "labels_color": Image,
+    "mask": Image,
+    "points": PointCloud2,
+    "camera_info": CameraInfo,
+    "timing": FrameTiming,
+}
 
 
 def installed(relative, variable):
@@ -167,29 +181,79 @@ def key(header):
 class Collector:
     """The messages of one subscription, by stamp and in order."""
 
-    def __init__(self, peer, output, profile):
+    def __init__(self, peer, output, profile, prefix=NAME):
         self.messages = []
         self.by_stamp = {}
-        self.subscription = peer.node.create_subscription(TYPES[output], f"{NAME}/output/{output}", self._take, profile)
+        self.subscription = peer.node.create_subscription(TYPES[output], f"{prefix}/output/{output}", self._take, profile)
 
     def _take(self, message):
         self.messages.append(message)
         self.by_stamp[key(message.header)] = message
 
 
-class Peer:
-    """An rclpy node in the domain of the node under test: a camera, and listeners."""
+class CameraPeer:
+    """The other side of one of the node's cameras: publishers of its inputs, listeners to its outputs."""
 
-    def __init__(self, under_test, outputs=OUTPUTS):
+    def __init__(self, peer, name, outputs, transport):
+        self.peer = peer
+        self.prefix = f"{NAME}/{name}" if name else NAME
+        kind, suffix = (CompressedImage, "/compressed") if transport == "compressed" else (Image, "")
+        self.images = peer.node.create_publisher(kind, f"{self.prefix}/input/image{suffix}", qos())
+        self.infos = peer.node.create_publisher(CameraInfo, f"{self.prefix}/input/camera_info", qos())
+        self.outputs = {output: Collector(peer, output, qos(), self.prefix) for output in outputs}
+
+    def is_known(self):
+        count = self.peer.node.count_publishers
+        return self.images.get_subscription_count() > 0 and all(
+            count(f"{self.prefix}/output/{output}") > 0 for output in self.outputs
+        )
+
+    def answers(self, stamp):
+        """What came back for a stamp, by output."""
+        return {name: c.by_stamp[stamp] for name, c in self.outputs.items() if stamp in c.by_stamp}
+
+    def send(self, message, info=None):
+        """Publishes an image with the time of now, its calibration before it; returns the stamp."""
+        message.header.stamp = self.peer.stamp()
+        if info is not None:
+            info.header = message.header
+            self.infos.publish(info)
+        self.images.publish(message)
+        return key(message.header)
+
+    def ask(self, message, needed=("labels", "depth", "overlay", "timing"), info=None):
+        """Publishes an image and waits for its answers.
+
+        The way to the node is best effort, so a frame may be lost: it is then sent again with a new stamp.
+        """
+        needed = [name for name in needed if name in self.outputs]
+        for limit_s in (2, 4, 8, 16, 32):
+            stamp = self.send(message, info)
+            deadline = time.monotonic() + limit_s
+            while time.monotonic() < deadline:
+                self.peer.spin()
+                found = self.answers(stamp)
+                if all(name in found for name in needed):
+                    return found
+        log = self.peer.under_test.log()[-3000:]
+        pytest.fail(f"{self.prefix}: no answer with {needed} to {message}"[:600] + f"\n{log}")
+
+
+class Peer:
+    """An rclpy node in the domain of the node under test: cameras, and listeners."""
+
+    def __init__(self, under_test, outputs=OUTPUTS, cameras=("",), transport="raw"):
         self.under_test = under_test
         self.context = Context()
         rclpy.init(args=[], context=self.context, domain_id=under_test.domain)
         self.node = rclpy.create_node("camera", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.images = self.node.create_publisher(Image, f"{NAME}/input/image", qos())
-        self.infos = self.node.create_publisher(CameraInfo, f"{NAME}/input/camera_info", qos())
-        self.outputs = {output: Collector(self, output, qos()) for output in outputs}
+        self.cameras = {name: CameraPeer(self, name, outputs, transport) for name in cameras}
+        # Most tests have one camera.
+        first = next(iter(self.cameras.values()))
+        self.images, self.infos, self.outputs = first.images, first.infos, first.outputs
+        self.answers, self.ask, self.send = first.answers, first.ask, first.send
         self.diagnostics = []
         self.node.create_subscription(
             DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((time.monotonic(), m)), qos()
@@ -215,39 +279,22 @@ class Peer:
 
     def connect(self):
         """Waits until both sides know each other."""
-
-        def known():
-            return self.images.get_subscription_count() > 0 and all(
-                self.node.count_publishers(f"{NAME}/output/{output}") > 0 for output in self.outputs
-            )
-
-        self.until(known, "discovery of the node")
+        self.until(lambda: all(camera.is_known() for camera in self.cameras.values()), "discovery of the node")
         return self
 
     def stamp(self):
         return self.node.get_clock().now().to_msg()
 
-    def answers(self, stamp):
-        """What came back for a stamp, by output."""
-        return {name: c.by_stamp[stamp] for name, c in self.outputs.items() if stamp in c.by_stamp}
-
-    def ask(self, message, needed=("labels", "depth", "overlay", "timing")):
-        """Publishes an image and waits for its answers.
-
-        The way to the node is best effort, so a frame may be lost: it is then sent again with a new stamp.
-        """
-        needed = [name for name in needed if name in self.outputs]
-        for limit_s in (2, 4, 8, 16, 32):
-            message.header.stamp = self.stamp()
-            stamp = key(message.header)
-            self.images.publish(message)
-            deadline = time.monotonic() + limit_s
-            while time.monotonic() < deadline:
-                self.spin()
-                found = self.answers(stamp)
-                if all(name in found for name in needed):
-                    return found
-        pytest.fail(f"no answer to {message.width}x{message.height} {message.encoding}:\n{self.under_test.log()[-3000:]}")
+    def call(self, kind, name, limit_s=LIMIT_S, **fields):
+        """Calls a service of the node under test; returns the response."""
+        client = self.node.create_client(kind, f"{NAME}/{name}", qos_profile=qos_profile_services_default)
+        try:
+            self.until(client.service_is_ready, f"the service {name}")
+            future = client.call_async(kind.Request(**fields))
+            self.until(future.done, f"an answer of {name}", limit_s)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
 
     def statuses(self):
         """The node's own latest diagnostic statuses, by name."""
@@ -258,14 +305,20 @@ class Peer:
                     found[status.name] = status
         return found
 
+    def status(self, subtask):
+        """Level, message and values of a fresh status of the node: one that is published from now on."""
+        self.diagnostics.clear()
+        status = self.until(lambda: self.statuses().get(f"semantic_depth: {subtask}"), f"a status {subtask}")
+        return status.level, status.message, {v.key: v.value for v in status.values}
+
 
 @pytest.fixture
 def connect():
     """Peers that end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(under_test, outputs=OUTPUTS):
-            peer = Peer(under_test, outputs)
+        def make(under_test, outputs=OUTPUTS, cameras=("",), transport="raw"):
+            peer = Peer(under_test, outputs, cameras, transport)
             stack.callback(peer.close)
             return peer.connect()
 

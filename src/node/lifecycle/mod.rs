@@ -153,7 +153,7 @@ fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<Serv
     requests.next().now_or_never().flatten()
 }
 
-fn respond<T: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<T>, response: T::Response) {
+pub(super) fn respond<T: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<T>, response: T::Response) {
     // The client has gone meanwhile, as a rule.
     if let Err(e) = request.respond(response) {
         log::warn!("a request could not be answered: {e}");

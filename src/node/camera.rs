@@ -1,0 +1,188 @@
+//! The input side of one camera on the spinning thread: its subscriptions while the node is active, its calibrations,
+//! and whether its publishers can be heard at all.
+
+use super::arrival::{Arrival, Calibrations, Frame};
+use super::inbox::Inbox;
+use super::names::Names;
+use super::settings::Settings;
+use super::stats::{CalibrationState, Stats, Throttle};
+use super::{lock, qos};
+use crate::interface::settings::ImageTransport;
+use crate::interface::CameraSettings;
+use anyhow::Context as _;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
+use r2r::{Clock, NativeMsg, Node, QosProfile};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+/// Images that wait in the middleware. Each is taken at once; the inbox keeps the newest.
+const INPUT_DEPTH: usize = 1;
+/// Calibrations that wait in the middleware.
+const INFO_DEPTH: usize = 8;
+
+type Messages<T> = Box<dyn Stream<Item = T> + Unpin>;
+
+/// Subscriptions, which live while the node is active.
+struct Subscriptions {
+    raw: Option<Messages<NativeMsg<Image>>>,
+    compressed: Option<Messages<NativeMsg<CompressedImage>>>,
+    infos: Messages<CameraInfo>,
+    /// The final name of the image topic, its type, and what is asked of its publishers.
+    image: (String, &'static str, QosProfile),
+}
+
+/// One camera's input.
+pub struct Camera {
+    /// Its name; empty for the one unnamed camera.
+    pub name: String,
+    /// `~/` or `~/NAME/`.
+    pub prefix: String,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Its newest calibrations.
+    pub calibrations: Arc<Mutex<Calibrations>>,
+    arrival: Option<Arrival>,
+    subscriptions: Option<Subscriptions>,
+    unheard: Throttle,
+}
+
+impl Camera {
+    /// Number and name as in parameter `cameras`.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            prefix: if name.is_empty() { "~/".into() } else { format!("~/{name}/") },
+            stats: Arc::default(),
+            calibrations: Arc::default(),
+            arrival: None,
+            subscriptions: None,
+            unheard: Throttle::default(),
+        }
+    }
+
+    /// Where its frames go from now on.
+    pub fn connect(
+        &mut self,
+        index: usize,
+        inbox: &Arc<Inbox<Frame>>,
+        enabled: &Arc<AtomicBool>,
+        clock: &Arc<Mutex<Clock>>,
+    ) {
+        let (stats, inbox, enabled, clock) = (self.stats.clone(), inbox.clone(), enabled.clone(), clock.clone());
+        self.arrival = Some(Arrival::new((index, &self.name), stats, inbox, enabled, clock));
+    }
+
+    /// Subscribes to the image and the calibration.
+    ///
+    /// # Errors
+    /// A subscription cannot be made, or a `qos_overrides` of it is not valid.
+    pub fn subscribe(
+        &mut self,
+        node: &mut Node,
+        names: &Names,
+        overrides: &qos::Overrides,
+        settings: &CameraSettings,
+    ) -> anyhow::Result<()> {
+        let default = |depth| {
+            let qos = QosProfile::default().keep_last(depth).volatile();
+            if settings.reliable_input {
+                qos.reliable()
+            } else {
+                qos.best_effort()
+            }
+        };
+        let subscribing = |topic: &str| format!("cannot subscribe to {topic}");
+        let info_topic = format!("{}input/camera_info", self.prefix);
+        let info_qos = overrides.apply(&names.resolve(&info_topic), qos::Side::Subscription, default(INFO_DEPTH))?;
+        let infos = node.subscribe::<CameraInfo>(&info_topic, info_qos).with_context(|| subscribing(&info_topic))?;
+        let (topic, kind) = match settings.image_transport {
+            ImageTransport::Raw => (format!("{}input/image", self.prefix), "sensor_msgs/msg/Image"),
+            ImageTransport::Compressed => {
+                (format!("{}input/image/compressed", self.prefix), "sensor_msgs/msg/CompressedImage")
+            }
+        };
+        let resolved = names.resolve(&topic);
+        let image_qos = overrides.apply(&resolved, qos::Side::Subscription, default(INPUT_DEPTH))?;
+        let (mut raw, mut compressed) = (None, None);
+        match settings.image_transport {
+            ImageTransport::Raw => {
+                let stream = node.subscribe_native::<Image>(&topic, image_qos.clone());
+                raw = Some(Box::new(stream.with_context(|| subscribing(&topic))?) as Messages<_>);
+            }
+            ImageTransport::Compressed => {
+                let stream = node.subscribe_native::<CompressedImage>(&topic, image_qos.clone());
+                compressed = Some(Box::new(stream.with_context(|| subscribing(&topic))?) as Messages<_>);
+            }
+        }
+        let image = (resolved, kind, image_qos);
+        self.subscriptions = Some(Subscriptions { raw, compressed, infos: Box::new(infos), image });
+        Ok(())
+    }
+
+    /// Takes no more images. (r2r takes a subscription off the graph with the next message that it would get.)
+    pub fn unsubscribe(&mut self) {
+        self.subscriptions = None;
+        *lock(&self.stats.qos_problem) = None;
+        *lock(&self.stats.calibration) = CalibrationState::default();
+    }
+
+    /// Whether it is subscribed.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions.is_some()
+    }
+
+    /// Takes what has arrived.
+    pub fn drain(&mut self, settings: &CameraSettings) {
+        let (Some(s), Some(arrival)) = (&mut self.subscriptions, &mut self.arrival) else { return };
+        while let Some(Some(info)) = s.infos.next().now_or_never() {
+            lock(&self.calibrations).add(info);
+        }
+        if let Some(messages) = &mut s.raw {
+            while let Some(Some(message)) = messages.next().now_or_never() {
+                arrival.take(message, settings.min_period);
+            }
+        }
+        if let Some(messages) = &mut s.compressed {
+            while let Some(Some(message)) = messages.next().now_or_never() {
+                arrival.take_compressed(message, settings.min_period);
+            }
+        }
+    }
+
+    /// Looks whether the publishers of the image can be heard; a problem is logged, and kept for the diagnostics.
+    pub fn watch_publishers(&mut self, node: &Node) {
+        let Some(s) = &self.subscriptions else { return };
+        let (topic, kind, wanted) = &s.image;
+        let Ok(publishers) = node.get_publishers_info_by_topic(topic, false) else { return };
+        let problems: Vec<_> = publishers
+            .iter()
+            .filter_map(|p| {
+                let who = format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name);
+                if p.topic_type != *kind {
+                    return Some(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
+                }
+                qos::incompatibility(&p.qos_profile, wanted).map(|why| format!("{who} on {topic}: {why}"))
+            })
+            .collect();
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        let mut known = lock(&self.stats.qos_problem);
+        if let Some(problem) = &problem {
+            if known.as_ref() != Some(problem) {
+                log::warn!("{problem}");
+            } else {
+                self.unheard.warn(format_args!("images are still not heard: {problem}"));
+            }
+        }
+        *known = problem;
+    }
+}
+
+/// The cameras of the parameters.
+pub fn cameras(settings: &Settings) -> Vec<Camera> {
+    if settings.node.cameras.is_empty() {
+        vec![Camera::new("")]
+    } else {
+        settings.node.cameras.iter().map(|name| Camera::new(name)).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! `~/enable` and `~/reload_model`.
+
+use super::lifecycle::respond;
+use super::worker::{Loader, Ready, Worker};
+use anyhow::Context as _;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use r2r::std_srvs::srv::{SetBool, Trigger};
+use r2r::{QosProfile, ServiceRequest};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::Arc;
+
+/// A reload on its way.
+enum Reload {
+    Loading(Loader),
+    /// Handed to the inference thread, which tells when it uses it.
+    Swapping(Receiver<()>, Box<Ready>),
+}
+
+/// The two services.
+pub struct Control {
+    enabled: Arc<AtomicBool>,
+    enable: Box<dyn Stream<Item = ServiceRequest<SetBool::Service>> + Unpin>,
+    reload: Box<dyn Stream<Item = ServiceRequest<Trigger::Service>> + Unpin>,
+    pending: Option<(Reload, ServiceRequest<Trigger::Service>)>,
+}
+
+impl Control {
+    /// Offers the services; the node is enabled.
+    ///
+    /// # Errors
+    /// A service cannot be offered.
+    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
+        let qos = QosProfile::services_default;
+        let enable = node.create_service::<SetBool::Service>("~/enable", qos()).context("~/enable")?;
+        let reload = node.create_service::<Trigger::Service>("~/reload_model", qos()).context("~/reload_model")?;
+        Ok(Self {
+            enabled: Arc::new(AtomicBool::new(true)),
+            enable: Box::new(enable),
+            reload: Box::new(reload),
+            pending: None,
+        })
+    }
+
+    /// Whether frames are to be answered.
+    pub fn enabled(&self) -> &Arc<AtomicBool> {
+        &self.enabled
+    }
+
+    /// Whether frames are answered now.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a model is being loaded.
+    pub fn is_loading(&self) -> bool {
+        matches!(self.pending, Some((Reload::Loading(_), _)))
+    }
+
+    /// Answers what waits. `running` is the inference thread and what it uses, where there is one; `load` starts to load
+    /// the model that the parameters name now.
+    pub fn poll(
+        &mut self,
+        running: Option<(&Worker, &mut Ready)>,
+        load: impl Fn() -> anyhow::Result<Loader>,
+    ) {
+        while let Some(Some(request)) = self.enable.next().now_or_never() {
+            let enable = request.message.data;
+            let before = self.enabled.swap(enable, Ordering::Relaxed);
+            let words = if enable { "enabled" } else { "disabled" };
+            if before != enable {
+                log::info!("{words}");
+            }
+            let message = if before == enable { format!("{words}, as before") } else { words.into() };
+            respond(request, SetBool::Response { success: true, message });
+        }
+        while let Some(Some(request)) = self.reload.next().now_or_never() {
+            let started = if self.pending.is_some() {
+                Err("a reload is under way; ask again when it has ended".to_string())
+            } else if running.is_none() {
+                Err("no model is loaded: configure the node first".to_string())
+            } else {
+                load().map_err(|e| format!("{e:#}"))
+            };
+            match started {
+                Ok(loader) => {
+                    log::info!("loading the model anew");
+                    self.pending = Some((Reload::Loading(loader), request));
+                }
+                Err(message) => {
+                    log::warn!("~/reload_model: {message}");
+                    respond(request, Trigger::Response { success: false, message });
+                }
+            }
+        }
+        if let Some((reload, request)) = self.pending.take() {
+            self.pending = advance(reload, running).map_or_else(
+                |message| {
+                    log::log!(if message.success { log::Level::Info } else { log::Level::Warn }, "{}", message.message);
+                    respond(request.clone(), message);
+                    None
+                },
+                |reload| Some((reload, request.clone())),
+            );
+        }
+    }
+
+    /// Ends a reload that nobody waits for any more.
+    pub fn abandon_reload(&mut self, why: &str) {
+        if let Some((_, request)) = self.pending.take() {
+            respond(request, Trigger::Response { success: false, message: format!("not reloaded: {why}") });
+        }
+    }
+}
+
+/// The next step of a reload, or its end.
+fn advance(reload: Reload, running: Option<(&Worker, &mut Ready)>) -> Result<Reload, Trigger::Response> {
+    let failed = |why: String| Trigger::Response { success: false, message: format!("the old model is kept: {why}") };
+    match (reload, running) {
+        (_, None) => Err(failed("the node has let go of it".into())),
+        (Reload::Loading(loader), Some((worker, _))) => match loader.result() {
+            None => Ok(Reload::Loading(loader)),
+            Some(Err(e)) => Err(failed(format!("{e:#}"))),
+            Some(Ok(model)) => {
+                let ready = Box::new(model.ready.clone());
+                Ok(Reload::Swapping(worker.swap(model), ready))
+            }
+        },
+        (Reload::Swapping(done, new), Some((_, ready))) => match done.try_recv() {
+            Err(TryRecvError::Empty) => Ok(Reload::Swapping(done, new)),
+            Err(TryRecvError::Disconnected) => Err(failed("the inference thread has ended".into())),
+            Ok(()) => {
+                let message = format!("now {} (sha256 {})", super::describe(&new), new.sha256);
+                *ready = *new;
+                Err(Trigger::Response { success: true, message })
+            }
+        },
+    }
+}

@@ -1,0 +1,225 @@
+//! One slot a camera between the ROS executor and the network: the newest frame wins, batches are taken together, and
+//! every camera gets its turn.
+
+use super::lock;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+struct Slots<T> {
+    waiting: Vec<Option<T>>,
+    /// Turn at which each camera was last served; the camera served longest ago comes first.
+    served: Vec<u64>,
+    turn: u64,
+    /// The taker is to look around although no frame came.
+    woken: bool,
+    closed: bool,
+}
+
+/// Hands the newest frame of each camera to one taker.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    slots: Mutex<Slots<T>>,
+    changed: Condvar,
+}
+
+/// What [`Inbox::take`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// At least one frame.
+    Frames,
+    /// Nothing within the time, or somebody called [`Inbox::wake`].
+    Nothing,
+    /// Nothing, ever again.
+    Closed,
+}
+
+/// How frames are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// At most so many frames; at least 1.
+    pub most: usize,
+    /// How long the first frame waits for those of other cameras.
+    pub timeout: Duration,
+}
+
+impl<T> Inbox<T> {
+    /// With one slot for each of `cameras` cameras.
+    pub fn new(cameras: usize) -> Self {
+        let waiting = std::iter::repeat_with(|| None).take(cameras).collect();
+        let slots = Slots { waiting, served: vec![0; cameras], turn: 0, woken: false, closed: false };
+        Self { slots: Mutex::new(slots), changed: Condvar::new() }
+    }
+
+    /// Puts a frame of `camera` in; returns the one that it replaces.
+    pub fn put(&self, camera: usize, new: T) -> Option<T> {
+        let replaced = lock(&self.slots).waiting.get_mut(camera).and_then(|slot| slot.replace(new));
+        self.changed.notify_one();
+        replaced
+    }
+
+    /// Takes what waits, or waits for it at most `patience`; frames go to `out` with their camera, the camera that was
+    /// served longest ago first. `out` is emptied before.
+    pub fn take(&self, patience: Duration, batching: Batching, out: &mut Vec<(usize, T)>) -> Taken {
+        out.clear();
+        let slots = lock(&self.slots);
+        let mut slots = self.wait(slots, patience, |s| s.ready() == 0);
+        if slots.closed {
+            return Taken::Closed;
+        }
+        slots.woken = false;
+        if slots.ready() == 0 {
+            return Taken::Nothing;
+        }
+        let most = batching.most.clamp(1, slots.waiting.len());
+        let deadline = Instant::now() + batching.timeout;
+        while slots.ready() < most && !slots.woken && !slots.closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let ready = slots.ready();
+            slots = self.wait(slots, left, |s| s.ready() == ready);
+        }
+        if slots.closed {
+            return Taken::Closed;
+        }
+        slots.take(most, out);
+        Taken::Frames
+    }
+
+    fn wait<'a>(
+        &self,
+        slots: MutexGuard<'a, Slots<T>>,
+        patience: Duration,
+        still: impl Fn(&Slots<T>) -> bool,
+    ) -> MutexGuard<'a, Slots<T>> {
+        self.changed
+            .wait_timeout_while(slots, patience, |s| still(s) && !s.woken && !s.closed)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    /// Takes out what waits; returns the cameras whose frames that were.
+    pub fn clear(&self) -> Vec<usize> {
+        let mut slots = lock(&self.slots);
+        let waiting = slots.waiting.iter_mut().enumerate();
+        waiting.filter_map(|(camera, slot)| slot.take().map(|_| camera)).collect()
+    }
+
+    /// Makes the taker look around.
+    pub fn wake(&self) {
+        lock(&self.slots).woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends it: the taker is told.
+    pub fn close(&self) {
+        lock(&self.slots).closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl<T> Slots<T> {
+    fn ready(&self) -> usize {
+        self.waiting.iter().flatten().count()
+    }
+
+    fn take(&mut self, most: usize, out: &mut Vec<(usize, T)>) {
+        for _ in 0..most {
+            let next = (0..self.waiting.len()).filter(|&i| self.waiting[i].is_some()).min_by_key(|&i| self.served[i]);
+            let Some(camera) = next else { break };
+            self.turn += 1;
+            self.served[camera] = self.turn;
+            out.extend(self.waiting[camera].take().map(|frame| (camera, frame)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const ONE: Batching = Batching { most: 1, timeout: Duration::ZERO };
+
+    fn batch(most: usize, timeout_ms: u64) -> Batching {
+        Batching { most, timeout: Duration::from_millis(timeout_ms) }
+    }
+
+    #[test]
+    fn the_newest_wins_and_the_replaced_one_comes_back() {
+        let (inbox, mut out) = (Inbox::new(2), Vec::new());
+        assert_eq!(inbox.put(0, "a1"), None);
+        assert_eq!(inbox.put(0, "a2"), Some("a1"));
+        assert_eq!(inbox.put(1, "b1"), None, "cameras do not replace each other's frames");
+        assert_eq!(inbox.take(Duration::ZERO, ONE, &mut out), Taken::Frames);
+        assert_eq!(out, [(0, "a2")]);
+        assert_eq!(inbox.take(Duration::ZERO, ONE, &mut out), Taken::Frames);
+        assert_eq!(out, [(1, "b1")]);
+        assert_eq!(inbox.take(Duration::from_millis(1), ONE, &mut out), Taken::Nothing);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn nobody_starves_under_overload() {
+        // Camera 0 is as quick as it can be; the others have a frame waiting all the time too.
+        let (inbox, mut out) = (Inbox::new(3), Vec::new());
+        let mut served = [0; 3];
+        for _ in 0..30 {
+            (0..3).for_each(|camera| _ = inbox.put(camera, ()));
+            inbox.take(Duration::ZERO, ONE, &mut out);
+            out.iter().for_each(|(camera, ())| served[*camera] += 1);
+        }
+        assert_eq!(served, [10, 10, 10]);
+        for _ in 0..30 {
+            (0..3).for_each(|camera| _ = inbox.put(camera, ()));
+            inbox.take(Duration::ZERO, batch(2, 0), &mut out);
+            assert_eq!(out.len(), 2);
+            out.iter().for_each(|(camera, ())| served[*camera] += 1);
+        }
+        assert_eq!(served, [30, 30, 30]);
+    }
+
+    #[test]
+    fn a_batch_takes_what_is_ready_and_waits_no_longer_than_it_may() {
+        let (inbox, mut out) = (Arc::new(Inbox::new(3)), Vec::new());
+        inbox.put(2, 'c');
+        inbox.put(0, 'a');
+        assert_eq!(inbox.take(Duration::ZERO, batch(8, 0), &mut out), Taken::Frames);
+        assert_eq!(out, [(0, 'a'), (2, 'c')]);
+        // The timeout ends the wait for cameras that stay away.
+        inbox.put(1, 'b');
+        let start = Instant::now();
+        inbox.take(Duration::ZERO, batch(3, 30), &mut out);
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        assert_eq!(out, [(1, 'b')]);
+        // A full batch does not wait for it.
+        let other = inbox.clone();
+        inbox.put(0, 'x');
+        std::thread::scope(|scope| {
+            let late = std::thread::Builder::new().name("late".into()).spawn_scoped(scope, move || {
+                std::thread::sleep(Duration::from_millis(20));
+                other.put(1, 'y');
+                other.put(2, 'z');
+            });
+            late.expect("a thread");
+            inbox.take(Duration::ZERO, batch(3, 60_000), &mut out);
+        });
+        // Served longest ago first: 0, then 2, then 1 at the last takes.
+        assert_eq!(out, [(0, 'x'), (2, 'z'), (1, 'y')]);
+    }
+
+    #[test]
+    fn the_taker_wakes_for_a_call_and_for_the_end() {
+        let (inbox, mut out) = (Inbox::<()>::new(1), Vec::new());
+        inbox.wake();
+        assert_eq!(inbox.take(Duration::from_secs(60), ONE, &mut out), Taken::Nothing);
+        inbox.put(0, ());
+        inbox.put(7, ());
+        assert_eq!(inbox.clear(), [0], "a camera that does not exist has no slot");
+        inbox.put(0, ());
+        inbox.close();
+        assert_eq!(inbox.take(Duration::from_secs(60), ONE, &mut out), Taken::Closed);
+    }
+}

@@ -1,0 +1,85 @@
+"""`~/enable`, `~/reload_model`, build_only."""
+
+import shutil
+
+import pytest
+import yaml
+from conftest import picture
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+
+def test_a_disabled_node_answers_nothing_and_counts(start_node, connect):
+    peer = connect(start_node())
+    before = peer.ask(picture(64, 32))["timing"]
+    response = peer.call(SetBool, "enable", data=False)
+    assert response.success and response.message == "disabled"
+    assert "as before" in peer.call(SetBool, "enable", data=False).message
+    sent = [peer.send(picture(64, 32)) for _ in range(5)]
+    peer.spin_for(1.0)
+    assert not any(peer.answers(stamp) for stamp in sent)
+    _, message, values = peer.status("input")
+    assert "disabled" in message and int(values["Frames skipped"]) >= before.skipped + 1
+    assert peer.call(SetBool, "enable", data=True).message == "enabled"
+    after = peer.ask(picture(64, 32))["timing"]
+    assert after.skipped >= before.skipped + 1
+    assert after.received == after.sequence + after.dropped + after.refused + after.skipped
+
+
+def renamed_model(model, folder, name):
+    """A copy of a model under another name."""
+    shutil.copytree(model.parent, folder)
+    manifest = yaml.safe_load((folder / model.name).read_text())
+    manifest["name"] = name
+    (folder / model.name).write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return folder / model.name
+
+
+def set_model(peer, path):
+    request = [Parameter("model_path", value=str(path)).to_parameter_msg()]
+    result = peer.call(SetParameters, "set_parameters", parameters=request).results[0]
+    assert result.successful, result.reason
+
+
+def test_the_model_is_exchanged_while_frames_go_on(start_node, connect, model, tmp_path):
+    peer = connect(start_node())
+    first = peer.ask(picture(64, 32))["timing"]
+    set_model(peer, renamed_model(model, tmp_path / "other", "other_model"))
+    client = peer.node.create_client(Trigger, "/semantic_depth/reload_model")
+    peer.until(client.service_is_ready, "the service")
+    future = client.call_async(Trigger.Request())
+    answered = 0
+    while not future.done():
+        peer.ask(picture(64, 32))
+        answered += 1
+    response = future.result()
+    assert response.success, response.message
+    assert "other_model" in response.message and "sha256" in response.message
+    assert answered > 0, "frames were answered while it loaded"
+    assert peer.status("model")[2]["Name"] == "other_model"
+    last = peer.ask(picture(64, 32))["timing"]
+    assert last.sequence == first.sequence + answered + 1 and last.refused == 0
+    # Every answer carries the stamp and frame of its own source.
+    for message in peer.outputs["labels"].messages:
+        assert message.header.frame_id == "camera_front_optical_frame"
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, model, tmp_path):
+    peer = connect(start_node())
+    peer.ask(picture(64, 32))
+    set_model(peer, tmp_path / "nowhere" / "model.yaml")
+    response = peer.call(Trigger, "reload_model")
+    assert not response.success
+    assert "the old model is kept" in response.message and "nowhere" in response.message
+    peer.ask(picture(64, 32))
+    assert peer.status("model")[2]["Name"] == yaml.safe_load(model.read_text())["name"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_build_only_says_whether_the_model_can_be_loaded(start_node, model, tmp_path, exists):
+    path = model if exists else tmp_path / "model.yaml"
+    node = start_node(build_only=True, model_path=str(path))
+    code = node.wait()
+    assert (code == 0) == exists, node.log()
+    assert ("build_only" in node.log() and "input 512x256" in node.log()) if exists else str(path) in node.log()
