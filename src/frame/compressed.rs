@@ -456,7 +456,7 @@ mod tests {
                 let byte = match state >> 29 {
                     0..=2 => 0xFF,
                     3 => 0,
-                    4 => 0xC0 | (state >> 8) as u8 % 32,
+                    4 => 0xC0 | ((state >> 8) as u8 % 32),
                     _ => (state >> 16) as u8,
                 };
                 data.insert(data.len().min(3 + (state >> 20) as usize % data.len()), byte);
