@@ -140,13 +140,108 @@ fn compressed_pictures_become_what_opencv_makes_of_them() {
         let expected = if p.shape.len() == 2 { Encoding::Mono8 } else { Encoding::Rgb8 };
         assert_eq!(found.encoding(), expected, "{}", p.name);
         let (most, mean) = difference(&found, &p.answer);
-        println!("{}: differs by at most {most}, by {mean:.3} in the mean", p.name);
-        // PNG is exact. The standard leaves a JPEG decoder its arithmetic: the cosine transform and the colours round
-        // differently by 1 or 2, and colours at half the resolution are interpolated by another rule.
-        let (allowed, allowed_mean) = match p.name.as_str() {
-            _ if kind == CompressedKind::Png => (0, 0.0),
-            _ => (255, 255.0),
+        // PNG is exact. The standard leaves a JPEG decoder its arithmetic: the cosine transform, the colours and the
+        // interpolation of colours at half the resolution round differently. Measured: 3 at most, 0.35 in the mean,
+        // and 1.0 of CMYK, which has one more multiplication.
+        let (allowed, allowed_mean) = match kind {
+            CompressedKind::Png => (0, 0.0),
+            CompressedKind::Jpeg if p.name == "jpeg_cmyk" => (4, 1.2),
+            CompressedKind::Jpeg => (4, 0.5),
         };
-        assert!(most <= allowed && mean <= allowed_mean, "{}: {most}, {mean}", p.name);
+        assert!(most <= allowed && mean <= allowed_mean, "{}: differs by {most} at most, {mean} in the mean", p.name);
     }
+}
+
+#[test]
+fn a_picture_that_was_cut_short_is_refused_wherever_it_was_cut() {
+    let mut decoder = Decoder::new();
+    for p in pictures() {
+        for end in 0..p.data.len() {
+            let cut = &p.data[..end];
+            let error = decoder.decode(&p.format, cut).map(|_| ()).expect_err(&p.name);
+            let kind = if p.name.starts_with("jpeg") { CompressedKind::Jpeg } else { CompressedKind::Png };
+            let expected = if end < 3 || (end < 8 && kind == CompressedKind::Png) {
+                matches!(error, CompressedError::Kind { .. })
+            } else {
+                error == CompressedError::Truncated { kind, bytes: end }
+            };
+            assert!(expected, "{} cut at {end} of {}: {error}", p.name, p.data.len());
+        }
+    }
+}
+
+#[test]
+fn damaged_pictures_do_no_harm() {
+    let mut decoder = Decoder::new();
+    let mut refused = 0;
+    let mut tried = 0;
+    for p in pictures() {
+        for round in 0..300_usize {
+            let noise = values(&format!("{} {round}", p.name), 8, 16);
+            let mut data = p.data.clone();
+            let at = usize::from(noise[0]) % data.len();
+            match round % 4 {
+                0 => data[at] = noise[1] as u8,
+                1 => noise.chunks_exact(2).for_each(|n| {
+                    let at = usize::from(n[0]) % data.len();
+                    data[at] ^= 1 << (n[1] % 8);
+                }),
+                2 => drop(data.drain(at..(at + usize::from(noise[1]) % 40 + 1).min(data.len()))),
+                // In the headers, where sizes and tables are.
+                _ => data[at % 200.min(p.data.len())] = noise[1] as u8,
+            }
+            tried += 1;
+            match decoder.decode(&p.format, &data) {
+                Ok(view) => assert!(view.encoding().is_direct()),
+                Err(e) => {
+                    assert!(!e.to_string().contains("gave up"), "{} {round}: the decoder panicked", p.name);
+                    refused += 1;
+                }
+            }
+        }
+        // And it is as good as before.
+        let found = decoder.decode(&p.format, &p.data).expect("the whole picture");
+        assert!(difference(&found, &p.answer).0 <= 4, "{}", p.name);
+    }
+    assert!(refused > tried / 2, "only {refused} of {tried} damaged pictures were refused");
+}
+
+/// The marker segments of a JPEG before its scan: marker and place.
+fn segments(data: &[u8]) -> Vec<(u8, std::ops::Range<usize>)> {
+    let mut found = Vec::new();
+    let mut at = 2;
+    while data[at + 1] != 0xDA {
+        let end = at + 2 + usize::from(u16::from_be_bytes([data[at + 2], data[at + 3]]));
+        found.push((data[at + 1], at..end));
+        at = end;
+    }
+    found
+}
+
+#[test]
+fn jpegs_as_cameras_send_them() {
+    let picture = pictures().into_iter().find(|p| p.name == "jpeg_420_even").expect("the picture");
+    let mut decoder = Decoder::new();
+    let mut pixels = |data: &[u8]| {
+        let view = decoder.decode("jpeg", data)?;
+        Ok::<_, CompressedError>((0..view.height()).flat_map(|y| view.row(y).to_vec()).collect::<Vec<u8>>())
+    };
+    let expected = pixels(&picture.data).expect("the whole picture");
+    // Motion JPEG leaves out the standard's Huffman tables.
+    let mut bare = picture.data.clone();
+    for (_, range) in segments(&picture.data).into_iter().filter(|(marker, _)| *marker == 0xC4).rev() {
+        bare.drain(range);
+    }
+    assert!(bare.len() + 400 < picture.data.len(), "the tables were there");
+    assert_eq!(pixels(&bare).as_ref(), Ok(&expected));
+    // Drivers send their whole buffer.
+    let mut padded = picture.data.clone();
+    padded.extend([0; 1000]);
+    assert_eq!(pixels(&padded).as_ref(), Ok(&expected));
+    // A thumbnail's end mark is not the picture's.
+    let mut thumbnail = vec![0xFF, 0xD8, 0xFF, 0xE1, 0, 8, b'x', b'x', 0xFF, 0xD9, 0, 0];
+    thumbnail.extend(&picture.data[2..]);
+    assert_eq!(pixels(&thumbnail).as_ref(), Ok(&expected));
+    thumbnail.truncate(thumbnail.len() - 2);
+    assert!(matches!(pixels(&thumbnail), Err(CompressedError::Truncated { .. })));
 }

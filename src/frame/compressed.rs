@@ -368,3 +368,110 @@ fn drop_alpha(pixels: &mut Vec<u8>, kept: usize, dropped: usize) {
     }
     pixels.truncate(count * kept);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let mut data = PNG_MAGIC.to_vec();
+        data.extend(b"\0\0\0\rIHDR");
+        data.extend(width.to_be_bytes());
+        data.extend(height.to_be_bytes());
+        data.extend(b"\x08\x02\0\0\0");
+        data
+    }
+
+    fn jpeg(width: u16, height: u16, components: u8) -> Vec<u8> {
+        let mut data = b"\xFF\xD8\xFF\xC0\0\x0B\x08".to_vec();
+        data.extend(height.to_be_bytes());
+        data.extend(width.to_be_bytes());
+        data.extend([components, 1, 0x11, 0, 0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0, 0xFF, 0xD9]);
+        data
+    }
+
+    #[test]
+    fn kind_and_size_come_from_the_bytes() {
+        assert_eq!(inspect("whatever", &png(640, 480)), Ok((CompressedKind::Png, 640, 480)));
+        assert_eq!(inspect("", &jpeg(1920, 1080, 3)), Ok((CompressedKind::Jpeg, 1920, 1080)));
+        assert_eq!(inspect("png", &jpeg(3, 2, 1)), Ok((CompressedKind::Jpeg, 3, 2)), "the bytes are believed");
+        assert_eq!(inspect("8UC3; jpeg compressed bgr8", &jpeg(3, 2, 3)), Ok((CompressedKind::Jpeg, 3, 2)));
+    }
+
+    #[test]
+    fn sizes_are_limited_before_anything_is_decoded() {
+        let size = |kind, width, height| Err(CompressedError::Size { kind, width, height });
+        let (png_kind, jpeg_kind) = (CompressedKind::Png, CompressedKind::Jpeg);
+        assert_eq!(inspect("", &png(8192, 8192)), Ok((png_kind, 8192, 8192)));
+        assert_eq!(inspect("", &png(8193, 1)), size(png_kind, 8193, 1));
+        assert_eq!(inspect("", &png(1, u32::MAX)), size(png_kind, 1, u32::MAX));
+        assert_eq!(inspect("", &png(0, 1)), size(png_kind, 0, 1));
+        assert_eq!(inspect("", &jpeg(65535, 65535, 3)), size(jpeg_kind, 65535, 65535));
+        assert_eq!(inspect("", &jpeg(8, 0, 3)), size(jpeg_kind, 8, 0));
+        let mut decoder = Decoder::new();
+        assert!(decoder.decode("", &png(8193, 8193)).is_err());
+        assert_eq!(decoder.decoded.capacity(), 0);
+        // 16 bits with alpha are 8 bytes a pixel: twice what is allowed, at a side that is.
+        let mut bomb = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bomb, 8192, 8192);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Sixteen);
+        let mut writer = encoder.write_header().expect("a header");
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 0x01, 0, 0, 0, 0, 0, 0]).expect("a chunk");
+        drop(writer);
+        let error = decoder.decode("png", &bomb).map(|_| ()).expect_err("too many bytes");
+        assert_eq!(error, CompressedError::Size { kind: png_kind, width: 8192, height: 8192 });
+        assert_eq!(decoder.decoded.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused_with_advice() {
+        let text = |format: &str, data: &[u8]| inspect(format, data).expect_err("must be refused").to_string();
+        let t = text("16UC1; compressedDepth png", &png(4, 4));
+        assert!(t.contains("carries depth") && t.contains("subscribe to"), "{t}");
+        let t = text("16UC1; png compressed 16UC1", &png(4, 4));
+        assert!(t.contains("carries 16UC1 values") && t.contains("publish"), "{t}");
+        let t = text("rgb8; webp compressed", b"RIFF\x10\0\0\0WEBP");
+        assert!(t.contains("FF D8 FF") && t.contains("52 49 46 46") && t.contains("as jpeg or png"), "{t}");
+        assert!(text("jpeg", &[]).contains("found no data"));
+        let t = text(&"y\n".repeat(400), &[0; 100]);
+        assert!(t.len() < 500 && !t.contains('\n'), "cut and escaped: {t}");
+        // A frame header without pixels' meaning, none at all, and an end at once.
+        let mut decoder = Decoder::new();
+        let two = decoder.decode("jpeg", &jpeg(8, 8, 2)).map(|_| ()).expect_err("two components").to_string();
+        assert!(two.contains("2 components"), "{two}");
+        assert!(text("jpeg", b"\xFF\xD8\xFF\xDA\0\x02\xFF\xD9").contains("no frame header"));
+        assert!(text("jpeg", b"\xFF\xD8\xFF\xD9").contains("before its first scan"));
+        assert!(text("png", b"\x89PNG\r\n\x1a\n\0\0\0\rIDAT0123456789012").contains("IHDR"));
+    }
+
+    #[test]
+    fn headers_of_any_bytes_do_no_harm() {
+        let mut state = 1_u32;
+        for round in 0..20_000 {
+            let mut data = if round % 2 == 0 { JPEG_MAGIC.to_vec() } else { jpeg(16, 16, 3) };
+            for _ in 0..round % 40 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Many markers, short lengths.
+                let byte = match state >> 29 {
+                    0..=2 => 0xFF,
+                    3 => 0,
+                    4 => 0xC0 | ((state >> 8) as u8 % 32),
+                    _ => (state >> 16) as u8,
+                };
+                data.insert(data.len().min(3 + (state >> 20) as usize % data.len()), byte);
+            }
+            let _ = inspect("jpeg", &data);
+        }
+    }
+
+    #[test]
+    fn alpha_is_taken_out_in_place() {
+        let mut pixels = vec![1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0];
+        drop_alpha(&mut pixels, 3, 1);
+        assert_eq!(pixels, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let mut pixels = vec![1, 2, 0, 0, 3, 4, 0, 0];
+        drop_alpha(&mut pixels, 2, 2);
+        assert_eq!(pixels, [1, 2, 3, 4]);
+    }
+}
