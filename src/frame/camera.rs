@@ -484,8 +484,8 @@ impl Distortion {
         match self {
             Self::Polynomial(p) => p.undistort(distorted),
             Self::Equidistant { k, max_angle } => {
-                let radius = distorted[0].hypot(distorted[1]);
-                let angle = solve_rising(|a| equidistant(k, a), radius, *max_angle)?;
+                let radius = length(distorted);
+                let angle = solve_rising(|a| equidistant(k, a), radius, *max_angle, 0.1 * TOLERANCE)?;
                 // The limit of tan(angle) / radius at the centre is 1.
                 let scale = if radius < 1e-12 { 1.0 } else { angle.tan() / radius };
                 Some(distorted.map(|v| v * scale))
@@ -566,29 +566,56 @@ impl Polynomial {
     }
 
     /// Newton's method in the plane, from the solution of the radial part alone: that is near, and on the right side
-    /// of the fold.
+    /// of the fold. A coarse one nearly always does; where the radial part is almost level, only an exact one may.
     fn undistort(&self, distorted: [f64; 2]) -> Option<[f64; 2]> {
-        let radius = distorted[0].hypot(distorted[1]);
-        // The tangential part may still bring a pixel a little beyond the radial limit back.
-        let start = solve_rising(|r| self.radial(r), radius, self.max_radius).unwrap_or(self.max_radius);
-        let scale = if radius < 1e-12 { 1.0 } else { start / radius };
-        let mut point = distorted.map(|v| v * scale);
-        for _ in 0..20 {
-            let ([px, py], [[a, b], [c, d]]) = self.distort(point);
-            let (ex, ey) = (px - distorted[0], py - distorted[1]);
+        let radius = length(distorted);
+        [1e-3, 0.1 * TOLERANCE].into_iter().find_map(|tolerance| {
+            // The tangential part may still bring a pixel a little beyond the radial limit back.
+            let start = solve_rising(|r| self.radial(r), radius, self.max_radius, tolerance).unwrap_or(self.max_radius);
+            let scale = if radius < 1e-12 { 1.0 } else { start / radius };
+            self.refine(distorted, distorted.map(|v| v * scale))
+        })
+    }
+
+    /// The point whose image is `distorted`, on the sheet around the axis, from one nearby.
+    fn refine(&self, distorted: [f64; 2], mut point: [f64; 2]) -> Option<[f64; 2]> {
+        let evaluate = |point: [f64; 2]| {
+            let ([x, y], jacobian) = self.distort(point);
+            let error = [x - distorted[0], y - distorted[1]];
+            (error, jacobian, error[0].abs().max(error[1].abs()))
+        };
+        let (mut error, mut jacobian, mut size) = evaluate(point);
+        for _ in 0..40 {
+            let [[a, b], [c, d]] = jacobian;
             let determinant = a * d - b * c;
-            // The first disc around the axis on which the map keeps its orientation is where it is one to one.
-            let on_sheet = determinant > 0.0 && point[0].hypot(point[1]) <= self.max_radius * (1.0 + 1e-9);
-            if ex.abs().max(ey.abs()) <= TOLERANCE {
+            if size <= TOLERANCE {
+                // The disc around the axis on which the map keeps its orientation is where it is one to one.
+                let on_sheet = determinant > 0.0 && length(point) <= self.max_radius * (1.0 + 1e-9);
                 return on_sheet.then_some(point);
             }
-            if determinant.abs() < 1e-12 || !determinant.is_finite() {
-                return None;
+            let step = [(d * error[0] - b * error[1]) / determinant, (a * error[1] - c * error[0]) / determinant];
+            // Near an inflection a whole step may lead away; a part of it does not. A comparison with NaN fails.
+            let mut share = 1.0;
+            loop {
+                let next = [point[0] - share * step[0], point[1] - share * step[1]];
+                let (e, j, s) = evaluate(next);
+                if s < size {
+                    (point, error, jacobian, size) = (next, e, j, s);
+                    break;
+                }
+                share *= 0.5;
+                if share < 1e-3 {
+                    return None;
+                }
             }
-            point = [point[0] - (d * ex - b * ey) / determinant, point[1] - (a * ey - c * ex) / determinant];
         }
         None
     }
+}
+
+/// Not `hypot`, which guards against an overflow that cannot be here and costs as much as the rest.
+fn length([x, y]: [f64; 2]) -> f64 {
+    (x * x + y * y).sqrt()
 }
 
 /// Up to where `f` (value and slope), which rises from 0, goes on rising; at most `end`.
@@ -614,19 +641,18 @@ fn rising_until(f: impl Fn(f64) -> (f64, f64), end: f64) -> f64 {
     low
 }
 
-/// The x in 0 ..= `end` with `f(x) = target` for an `f` (value and slope) that rises from 0 on that interval; `None`
-/// if `f` does not reach `target` there. Newton's method, kept within a bracket.
-fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64) -> Option<f64> {
-    if target > f(end).0 + TOLERANCE {
-        return None;
-    }
+/// The x in 0 ..= `end` with `f(x) = target`, within `tolerance` of the target, for an `f` (value and slope) that rises
+/// from 0 on that interval; `None` if `f` does not reach `target` there. Newton's method, kept within a bracket.
+fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64, tolerance: f64) -> Option<f64> {
     let (mut low, mut high) = (0.0, end);
-    let mut x = target.min(end);
-    for _ in 0..80 {
+    // Not at the end itself: beside a pole Newton's steps are minute.
+    let mut x = target.min(0.5 * end);
+    let mut reached = false;
+    for _ in 0..100 {
         let (value, slope) = f(x);
         let error = value - target;
-        if error.abs() <= 0.01 * TOLERANCE {
-            break;
+        if error.abs() <= tolerance {
+            return Some(x);
         }
         if error > 0.0 {
             high = x;
@@ -634,9 +660,20 @@ fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64) -> Option<
             low = x;
         }
         let next = x - error / slope;
-        x = if next > low && next < high { next } else { 0.5 * (low + high) };
+        if next > low && next < high {
+            x = next;
+            continue;
+        }
+        // Beyond the bracket. Where `f` has not yet been seen above the target, it may end below it.
+        if high == end && !reached {
+            if f(end).0 < target - tolerance {
+                return None;
+            }
+            reached = true;
+        }
+        x = 0.5 * (low + high);
     }
-    ((f(x).0 - target).abs() <= TOLERANCE).then_some(x)
+    None
 }
 
 #[cfg(test)]
@@ -727,7 +764,7 @@ mod tests {
             let p = Polynomial::new(&d);
             let limit = p.max_radius.min(2.0);
             for _ in 0..20 {
-                let (radius, angle) = (0.9 * limit * random(1.0).abs(), random(3.14));
+                let (radius, angle) = (0.9 * limit * random(1.0).abs(), random(std::f64::consts::PI));
                 let point = [radius * angle.cos(), radius * angle.sin()];
                 let (distorted, _) = p.distort(point);
                 let found = p.undistort(distorted).unwrap_or_else(|| panic!("{p:?} loses {point:?}"));
@@ -952,11 +989,11 @@ mod tests {
         let c = calibration();
         let g = geometry(ResizeMode::Stretch, OutputSize::Source, (1280, 720));
         let factor = |scaling, c: Option<&Calibration>, rectified| depth_factor(scaling, 1.7, c, rectified, &g, 500.0);
-        let expected = ((1000.0 * 0.5) * (990.0 * 320.0 / 720.0) as f64).sqrt() / 500.0;
+        let expected = f64::sqrt((1000.0 * 0.5) * (990.0 * 320.0 / 720.0)) / 500.0;
         let (found, source) = factor(DepthScaling::CameraInfo, Some(&c), false);
         assert!(near(found, expected, 1e-12) && source == FactorSource::CameraInfo, "{found} for {expected}");
         let (found, _) = factor(DepthScaling::CameraInfo, Some(&c), true);
-        assert!(near(found, ((900.0 * 0.5) * (910.0 * 320.0 / 720.0) as f64).sqrt() / 500.0, 1e-12));
+        assert!(near(found, f64::sqrt((900.0 * 0.5) * (910.0 * 320.0 / 720.0)) / 500.0, 1e-12));
         // Binning halves the picture's focal length.
         let binned = Calibration { binning_x: 2, binning_y: 2, width: 2560, height: 1440, ..calibration() };
         let (found, _) = factor(DepthScaling::CameraInfo, Some(&binned), false);
