@@ -484,8 +484,8 @@ impl Distortion {
         match self {
             Self::Polynomial(p) => p.undistort(distorted),
             Self::Equidistant { k, max_angle } => {
-                let radius = distorted[0].hypot(distorted[1]);
-                let angle = solve_rising(|a| equidistant(k, a), radius, *max_angle)?;
+                let radius = length(distorted);
+                let angle = solve_rising(|a| equidistant(k, a), radius, *max_angle, 0.1 * TOLERANCE)?;
                 // The limit of tan(angle) / radius at the centre is 1.
                 let scale = if radius < 1e-12 { 1.0 } else { angle.tan() / radius };
                 Some(distorted.map(|v| v * scale))
@@ -566,29 +566,56 @@ impl Polynomial {
     }
 
     /// Newton's method in the plane, from the solution of the radial part alone: that is near, and on the right side
-    /// of the fold.
+    /// of the fold. A coarse one nearly always does; where the radial part is almost level, only an exact one may.
     fn undistort(&self, distorted: [f64; 2]) -> Option<[f64; 2]> {
-        let radius = distorted[0].hypot(distorted[1]);
-        // The tangential part may still bring a pixel a little beyond the radial limit back.
-        let start = solve_rising(|r| self.radial(r), radius, self.max_radius).unwrap_or(self.max_radius);
-        let scale = if radius < 1e-12 { 1.0 } else { start / radius };
-        let mut point = distorted.map(|v| v * scale);
-        for _ in 0..20 {
-            let ([px, py], [[a, b], [c, d]]) = self.distort(point);
-            let (ex, ey) = (px - distorted[0], py - distorted[1]);
+        let radius = length(distorted);
+        [1e-3, 0.1 * TOLERANCE].into_iter().find_map(|tolerance| {
+            // The tangential part may still bring a pixel a little beyond the radial limit back.
+            let start = solve_rising(|r| self.radial(r), radius, self.max_radius, tolerance).unwrap_or(self.max_radius);
+            let scale = if radius < 1e-12 { 1.0 } else { start / radius };
+            self.refine(distorted, distorted.map(|v| v * scale))
+        })
+    }
+
+    /// The point whose image is `distorted`, on the sheet around the axis, from one nearby.
+    fn refine(&self, distorted: [f64; 2], mut point: [f64; 2]) -> Option<[f64; 2]> {
+        let evaluate = |point: [f64; 2]| {
+            let ([x, y], jacobian) = self.distort(point);
+            let error = [x - distorted[0], y - distorted[1]];
+            (error, jacobian, error[0].abs().max(error[1].abs()))
+        };
+        let (mut error, mut jacobian, mut size) = evaluate(point);
+        for _ in 0..40 {
+            let [[a, b], [c, d]] = jacobian;
             let determinant = a * d - b * c;
-            // The first disc around the axis on which the map keeps its orientation is where it is one to one.
-            let on_sheet = determinant > 0.0 && point[0].hypot(point[1]) <= self.max_radius * (1.0 + 1e-9);
-            if ex.abs().max(ey.abs()) <= TOLERANCE {
+            if size <= TOLERANCE {
+                // The disc around the axis on which the map keeps its orientation is where it is one to one.
+                let on_sheet = determinant > 0.0 && length(point) <= self.max_radius * (1.0 + 1e-9);
                 return on_sheet.then_some(point);
             }
-            if determinant.abs() < 1e-12 || !determinant.is_finite() {
-                return None;
+            let step = [(d * error[0] - b * error[1]) / determinant, (a * error[1] - c * error[0]) / determinant];
+            // Near an inflection a whole step may lead away; a part of it does not. A comparison with NaN fails.
+            let mut share = 1.0;
+            loop {
+                let next = [point[0] - share * step[0], point[1] - share * step[1]];
+                let (e, j, s) = evaluate(next);
+                if s < size {
+                    (point, error, jacobian, size) = (next, e, j, s);
+                    break;
+                }
+                share *= 0.5;
+                if share < 1e-3 {
+                    return None;
+                }
             }
-            point = [point[0] - (d * ex - b * ey) / determinant, point[1] - (a * ey - c * ex) / determinant];
         }
         None
     }
+}
+
+/// Not `hypot`, which guards against an overflow that cannot be here and costs as much as the rest.
+fn length([x, y]: [f64; 2]) -> f64 {
+    (x * x + y * y).sqrt()
 }
 
 /// Up to where `f` (value and slope), which rises from 0, goes on rising; at most `end`.
@@ -614,19 +641,18 @@ fn rising_until(f: impl Fn(f64) -> (f64, f64), end: f64) -> f64 {
     low
 }
 
-/// The x in 0 ..= `end` with `f(x) = target` for an `f` (value and slope) that rises from 0 on that interval; `None`
-/// if `f` does not reach `target` there. Newton's method, kept within a bracket.
-fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64) -> Option<f64> {
-    if target > f(end).0 + TOLERANCE {
-        return None;
-    }
+/// The x in 0 ..= `end` with `f(x) = target`, within `tolerance` of the target, for an `f` (value and slope) that rises
+/// from 0 on that interval; `None` if `f` does not reach `target` there. Newton's method, kept within a bracket.
+fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64, tolerance: f64) -> Option<f64> {
     let (mut low, mut high) = (0.0, end);
-    let mut x = target.min(end);
-    for _ in 0..80 {
+    // Not at the end itself: beside a pole Newton's steps are minute.
+    let mut x = target.min(0.5 * end);
+    let mut reached = false;
+    for _ in 0..100 {
         let (value, slope) = f(x);
         let error = value - target;
-        if error.abs() <= 0.01 * TOLERANCE {
-            break;
+        if error.abs() <= tolerance {
+            return Some(x);
         }
         if error > 0.0 {
             high = x;
@@ -634,7 +660,384 @@ fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64) -> Option<
             low = x;
         }
         let next = x - error / slope;
-        x = if next > low && next < high { next } else { 0.5 * (low + high) };
+        if next > low && next < high {
+            x = next;
+            continue;
+        }
+        // Beyond the bracket. Where `f` has not yet been seen above the target, it may end below it.
+        if high == end && !reached {
+            if f(end).0 < target - tolerance {
+                return None;
+            }
+            reached = true;
+        }
+        x = 0.5 * (low + high);
     }
-    ((f(x).0 - target).abs() <= TOLERANCE).then_some(x)
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::{OutputSize, Placement, Rect, ResizeMode};
+    use super::*;
+
+    /// 1280x720, a full calibration with a stereo partner and another P than K.
+    fn calibration() -> Calibration {
+        Calibration {
+            width: 1280,
+            height: 720,
+            model: "plumb_bob".into(),
+            d: vec![-0.3, 0.1, 0.001, -0.002, 0.0],
+            k: [1000.0, 0.0, 630.0, 0.0, 990.0, 350.0, 0.0, 0.0, 1.0],
+            r: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            p: [900.0, 0.0, 640.0, -90.0, 0.0, 910.0, 360.0, 7.0, 0.0, 0.0, 1.0, 0.0],
+            ..Calibration::default()
+        }
+    }
+
+    fn geometry(mode: ResizeMode, output: OutputSize, source: (usize, usize)) -> Geometry {
+        let placement = Placement { mode, roi: None, output };
+        Geometry::new(&placement, source, (640, 320)).expect("a valid geometry")
+    }
+
+    fn map(scale_x: f64, scale_y: f64, offset_x: f64, offset_y: f64) -> OutputMap {
+        OutputMap { scale_x, scale_y, offset_x, offset_y }
+    }
+
+    fn near(a: f64, b: f64, tolerance: f64) -> bool {
+        (a - b).abs() <= tolerance
+    }
+
+    #[test]
+    fn rays_are_opencvs() {
+        let text = include_str!("../../tests/golden/undistort.txt");
+        let mut camera = Calibration::default();
+        let (mut checked, mut cameras) = (0, 0);
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let first = words.next().expect("a word");
+            let numbers = |words: std::str::Split<'_, char>| -> Vec<f64> {
+                words.map(|w| w.parse().expect("a number")).collect()
+            };
+            match first {
+                "model" => {
+                    camera.model = words.next().expect("a name").into();
+                    cameras += 1;
+                }
+                "k" => {
+                    let k = numbers(words);
+                    camera.k = [k[0], 0.0, k[2], 0.0, k[1], k[3], 0.0, 0.0, 1.0];
+                }
+                "d" => camera.d = numbers(words),
+                _ => {
+                    let [u, v, x, y] = numbers(line.split(' '))[..] else { panic!("four numbers in {line:?}") };
+                    let pinhole = camera.pinhole(false).expect("calibrated");
+                    let distortion = Distortion::of(&camera).expect("a known model").expect("distorted");
+                    let point = [(u - pinhole.cx) / pinhole.fx, (v - pinhole.cy) / pinhole.fy];
+                    let ray = distortion.undistort(point).unwrap_or_else(|| panic!("{camera:?} has no ray at {u} {v}"));
+                    // OpenCV's answer is right within 1e-7 pixels, ours within TOLERANCE, both before the inverse
+                    // stretches the error.
+                    let tolerance = 1e-6 * (1.0 + x * x + y * y);
+                    assert!(
+                        near(ray[0], x, tolerance) && near(ray[1], y, tolerance),
+                        "{camera:?} at {u} {v}: {ray:?} for {x} {y}"
+                    );
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 350 && cameras == 7, "{checked} pixels of {cameras} cameras");
+    }
+
+    #[test]
+    fn undistortion_inverts_the_distortion_up_to_the_fold_and_gives_nothing_beyond() {
+        let mut state = 5_u32;
+        let mut random = |range: f64| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0) * range
+        };
+        let mut tried = 0;
+        for _ in 0..300 {
+            let mut d = [random(0.4), random(0.2), 0.0, 0.0, random(0.05), random(0.3), random(0.1), random(0.03)];
+            d[2] = random(0.001);
+            d[3] = random(0.001);
+            let p = Polynomial::new(&d);
+            let limit = p.max_radius.min(2.0);
+            for _ in 0..20 {
+                let (radius, angle) = (0.9 * limit * random(1.0).abs(), random(std::f64::consts::PI));
+                let point = [radius * angle.cos(), radius * angle.sin()];
+                let (distorted, _) = p.distort(point);
+                let found = p.undistort(distorted).unwrap_or_else(|| panic!("{p:?} loses {point:?}"));
+                assert!(
+                    near(found[0], point[0], 1e-5) && near(found[1], point[1], 1e-5),
+                    "{p:?}: {found:?} for {point:?}"
+                );
+                tried += 1;
+            }
+        }
+        assert_eq!(tried, 6000);
+        // r - r^3 / 2 turns back at sqrt(2/3), where it is 0.5443.
+        let p = Polynomial::new(&[-0.5, 0.0, 0.0, 0.0]);
+        assert!(near(p.max_radius, (2.0_f64 / 3.0).sqrt(), 1e-9), "{}", p.max_radius);
+        assert!(p.undistort([0.0, 0.544]).is_some() && p.undistort([0.0, 0.545]).is_none());
+        assert!(p.undistort([0.0, 0.8]).is_none() && p.undistort([5.0, 5.0]).is_none());
+        assert_eq!(p.undistort([0.0, 0.0]), Some([0.0, 0.0]));
+        // A pole of the denominator, 1 - r^2, ends the sheet too.
+        let pole = Polynomial::new(&[0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0]);
+        assert!(near(pole.max_radius, 1.0, 1e-6), "{}", pole.max_radius);
+        let found = pole.undistort([100.0, 0.0]).expect("100 = r / (1 - r^2) has a solution below 1");
+        assert!(near(found[0] / (1.0 - found[0] * found[0]), 100.0, 1e-6), "{found:?}");
+    }
+
+    #[test]
+    fn a_fisheye_without_coefficients_is_not_a_pinhole() {
+        let mut c = Calibration { model: "equidistant".into(), d: vec![0.0; 4], ..calibration() };
+        c.k = [400.0, 0.0, 639.5, 0.0, 400.0, 359.5, 0.0, 0.0, 1.0];
+        let rays = Rays::new(&c, false, &geometry(ResizeMode::Stretch, OutputSize::Source, (1280, 720))).expect("rays");
+        // Right of the middle by 400 pixels is an angle of one radian.
+        let [x, y] = rays.row(359).at(1039);
+        let expected = (f64::hypot(399.5, 0.5) / 400.0).tan();
+        assert!(near(f64::from(x).hypot(f64::from(y)), expected, 1e-6), "{x} {y} for {expected}");
+        // 639.5 pixels are 1.599 radians, more than a right angle.
+        assert!(rays.row(359).at(1279)[0].is_nan() && rays.row(359).at(0)[0].is_nan());
+    }
+
+    #[test]
+    fn rays_of_a_smaller_picture_lie_between_those_of_the_source() {
+        let c = Calibration { d: vec![0.0; 5], ..calibration() };
+        let source =
+            Rays::new(&c, false, &geometry(ResizeMode::Stretch, OutputSize::Source, (1280, 720))).expect("rays");
+        assert_eq!(source.size(), (1280, 720));
+        let [x, y] = source.row(350).at(1130);
+        assert!(near(f64::from(x), 0.5, 1e-7) && y == 0.0, "K's own pixels: {x} {y}");
+        let half = geometry(ResizeMode::Crop, OutputSize::Fixed { width: 640, height: 360 }, (1280, 720));
+        let half = Rays::new(&c, false, &half).expect("rays");
+        assert_eq!(half.size(), (640, 360));
+        for (x, y) in [(0, 0), (639, 359), (123, 45)] {
+            let [a, b] = half.row(y).at(x);
+            let (near_corner, far_corner) = (source.row(2 * y).at(2 * x), source.row(2 * y + 1).at(2 * x + 1));
+            assert!(near(f64::from(a), f64::from(near_corner[0] + far_corner[0]) / 2.0, 1e-6), "{x} {y}");
+            assert!(near(f64::from(b), f64::from(near_corner[1] + far_corner[1]) / 2.0, 1e-6), "{x} {y}");
+        }
+        // The largest centred 2:1 part of 1280x720 is 1280x640 from row 40, shown at 640x320.
+        let crop = Rays::new(&c, false, &geometry(ResizeMode::Crop, OutputSize::Network, (1280, 720))).expect("rays");
+        let [_, b] = crop.row(10).at(0);
+        let expected = f64::from(source.row(60).at(0)[1] + source.row(61).at(0)[1]) / 2.0;
+        assert!(near(f64::from(b), expected, 1e-6), "{b} for {expected}");
+    }
+
+    #[test]
+    fn distorted_rays_of_a_grid_are_the_single_ones() {
+        let c = calibration();
+        let g = geometry(ResizeMode::Stretch, OutputSize::Fixed { width: 320, height: 180 }, (1280, 720));
+        let rays = Rays::new(&c, false, &g).expect("rays");
+        let distortion = Distortion::of(&c).expect("known").expect("distorted");
+        for (x, y) in [(0, 0), (319, 179), (160, 20)] {
+            let point = [(4.0 * x as f64 + 1.5 - 630.0) / 1000.0, (4.0 * y as f64 + 1.5 - 350.0) / 990.0];
+            let expected = distortion.undistort(point).expect("a ray");
+            let found = rays.row(y).at(x).map(f64::from);
+            assert!(near(found[0], expected[0], 1e-6) && near(found[1], expected[1], 1e-6), "{found:?} {expected:?}");
+            assert!(
+                !near(found[0], point[0], 1e-3) || (x, y) == (160, 20),
+                "the distortion shows: {found:?} {point:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rectified_picture_has_the_rays_of_p_without_distortion_or_baseline() {
+        let rays = Rays::new(&calibration(), true, &geometry(ResizeMode::Stretch, OutputSize::Source, (1280, 720)))
+            .expect("rays");
+        let [x, y] = rays.row(451).at(1090);
+        assert!(near(f64::from(x), 0.5, 1e-7) && near(f64::from(y), 0.1, 1e-7), "{x} {y}");
+        assert_eq!(calibration().focal_px(true), Some((900.0, 910.0)));
+        assert_eq!(calibration().focal_px(false), Some((1000.0, 990.0)));
+    }
+
+    #[test]
+    fn binning_and_region_belong_to_the_full_sensor() {
+        let mut c = calibration();
+        c.binning_x = 2;
+        c.binning_y = 2;
+        c.roi = RoiInfo { x_offset: 200, y_offset: 100, width: 800, height: 400, do_rectify: true };
+        assert_eq!(c.image_size(), Some((400, 200)));
+        assert_eq!(c.focal_px(false), Some((500.0, 495.0)));
+        assert_eq!(c.pinhole(false), Some(Pinhole { fx: 500.0, fy: 495.0, cx: 215.0, cy: 125.0 }));
+        assert_eq!(c.pinhole(true), Some(Pinhole { fx: 450.0, fy: 455.0, cx: 220.0, cy: 130.0 }));
+        assert_eq!(c.check_size((400, 200)), Ok(()));
+        assert_eq!(c.check_size((1280, 720)), Err(CameraError::Size { expected: (400, 200), found: (1280, 720) }));
+        // A rest of the binning may be kept or dropped.
+        c.roi.width = 801;
+        assert!(c.check_size((400, 200)).is_ok() && c.check_size((401, 200)).is_ok());
+        assert!(c.check_size((399, 200)).is_err() && c.check_size((402, 200)).is_err());
+        // A calibration that names no size.
+        assert!(Calibration::default().check_size((5, 7)).is_ok());
+    }
+
+    #[test]
+    fn a_resized_calibration_is_what_resize_node_makes() {
+        let c = calibration();
+        let half = c.scaled(&map(0.5, 0.25, 0.0, 0.0), (640, 180));
+        assert_eq!((half.width, half.height), (640, 180));
+        assert_eq!(half.k, [500.0, 0.0, 315.0, 0.0, 247.5, 87.5, 0.0, 0.0, 1.0]);
+        assert_eq!(half.p, [450.0, 0.0, 320.0, -45.0, 0.0, 227.5, 90.0, 1.75, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!((&half.d, &half.model, half.r, half.roi), (&c.d, &c.model, c.r, RoiInfo::default()));
+        let mut c = c;
+        c.roi = RoiInfo { x_offset: 200, y_offset: 100, width: 800, height: 400, do_rectify: false };
+        let half = c.scaled(&map(0.5, 0.25, 0.0, 0.0), (400, 100));
+        assert_eq!((half.width, half.height), (640, 180));
+        assert_eq!(half.roi, RoiInfo { x_offset: 100, y_offset: 25, width: 400, height: 100, do_rectify: false });
+        assert_eq!(half.k, [500.0, 0.0, 315.0, 0.0, 247.5, 87.5, 0.0, 0.0, 1.0]);
+        // Letterbox and crop: the offset moves the principal points only.
+        let moved = calibration().scaled(&map(0.5, 0.5, 0.0, -20.0), (640, 320));
+        assert_eq!((moved.k[2], moved.k[5], moved.p[2], moved.p[6]), (315.0, 155.0, 320.0, 160.0));
+        assert_eq!((moved.width, moved.height), (640, 320));
+    }
+
+    #[test]
+    fn a_resized_calibration_leads_to_the_outputs_own_coordinates() {
+        for roi in
+            [RoiInfo::default(), RoiInfo { x_offset: 201, y_offset: 103, width: 801, height: 402, do_rectify: true }]
+        {
+            for binning in [0, 1, 2, 3] {
+                let c = Calibration { roi, binning_x: binning, binning_y: binning, ..calibration() };
+                let source = c.image_size().expect("a size");
+                let before = [false, true].map(|r| c.pinhole(r).expect("calibrated"));
+                let source = (source.0 as usize, source.1 as usize);
+                for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop] {
+                    for output in
+                        [OutputSize::Source, OutputSize::Network, OutputSize::Fixed { width: 333, height: 77 }]
+                    {
+                        let g = geometry(mode, output, source);
+                        let m = g.output_from_source();
+                        let scaled = c.scaled(&m, g.output());
+                        let what = format!("{roi:?} binning {binning} {mode:?} {output:?}: {scaled:?}");
+                        scaled.check_size(g.output()).expect(&what);
+                        assert!(scaled.roi.x_offset + scaled.roi.width <= scaled.width, "{what}");
+                        assert!(scaled.roi.y_offset + scaled.roi.height <= scaled.height, "{what}");
+                        for (rectified, before) in [false, true].into_iter().zip(before) {
+                            let after = scaled.pinhole(rectified).expect("calibrated");
+                            assert!(near(after.fx, before.fx * m.scale_x, 1e-9), "{what}");
+                            assert!(near(after.fy, before.fy * m.scale_y, 1e-9), "{what}");
+                            assert!(near(after.cx, before.cx * m.scale_x + m.offset_x, 1e-9), "{what}");
+                            assert!(near(after.cy, before.cy * m.scale_y + m.offset_y, 1e-9), "{what}");
+                        }
+                        if output == OutputSize::Source {
+                            assert_eq!(scaled, c, "a picture of the same size keeps its calibration");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_uncalibrated_camera_stays_so() {
+        let none = Calibration { width: 1280, height: 720, ..Calibration::default() };
+        assert!(!none.is_calibrated() && none.focal_px(false).is_none() && none.focal_px(true).is_none());
+        let scaled = none.scaled(&map(0.5, 0.5, 10.0, 20.0), (640, 360));
+        assert_eq!((scaled.width, scaled.height, scaled.k, scaled.p), (640, 360, [0.0; 9], [0.0; 12]));
+        for bad in [f64::NAN, f64::INFINITY, -5.0, 0.0] {
+            let mut c = calibration();
+            c.k[4] = bad;
+            assert!(!c.is_calibrated() && c.focal_px(false).is_none(), "{bad}");
+            assert!(c.focal_px(true).is_some(), "P is another matter");
+        }
+    }
+
+    #[test]
+    fn what_cannot_make_rays_is_named() {
+        let g = geometry(ResizeMode::Stretch, OutputSize::Network, (1280, 720));
+        let error = |change: &dyn Fn(&mut Calibration)| {
+            let mut c = calibration();
+            change(&mut c);
+            Rays::new(&c, false, &g).expect_err("must be refused")
+        };
+        assert_eq!(error(&|c| c.k[0] = 0.0), CameraError::Uncalibrated { matrix: "K", fx: 0.0, fy: 990.0 });
+        assert_eq!(error(&|c| c.width = 640), CameraError::Size { expected: (640, 720), found: (1280, 720) });
+        assert_eq!(error(&|c| c.d[1] = f64::NAN), CameraError::NotFinite { field: "D" });
+        assert_eq!(error(&|c| c.k[2] = f64::INFINITY), CameraError::NotFinite { field: "K" });
+        for (model, count) in
+            [("plumb_bob", 3), ("plumb_bob", 8), ("rational_polynomial", 5), ("equidistant", 5), ("fov", 1), ("", 5)]
+        {
+            let change = |c: &mut Calibration| {
+                c.model = model.into();
+                c.d = vec![0.1; count];
+            };
+            assert_eq!(error(&change), CameraError::Model { model: model.into(), coefficients: count });
+        }
+        // A tilted sensor is refused, the same length without tilt is not.
+        let tilted = |tilt: f64| {
+            let mut c = Calibration { model: "rational_polynomial".into(), d: vec![0.01; 14], ..calibration() };
+            c.d[12] = 0.0;
+            c.d[13] = tilt;
+            Rays::new(&c, false, &g).map(|_| ())
+        };
+        assert_eq!(tilted(0.0), Ok(()));
+        assert!(matches!(tilted(0.1), Err(CameraError::Model { coefficients: 14, .. })));
+        // Without coefficients, or with zeros, every model is a pinhole; a rectified picture needs none.
+        for d in [vec![], vec![0.0; 3]] {
+            assert!(Rays::new(&Calibration { model: String::new(), d, ..calibration() }, false, &g).is_ok());
+        }
+        assert!(Rays::new(&Calibration { model: "fov".into(), ..calibration() }, true, &g).is_ok());
+        let unrectified = Calibration { p: [0.0; 12], ..calibration() };
+        assert!(matches!(Rays::new(&unrectified, true, &g), Err(CameraError::Uncalibrated { matrix: "P", .. })));
+    }
+
+    #[test]
+    fn depth_is_scaled_by_the_ratio_of_focal_lengths() {
+        let c = calibration();
+        let g = geometry(ResizeMode::Stretch, OutputSize::Source, (1280, 720));
+        let factor = |scaling, c: Option<&Calibration>, rectified| depth_factor(scaling, 1.7, c, rectified, &g, 500.0);
+        let expected = f64::sqrt((1000.0 * 0.5) * (990.0 * 320.0 / 720.0)) / 500.0;
+        let (found, source) = factor(DepthScaling::CameraInfo, Some(&c), false);
+        assert!(near(found, expected, 1e-12) && source == FactorSource::CameraInfo, "{found} for {expected}");
+        let (found, _) = factor(DepthScaling::CameraInfo, Some(&c), true);
+        assert!(near(found, f64::sqrt((900.0 * 0.5) * (910.0 * 320.0 / 720.0)) / 500.0, 1e-12));
+        // Binning halves the picture's focal length.
+        let binned = Calibration { binning_x: 2, binning_y: 2, width: 2560, height: 1440, ..calibration() };
+        let (found, _) = factor(DepthScaling::CameraInfo, Some(&binned), false);
+        assert!(near(found, expected / 2.0, 1e-12));
+        // A region of interest magnifies: half of the source on the whole network.
+        let placement = Placement {
+            mode: ResizeMode::Roi,
+            roi: Some(Rect { x: 10, y: 20, width: 640, height: 320 }),
+            output: OutputSize::Source,
+        };
+        let roi = Geometry::new(&placement, (1280, 720), (640, 320)).expect("a geometry");
+        let (found, _) = depth_factor(DepthScaling::CameraInfo, 1.0, Some(&c), false, &roi, 500.0);
+        assert!(near(found, (1000.0_f64 * 990.0).sqrt() / 500.0, 1e-12), "{found}");
+
+        assert_eq!(factor(DepthScaling::None, Some(&c), false), (1.0, FactorSource::Fixed));
+        assert_eq!(factor(DepthScaling::Factor(0.3), None, false), (0.3, FactorSource::Fixed));
+        let fallback = (1.7, FactorSource::Fallback);
+        assert_eq!(factor(DepthScaling::CameraInfo, None, false), fallback);
+        assert_eq!(factor(DepthScaling::CameraInfo, Some(&Calibration::default()), false), fallback);
+        let other_size = Calibration { width: 640, ..calibration() };
+        assert_eq!(factor(DepthScaling::CameraInfo, Some(&other_size), false), fallback);
+        for f_model in [0.0, f64::NAN, f64::INFINITY, -1.0] {
+            assert_eq!(
+                depth_factor(DepthScaling::CameraInfo, 1.7, Some(&c), false, &g, f_model),
+                fallback,
+                "{f_model}"
+            );
+        }
+    }
+
+    #[test]
+    fn depth_scalings_are_read_and_written() {
+        for (text, scaling) in [
+            ("camera_info", DepthScaling::CameraInfo),
+            ("none", DepthScaling::None),
+            ("0.5", DepthScaling::Factor(0.5)),
+            ("2", DepthScaling::Factor(2.0)),
+        ] {
+            assert_eq!(text.parse(), Ok(scaling));
+            assert_eq!(scaling.to_string(), text);
+        }
+        for text in ["", "0", "-1", "nan", "inf", "Camera_Info", "1,5"] {
+            let error = text.parse::<DepthScaling>().expect_err("must be refused").to_string();
+            assert!(error.contains("a number above 0"), "{error}");
+        }
+    }
 }
