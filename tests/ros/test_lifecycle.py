@@ -42,8 +42,25 @@ class Manager(Peer):
         client = self.clients.get((node, service))
         if client is None:
             client = self.clients[node, service] = self.node.create_client(kind, f"{node}/{service}")
-        self.until(client.service_is_ready, f"discovery of {node}/{service}")
+            self.acquaint(client, kind, f"{node}/{service}")
         return client.call_async(kind.Request(**fields))
+
+    def acquaint(self, client, kind, service):
+        """Asks something harmless until it is answered.
+
+        A client that sees the service may not be seen by it yet; the answer to its first request is then lost.
+        """
+        self.until(client.service_is_ready, f"discovery of {service}")
+        # Empty lists, or a transition that exists in no state.
+        harmless = {"transition": Transition(label="none")} if kind is ChangeState else {}
+        for limit_s in (2, 4, 8, 16, 32):
+            future = client.call_async(kind.Request(**harmless))
+            deadline = time.monotonic() + limit_s
+            while time.monotonic() < deadline:
+                self.spin()
+                if future.done():
+                    return
+        pytest.fail(f"{service} does not answer:\n{self.under_test.log()[-3000:]}")
 
     def call(self, kind, service, node=NAME, **fields):
         future = self.start(kind, service, node, **fields)

@@ -1,11 +1,12 @@
 """Log levels at run time, the console's format, /rosout."""
 
 import pytest
-from conftest import NAME, Peer, qos, until
+from conftest import NAME, qos, until
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log, LoggerLevel
 from rcl_interfaces.srv import GetLoggerLevels, SetLoggerLevels
+from test_lifecycle import Manager
 
 OWN = NAME.strip("/")
 
@@ -15,7 +16,7 @@ def peer_of():
     peers = []
 
     def make(under_test):
-        peer = Peer(under_test, outputs=())
+        peer = Manager(under_test, outputs=())
         peers.append(peer)
         peer.records = []
         peer.node.create_subscription(Log, "/rosout", peer.records.append, qos(depth=1000))
@@ -26,28 +27,20 @@ def peer_of():
         peer.close()
 
 
-def call(peer, kind, service, **fields):
-    client = peer.node.create_client(kind, f"{NAME}/{service}")
-    peer.until(client.service_is_ready, f"discovery of {service}")
-    future = client.call_async(kind.Request(**fields))
-    peer.until(future.done, f"an answer of {service}")
-    return future.result()
-
-
 def levels(peer, *names):
-    answer = call(peer, GetLoggerLevels, "get_logger_levels", names=list(names)).levels
+    answer = peer.call(GetLoggerLevels, "get_logger_levels", names=list(names)).levels
     assert [level.name for level in answer] == list(names)
     return [level.level for level in answer]
 
 
 def set_levels(peer, *pairs):
     wanted = [LoggerLevel(name=name, level=level) for name, level in pairs]
-    return call(peer, SetLoggerLevels, "set_logger_levels", levels=wanted).results
+    return peer.call(SetLoggerLevels, "set_logger_levels", levels=wanted).results
 
 
 def provoke(peer):
     """Makes the node write one warning: a transition that no state has."""
-    assert not call(peer, ChangeState, "change_state", transition=Transition(id=99)).success
+    assert not peer.call(ChangeState, "change_state", transition=Transition(id=99)).success
 
 
 def test_the_level_changes_while_it_runs(start_node, peer_of):
@@ -74,7 +67,7 @@ def test_the_level_changes_while_it_runs(start_node, peer_of):
     # Debug brings what was not there.
     assert "unconfigured -> configuring" not in node.log()
     set_levels(peer, (OWN, 10))
-    call(peer, ChangeState, "change_state", transition=Transition(label="configure"))
+    peer.call(ChangeState, "change_state", transition=Transition(label="configure"))
     until(lambda: "unconfigured -> configuring" in node.log(), "a debug line")
     peer.until(lambda: any(r.level == 10 and "-> configuring" in r.msg for r in peer.records), "it on /rosout")
 
