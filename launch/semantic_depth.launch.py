@@ -4,6 +4,8 @@ r"""Starts the semantic_depth node for one or many cameras, and on request RViz 
     ros2 launch semantic_depth semantic_depth.launch.py \
         cameras:=front,left,right image:=/sensors/{camera}/image_raw record:=true
 
+In XML: <include file="$(find-pkg-share semantic_depth)/launch/semantic_depth.launch.py"> with <arg name= value=/> in it.
+
 What is started follows from the arguments in plain Python (`node_action`, `record_command`, `rviz_action`), so that it
 can be read and tested where the launch system is not installed.
 
