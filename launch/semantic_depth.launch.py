@@ -296,6 +296,8 @@ def node_action(values=None, more=()):
         "additional_env": node_environment(),
         "respawn": is_true("respawn", values["respawn"]) and not is_true("build_only", values["build_only"]),
         "respawn_delay": 2.0,
+        # After Control-C: a batch may be under way on a slow machine.
+        "sigterm_timeout": "10",
         "output": "screen",
     }
 
@@ -399,7 +401,8 @@ def started(values, outer="", more=()):
         return found
     if record:
         # Before the node, so that its first frames are in the recording.
-        found.insert(0, ExecuteProcess(cmd=record, name="record", output="screen"))
+        # The recorder still has its cache to write when it is told to end.
+        found.insert(0, ExecuteProcess(cmd=record, name="record", output="screen", sigterm_timeout="30"))
     if rviz:
         found.append(Node(**rviz))
     return found
