@@ -4,6 +4,8 @@ r"""Starts the semantic_depth node for one or many cameras, and on request RViz 
     ros2 launch semantic_depth semantic_depth.launch.py \
         cameras:=front,left,right image:=/sensors/{camera}/image_raw record:=true
 
+In XML: <include file="$(find-pkg-share semantic_depth)/launch/semantic_depth.launch.py"> with <arg name= value=/> in it.
+
 What is started follows from the arguments in plain Python (`node_action`, `record_command`, `rviz_action`), so that it
 can be read and tested where the launch system is not installed.
 
@@ -294,6 +296,8 @@ def node_action(values=None, more=()):
         "additional_env": node_environment(),
         "respawn": is_true("respawn", values["respawn"]) and not is_true("build_only", values["build_only"]),
         "respawn_delay": 2.0,
+        # After Control-C: a batch may be under way on a slow machine.
+        "sigterm_timeout": "10",
         "output": "screen",
     }
 
@@ -397,7 +401,8 @@ def started(values, outer="", more=()):
         return found
     if record:
         # Before the node, so that its first frames are in the recording.
-        found.insert(0, ExecuteProcess(cmd=record, name="record", output="screen"))
+        # The recorder still has its cache to write when it is told to end.
+        found.insert(0, ExecuteProcess(cmd=record, name="record", output="screen", sigterm_timeout="30"))
     if rviz:
         found.append(Node(**rviz))
     return found

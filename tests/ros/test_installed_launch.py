@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
@@ -18,14 +20,28 @@ START_S = 60.0
 STOP_S = 5.0
 
 
-@pytest.fixture(scope="module")
-def launch_file():
-    """The installed launch file, imported as the launch system imports it."""
-    path = Path(get_package_share_directory("semantic_depth")) / "launch" / "semantic_depth.launch.py"
-    spec = importlib.util.spec_from_file_location("semantic_depth_launch", path)
+def installed_launch_file(name):
+    """An installed launch file, imported as the launch system imports it."""
+    path = Path(get_package_share_directory("semantic_depth")) / "launch" / name
+    spec = importlib.util.spec_from_file_location(name.partition(".")[0], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def launch_file():
+    return installed_launch_file("semantic_depth.launch.py")
+
+
+@pytest.fixture(scope="module")
+def multi():
+    return installed_launch_file("semantic_depth_multi.launch.py")
+
+
+@pytest.fixture(scope="module")
+def beside():
+    return installed_launch_file("with_depth_image_proc.launch.py")
 
 
 def start(launch_file, values):
@@ -44,7 +60,8 @@ def test_what_the_launch_file_names_is_installed(launch_file):
     assert os.access(command[0], os.X_OK), command[0]
     params_file = command[command.index("--params-file") + 1]
     assert Path(params_file).is_file(), params_file
-    for path in (launch_file.PROFILE, launch_file.INSTALLED_MODEL, launch_file.SHARE / "rviz/semantic_depth.rviz"):
+    shipped = ("rviz/semantic_depth.rviz", "foxglove/semantic_depth.json", "plotjuggler/semantic_depth.xml")
+    for path in (launch_file.PROFILE, launch_file.INSTALLED_MODEL, *(launch_file.SHARE / name for name in shipped)):
         assert path.is_file(), path
 
 
@@ -61,11 +78,231 @@ def test_arguments_become_remappings_and_parameters(launch_file):
     assert command.index("--params-file") < command.index("device:='cuda:0'")
 
 
-def test_wrong_arguments_are_named(launch_file):
-    with pytest.raises(ValueError, match="use_sim_time:=maybe"):
-        launch_file.node_command({"use_sim_time": "maybe"})
-    with pytest.raises(ValueError, match="imgae"):
-        launch_file.node_command({"imgae": "/camera"})
+def remapped(command):
+    """The remappings of a command line, in their order."""
+    return [command[i + 1] for i, word in enumerate(command) if word == "-r" and not command[i + 1].startswith("__")]
+
+
+def parameters(command):
+    """The parameters of a command line by name, as YAML text; the last one wins."""
+    pairs = [command[i + 1].split(":=", 1) for i, word in enumerate(command) if word == "-p"]
+    return dict(pairs)
+
+
+def test_what_is_not_said_is_left_to_the_parameter_file(launch_file):
+    assert parameters(launch_file.node_command()) == {"use_sim_time": "false"}
+    assert remapped(launch_file.node_command()) == []
+
+
+def test_every_parameter_reaches_the_node(launch_file):
+    said = {
+        "model_path": "/it's/model.yaml",
+        "gpu_id": "1",
+        "precision": "fp16",
+        "image_transport": "compressed",
+        "build_only": "true",
+        "autostart": "False",
+        "use_sim_time": "true",
+        "cameras": "front, left",
+    }
+    assert parameters(launch_file.node_command(said)) == {
+        "model_path": "'/it''s/model.yaml'",
+        "device": "'cuda:1'",
+        "precision": "'fp16'",
+        "image_transport": "'compressed'",
+        "build_only": "true",
+        "autostart": "false",
+        "use_sim_time": "true",
+        "cameras": "['front', 'left']",
+    }
+    command = launch_file.node_command({"log_level": "debug"})
+    assert command[command.index("--log-level") + 1] == "debug"
+
+
+def test_a_gpu_is_named_once(launch_file):
+    assert launch_file.device(launch_file.complete({"gpu_id": "0", "device": "cuda:0"})) == "cuda:0"
+    for said in ({"gpu_id": "0", "device": "cpu"}, {"gpu_id": "-1"}, {"gpu_id": "cuda:0"}, {"gpu_id": "\u00b2"}):
+        with pytest.raises(ValueError, match="gpu_id"):
+            launch_file.node_command(said)
+
+
+def test_the_compressed_topic_is_remapped_too(launch_file):
+    """A remapping of ~/input/image says nothing of ~/input/image/compressed."""
+    assert remapped(launch_file.node_command({"image": "/camera/image_raw"})) == [
+        "~/input/image:=/camera/image_raw",
+        "~/input/image/compressed:=/camera/image_raw/compressed",
+        "~/input/camera_info:=/camera/camera_info",
+    ]
+
+
+def test_cameras_have_topics_of_their_own(launch_file):
+    cameras = {"cameras": "front,left"}
+    expected = [
+        "~/front/input/image:=/sensors/front/image_raw",
+        "~/front/input/image/compressed:=/sensors/front/image_raw/compressed",
+        "~/front/input/camera_info:=/sensors/front/camera_info",
+        "~/left/input/image:=/sensors/left/image_raw",
+        "~/left/input/image/compressed:=/sensors/left/image_raw/compressed",
+        "~/left/input/camera_info:=/sensors/left/camera_info",
+    ]
+    for image in ("/sensors/{camera}/image_raw", "/sensors/front/image_raw, /sensors/left/image_raw"):
+        assert remapped(launch_file.node_command({**cameras, "image": image})) == expected
+    own = {**cameras, "image": "/cams/{camera}", "camera_info": "/calib/{camera}"}
+    assert remapped(launch_file.node_command(own))[2::3] == [
+        "~/front/input/camera_info:=/calib/front",
+        "~/left/input/camera_info:=/calib/left",
+    ]
+    assert remapped(launch_file.node_command(cameras)) == []
+
+
+def test_the_multi_camera_file_has_three_cameras(multi):
+    command = multi.single().node_command(multi.CHANGED)
+    assert parameters(command)["cameras"] == "['front', 'left', 'right']"
+    assert "~/right/input/image:=/sensors/right/image_raw" in command
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"use_sim_time": "maybe"}, "use_sim_time:=maybe"),
+        ({"build_only": "maybe"}, "build_only:=maybe"),
+        ({"autostart": "maybe"}, "autostart:=maybe"),
+        ({"imgae": "/camera"}, "imgae"),
+        ({"precision": "fp8"}, "precision:=fp8: expected auto, fp32, fp16, bf16"),
+        ({"image_transport": "theora"}, "image_transport:=theora: expected raw, compressed"),
+        ({"log_level": "loud"}, "log_level:=loud"),
+        ({"cameras": "front,Left"}, "'Left' is not a camera's name"),
+        ({"cameras": "front,,left"}, "'' is not a camera's name"),
+        ({"cameras": "front,front"}, "a name occurs twice"),
+        ({"image": "/cam/{camera}"}, "cameras names none"),
+        ({"cameras": "a,b", "image": "/cam/image"}, "1 topics for 2 cameras"),
+        ({"cameras": "a,b", "image": "/cam/{camera},/b"}, "only {camera} is replaced"),
+        ({"cameras": "a", "image": "/cam/{name}/image"}, "only {camera} is replaced"),
+        ({"cameras": "a,b", "image": "/x,/x"}, "the same topic"),
+        ({"cameras": "a,b", "image": "/cams/{camera}"}, "share the calibration /cams/camera_info"),
+        ({"image": "/cam/image_raw/compressed"}, "image:=/cam/image_raw image_transport:=compressed"),
+    ],
+)
+def test_wrong_arguments_are_named(launch_file, values, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        launch_file.node_command(values)
+
+
+def recorded(command):
+    assert command[:5] == ["ros2", "bag", "record", "--storage", "mcap"]
+    return command[command.index("--topics") + 1 :]
+
+
+def test_the_recording_is_of_the_topics_on_the_graph(launch_file):
+    values = {"namespace": "vehicle", "image": "camera/image_raw", "record_path": "/bags/drive 1"}
+    command = launch_file.record_command(values, outer="/fleet/7")
+    assert command[command.index("--output") + 1] == "/bags/drive 1"
+    assert "--disable-keyboard-controls" in command and "--use-sim-time" not in command
+    node = "/fleet/7/vehicle/semantic_depth"
+    assert recorded(command) == [
+        f"{node}/output/labels",
+        f"{node}/output/depth",
+        f"{node}/output/camera_info",
+        f"{node}/output/label_info",
+        f"{node}/output/timing",
+        "/fleet/7/vehicle/camera/camera_info",
+        "/diagnostics",
+        "/tf",
+        "/tf_static",
+    ]
+    assert "--use-sim-time" in launch_file.record_command({"use_sim_time": "true"})
+
+
+def test_the_recording_of_chosen_outputs_and_inputs(launch_file):
+    values = {"cameras": "front,left", "image": "/s/{camera}/image", "record_outputs": "depth/compressed,mask"}
+    topics = recorded(launch_file.record_command({**values, "record_input": "true", "image_transport": "compressed"}))
+    assert topics == [
+        "/semantic_depth/front/output/depth/compressed",
+        "/semantic_depth/front/output/mask",
+        "/s/front/camera_info",
+        "/s/front/image/compressed",
+        "/semantic_depth/left/output/depth/compressed",
+        "/semantic_depth/left/output/mask",
+        "/s/left/camera_info",
+        "/s/left/image/compressed",
+        "/diagnostics",
+        "/tf",
+        "/tf_static",
+    ]
+    everything = recorded(launch_file.record_command({"record_outputs": "all", "record_input": "true"}))
+    for topic in ("output/points", "output/overlay", "output/confidence", "input/image", "input/image/compressed"):
+        assert f"/semantic_depth/{topic}" in everything
+    assert not [topic for topic in everything if topic.startswith("/semantic_depth/output/") and "compressed" in topic]
+    with pytest.raises(ValueError, match="lables"):
+        launch_file.record_command({"record_outputs": "lables"})
+
+
+def test_rviz_shows_one_camera(launch_file):
+    assert launch_file.rviz_action()["remappings"] == []
+    values = {"cameras": "front,left", "image": "/s/{camera}/image", "namespace": "v", "fixed_frame": "base_link"}
+    action = launch_file.rviz_action({**values, "rviz_camera": "left"}, outer="out")
+    assert action["arguments"][-2:] == ["-f", "base_link"]
+    assert dict(action["remappings"]) == {
+        "/semantic_depth/input/image": "/s/left/image",
+        **{
+            f"/semantic_depth/output/{name}": f"/out/v/semantic_depth/left/output/{name}"
+            for name in ("labels", "depth", "overlay", "points")
+        },
+    }
+    with pytest.raises(ValueError, match="rviz_camera:=rear"):
+        launch_file.rviz_action({**values, "rviz_camera": "rear"})
+
+
+def test_rvizs_remappings_are_of_the_topics_in_its_configuration(launch_file):
+    configuration = yaml.safe_load((launch_file.SHARE / "rviz" / "semantic_depth.rviz").read_text())
+    displays = configuration["Visualization Manager"]["Displays"]
+    shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
+    assert {source for source, _ in launch_file.rviz_action({"namespace": "x"})["remappings"]} == shown
+
+
+def test_the_components_are_wired_to_the_node(launch_file, beside):
+    values = {"namespace": "v", "image": "/cam/image_raw"}
+    (points,) = beside.component_descriptions(launch_file, values)
+    assert (points["package"], points["plugin"]) == ("depth_image_proc", "depth_image_proc::PointCloudXyzrgbNode")
+    assert dict(points["remappings"]) == {
+        "depth_registered/image_rect": "/v/semantic_depth/output/depth",
+        "rgb/image_rect_color": "/cam/image_raw",
+        # Where the component looks for the calibration: beside its colour image.
+        "/cam/camera_info": "/v/semantic_depth/output/camera_info",
+        "points": "/v/semantic_depth/proc/points",
+    }
+    (settings,) = points["parameters"]
+    assert settings["exact_sync"] is True and settings["use_sim_time"] is False
+    assert settings["qos_overrides./cam/image_raw.subscription.reliability"] == "best_effort"
+    (overlay,) = beside.component_descriptions(launch_file, {**values, "color": "overlay"})
+    assert dict(overlay["remappings"])["rgb/image_rect_color"] == "/v/semantic_depth/output/overlay"
+
+
+def test_the_node_reads_what_the_container_rectifies(launch_file, beside):
+    values = {"cameras": "front,left", "image": "/s/{camera}/image", "image_transport": "compressed", "rectify": "true"}
+    described = beside.component_descriptions(launch_file, values)
+    assert [d["name"] for d in described] == ["front_rectify", "front_points", "left_rectify", "left_points"]
+    rectify, points = described[:2]
+    assert dict(rectify["remappings"]) == {
+        "image": "/s/front/image",
+        "/s/front/camera_info": "/s/front/camera_info",
+        "image_rect": "/semantic_depth/front/rectified/image_rect",
+    }
+    assert rectify["parameters"][0]["image_transport"] == "compressed"
+    assert points["parameters"][0]["image_transport"] == "raw"
+    assert dict(points["remappings"])["rgb/image_rect_color"] == "/semantic_depth/front/rectified/image_rect"
+
+    node = launch_file.node_command(beside.node_values(launch_file, *beside.complete(launch_file, values)))
+    assert "~/front/input/image:=~/front/rectified/image_rect" in node
+    assert "~/left/input/camera_info:=/s/left/camera_info" in node
+    assert parameters(node)["image_transport"] == "'raw'"
+
+
+def test_the_container_needs_to_know_the_images(launch_file, beside):
+    with pytest.raises(ValueError, match="image is empty"):
+        beside.component_descriptions(launch_file)
+    with pytest.raises(ValueError, match="color:=depth"):
+        beside.component_descriptions(launch_file, {"image": "/a/b", "color": "depth"})
 
 
 def test_the_users_own_middleware_profile_wins(launch_file):
