@@ -1,11 +1,16 @@
 //! One frame's path, in order of travel: decode ([`view`]) -> [`input`] -> [`network`] -> [`output`], joined by
-//! [`pipeline`], its [`geometry`], and its stage [`clock`]. The two ROS ends (arrive, publish) are in `crate::node`.
+//! [`pipeline`], its [`geometry`], and its stage [`clock`]. What follows from the outputs: with a calibration
+//! ([`camera`]) the point [`cloud`], and lossless pictures ([`png`]). The two ROS ends (arrive, publish) are in
+//! `crate::node`.
 
+pub mod camera;
 pub mod clock;
+pub mod cloud;
 pub mod geometry;
 pub mod input;
 pub mod network;
 pub mod output;
 pub mod pipeline;
+pub mod png;
 mod resample;
 pub mod view;
