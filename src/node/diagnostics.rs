@@ -1,9 +1,9 @@
 //! What `/diagnostics` says, once a second (REP 107: statuses named `node: subtask`).
 
 use super::lock;
-use super::parameters::Limits;
 use super::stats::Stats;
 use super::worker::Ready;
+use crate::interface::{Limit, Severity};
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::Clock;
 use std::time::{Duration, Instant};
@@ -11,11 +11,21 @@ use std::time::{Duration, Instant};
 /// A refused frame makes the input's status a warning for this long.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(10);
 
+/// What a report compares with.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Median age at publication.
+    pub age: Limit<Duration>,
+    /// Without an image.
+    pub stale_after: Duration,
+}
+
 /// Levels of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Ok = 0,
     Warn = 1,
+    Error = 2,
     Stale = 3,
 }
 
@@ -99,13 +109,9 @@ impl Reporter {
         let age = measures.age.percentiles().map(|p| Duration::from_nanos(p.p50));
         let (level, message) = match age {
             None => (Level::Ok, "no frame was answered yet".into()),
-            Some(age) if age > limits.max_age => (
-                Level::Warn,
-                format!(
-                    "half of the frames are older than {:.0} ms at publication; max_age_ms is {:.0}",
-                    age.as_secs_f64() * 1e3,
-                    limits.max_age.as_secs_f64() * 1e3
-                ),
+            Some(age) if limits.age.above(age) != Severity::Ok => (
+                if limits.age.above(age) == Severity::Error { Level::Error } else { Level::Warn },
+                format!("half of the frames are older than {:.0} ms at publication", age.as_secs_f64() * 1e3),
             ),
             Some(age) => (Level::Ok, format!("median age at publication {:.0} ms", age.as_secs_f64() * 1e3)),
         };

@@ -5,7 +5,7 @@
 //! Between them is a [`mailbox`] of one frame: the newest wins, what it replaces is counted.
 //!
 //! - [`logger`]: the `log` crate's records, to the console and `/rosout`
-//! - [`parameters`]: names, types, ranges, meanings, and what may change at run time
+//! - [`parameters`]: what was given, the parameter services and events; [`names`], [`qos`]: final names, QoS overrides
 //! - [`arrival`]: messages from the middleware into frames
 //! - [`mailbox`]: the one-frame slot
 //! - [`stats`]: counters and percentiles
@@ -16,16 +16,20 @@ pub mod arrival;
 pub mod diagnostics;
 pub mod logger;
 pub mod mailbox;
+pub mod names;
 pub mod parameters;
+pub mod qos;
 pub mod stats;
 pub mod worker;
 
 use crate::installed;
-use anyhow::{anyhow, bail, Context as _};
+use crate::interface::qos::Role;
+use anyhow::{bail, Context as _};
 use arrival::Arrival;
 use futures::{FutureExt as _, StreamExt as _};
 use mailbox::Mailbox;
-use parameters::Parameters;
+use names::Names;
+use parameters::ParameterServer;
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
 use r2r::QosProfile;
@@ -65,26 +69,19 @@ pub fn run() -> anyhow::Result<()> {
     // Signals first: from here on every way out is an orderly one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("services")
+        .thread_name("signals")
         .enable_all()
         .build()
-        .context("cannot start the services' thread")?;
+        .context("cannot start the signals' thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;
 
-    let parameters = Arc::new(Mutex::new(Parameters::default()));
-    let (handler, changes) = node
-        .make_derived_parameter_handler(parameters.clone())
-        .map_err(|e| anyhow!("{}", parameters::message(&e)))
-        .context("parameters")?;
-    let services = runtime.spawn(handler);
-    // Changes are read from the shared parameters where they are used; the stream of events is not.
-    drop(changes);
-    let settings = {
-        let mut p = lock(&parameters);
-        p.start();
-        p.settings().map_err(anyhow::Error::msg).context("parameters")?
-    };
+    let mut parameters = ParameterServer::create(&mut node)?;
+    let settings = parameters.set().node();
+    log::set_max_level(settings.log_level);
+    let names = Names::of(&node)?;
+    // The one camera that this version has.
+    let camera = Arc::new(Mutex::new(parameters.set().camera(0)));
     if settings.num_threads > 0 {
         tch::set_num_threads(settings.num_threads);
     }
@@ -93,7 +90,9 @@ pub fn run() -> anyhow::Result<()> {
     let stats = Arc::new(Stats::default());
     let mailbox = Arc::new(Mailbox::default());
     let infos = Arc::new(Mutex::new(arrival::Calibrations::default()));
-    let outputs = worker::Publishers::create(&mut node)?;
+    let outputs = worker::Publishers::create(&mut node, |topic, profile| {
+        qos::overridden(profile, parameters.set(), &names.topic(topic), Role::Publisher)
+    })?;
     let diagnostics = node
         .create_publisher::<DiagnosticArray>("/diagnostics", QosProfile::default())
         .context("cannot publish /diagnostics")?;
@@ -107,11 +106,11 @@ pub fn run() -> anyhow::Result<()> {
         mailbox: mailbox.clone(),
         infos: infos.clone(),
         stats: stats.clone(),
-        parameters: parameters.clone(),
+        camera: camera.clone(),
         clock: clock.clone(),
     })?;
     log::info!("loading {}", model.display());
-    let ready = match wait_for_model(&mut node, &worker, &stop, &rosout)? {
+    let ready = match wait_for_model(&mut node, &mut parameters, &worker, &stop, &rosout)? {
         Some(ready) => ready,
         None => {
             log::info!("ending while the model loads");
@@ -121,21 +120,29 @@ pub fn run() -> anyhow::Result<()> {
     };
     log::info!("model {} on {} ({}), input {}x{}", ready.name, ready.device, ready.backend, ready.width, ready.height);
 
-    let qos = QosProfile::default().keep_last(INPUT_DEPTH).volatile();
-    let qos = if settings.reliable_input { qos.reliable() } else { qos.best_effort() };
-    let mut images =
-        node.subscribe_native::<Image>("~/input/image", qos.clone()).context("cannot subscribe to ~/input/image")?;
+    let sensor = QosProfile::default().volatile();
+    let sensor = if lock(&camera).reliable_input { sensor.reliable() } else { sensor.best_effort() };
+    let overridden = |topic: &str, depth: usize| {
+        let profile = sensor.clone().keep_last(depth);
+        qos::overridden(profile, parameters.set(), &names.topic(topic), Role::Subscription)
+    };
+    let mut images = node
+        .subscribe_native::<Image>("~/input/image", overridden("~/input/image", INPUT_DEPTH))
+        .context("cannot subscribe to ~/input/image")?;
     let mut calibrations = node
-        .subscribe::<CameraInfo>("~/input/camera_info", qos.keep_last(8))
+        .subscribe::<CameraInfo>("~/input/camera_info", overridden("~/input/camera_info", 8))
         .context("cannot subscribe to ~/input/camera_info")?;
 
     let mut arrival = Arrival::new(stats.clone(), mailbox.clone());
     let mut reporter = diagnostics::Reporter::new(name.trim_start_matches('/'), ready);
     let mut due = Instant::now() + DIAGNOSTICS_PERIOD;
-    let mut services_reported = false;
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         node.spin_once(SPIN.min(due.saturating_duration_since(now)));
+        if parameters.poll(&mut node) {
+            log::set_max_level(parameters.set().node().log_level);
+            *lock(&camera) = parameters.set().camera(0);
+        }
         while let Some(Some(info)) = calibrations.next().now_or_never() {
             lock(&infos).add(info);
         }
@@ -145,7 +152,10 @@ pub fn run() -> anyhow::Result<()> {
         if Instant::now() >= due {
             // From the due time, not from now: the period does not drift. After a stall, from now.
             due = (due + DIAGNOSTICS_PERIOD).max(Instant::now());
-            let limits = lock(&parameters).limits();
+            let limits = diagnostics::Limits {
+                age: parameters.set().thresholds().age,
+                stale_after: parameters.set().node().stale_after,
+            };
             let array = reporter.report(&stats, &limits, &mut lock(&clock));
             if let Err(e) = diagnostics.publish(&array) {
                 log::warn!("cannot publish /diagnostics: {e}");
@@ -156,10 +166,6 @@ pub fn run() -> anyhow::Result<()> {
             mailbox.close();
             worker.join()?;
             bail!("the inference thread ended by itself");
-        }
-        if services.is_finished() && !services_reported {
-            services_reported = true;
-            log::error!("the parameter services have ended; parameters can no longer be read or set");
         }
     }
     log::info!("ending");
@@ -186,12 +192,14 @@ fn end_while_loading() -> ! {
 /// Spins (parameters can already be read) until the worker has loaded the model; `None` if a signal came first.
 fn wait_for_model(
     node: &mut r2r::Node,
+    parameters: &mut ParameterServer,
     worker: &Worker,
     stop: &AtomicBool,
     rosout: &logger::Rosout,
 ) -> anyhow::Result<Option<Ready>> {
     loop {
         node.spin_once(SPIN);
+        parameters.poll(node);
         rosout.flush();
         if stop.load(Ordering::Relaxed) {
             return Ok(None);

@@ -3,13 +3,13 @@
 use super::arrival::{Calibrations, Frame, Header};
 use super::lock;
 use super::mailbox::{Mailbox, Taken};
-use super::parameters::Parameters;
 use super::stats::{Stats, Throttle};
 use crate::export;
 use crate::frame::clock::{nanoseconds, StageTimes};
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::network::DeviceChoice;
 use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
+use crate::interface::CameraSettings;
 use anyhow::{anyhow, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CameraInfo, Image};
@@ -37,22 +37,24 @@ pub struct Publishers {
 }
 
 impl Publishers {
-    /// Creates all of them, reliable.
+    /// Creates all of them, reliable; `overridden` is given a topic and its profile and may change the profile.
     ///
     /// # Errors
     /// A topic cannot be published.
-    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
-        let qos = || QosProfile::default().keep_last(OUTPUT_DEPTH).reliable().volatile();
+    pub fn create(node: &mut r2r::Node, overridden: impl Fn(&str, QosProfile) -> QosProfile) -> anyhow::Result<Self> {
+        let qos = |topic: &str| overridden(topic, QosProfile::default().keep_last(OUTPUT_DEPTH).reliable().volatile());
         let mut image = |topic: &'static str, encoding| -> anyhow::Result<ImagePublisher> {
-            let publisher = node.create_publisher::<Image>(topic, qos()).context(topic)?;
+            let publisher = node.create_publisher::<Image>(topic, qos(topic)).context(topic)?;
             Ok(ImagePublisher::new(publisher, encoding))
         };
         Ok(Self {
             labels: image("~/output/labels", "mono8")?,
             depth: image("~/output/depth", "32FC1")?,
             overlay: image("~/output/overlay", "rgb8")?,
-            camera_info: node.create_publisher("~/output/camera_info", qos()).context("~/output/camera_info")?,
-            timing: node.create_publisher("~/output/timing", qos()).context("~/output/timing")?,
+            camera_info: node
+                .create_publisher("~/output/camera_info", qos("~/output/camera_info"))
+                .context("~/output/camera_info")?,
+            timing: node.create_publisher("~/output/timing", qos("~/output/timing")).context("~/output/timing")?,
         })
     }
 
@@ -133,8 +135,8 @@ pub struct Setup {
     pub infos: Arc<Mutex<Calibrations>>,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// Parameters.
-    pub parameters: Arc<Mutex<Parameters>>,
+    /// Settings of the camera, as they are now.
+    pub camera: Arc<Mutex<CameraSettings>>,
     /// The node's clock.
     pub clock: Arc<Mutex<Clock>>,
 }
@@ -260,7 +262,7 @@ impl Loop {
             return;
         }
         let Ok(view) = frame.view() else { return }; // proven at arrival
-        let opacity = lock(&self.setup.parameters).overlay_opacity();
+        let opacity = lock(&self.setup.camera).overlay_opacity;
         let size = (view.width(), view.height());
         let geometry = Geometry::new(&Placement::default(), size, self.pipeline.network_size());
         let answered = geometry.map_err(anyhow::Error::from).and_then(|geometry| {
