@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod evaluate;
 pub mod export;
+pub mod interface;
 pub mod render;
 pub mod train;
 
@@ -27,6 +28,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Turn weights into a deployable model: TorchScript and its manifest.
     Export(export::Args),
+    /// Print the node's parameters, topics, services and diagnostics.
+    Interface(interface::Args),
     /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
     #[cfg(feature = "ros")]
     Demo(demo::Args),
@@ -40,6 +43,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Evaluate(args) => evaluate::run(args),
             Command::Export(args) => export::run(args),
+            Command::Interface(args) => interface::run(args),
             #[cfg(feature = "ros")]
             Command::Demo(args) => demo::run(args),
         }

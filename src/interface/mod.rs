@@ -6,17 +6,24 @@
 //! - [`settings`]: the values, typed, for the node, for each camera, for diagnostics
 //! - [`qos`]: `qos_overrides`
 //! - [`classes`]: class names held against a model's table
+//! - [`topics`]: topics and services; [`diagnostics`]: statuses and keys
+//! - [`documents`], [`schema`]: what is made of the tables
 
 pub mod classes;
+pub mod diagnostics;
+pub mod documents;
 pub mod nearest;
 pub mod parameters;
-pub mod pending;
 pub mod qos;
+pub mod schema;
 pub mod set;
 pub mod settings;
+pub mod topics;
 pub mod value;
 
+pub use diagnostics::DIAGNOSTICS;
 pub use parameters::{Rule, Spec, PARAMETERS};
 pub use set::{Change, ParameterSet, Problems};
 pub use settings::{CameraSettings, Limit, NodeSettings, Severity, Thresholds};
+pub use topics::{SERVICES, TOPICS};
 pub use value::{Kind, Value};

@@ -1,7 +1,7 @@
 //! The table of parameters: name, type, default, range, unit and meaning are written here and nowhere else.
 
-use super::pending::DepthScaling;
 use super::value::{Kind, Value};
+use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::OutputSize;
 use crate::frame::network::DeviceChoice;
 

@@ -1,9 +1,9 @@
 //! The parameters' values, typed, as the parts of the node take them.
 
 use super::parameters::index;
-use super::pending::DepthScaling;
 use super::set::ParameterSet;
 use super::value::Value;
+use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, Rect, ResizeMode};
 use crate::frame::network::{DeviceChoice, Precision};
 use std::time::Duration;

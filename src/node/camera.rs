@@ -8,18 +8,14 @@ use super::settings::Settings;
 use super::stats::{CalibrationState, Stats, Throttle};
 use super::{lock, qos};
 use crate::interface::settings::ImageTransport;
+use crate::interface::topics::{self, Topic};
 use crate::interface::CameraSettings;
 use anyhow::Context as _;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::{Clock, NativeMsg, Node, QosProfile};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Images that wait in the middleware. Each is taken at once; the inbox keeps the newest.
-const INPUT_DEPTH: usize = 1;
-/// Calibrations that wait in the middleware.
-const INFO_DEPTH: usize = 8;
 
 type Messages<T> = Box<dyn Stream<Item = T> + Unpin>;
 
@@ -36,8 +32,6 @@ struct Subscriptions {
 pub struct Camera {
     /// Its name; empty for the one unnamed camera.
     pub name: String,
-    /// `~/` or `~/NAME/`.
-    pub prefix: String,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Its newest calibrations.
@@ -52,7 +46,6 @@ impl Camera {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            prefix: if name.is_empty() { "~/".into() } else { format!("~/{name}/") },
             stats: Arc::default(),
             calibrations: Arc::default(),
             arrival: None,
@@ -80,30 +73,23 @@ impl Camera {
     pub fn subscribe(
         &mut self,
         node: &mut Node,
-        names: &Names,
-        overrides: &qos::Overrides,
         settings: &CameraSettings,
+        qos: &dyn Fn(&Topic, &str) -> QosProfile,
+        names: &Names,
     ) -> anyhow::Result<()> {
-        let default = |depth| {
-            let qos = QosProfile::default().keep_last(depth).volatile();
-            if settings.reliable_input {
-                qos.reliable()
-            } else {
-                qos.best_effort()
-            }
+        let input = |name: &str| -> anyhow::Result<(String, QosProfile)> {
+            let topic = topics::find(name).with_context(|| format!("{name} is not in the table of topics"))?;
+            let name = topic.name_for(&self.name);
+            let qos = qos(topic, &name);
+            Ok((name, qos))
         };
         let subscribing = |topic: &str| format!("cannot subscribe to {topic}");
-        let info_topic = format!("{}input/camera_info", self.prefix);
-        let info_qos = overrides.apply(&names.resolve(&info_topic), qos::Side::Subscription, default(INFO_DEPTH))?;
+        let (info_topic, info_qos) = input("~/input/camera_info")?;
         let infos = node.subscribe::<CameraInfo>(&info_topic, info_qos).with_context(|| subscribing(&info_topic))?;
-        let (topic, kind) = match settings.image_transport {
-            ImageTransport::Raw => (format!("{}input/image", self.prefix), "sensor_msgs/msg/Image"),
-            ImageTransport::Compressed => {
-                (format!("{}input/image/compressed", self.prefix), "sensor_msgs/msg/CompressedImage")
-            }
+        let ((topic, image_qos), kind) = match settings.image_transport {
+            ImageTransport::Raw => (input("~/input/image")?, "sensor_msgs/msg/Image"),
+            ImageTransport::Compressed => (input("~/input/image/compressed")?, "sensor_msgs/msg/CompressedImage"),
         };
-        let resolved = names.resolve(&topic);
-        let image_qos = overrides.apply(&resolved, qos::Side::Subscription, default(INPUT_DEPTH))?;
         let (mut raw, mut compressed) = (None, None);
         match settings.image_transport {
             ImageTransport::Raw => {
@@ -115,7 +101,7 @@ impl Camera {
                 compressed = Some(Box::new(stream.with_context(|| subscribing(&topic))?) as Messages<_>);
             }
         }
-        let image = (resolved, kind, image_qos);
+        let image = (names.topic(&topic), kind, image_qos);
         self.subscriptions = Some(Subscriptions { raw, compressed, infos: Box::new(infos), image });
         Ok(())
     }
@@ -175,6 +161,7 @@ impl Camera {
             }
         }
         *known = problem;
+        self.stats.publishers.store(publishers.len() as u64, Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Control {
     enable: Box<dyn Stream<Item = ServiceRequest<SetBool::Service>> + Unpin>,
     reload: Box<dyn Stream<Item = ServiceRequest<Trigger::Service>> + Unpin>,
     pending: Option<(Reload, ServiceRequest<Trigger::Service>)>,
+    /// Why the last reload failed, until one succeeds.
+    last_failure: Option<String>,
 }
 
 impl Control {
@@ -39,6 +41,7 @@ impl Control {
             enable: Box::new(enable),
             reload: Box::new(reload),
             pending: None,
+            last_failure: None,
         })
     }
 
@@ -50,6 +53,11 @@ impl Control {
     /// Whether frames are answered now.
     pub fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// Why the last reload failed, if it did.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.last_failure.as_deref()
     }
 
     /// Whether a model is being loaded.
@@ -93,15 +101,15 @@ impl Control {
                 }
             }
         }
-        if let Some((reload, request)) = self.pending.take() {
-            self.pending = advance(reload, running).map_or_else(
-                |message| {
-                    log::log!(if message.success { log::Level::Info } else { log::Level::Warn }, "{}", message.message);
-                    respond(request.clone(), message);
-                    None
-                },
-                |reload| Some((reload, request.clone())),
-            );
+        let Some((reload, request)) = self.pending.take() else { return };
+        match advance(reload, running) {
+            Ok(reload) => self.pending = Some((reload, request)),
+            Err(end) => {
+                let level = if end.success { log::Level::Info } else { log::Level::Error };
+                log::log!(level, "~/reload_model: {}", end.message);
+                self.last_failure = (!end.success).then(|| end.message.clone());
+                respond(request, end);
+            }
         }
     }
 

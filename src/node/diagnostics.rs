@@ -8,24 +8,14 @@ use super::lock;
 use super::settings::Settings;
 use super::stats::{ArrivalWindow, Percentiles, Stats};
 use super::worker::Ready;
-use crate::interface::{Limit, Severity, Thresholds};
+use crate::interface::diagnostics::{self as table, key, Level};
+use crate::interface::{Limit, Severity};
 use anyhow::Context as _;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::{Clock, Node, Publisher, QosProfile};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-/// A refused frame makes the input's status a warning for this long.
-const REFUSAL_REMEMBERED: Duration = Duration::from_secs(10);
-
-/// Levels of a status, the worse the greater (STALE is worse than ERROR for nobody: it says that nothing is known).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Ok = 0,
-    Warn = 1,
-    Error = 2,
-    Stale = 3,
-}
 
 /// Where a value is worse.
 #[derive(Debug, Clone, Copy)]
@@ -88,30 +78,52 @@ impl Values {
     }
 }
 
-/// What one camera counted at the last report.
+/// What one camera counted at a report.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counted {
     received: u64,
+    answered: u64,
     dropped: u64,
 }
 
-/// Counts of the window, kept as one entry a report.
+/// Counts of the window, one entry a report, and what reports have counted themselves.
 #[derive(Debug, Default)]
-struct History(std::collections::VecDeque<(Instant, Counted)>);
+struct History {
+    counts: VecDeque<(Instant, Counted)>,
+    late: u64,
+    early: u64,
+    zero: u64,
+}
 
 impl History {
-    /// Share of the frames received within the window that were dropped.
-    fn drop_ratio(&mut self, now: Instant, length: Duration, counted: Counted) -> f64 {
+    /// Share of the frames received within the window that were dropped, and frames answered a second.
+    fn add(&mut self, now: Instant, length: Duration, counted: Counted) -> (f64, f64) {
         // The newest count before the window is what the window began with.
-        while self.0.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length) {
-            self.0.pop_front();
+        while self.counts.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length) {
+            self.counts.pop_front();
         }
-        let before = self.0.front().map_or(Counted::default(), |(_, c)| *c);
-        self.0.push_back((now, counted));
+        let (then, before) = self.counts.front().copied().unwrap_or((now, Counted::default()));
+        self.counts.push_back((now, counted));
         let received = counted.received.saturating_sub(before.received);
         let dropped = counted.dropped.saturating_sub(before.dropped);
-        dropped as f64 / received.max(1) as f64
+        let answered = counted.answered.saturating_sub(before.answered);
+        let seconds = now.saturating_duration_since(then).as_secs_f64().max(1e-3);
+        (dropped as f64 / received.max(1) as f64, if then == now { 0.0 } else { answered as f64 / seconds })
     }
+}
+
+/// The node at the time of a report.
+pub struct Now<'a> {
+    /// Parameters.
+    pub settings: &'a Settings,
+    /// The model, where one is loaded.
+    pub ready: Option<&'a Ready>,
+    /// Of the managed node.
+    pub state: State,
+    /// `~/enable`.
+    pub enabled: bool,
+    /// Why the last `~/reload_model` failed, if it did.
+    pub reload_failure: Option<&'a str>,
 }
 
 /// Makes and publishes the reports.
@@ -130,82 +142,83 @@ impl Reporter {
     ///
     /// # Errors
     /// The topic cannot be published.
-    pub fn create(node: &mut Node, name: &str) -> anyhow::Result<Self> {
-        let publisher =
-            node.create_publisher("/diagnostics", QosProfile::default()).context("cannot publish /diagnostics")?;
+    pub fn create(node: &mut Node, name: &str, qos: QosProfile) -> anyhow::Result<Self> {
+        let publisher = node.create_publisher("/diagnostics", qos).context("cannot publish /diagnostics")?;
         let (histories, health) = Default::default();
         Ok(Self { node: name.into(), publisher, started: Instant::now(), histories, health, hardware_id: String::new() })
     }
 
     /// Publishes the state now.
-    pub fn publish(
-        &mut self,
-        settings: &Settings,
-        cameras: &[Camera],
-        ready: Option<&Ready>,
-        state: State,
-        enabled: bool,
-        clock: &Mutex<Clock>,
-    ) {
-        let now = Instant::now();
+    pub fn publish(&mut self, now: &Now<'_>, cameras: &[Camera], clock: &Mutex<Clock>) {
+        let at = Instant::now();
         let mut array = DiagnosticArray::default();
         if let Ok(time) = lock(clock).get_now() {
             array.header.stamp = Clock::to_builtin_time(&time);
         }
-        self.hardware_id = ready.map_or_else(String::new, |r| r.device.clone());
+        self.hardware_id = now.ready.map_or_else(String::new, |r| r.device.clone());
         self.histories.resize_with(cameras.len(), History::default);
         for (index, camera) in cameras.iter().enumerate() {
-            array.status.push(self.input(index, camera, settings, now, state, enabled));
-            array.status.push(self.timing(camera, settings, now));
+            array.status.push(self.input(index, camera, now, at));
+            array.status.push(self.timing(camera, now.settings, at));
         }
-        array.status.push(self.model(ready, state, enabled));
-        array.status.push(self.device(ready, &settings.thresholds));
+        array.status.push(self.model(now));
+        array.status.push(self.device(now));
         if let Err(e) = self.publisher.publish(&array) {
             log::warn!("cannot publish /diagnostics: {e}");
         }
     }
 
-    fn status(&self, subtask: &str, (level, message): (Level, String), values: Values) -> DiagnosticStatus {
+    fn status(
+        &self,
+        (subtask, camera): (&str, &str),
+        (level, message): (Level, String),
+        values: Values,
+    ) -> DiagnosticStatus {
         DiagnosticStatus {
             level: level as u8,
-            name: format!("{}: {subtask}", self.node),
+            name: table::status(subtask).map_or_else(String::new, |s| s.name(&self.node, camera)),
             message,
             hardware_id: self.hardware_id.clone(),
             values: values.0,
         }
     }
 
-    fn input(
-        &mut self,
-        index: usize,
-        camera: &Camera,
-        settings: &Settings,
-        now: Instant,
-        state: State,
-        enabled: bool,
-    ) -> DiagnosticStatus {
-        let (stats, limits, length) = (&camera.stats, &settings.thresholds, settings.node.diagnostics_window);
-        let silence = lock(&stats.last_arrival).map(|t| now.saturating_duration_since(t));
+    fn input(&mut self, index: usize, camera: &Camera, now: &Now<'_>, at: Instant) -> DiagnosticStatus {
+        let (stats, limits, node) = (&camera.stats, &now.settings.thresholds, &now.settings.node);
+        let (settings, length) = (now.settings.cameras.get(index), node.diagnostics_window);
+        let silence = lock(&stats.last_arrival).map(|t| at.saturating_duration_since(t));
         let (received, dropped) = (Stats::read(&stats.received), Stats::read(&stats.dropped));
-        let drop_ratio = self.histories[index].drop_ratio(now, length, Counted { received, dropped });
+        let answered = Stats::read(&stats.answered);
+        let history = &mut self.histories[index];
+        let (drop_ratio, output_hz) = history.add(at, length, Counted { received, answered, dropped });
         let (window, jumps_back, repeated, zero_stamps) = {
             let mut a = lock(&stats.arrivals);
-            (a.window(now, length, self.started), a.jumps_back, a.repeated, a.zero_stamps)
+            (a.window(at, length, self.started), a.jumps_back, a.repeated, a.zero_stamps)
         };
+        history.zero += u64::from(window.zero_stamps);
+        let (latest_s, earliest_s) = (limits.age.error.map(|t| t.as_secs_f64()), -1.0);
+        if let Some((least, most)) = window.delay_s {
+            history.late += u64::from(latest_s.is_some_and(|limit| most > limit));
+            history.early += u64::from(least < earliest_s);
+        }
+        let (late, early, zero) = (history.late, history.early, history.zero);
         let qos_problem = lock(&stats.qos_problem).clone();
         let refusal = lock(&stats.last_refusal).clone();
         let calibration = lock(&stats.calibration).clone();
-        let age = lock(&stats.measures).percentiles(now, length).into_iter().find(|(n, _)| *n == AGE);
+        let image = *lock(&stats.image);
+        let age = lock(&stats.measures).percentiles(at, length).into_iter().find(|(n, _)| *n == AGE);
 
         let mut found = Findings::default();
         if !camera.is_subscribed() {
-            found.add(Level::Ok, format!("not subscribed: the node is {state}"));
+            found.add(Level::Ok, format!("not subscribed: the node is {}", now.state));
         } else {
-            let heard = silence.is_some_and(|s| s <= settings.node.stale_after);
+            let heard = silence.is_some_and(|s| s <= node.stale_after);
             if let Some(problem) = &qos_problem {
                 found.add(if heard { Level::Warn } else { Level::Error }, problem.clone());
             }
             match silence {
+                // That nobody is heard has a known reason then, which is worse than not to know.
+                _ if !heard && qos_problem.is_some() => {}
                 None => found.add(Level::Stale, "no image has arrived yet"),
                 Some(s) if !heard => found.add(Level::Stale, format!("no image for {:.1} s", s.as_secs_f64())),
                 Some(_) => {
@@ -215,92 +228,127 @@ impl Reporter {
                     found.judge("share of dropped frames", drop_ratio, &limits.drop_ratio, Side::Above, percent);
                 }
             }
-            let recent = refusal.as_ref().filter(|(t, _)| now.saturating_duration_since(*t) < REFUSAL_REMEMBERED);
+            let recent = refusal.as_ref().filter(|(t, _)| at.saturating_duration_since(*t) < length);
             if let Some((_, why)) = recent {
                 found.add(Level::Warn, format!("images are refused: {why}"));
+            }
+            if window.zero_stamps {
+                found.add(Level::Warn, "images without a stamp (zero)");
+            }
+            // Under simulated time a bag that loops is nothing to warn of.
+            if window.jumps_back && !node.use_sim_time {
+                found.add(Level::Warn, "stamps jumped back");
             }
             if calibration.degraded {
                 found.add(Level::Warn, format!("depth is scaled by {}", calibration.why));
             }
-            if !enabled {
-                found.add(Level::Ok, "images arrive, but the node is disabled (~/enable)");
+            if !now.enabled {
+                found.add(Level::Ok, "the node is disabled (~/enable)");
             }
         }
 
         let mut values = Values::default();
-        values.add("Frames received", received);
-        values.add("Frames answered", Stats::read(&stats.answered));
-        values.add("Frames dropped", dropped);
-        values.add("Frames refused", Stats::read(&stats.refused));
-        values.add("Frames skipped", Stats::read(&stats.skipped));
-        values.add("Drop ratio in window", format!("{drop_ratio:.3}"));
-        frequency(&mut values, &window, received, &limits.rate_hz);
-        timestamps(&mut values, &window, &limits.age, zero_stamps);
+        frequency(&mut values, &window, received, &limits.rate_hz, settings.and_then(|s| s.min_period));
+        if let Some((least, most)) = window.delay_s {
+            values.add(key::EARLIEST_DELAY, format!("{least:.6}"));
+            values.add(key::LATEST_DELAY, format!("{most:.6}"));
+        }
+        values.add(key::EARLIEST_ACCEPTABLE, earliest_s);
+        values.add(key::LATEST_ACCEPTABLE, latest_s.unwrap_or(f64::INFINITY));
+        values.add(key::LATE_COUNT, late);
+        values.add(key::EARLY_COUNT, early);
+        values.add(key::ZERO_COUNT, zero);
+        values.add(key::RECEIVED, received);
+        values.add(key::ANSWERED, answered);
+        values.add(key::DROPPED, dropped);
+        values.add(key::REFUSED, Stats::read(&stats.refused));
+        values.add(key::SKIPPED, Stats::read(&stats.skipped));
+        values.add(key::DROP_RATIO, format!("{drop_ratio:.3}"));
+        values.add(key::OUTPUT_HZ, format!("{output_hz:.3}"));
         if let Some((_, p)) = age {
-            percentiles(&mut values, "Image age", p);
+            let ages = [(key::AGE_P50, p.p50), (key::AGE_P95, p.p95), (key::AGE_P99, p.p99), (key::AGE_MAX, p.max)];
+            ages.into_iter().for_each(|(key, ns)| values.add(key, format!("{:.3}", ms(ns))));
         }
-        values.add("Stamp jumps back", jumps_back);
-        values.add("Stamps repeated", repeated);
+        values.add(key::STAMPS_BACK, jumps_back);
+        values.add(key::STAMPS_REPEATED, repeated);
+        values.add(key::STAMPS_ZERO, zero_stamps);
         if let Some(silence) = silence {
-            values.add("Time since last image (s)", format!("{:.3}", silence.as_secs_f64()));
-        }
-        values.add("Publisher QoS", qos_problem.as_deref().unwrap_or("compatible"));
-        if !calibration.why.is_empty() {
-            values.add("Depth factor", format!("{:.4}", calibration.factor));
-            values.add("Depth scaled by", calibration.why);
+            values.add(key::SILENCE_S, format!("{:.3}", silence.as_secs_f64()));
         }
         if let Some((_, why)) = refusal {
-            values.add("Last refusal", why);
+            values.add(key::LAST_REFUSAL, why);
+        }
+        let ok = if Stats::read(&stats.publishers) == 0 { "none" } else { "ok" };
+        values.add(key::QOS_PROBLEM, qos_problem.as_deref().unwrap_or(ok));
+        if !calibration.why.is_empty() {
+            values.add(key::CALIBRATION, if calibration.degraded { calibration.why.as_str() } else { "ok" });
+            values.add(key::DEPTH_FACTOR, format!("{:.4} ({})", calibration.factor, calibration.why));
+        }
+        if let Some((w, h, encoding)) = image {
+            values.add(key::IMAGE, format!("{w}x{h} {encoding}"));
         }
         let verdict = found.verdict("images arrive");
-        self.status(&subtask(camera, "input"), verdict, values)
+        self.status(("input", &camera.name), verdict, values)
     }
 
-    fn timing(&self, camera: &Camera, settings: &Settings, now: Instant) -> DiagnosticStatus {
+    fn timing(&self, camera: &Camera, settings: &Settings, at: Instant) -> DiagnosticStatus {
         let (limits, window) = (&settings.thresholds, settings.node.diagnostics_window);
-        let measured = lock(&camera.stats.measures).percentiles(now, window);
+        let (measured, batch) = {
+            let measures = lock(&camera.stats.measures);
+            (measures.percentiles(at, window), measures.batch.mean(at, window))
+        };
         let (mut found, mut values) = (Findings::default(), Values::default());
         for (name, p) in &measured {
-            percentiles(&mut values, name, *p);
-            let limit = match *name {
-                AGE => &limits.age,
-                "decode" => &limits.decode,
-                "infer" => &limits.infer,
-                "postprocess" => &limits.postprocess,
-                "publish" => &limits.publish,
-                "total" => &limits.total,
-                _ => continue,
+            let (limit, what, judged) = match *name {
+                AGE => (&limits.age, "median age at publication".into(), p.p50),
+                "decode" => (&limits.decode, format!("{name} p95"), p.p95),
+                "infer" => (&limits.infer, format!("{name} p95"), p.p95),
+                "postprocess" => (&limits.postprocess, format!("{name} p95"), p.p95),
+                "publish" => (&limits.publish, format!("{name} p95"), p.p95),
+                "total" => (&limits.total, format!("{name} p95"), p.p95),
+                _ => (&Limit { warn: None, error: None }, String::new(), 0),
             };
             let show = |t: Duration| format!("{:.1} ms", t.as_secs_f64() * 1e3);
-            found.judge(&format!("{name} p95"), Duration::from_nanos(p.p95), limit, Side::Above, show);
+            found.judge(&what, Duration::from_nanos(judged), limit, Side::Above, show);
+            if *name != AGE {
+                percentiles(&mut values, name, *p);
+            }
+        }
+        if let Some(mean) = batch {
+            values.add(key::BATCH_MEAN, format!("{mean:.2}"));
         }
         let well = match measured.iter().find(|(name, _)| *name == AGE) {
             Some((_, p)) => format!("median age at publication {:.0} ms", ms(p.p50)),
             None => format!("no frame was answered in the last {:.0} s", window.as_secs_f64()),
         };
-        self.status(&subtask(camera, "timing"), found.verdict(&well), values)
+        self.status(("timing", &camera.name), found.verdict(&well), values)
     }
 
-    fn model(&self, ready: Option<&Ready>, state: State, enabled: bool) -> DiagnosticStatus {
-        let mut values = Values::default();
-        values.add("State", state);
-        values.add("Enabled", enabled);
-        let Some(r) = ready else {
-            return self.status("model", (Level::Ok, format!("no model is loaded: the node is {state}")), values);
+    fn model(&self, now: &Now<'_>) -> DiagnosticStatus {
+        let state = now.state;
+        let (mut found, mut values) = (Findings::default(), Values::default());
+        if let Some(why) = now.reload_failure {
+            found.add(Level::Warn, format!("~/reload_model failed: {why}"));
+        }
+        values.add(key::STATE, if now.enabled { state.to_string() } else { format!("{state}, disabled") });
+        let Some(r) = now.ready else {
+            let verdict = found.verdict(&format!("no model is loaded: the node is {state}"));
+            return self.status(("model", ""), verdict, values);
         };
         let m = &r.manifest;
-        values.add("Name", &m.name);
-        values.add("sha256", &r.sha256);
-        values.add("Back end", &r.backend);
-        values.add("Precision", &r.precision);
-        values.add("Device", &r.device);
-        values.add("Input", format!("{}x{}", m.input.width, m.input.height));
-        values.add("Focal length (px)", m.output.depth.focal_length_px);
-        self.status("model", (Level::Ok, format!("{} on {}, {state}", m.name, r.device)), values)
+        values.add(key::NAME, &m.name);
+        values.add(key::SHA256, &r.sha256);
+        values.add(key::BACKEND, &r.backend);
+        values.add(key::PRECISION, &r.precision);
+        values.add(key::DEVICE, &r.device);
+        values.add(key::INPUT, format!("{}x{}", m.input.width, m.input.height));
+        values.add(key::FOCAL_LENGTH_PX, m.output.depth.focal_length_px);
+        values.add(key::BATCH_MOST, r.max_batch);
+        self.status(("model", ""), found.verdict(&format!("{} on {}, {state}", m.name, r.device)), values)
     }
 
-    fn device(&mut self, ready: Option<&Ready>, limits: &Thresholds) -> DiagnosticStatus {
-        let device = ready.map_or("cpu", |r| r.device.as_str());
+    fn device(&mut self, now: &Now<'_>) -> DiagnosticStatus {
+        let device = now.ready.map_or("cpu", |r| r.device.as_str());
         let number = device.strip_prefix("cuda:").and_then(|n| n.parse().ok());
         let processor = number.map_or(Processor::Cpu, Processor::Cuda);
         if self.health.as_ref().is_none_or(|(p, _)| *p != processor) {
@@ -308,64 +356,52 @@ impl Reporter {
         }
         let (_, health) = self.health.get_or_insert_with(|| (processor, Health::new(processor)));
         let (mut found, mut values) = (Findings::default(), Values::default());
+        values.add(key::DEVICE, device);
         for (key, value) in health.values() {
             values.add(key, value);
         }
         let gpu = health.gpu();
         if let Some(celsius) = gpu.temperature_c {
             let show = |x| format!("{x:.0} C");
-            found.judge("GPU temperature", celsius, &limits.gpu_temperature_c, Side::Above, show);
+            let limit = &now.settings.thresholds.gpu_temperature_c;
+            found.judge("GPU temperature", celsius, limit, Side::Above, show);
         }
         if gpu.is_throttled {
             let why = gpu.limited_by.clone().unwrap_or_default().join(", ");
             found.add(Level::Warn, format!("the GPU's clocks are limited by {why}"));
         }
-        let well = format!("{device}, no alarm");
-        self.status("device", found.verdict(&well), values)
+        self.status(("device", ""), found.verdict(&format!("{device}, no alarm")), values)
     }
 }
 
+/// The measure of [`super::stats::Measures`] that belongs to the input's status.
 const AGE: &str = "age at publication";
-
-fn subtask(camera: &Camera, what: &str) -> String {
-    if camera.name.is_empty() {
-        what.into()
-    } else {
-        format!("{} {what}", camera.name)
-    }
-}
 
 fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-fn percentiles(values: &mut Values, name: &str, p: Percentiles) {
-    for (label, ns) in [("p50", p.p50), ("p95", p.p95), ("p99", p.p99), ("max", p.max)] {
-        values.add(format!("{name} {label} (ms)"), format!("{:.3}", ms(ns)));
+fn percentiles(values: &mut Values, stage: &str, p: Percentiles) {
+    let keys = [(key::STAGE_P50, p.p50), (key::STAGE_P95, p.p95), (key::STAGE_P99, p.p99), (key::STAGE_MAX, p.max)];
+    for (pattern, ns) in keys {
+        values.add(table::stage_key(pattern, stage), format!("{:.3}", ms(ns)));
     }
 }
 
 /// The keys of diagnostic_updater's FrequencyStatus.
-fn frequency(values: &mut Values, window: &ArrivalWindow, received: u64, limit: &Limit<f64>) {
-    values.add("Events in window", window.events);
-    values.add("Events since startup", received);
-    values.add("Duration of window (s)", format!("{:.3}", window.duration.as_secs_f64()));
-    values.add("Actual frequency (Hz)", format!("{:.3}", window.rate_hz()));
-    if let Some(least) = limit.warn.or(limit.error) {
-        values.add("Minimum acceptable frequency (Hz)", least);
-    }
-}
-
-/// The keys of diagnostic_updater's TimeStampStatus. A negative delay is a stamp from the future.
-fn timestamps(values: &mut Values, window: &ArrivalWindow, age: &Limit<Duration>, zero_stamps: u64) {
-    if let Some((least, most)) = window.delay_s {
-        values.add("Earliest timestamp delay:", format!("{least:.6}"));
-        values.add("Latest timestamp delay:", format!("{most:.6}"));
-    }
-    if let Some(most) = age.warn.or(age.error) {
-        values.add("Latest acceptable timestamp delay:", most.as_secs_f64());
-    }
-    values.add("Zero seen diagnostic update count:", zero_stamps);
+fn frequency(
+    values: &mut Values,
+    window: &ArrivalWindow,
+    received: u64,
+    limit: &Limit<f64>,
+    min_period: Option<Duration>,
+) {
+    values.add(key::EVENTS_IN_WINDOW, window.events);
+    values.add(key::EVENTS_SINCE_STARTUP, received);
+    values.add(key::WINDOW_S, format!("{:.3}", window.duration.as_secs_f64()));
+    values.add(key::ACTUAL_HZ, format!("{:.3}", window.rate_hz()));
+    values.add(key::LEAST_HZ, limit.warn.unwrap_or(0.0));
+    values.add(key::MOST_HZ, min_period.map_or(f64::INFINITY, |p| 1.0 / p.as_secs_f64()));
 }
 
 #[cfg(test)]
@@ -393,12 +429,12 @@ mod tests {
     }
 
     #[test]
-    fn drops_are_counted_within_the_window() {
+    fn drops_and_answers_are_counted_within_the_window() {
         let (mut h, start, s) = (History::default(), Instant::now(), Duration::from_secs);
-        let counted = |received, dropped| Counted { received, dropped };
-        assert_eq!(h.drop_ratio(start, s(10), counted(0, 0)), 0.0);
-        assert_eq!(h.drop_ratio(start + s(5), s(10), counted(100, 50)), 0.5);
-        assert_eq!(h.drop_ratio(start + s(15), s(10), counted(200, 50)), 0.0, "since the report at 5 s");
-        assert_eq!(h.drop_ratio(start + s(60), s(10), counted(300, 80)), 0.3, "since the report before");
+        let counted = |received, answered, dropped| Counted { received, answered, dropped };
+        assert_eq!(h.add(start, s(10), counted(0, 0, 0)), (0.0, 0.0));
+        assert_eq!(h.add(start + s(5), s(10), counted(100, 50, 50)), (0.5, 10.0));
+        assert_eq!(h.add(start + s(15), s(10), counted(200, 150, 50)), (0.0, 10.0), "since the report at 5 s");
+        assert_eq!(h.add(start + s(55), s(10), counted(300, 190, 80)), (0.3, 1.0), "since the report before");
     }
 }

@@ -35,6 +35,8 @@ pub mod worker;
 use crate::frame::network::resolve;
 use crate::frame::pipeline::LoadOptions;
 use crate::installed;
+use crate::interface::qos::Role;
+use crate::interface::topics::Topic;
 use crate::interface::NodeSettings;
 use anyhow::{bail, Context as _};
 use arrival::Frame;
@@ -46,7 +48,7 @@ use lifecycle::{Lifecycle, Outcome, Transition};
 use names::Names;
 use parameters::ParameterServer;
 use publishers::Publishers;
-use r2r::Clock;
+use r2r::{Clock, QosProfile};
 use settings::{Settings, SettingsCell};
 use stats::Stats;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -89,7 +91,7 @@ pub fn run() -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;
 
-    let parameters = ParameterServer::create(&mut node).context("parameters")?;
+    let parameters = ParameterServer::create(&mut node)?;
     let rosout = logger::Rosout::create(&mut node, records)?;
     let mut app = App::create(node, name, parameters, rosout)?;
     let result = app.run(&stop);
@@ -112,7 +114,6 @@ struct App {
     node: r2r::Node,
     names: Names,
     parameters: ParameterServer,
-    overrides: qos::Overrides,
     settings: Arc<SettingsCell>,
     lifecycle: Lifecycle,
     control: Control,
@@ -149,21 +150,23 @@ impl App {
         }
         logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
         let cameras = camera::cameras(&settings);
-        let names = Names::from_command_line(&name);
-        let overrides = qos::Overrides::of(parameters.set());
+        let names = Names::of(&node)?;
+        let diagnostics_qos = {
+            let topic = names.topic("/diagnostics");
+            qos::overridden(QosProfile::default(), parameters.set(), &topic, Role::Publisher)
+        };
         let start = if settings.node.autostart { Start::Next(Transition::Configure) } else { Start::Over };
         Ok(Self {
             lifecycle: Lifecycle::create(&mut node)?,
             control: Control::create(&mut node)?,
             log_levels: logger::LevelServices::create(&mut node)?,
             clock: node.get_ros_clock(),
-            reporter: Reporter::create(&mut node, name.trim_start_matches('/'))?,
+            reporter: Reporter::create(&mut node, name.trim_start_matches('/'), diagnostics_qos)?,
             settings: Arc::new(Mutex::new(Arc::new(settings))),
             phase: Phase::Idle,
             node,
             names,
             parameters,
-            overrides,
             cameras,
             rosout,
             start,
@@ -191,7 +194,7 @@ impl App {
             for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
                 camera.drain(settings);
             }
-            if self.parameters.poll() {
+            if self.parameters.poll(&mut self.node) {
                 self.adopt_parameters();
             }
             self.log_levels.poll();
@@ -210,8 +213,14 @@ impl App {
                     _ => None,
                 };
                 let state = self.lifecycle.state();
-                let enabled = self.control.is_enabled();
-                self.reporter.publish(&settings, &self.cameras, ready, state, enabled, &self.clock);
+                let now = diagnostics::Now {
+                    settings: &settings,
+                    ready,
+                    state,
+                    enabled: self.control.is_enabled(),
+                    reload_failure: self.control.last_failure(),
+                };
+                self.reporter.publish(&now, &self.cameras, &self.clock);
             }
             self.rosout.flush();
         }
@@ -343,12 +352,14 @@ impl App {
         let mut setups = Vec::with_capacity(self.cameras.len());
         let inbox = Arc::new(Inbox::new(self.cameras.len()));
         for (index, camera) in self.cameras.iter_mut().enumerate() {
-            let (names, overrides) = (&self.names, &self.overrides);
-            let qos = |topic: &str, default| overrides.apply(&names.resolve(topic), qos::Side::Publisher, default);
+            let (names, set) = (&self.names, self.parameters.set());
+            let qos = |topic: &Topic, name: &str| {
+                qos::overridden(qos::profile(&topic.qos), set, &names.topic(name), topic.role)
+            };
             camera.connect(index, &inbox, self.control.enabled(), &self.clock);
             setups.push(CameraSetup {
                 name: camera.name.clone(),
-                publishers: Publishers::create(&mut self.node, &camera.prefix, &qos)?,
+                publishers: Publishers::create(&mut self.node, &camera.name, &qos)?,
                 calibrations: camera.calibrations.clone(),
                 stats: camera.stats.clone(),
             });
@@ -367,8 +378,14 @@ impl App {
 
     fn activate(&mut self) -> anyhow::Result<()> {
         let settings = self.settings();
+        let (names, set) = (&self.names, self.parameters.set());
         for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
-            camera.subscribe(&mut self.node, &self.names, &self.overrides, settings)?;
+            let qos = |topic: &Topic, name: &str| {
+                let profile = qos::profile(&topic.qos);
+                let profile = if settings.reliable_input { profile.reliable() } else { profile };
+                qos::overridden(profile, set, &names.topic(name), topic.role)
+            };
+            camera.subscribe(&mut self.node, settings, &qos, names)?;
         }
         Ok(())
     }

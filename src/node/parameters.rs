@@ -1,299 +1,325 @@
-//! The node's parameters: name, type, range, unit and meaning are written once, in [`SPECS`].
+//! The node's parameters on the ROS side: what the command line and files gave, the six services, `/parameter_events`.
+//! What the parameters are and what is valid is in [`crate::interface`].
+//!
+//! Everything happens on the spinning thread: [`ParameterServer::poll`] answers what waits, so a value that a client has
+//! just set holds for whatever the thread does next.
 
-use crate::frame::network::DeviceChoice;
-use r2r::indexmap::IndexMap;
-use r2r::{Parameter, ParameterValue, RosParams};
-use std::time::Duration;
+use super::{lock, names::Names, qos};
+use crate::interface::qos::Role;
+use crate::interface::set::list;
+use crate::interface::{topics, Change, Kind, ParameterSet, Value};
+use anyhow::{anyhow, Context as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use r2r::rcl_interfaces::msg::{
+    FloatingPointRange, IntegerRange, ListParametersResult, Parameter, ParameterDescriptor, ParameterEvent,
+    ParameterValue, SetParametersResult,
+};
+use r2r::rcl_interfaces::srv::{
+    DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters, SetParametersAtomically,
+};
+use r2r::{Clock, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
+use std::sync::{Arc, Mutex};
 
-/// A parameter.
-struct Spec {
-    name: &'static str,
-    /// Meaning, with unit and range.
-    meaning: &'static str,
-    default: fn() -> ParameterValue,
-    /// Says what is wrong with a value of the right type.
-    check: fn(&ParameterValue) -> Result<(), String>,
-    /// Whether it may change while the node runs.
-    at_run_time: bool,
+/// The waiting requests of a service.
+type Requests<T> = Box<dyn Stream<Item = ServiceRequest<T>> + Unpin>;
+
+/// The parameters, and the services through which others see and change them.
+pub struct ParameterServer {
+    set: ParameterSet,
+    /// Fully qualified, for the events.
+    node: String,
+    list: Requests<ListParameters::Service>,
+    get: Requests<GetParameters::Service>,
+    types: Requests<GetParameterTypes::Service>,
+    describe: Requests<DescribeParameters::Service>,
+    set_each: Requests<SetParameters::Service>,
+    set_together: Requests<SetParametersAtomically::Service>,
+    events: r2r::Publisher<ParameterEvent>,
+    clock: Arc<Mutex<Clock>>,
 }
 
-fn any(_: &ParameterValue) -> Result<(), String> {
-    Ok(())
-}
-
-/// A range check of a double.
-macro_rules! within {
-    ($low:expr, $high:expr) => {
-        |v| match v {
-            ParameterValue::Double(x) if ($low..=$high).contains(x) => Ok(()),
-            other => Err(format!("expected {} to {}, got {}", $low, $high, show(other))),
-        }
-    };
-}
-
-/// All parameters.
-const SPECS: &[Spec] = &[
-    Spec {
-        name: "model_path",
-        meaning: "The model's manifest (model.yaml) or its folder; empty: the model installed with the package",
-        default: || ParameterValue::String(String::new()),
-        check: any,
-        at_run_time: false,
-    },
-    Spec {
-        name: "device",
-        meaning: "auto (the first CUDA device, else the processor), cpu, or cuda:N",
-        default: || ParameterValue::String("auto".into()),
-        check: |v| match v {
-            ParameterValue::String(s) => s.parse::<DeviceChoice>().map(|_| ()).map_err(|e| e.to_string()),
-            other => Err(format!("got {}", show(other))),
-        },
-        at_run_time: false,
-    },
-    Spec {
-        name: "num_threads",
-        meaning: "Processor threads of the network, 0 to 256; 0: libtorch's own choice (one a core)",
-        default: || ParameterValue::Integer(0),
-        check: |v| match v {
-            ParameterValue::Integer(n) if (0..=256).contains(n) => Ok(()),
-            other => Err(format!("expected 0 to 256, got {}", show(other))),
-        },
-        at_run_time: false,
-    },
-    Spec {
-        name: "input_reliability",
-        meaning: "QoS reliability of the image and calibration subscriptions: best_effort (sensor data) or reliable",
-        default: || ParameterValue::String("best_effort".into()),
-        check: |v| match v {
-            ParameterValue::String(s) if s == "best_effort" || s == "reliable" => Ok(()),
-            other => Err(format!("expected best_effort or reliable, got {}", show(other))),
-        },
-        at_run_time: false,
-    },
-    Spec {
-        name: "overlay_opacity",
-        meaning: "Share of the class colour in the overlay picture, 0 to 1",
-        default: || ParameterValue::Double(0.5),
-        check: within!(0.0, 1.0),
-        at_run_time: true,
-    },
-    Spec {
-        name: "max_age_ms",
-        meaning: "Median age of a frame at publication above which diagnostics warn, milliseconds, 1 to 1e6",
-        default: || ParameterValue::Double(1000.0),
-        check: within!(1.0, 1e6),
-        at_run_time: true,
-    },
-    Spec {
-        name: "stale_after_s",
-        meaning: "Time without an image after which diagnostics say STALE, seconds, 0.1 to 1e6",
-        default: || ParameterValue::Double(2.0),
-        check: within!(0.1, 1e6),
-        at_run_time: true,
-    },
-    Spec {
-        name: "use_sim_time",
-        meaning: "Take the time from /clock: the age of frames of a played bag",
-        default: || ParameterValue::Bool(false),
-        check: any,
-        at_run_time: false,
-    },
-];
-
-/// A value as a user writes it.
-fn show(v: &ParameterValue) -> String {
-    match v {
-        ParameterValue::Bool(x) => x.to_string(),
-        ParameterValue::Integer(x) => x.to_string(),
-        ParameterValue::Double(x) => format!("{x:?}"),
-        ParameterValue::String(x) => format!("'{x}'"),
-        other => other.type_name().to_string(),
+impl std::fmt::Debug for ParameterServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParameterServer").field("set", &self.set).finish_non_exhaustive()
     }
 }
 
-/// What is needed to start.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Empty for the installed model.
-    pub model_path: String,
-    /// Device.
-    pub device: DeviceChoice,
-    /// 0 for libtorch's own choice.
-    pub num_threads: i32,
-    /// Reliable instead of best effort.
-    pub reliable_input: bool,
-}
-
-/// What diagnostics compare with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Median age at publication.
-    pub max_age: Duration,
-    /// Without an image.
-    pub stale_after: Duration,
-}
-
-/// The parameters' values.
-#[derive(Debug)]
-pub struct Parameters {
-    /// In the order of [`SPECS`].
-    values: Vec<ParameterValue>,
-    /// From now on only what may change at run time may change.
-    started: bool,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Self { values: SPECS.iter().map(|s| (s.default)()).collect(), started: false }
-    }
-}
-
-impl Parameters {
-    /// The start is over.
-    pub fn start(&mut self) {
-        self.started = true;
-    }
-
-    fn value(&self, name: &str) -> ParameterValue {
-        let at = SPECS.iter().position(|s| s.name == name);
-        at.map_or(ParameterValue::NotSet, |i| self.values[i].clone())
-    }
-
-    fn number(&self, name: &str) -> f64 {
-        match self.value(name) {
-            ParameterValue::Double(x) => x,
-            _ => 0.0,
-        }
-    }
-
-    fn text(&self, name: &str) -> String {
-        match self.value(name) {
-            ParameterValue::String(s) => s,
-            _ => String::new(),
-        }
-    }
-
-    /// What is needed to start.
+impl ParameterServer {
+    /// Reads what the command line and parameter files gave (r2r keeps it in `node.params`), proves all of it, and
+    /// creates the services. `--log-level` is the default of `log_level`: the logger is there already. With
+    /// `use_sim_time`, the node's clock follows `/clock` from here on.
     ///
     /// # Errors
-    /// Never in practice: every value was checked when it was set.
-    pub fn settings(&self) -> Result<Settings, String> {
-        let threads = match self.value("num_threads") {
-            ParameterValue::Integer(n) => n as i32,
-            _ => 0,
-        };
-        Ok(Settings {
-            model_path: self.text("model_path"),
-            device: self.text("device").parse().map_err(|e| format!("device: {e}"))?,
-            num_threads: threads,
-            reliable_input: self.text("input_reliability") == "reliable",
+    /// Everything that is wrong with the parameters, each with its name; a service that cannot be created.
+    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
+        let set = read(node)?;
+        let names = Names::of(node)?;
+        let of_node: Vec<(String, Role)> =
+            topics::all(set.camera_names()).iter().map(|(name, t)| (names.topic(name), t.role)).collect();
+        set.check_qos_topics(&of_node).map_err(|e| anyhow!("parameters: {e}"))?;
+        if set.node().use_sim_time {
+            node.get_time_source().enable_sim_time(node).context("use_sim_time: cannot subscribe to /clock")?;
+        }
+        let events = names.topic("/parameter_events");
+        let event_qos = qos::overridden(QosProfile::parameter_events(), &set, &events, Role::Publisher);
+        Ok(Self {
+            set,
+            node: node.fully_qualified_name().context("the node's own name")?,
+            list: serve(node, "~/list_parameters")?,
+            get: serve(node, "~/get_parameters")?,
+            types: serve(node, "~/get_parameter_types")?,
+            describe: serve(node, "~/describe_parameters")?,
+            set_each: serve(node, "~/set_parameters")?,
+            set_together: serve(node, "~/set_parameters_atomically")?,
+            events: node
+                .create_publisher("/parameter_events", event_qos)
+                .context("cannot publish /parameter_events")?,
+            clock: node.get_ros_clock(),
         })
     }
 
-    /// What diagnostics compare with.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            max_age: Duration::from_secs_f64(self.number("max_age_ms") / 1e3),
-            stale_after: Duration::from_secs_f64(self.number("stale_after_s")),
+    /// The values now.
+    pub fn set(&self) -> &ParameterSet {
+        &self.set
+    }
+
+    /// Answers waiting requests; true if a value changed.
+    pub fn poll(&mut self, node: &mut r2r::Node) -> bool {
+        while let Some(request) = next(&mut self.list) {
+            let (names, prefixes) = list(&self.set.names(), &request.message.prefixes, request.message.depth);
+            respond(request, ListParameters::Response { result: ListParametersResult { names, prefixes } });
+        }
+        while let Some(request) = next(&mut self.get) {
+            let value = |name: &String| message(self.set.get(name).unwrap_or(Value::NotSet));
+            let values = request.message.names.iter().map(value).collect();
+            respond(request, GetParameters::Response { values });
+        }
+        while let Some(request) = next(&mut self.types) {
+            let type_of = |name: &String| type_number(&self.set.get(name).unwrap_or(Value::NotSet));
+            let types = request.message.names.iter().map(type_of).collect();
+            respond(request, GetParameterTypes::Response { types });
+        }
+        while let Some(request) = next(&mut self.describe) {
+            let descriptors = request.message.names.iter().map(|name| descriptor(&self.set, name)).collect();
+            respond(request, DescribeParameters::Response { descriptors });
+        }
+        let mut changed = false;
+        while let Some(request) = next(&mut self.set_each) {
+            let mut results = Vec::with_capacity(request.message.parameters.len());
+            for parameter in &request.message.parameters {
+                results.push(self.apply(node, std::slice::from_ref(parameter), &mut changed));
+            }
+            respond(request, SetParameters::Response { results });
+        }
+        while let Some(request) = next(&mut self.set_together) {
+            let result = self.apply(node, &request.message.parameters, &mut changed);
+            respond(request, SetParametersAtomically::Response { result });
+        }
+        changed
+    }
+
+    /// Sets all of them or none.
+    fn apply(&mut self, node: &mut r2r::Node, parameters: &[Parameter], changed: &mut bool) -> SetParametersResult {
+        match self.try_apply(node, parameters) {
+            Ok(any) => {
+                *changed |= any;
+                SetParametersResult { successful: true, reason: String::new() }
+            }
+            Err((name, why)) => {
+                let reason = format!("{name}: {why}");
+                log::warn!("a parameter was not set: {reason}");
+                // A C string ends at a NUL.
+                SetParametersResult { successful: false, reason: reason.replace('\0', "\u{fffd}") }
+            }
         }
     }
 
-    /// Share of the class colour in the overlay.
-    pub fn overlay_opacity(&self) -> f32 {
-        self.number("overlay_opacity") as f32
-    }
-
-    /// The value that may be set, or why not.
-    fn accept(&self, name: &str, value: &ParameterValue) -> Result<(usize, ParameterValue), String> {
-        let Some(at) = SPECS.iter().position(|s| s.name == name) else {
-            let nearest = nearest(name).map_or(String::new(), |n| format!("; did you mean {n}?"));
-            return Err(format!("there is no such parameter{nearest}"));
-        };
-        let spec = &SPECS[at];
-        let wanted = (spec.default)();
-        let value = match (value, &wanted) {
-            // 1 is written for 1.0 more often than not.
-            (ParameterValue::Integer(n), ParameterValue::Double(_)) => ParameterValue::Double(*n as f64),
-            (v, _) => v.clone(),
-        };
-        if value.type_name() != wanted.type_name() {
-            return Err(format!("expected a {}, got the {} {}", wanted.type_name(), value.type_name(), show(&value)));
+    fn try_apply(&mut self, node: &mut r2r::Node, parameters: &[Parameter]) -> Result<bool, (String, String)> {
+        let wanted = parameters.iter().map(|p| (p.name.clone(), value(&p.value))).collect();
+        let mut next = self.set.clone();
+        let changes = next.set_all(wanted)?;
+        let (before, after) = (self.set.node().use_sim_time, next.node().use_sim_time);
+        if after && !before {
+            let enabled = node.get_time_source().enable_sim_time(node);
+            enabled.map_err(|e| ("use_sim_time".to_string(), format!("cannot subscribe to /clock: {e}")))?;
+        } else if before && !after {
+            node.get_time_source().disable_sim_time();
         }
-        (spec.check)(&value)?;
-        if self.started && !spec.at_run_time && value != self.values[at] {
-            return Err("it is read at the start only; set it in the parameter file and start the node again".into());
+        self.set = next;
+        let mut event = ParameterEvent { node: self.node.clone(), ..ParameterEvent::default() };
+        for (parameter, change) in parameters.iter().zip(&changes) {
+            let value = self.set.get(&parameter.name).unwrap_or(Value::NotSet);
+            if *change != Change::None {
+                log::info!("parameter {} is {value}", parameter.name);
+            }
+            let now = || Parameter { name: parameter.name.clone(), value: message(value.clone()) };
+            match change {
+                Change::None => {}
+                Change::New => event.new_parameters.push(now()),
+                Change::Changed => event.changed_parameters.push(now()),
+                Change::Deleted => event
+                    .deleted_parameters
+                    .push(Parameter { name: parameter.name.clone(), value: ParameterValue::default() }),
+            }
         }
-        Ok((at, value))
+        let any = changes.iter().any(|c| *c != Change::None);
+        if any {
+            if let Ok(time) = lock(&self.clock).get_now() {
+                event.stamp = Clock::to_builtin_time(&time);
+            }
+            if let Err(e) = self.events.publish(&event) {
+                log::warn!("cannot publish /parameter_events: {e}");
+            }
+        }
+        Ok(any)
     }
 }
 
-/// The parameter whose name is nearest, if any is near (Levenshtein distance of at most a third of its length).
-fn nearest(name: &str) -> Option<&'static str> {
-    SPECS.iter().map(|s| (distance(name, s.name), s.name)).filter(|(d, n)| *d * 3 <= n.len()).min().map(|(_, n)| n)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
+/// The parameters that were given, proven.
+fn read(node: &r2r::Node) -> anyhow::Result<ParameterSet> {
+    let mut given: Vec<(String, Value)> = Vec::new();
+    // What files and `-p` say comes after it and wins.
+    given.push(("log_level".into(), Value::String(level_name(log::max_level()).into())));
+    for (name, parameter) in lock(&node.params).iter() {
+        given.push((name.clone(), from_r2r(&parameter.value)));
     }
-    row[b.len()]
+    ParameterSet::new(given).map_err(|problems| match problems.0.as_slice() {
+        [one] => anyhow!("parameters: {one}"),
+        many => anyhow!("parameters:\n  {}", many.join("\n  ")),
+    })
 }
 
-fn refusal(name: &str, msg: String) -> r2r::Error {
-    r2r::Error::ParameterValueConv { name: name.into(), msg }
-}
-
-/// The text of an error of r2r's parameter handler, without its own preamble.
-pub fn message(e: &r2r::Error) -> String {
-    match e {
-        r2r::Error::ParameterValueConv { name, msg } => format!("{name}: {msg}"),
-        other => other.to_string(),
+/// As the parameter `log_level` has it.
+fn level_name(level: log::LevelFilter) -> &'static str {
+    match level {
+        log::LevelFilter::Off | log::LevelFilter::Error => "error",
+        log::LevelFilter::Warn => "warn",
+        log::LevelFilter::Info => "info",
+        log::LevelFilter::Debug | log::LevelFilter::Trace => "debug",
     }
 }
 
-impl RosParams for Parameters {
-    fn register_parameters(
-        &mut self,
-        _prefix: &str,
-        _param: Option<Parameter>,
-        params: &mut IndexMap<String, Parameter>,
-    ) -> r2r::Result<()> {
-        // What the command line and the parameter file say is in `params` already.
-        for (name, given) in params.iter() {
-            let (at, value) = self.accept(name, &given.value).map_err(|msg| refusal(name, msg))?;
-            self.values[at] = value;
-        }
-        for (spec, value) in SPECS.iter().zip(&self.values) {
-            let mut parameter = Parameter::new(value.clone());
-            parameter.description = spec.meaning;
-            params.insert(spec.name.into(), parameter);
-        }
-        Ok(())
-    }
+fn serve<T: WrappedServiceTypeSupport + 'static>(node: &mut r2r::Node, name: &str) -> anyhow::Result<Requests<T>> {
+    let requests = node.create_service::<T>(name, QosProfile::parameters());
+    Ok(Box::new(requests.with_context(|| format!("cannot serve {name}"))?))
+}
 
-    fn get_parameter(&mut self, name: &str) -> r2r::Result<ParameterValue> {
-        match self.value(name) {
-            ParameterValue::NotSet => Err(r2r::Error::InvalidParameterName { name: name.into() }),
-            value => Ok(value),
+fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<ServiceRequest<T>> {
+    requests.next().now_or_never().flatten()
+}
+
+fn respond<T: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<T>, response: T::Response) {
+    // A client that has gone away is no concern of this node.
+    if let Err(e) = request.respond(response) {
+        log::debug!("an answer of a parameter service was not sent: {e}");
+    }
+}
+
+fn descriptor(set: &ParameterSet, name: &str) -> ParameterDescriptor {
+    let mut descriptor = ParameterDescriptor { name: name.into(), ..ParameterDescriptor::default() };
+    let Some(d) = set.describe(name) else { return descriptor };
+    descriptor.type_ = kind_number(d.kind);
+    descriptor.description = d.meaning;
+    descriptor.additional_constraints = d.constraints;
+    descriptor.read_only = d.read_only;
+    match (d.kind, d.range) {
+        (Kind::Integer, Some((low, high))) => {
+            descriptor.integer_range.push(IntegerRange { from_value: low as i64, to_value: high as i64, step: 1 });
         }
+        (_, Some((low, high))) => {
+            descriptor.floating_point_range.push(FloatingPointRange { from_value: low, to_value: high, step: 0.0 });
+        }
+        _ => {}
     }
+    descriptor
+}
 
-    fn set_parameter(&mut self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
-        let (at, value) = self.accept(name, value).map_err(|msg| refusal(name, msg))?;
-        self.values[at] = value;
-        Ok(())
+/// The numbers of rcl_interfaces/ParameterType.
+mod number {
+    use r2r::rcl_interfaces::msg::ParameterType as T;
+    pub const NOT_SET: u8 = T::PARAMETER_NOT_SET as u8;
+    pub const BOOL: u8 = T::PARAMETER_BOOL as u8;
+    pub const INTEGER: u8 = T::PARAMETER_INTEGER as u8;
+    pub const DOUBLE: u8 = T::PARAMETER_DOUBLE as u8;
+    pub const STRING: u8 = T::PARAMETER_STRING as u8;
+    pub const BYTES: u8 = T::PARAMETER_BYTE_ARRAY as u8;
+    pub const BOOLS: u8 = T::PARAMETER_BOOL_ARRAY as u8;
+    pub const INTEGERS: u8 = T::PARAMETER_INTEGER_ARRAY as u8;
+    pub const DOUBLES: u8 = T::PARAMETER_DOUBLE_ARRAY as u8;
+    pub const STRINGS: u8 = T::PARAMETER_STRING_ARRAY as u8;
+}
+
+fn kind_number(kind: Kind) -> u8 {
+    match kind {
+        Kind::Bool => number::BOOL,
+        Kind::Integer => number::INTEGER,
+        Kind::Double => number::DOUBLE,
+        Kind::String => number::STRING,
+        Kind::Integers => number::INTEGERS,
+        Kind::Strings => number::STRINGS,
     }
+}
 
-    fn check_parameter(&self, name: &str, value: &ParameterValue) -> r2r::Result<()> {
-        self.accept(name, value).map(|_| ()).map_err(|msg| refusal(name, msg))
+fn type_number(value: &Value) -> u8 {
+    match value {
+        Value::NotSet => number::NOT_SET,
+        Value::Bool(_) => number::BOOL,
+        Value::Integer(_) => number::INTEGER,
+        Value::Double(_) => number::DOUBLE,
+        Value::String(_) => number::STRING,
+        Value::Bytes(_) => number::BYTES,
+        Value::Bools(_) => number::BOOLS,
+        Value::Integers(_) => number::INTEGERS,
+        Value::Doubles(_) => number::DOUBLES,
+        Value::Strings(_) => number::STRINGS,
+    }
+}
+
+fn message(value: Value) -> ParameterValue {
+    let mut m = ParameterValue { type_: type_number(&value), ..ParameterValue::default() };
+    match value {
+        Value::NotSet => {}
+        Value::Bool(x) => m.bool_value = x,
+        Value::Integer(x) => m.integer_value = x,
+        Value::Double(x) => m.double_value = x,
+        Value::String(x) => m.string_value = x,
+        Value::Bytes(v) => m.byte_array_value = v,
+        Value::Bools(v) => m.bool_array_value = v,
+        Value::Integers(v) => m.integer_array_value = v,
+        Value::Doubles(v) => m.double_array_value = v,
+        Value::Strings(v) => m.string_array_value = v,
+    }
+    m
+}
+
+/// A type that rcl_interfaces does not have reads as no value.
+fn value(m: &ParameterValue) -> Value {
+    match m.type_ {
+        number::BOOL => Value::Bool(m.bool_value),
+        number::INTEGER => Value::Integer(m.integer_value),
+        number::DOUBLE => Value::Double(m.double_value),
+        number::STRING => Value::String(m.string_value.clone()),
+        number::BYTES => Value::Bytes(m.byte_array_value.clone()),
+        number::BOOLS => Value::Bools(m.bool_array_value.clone()),
+        number::INTEGERS => Value::Integers(m.integer_array_value.clone()),
+        number::DOUBLES => Value::Doubles(m.double_array_value.clone()),
+        number::STRINGS => Value::Strings(m.string_array_value.clone()),
+        _ => Value::NotSet,
+    }
+}
+
+fn from_r2r(value: &r2r::ParameterValue) -> Value {
+    match value {
+        r2r::ParameterValue::NotSet => Value::NotSet,
+        r2r::ParameterValue::Bool(x) => Value::Bool(*x),
+        r2r::ParameterValue::Integer(x) => Value::Integer(*x),
+        r2r::ParameterValue::Double(x) => Value::Double(*x),
+        r2r::ParameterValue::String(x) => Value::String(x.clone()),
+        r2r::ParameterValue::ByteArray(v) => Value::Bytes(v.clone()),
+        r2r::ParameterValue::BoolArray(v) => Value::Bools(v.clone()),
+        r2r::ParameterValue::IntegerArray(v) => Value::Integers(v.clone()),
+        r2r::ParameterValue::DoubleArray(v) => Value::Doubles(v.clone()),
+        r2r::ParameterValue::StringArray(v) => Value::Strings(v.clone()),
     }
 }
 
@@ -301,51 +327,36 @@ impl RosParams for Parameters {
 mod tests {
     use super::*;
 
-    fn given(name: &str, value: ParameterValue) -> Result<Parameters, String> {
-        let mut p = Parameters::default();
-        let mut params = IndexMap::new();
-        params.insert(name.to_string(), Parameter::new(value));
-        p.register_parameters("", None, &mut params).map_err(|e| message(&e))?;
-        assert_eq!(params.len(), SPECS.len(), "every parameter is declared");
-        assert!(params.values().all(|p| !p.description.is_empty()));
-        Ok(p)
-    }
-
     #[test]
-    fn every_default_passes_its_own_check() {
-        for s in SPECS {
-            (s.check)(&(s.default)()).expect(s.name);
-        }
-        assert!(Parameters::default().settings().is_ok());
-    }
-
-    #[test]
-    fn values_are_taken_and_wrong_ones_named() {
-        let p = given("overlay_opacity", ParameterValue::Integer(1)).expect("1 is 1.0");
-        assert_eq!(p.overlay_opacity(), 1.0);
-        for (name, value, expected) in [
-            ("overlay_opacity", ParameterValue::Double(1.5), "overlay_opacity: expected 0 to 1, got 1.5"),
-            ("overlay_opacity", ParameterValue::Double(f64::NAN), "expected 0 to 1, got NaN"),
-            ("device", ParameterValue::String("tpu:0".into()), "device: "),
-            ("device", ParameterValue::Integer(3), "device: expected a string, got the integer 3"),
-            ("overlay_opasity", ParameterValue::Double(0.1), "did you mean overlay_opacity?"),
-            ("zebra", ParameterValue::Double(0.1), "zebra: there is no such parameter"),
-            ("input_reliability", ParameterValue::String("maybe".into()), "expected best_effort or reliable"),
-            ("num_threads", ParameterValue::Integer(-1), "expected 0 to 256, got -1"),
+    fn values_go_there_and_back() {
+        for v in [
+            Value::NotSet,
+            Value::Bool(true),
+            Value::Integer(-3),
+            Value::Double(0.5),
+            Value::String("x".into()),
+            Value::Bytes(vec![1]),
+            Value::Bools(vec![false]),
+            Value::Integers(vec![1, 2]),
+            Value::Doubles(vec![0.25]),
+            Value::Strings(vec!["a".into()]),
         ] {
-            let message = given(name, value).expect_err(expected);
-            assert!(message.contains(expected), "'{expected}' is not in '{message}'");
+            assert_eq!(value(&message(v.clone())), v);
         }
+        assert_eq!(value(&ParameterValue { type_: 77, ..ParameterValue::default() }), Value::NotSet);
     }
 
     #[test]
-    fn after_the_start_only_some_may_change() {
-        let mut p = Parameters::default();
-        p.start();
-        p.set_parameter("overlay_opacity", &ParameterValue::Double(0.2)).expect("may change");
-        assert_eq!(p.overlay_opacity(), 0.2);
-        let e = p.set_parameter("device", &ParameterValue::String("cpu".into())).expect_err("may not change");
-        assert!(message(&e).contains("start the node again"), "{e}");
-        p.set_parameter("device", &ParameterValue::String("auto".into())).expect("it is what it was");
+    fn descriptors_have_ranges_of_their_type() {
+        let set = ParameterSet::default();
+        let opacity = descriptor(&set, "overlay_opacity");
+        assert_eq!(opacity.floating_point_range.len(), 1);
+        assert_eq!((opacity.floating_point_range[0].to_value, opacity.read_only), (1.0, false));
+        let level = descriptor(&set, "png_level");
+        assert_eq!((level.integer_range[0].from_value, level.integer_range[0].to_value), (1, 9));
+        let device = descriptor(&set, "device");
+        assert!(device.read_only && device.additional_constraints.contains("cuda:N"));
+        let nothing = descriptor(&set, "zebra");
+        assert_eq!((nothing.name.as_str(), nothing.type_), ("zebra", number::NOT_SET));
     }
 }

@@ -6,23 +6,11 @@
 use super::arrival::Header;
 use crate::frame::cloud::{Cloud, Field, FIELDS, POINT_STEP};
 use crate::frame::png::{COMPRESSED_DEPTH_FORMAT, DEPTH_FORMAT, LABELS_FORMAT};
+use crate::interface::topics::{self, Topic};
 use anyhow::Context as _;
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image, PointCloud2, PointField};
 use r2r::{NativeMsg, Node, Publisher, QosProfile, WrappedTypesupport};
-
-/// Messages that an output keeps for a slow reliable subscriber.
-const OUTPUT_DEPTH: usize = 5;
-
-/// The quality of service of an output where no `qos_overrides` say otherwise.
-pub fn output_qos() -> QosProfile {
-    QosProfile::default().keep_last(OUTPUT_DEPTH).reliable().volatile()
-}
-
-/// The quality of service of `label_info`: who subscribes late gets the last one.
-pub fn latched_qos() -> QosProfile {
-    QosProfile::default().keep_last(1).reliable().transient_local()
-}
 
 /// Whether anybody subscribes. An error of the middleware counts as yes: work too much rather than too little.
 pub fn is_heard<T: WrappedTypesupport + 'static>(publisher: &Publisher<T>) -> bool {
@@ -165,30 +153,25 @@ pub struct Publishers {
 }
 
 impl Publishers {
-    /// Creates them. `prefix` is `~/` or `~/CAMERA/`; `qos` applies `qos_overrides` of a topic to its default.
+    /// Creates them for a camera; `qos` gives the quality of service of a private topic name that is in
+    /// [`crate::interface::TOPICS`].
     ///
     /// # Errors
-    /// A topic cannot be published, or its override is not valid.
-    pub fn create(
-        node: &mut Node,
-        prefix: &str,
-        qos: &dyn Fn(&str, QosProfile) -> anyhow::Result<QosProfile>,
-    ) -> anyhow::Result<Self> {
+    /// A topic cannot be published.
+    pub fn create(node: &mut Node, camera: &str, qos: &dyn Fn(&Topic, &str) -> QosProfile) -> anyhow::Result<Self> {
         fn publisher<T: WrappedTypesupport + 'static>(
             node: &mut Node,
-            topic: &str,
-            qos: anyhow::Result<QosProfile>,
+            (camera, name): (&str, &str),
+            qos: &dyn Fn(&Topic, &str) -> QosProfile,
         ) -> anyhow::Result<Publisher<T>> {
-            node.create_publisher(topic, qos?).with_context(|| format!("cannot publish {topic}"))
+            let topic = topics::find(name).with_context(|| format!("{name} is not in the table of topics"))?;
+            let name = topic.name_for(camera);
+            node.create_publisher(&name, qos(topic, &name)).with_context(|| format!("cannot publish {name}"))
         }
         macro_rules! output {
             ($name:literal) => {
-                output!($name, output_qos())
+                publisher(node, (camera, concat!("~/output/", $name)), qos)?
             };
-            ($name:literal, $default:expr) => {{
-                let topic = format!("{prefix}output/{}", $name);
-                publisher(node, &topic, qos(&topic, $default))?
-            }};
         }
         Ok(Self {
             labels: Native::image(output!("labels")),
@@ -204,7 +187,7 @@ impl Publishers {
             camera_info: output!("camera_info"),
             timing: output!("timing"),
             #[cfg(has_vision_msgs)]
-            label_info: output!("label_info", latched_qos()),
+            label_info: output!("label_info"),
         })
     }
 

@@ -32,6 +32,13 @@ pub struct Percentiles {
 }
 
 impl Window {
+    /// Mean of what was measured within `length` before `now`; `None` of nothing.
+    pub fn mean(&self, now: Instant, length: Duration) -> Option<f64> {
+        let recent = self.values.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= length);
+        let (sum, count) = recent.fold((0, 0_u32), |(sum, count), (_, value)| (sum + value, count + 1));
+        (count > 0).then(|| sum as f64 / f64::from(count))
+    }
+
     /// Adds a value; the oldest makes room.
     pub fn add(&mut self, now: Instant, value: u64) {
         if self.values.len() == WINDOW {
@@ -54,6 +61,8 @@ impl Window {
 /// Durations of one answered frame, nanoseconds; 0 for a stage that had no work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameTimes {
+    /// From the middleware to the inbox.
+    pub receive_ns: u64,
     /// In the inbox.
     pub wait_ns: u64,
     /// Decode, network, labels, depth, confidence, overlay, mask.
@@ -77,17 +86,20 @@ impl FrameTimes {
 }
 
 /// Number of measures of [`Measures`].
-pub const MEASURES: usize = 14;
+pub const MEASURES: usize = 15;
 
 /// The measures of a frame that are watched.
 #[derive(Debug, Clone, Default)]
 pub struct Measures {
     windows: [Window; MEASURES],
+    /// Frames that went through the network together.
+    pub batch: Window,
 }
 
 impl Measures {
     /// Names, in the order of the windows.
     pub const NAMES: [&'static str; MEASURES] = [
+        "receive",
         "wait",
         "decode",
         "infer",
@@ -120,8 +132,14 @@ impl Measures {
             t.compress_ns,
             t.postprocess_ns(),
         ];
-        let always = [(0, t.wait_ns), (11, t.publish_ns), (12, t.total_ns), (13, age_ns.max(0) as u64)];
-        for (i, ns) in stages.into_iter().enumerate().map(|(i, ns)| (i + 1, ns)).filter(|(_, ns)| *ns > 0) {
+        let always = [
+            (0, t.receive_ns),
+            (1, t.wait_ns),
+            (12, t.publish_ns),
+            (13, t.total_ns),
+            (14, age_ns.max(0) as u64),
+        ];
+        for (i, ns) in stages.into_iter().enumerate().map(|(i, ns)| (i + 2, ns)).filter(|(_, ns)| *ns > 0) {
             self.windows[i].add(now, ns);
         }
         always.into_iter().for_each(|(i, ns)| self.windows[i].add(now, ns));
@@ -146,6 +164,8 @@ pub struct Arrivals {
     pub jumps_back: u64,
     /// Frames with the stamp of the frame before.
     pub repeated: u64,
+    last_zero: Option<Instant>,
+    last_jump: Option<Instant>,
 }
 
 /// Arrivals within a window.
@@ -157,6 +177,10 @@ pub struct ArrivalWindow {
     pub duration: Duration,
     /// Least and greatest age at arrival, seconds; `None` without stamps.
     pub delay_s: Option<(f64, f64)>,
+    /// A stamp was zero.
+    pub zero_stamps: bool,
+    /// A stamp lay before the one before it.
+    pub jumps_back: bool,
 }
 
 impl ArrivalWindow {
@@ -173,9 +197,15 @@ impl Arrivals {
             self.recent.pop_front();
         }
         let zero = stamp_ns == 0;
-        self.zero_stamps += u64::from(zero);
+        if zero {
+            self.zero_stamps += 1;
+            self.last_zero = Some(now);
+        }
         match self.last_stamp_ns {
-            Some(last) if stamp_ns < last => self.jumps_back += 1,
+            Some(last) if stamp_ns < last => {
+                self.jumps_back += 1;
+                self.last_jump = Some(now);
+            }
             Some(last) if stamp_ns == last => self.repeated += 1,
             _ => {}
         }
@@ -194,6 +224,8 @@ impl Arrivals {
             events: self.recent.len(),
             duration: length.min(now.saturating_duration_since(since)),
             delay_s: ages().min().zip(ages().max()).map(|(least, most)| (seconds(least), seconds(most))),
+            zero_stamps: self.last_zero.is_some_and(|at| now.saturating_duration_since(at) <= length),
+            jumps_back: self.last_jump.is_some_and(|at| now.saturating_duration_since(at) <= length),
         }
     }
 }
@@ -232,8 +264,12 @@ pub struct Stats {
     pub last_arrival: Mutex<Option<Instant>>,
     /// Where depth gets its scale from.
     pub calibration: Mutex<CalibrationState>,
+    /// Columns, rows and encoding of the last image.
+    pub image: Mutex<Option<(usize, usize, &'static str)>>,
     /// Why the publishers of the image are not heard, if so.
     pub qos_problem: Mutex<Option<String>>,
+    /// Publishers of the image at the last look.
+    pub publishers: AtomicU64,
 }
 
 impl Stats {
@@ -314,6 +350,7 @@ mod tests {
         let found: Vec<_> =
             m.percentiles(now, Duration::from_secs(1)).into_iter().map(|(name, p)| (name, p.p50)).collect();
         let expected = [
+            ("receive", 0),
             ("wait", 9),
             ("decode", 1),
             ("infer", 2),

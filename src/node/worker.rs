@@ -44,6 +44,8 @@ pub struct Ready {
     pub precision: String,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// Most frames that go through the network together.
+    pub max_batch: usize,
 }
 
 /// A model that can answer frames.
@@ -69,6 +71,7 @@ impl Loaded {
             backend: pipeline.backend().into(),
             precision: pipeline.precision_name().into(),
             device: pipeline.device_name(),
+            max_batch: pipeline.max_batch(),
         };
         Ok(Self { pipeline, ready })
     }
@@ -437,11 +440,11 @@ impl Camera {
             products.stats.refuse(&why.to_string());
             products.failures.warn(format_args!("an image was refused: {why}"));
         };
-        let image = match frame.content() {
-            Ok(Content::Raw(view)) if view.encoding().is_direct() => view,
-            Ok(Content::Raw(view)) => converter.eight_bit(&view),
+        let (encoding, image) = match frame.content() {
+            Ok(Content::Raw(view)) if view.encoding().is_direct() => (view.encoding().name(), view),
+            Ok(Content::Raw(view)) => (view.encoding().name(), converter.eight_bit(&view)),
             Ok(Content::Compressed { format, data }) => match decoder.decode(format, data) {
-                Ok(view) => view,
+                Ok(view) => ("compressed", view),
                 Err(e) => {
                     refused(products, &e);
                     return None;
@@ -454,6 +457,7 @@ impl Camera {
         };
         let convert_ns = nanoseconds(converting.elapsed());
         let source = (image.width(), image.height());
+        *lock(&stats.image) = Some((source.0, source.1, encoding));
         if geometry.as_ref().is_none_or(|(p, s, _)| *p != settings.placement || *s != source) {
             match Geometry::new(&settings.placement, source, network) {
                 Ok(new) => *geometry = Some((settings.placement.clone(), source, new)),
@@ -495,7 +499,8 @@ impl Camera {
 impl InFlight<'_> {
     fn publish(self, job: &mut Job<'_>, ready: &Ready, clock: &Mutex<Clock>, batch_size: u32) {
         let Self { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products } = self;
-        let mut times = FrameTimes { wait_ns, stages: job.times, ..FrameTimes::default() };
+        let receive_ns = nanoseconds(frame.receive);
+        let mut times = FrameTimes { receive_ns, wait_ns, stages: job.times, ..FrameTimes::default() };
         times.stages.decode_ns += convert_ns;
         // Publishing is interleaved with what is made from labels and depth, so that a raw image does not wait for a
         // cloud or a PNG; its parts are added up.
@@ -554,7 +559,7 @@ impl InFlight<'_> {
         }
         times.publish_ns = nanoseconds(publishing);
         times.total_ns = nanoseconds(frame.arrived.elapsed());
-        products.publish_timing(frame, header, &times, settings, ready, clock, batch_size);
+        products.publish_timing(header, &times, settings, ready, clock, batch_size);
     }
 }
 
@@ -700,7 +705,6 @@ impl Products {
     #[allow(clippy::too_many_arguments)]
     fn publish_timing(
         &mut self,
-        frame: &Frame,
         header: Header,
         times: &FrameTimes,
         settings: &CameraSettings,
@@ -712,7 +716,11 @@ impl Products {
         let age_ns = now_ns - header.stamp_ns();
         let stats = &self.stats;
         let sequence = Stats::count(&stats.answered);
-        lock(&stats.measures).add(Instant::now(), times, age_ns);
+        {
+            let (now, mut measures) = (Instant::now(), lock(&stats.measures));
+            measures.add(now, times, age_ns);
+            measures.batch.add(now, batch_size.into());
+        }
         if !settings.outputs.timing || !is_heard(&self.publishers.timing) {
             return;
         }
@@ -725,7 +733,7 @@ impl Products {
             refused: Stats::read(&stats.refused),
             skipped: Stats::read(&stats.skipped),
             batch_size,
-            receive_ns: nanoseconds(frame.receive),
+            receive_ns: times.receive_ns,
             wait_ns: times.wait_ns,
             decode_ns: s.decode_ns,
             infer_ns: s.infer_ns,

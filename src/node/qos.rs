@@ -1,0 +1,114 @@
+//! QoS: what `qos_overrides` say of a topic, and publishers whose QoS cannot reach a subscription.
+
+use crate::interface::qos::{Durability, History, Reliability, Role};
+use crate::interface::topics::Qos;
+use crate::interface::ParameterSet;
+use r2r::qos::{DurabilityPolicy, HistoryPolicy, ReliabilityPolicy};
+use r2r::QosProfile;
+
+/// The profile of a table's entry.
+pub fn profile(qos: &Qos) -> QosProfile {
+    let profile = QosProfile::default().keep_last(qos.depth);
+    let profile = match qos.reliability {
+        Reliability::Reliable => profile.reliable(),
+        Reliability::BestEffort => profile.best_effort(),
+    };
+    match qos.durability {
+        Durability::Volatile => profile.volatile(),
+        Durability::TransientLocal => profile.transient_local(),
+    }
+}
+
+/// `profile` with what the parameters say of this end of the topic. `topic`: the final name ([`super::names::Names`]).
+pub fn overridden(profile: QosProfile, set: &ParameterSet, topic: &str, role: Role) -> QosProfile {
+    let say = set.qos_override(topic, role);
+    let mut profile = profile;
+    match say.reliability {
+        Some(Reliability::Reliable) => profile = profile.reliable(),
+        Some(Reliability::BestEffort) => profile = profile.best_effort(),
+        None => {}
+    }
+    match say.durability {
+        Some(Durability::Volatile) => profile = profile.volatile(),
+        Some(Durability::TransientLocal) => profile = profile.transient_local(),
+        None => {}
+    }
+    if let Some(depth) = say.depth {
+        profile.depth = depth;
+    }
+    match say.history {
+        Some(History::KeepLast) => profile = profile.history(HistoryPolicy::KeepLast),
+        Some(History::KeepAll) => profile = profile.history(HistoryPolicy::KeepAll),
+        None => {}
+    }
+    profile
+}
+
+/// Why a publisher's messages do not reach a subscription, and which side to change; `None`: they do, as far as
+/// reliability and durability go.
+pub fn incompatibility(offered: &QosProfile, requested: &QosProfile) -> Option<String> {
+    let mut reasons = Vec::new();
+    let best_effort = offered.reliability == ReliabilityPolicy::BestEffort;
+    if best_effort && requested.reliability == ReliabilityPolicy::Reliable {
+        reasons.push(
+            "it publishes best effort and this node subscribes reliable: set input_reliability (or qos_overrides) to \
+             best_effort here, or publish reliable there",
+        );
+    }
+    let volatile = offered.durability == DurabilityPolicy::Volatile;
+    if volatile && requested.durability == DurabilityPolicy::TransientLocal {
+        reasons.push(
+            "it publishes volatile and this node subscribes transient local: set qos_overrides' durability to volatile \
+             here, or publish transient local there",
+        );
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::{Value, TOPICS};
+
+    #[test]
+    fn overrides_change_what_they_name() {
+        let given = [
+            ("qos_overrides./a.subscription.reliability", Value::String("reliable".into())),
+            ("qos_overrides./a.subscription.depth", Value::Integer(7)),
+            ("qos_overrides./b.publisher.durability", Value::String("transient_local".into())),
+            ("qos_overrides./b.publisher.history", Value::String("keep_all".into())),
+        ];
+        let set = ParameterSet::new(given.map(|(n, v)| (n.to_string(), v))).expect("valid");
+        let sensor = || QosProfile::default().keep_last(1).best_effort();
+        let a = overridden(sensor(), &set, "/a", Role::Subscription);
+        assert_eq!(a, QosProfile::default().keep_last(7).reliable());
+        let b = overridden(sensor(), &set, "/b", Role::Publisher);
+        assert_eq!((b.durability, b.history), (DurabilityPolicy::TransientLocal, HistoryPolicy::KeepAll));
+        assert_eq!(overridden(sensor(), &set, "/a", Role::Publisher), sensor());
+    }
+
+    #[test]
+    fn only_a_weaker_offer_is_incompatible() {
+        let q = QosProfile::default;
+        let why = incompatibility(&q().best_effort(), &q().reliable()).expect("incompatible");
+        assert!(why.contains("publishes best effort") && why.contains("input_reliability"), "{why}");
+        let why = incompatibility(&q().volatile(), &q().transient_local()).expect("incompatible");
+        assert!(why.contains("publishes volatile"), "{why}");
+        for (offered, requested) in [
+            (q().reliable(), q().best_effort()),
+            (q().best_effort(), q().best_effort()),
+            (q().reliable(), q().reliable()),
+            (q().transient_local(), q().volatile()),
+        ] {
+            assert_eq!(incompatibility(&offered, &requested), None);
+        }
+    }
+
+    #[test]
+    fn the_table_becomes_profiles() {
+        let labels = TOPICS.iter().find(|t| t.name == "~/output/labels").expect("labels");
+        assert_eq!(profile(&labels.qos), QosProfile::default().keep_last(5).reliable().volatile());
+        let info = TOPICS.iter().find(|t| t.name == "~/output/label_info").expect("label_info");
+        assert_eq!(profile(&info.qos).durability, DurabilityPolicy::TransientLocal);
+    }
+}
