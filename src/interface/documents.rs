@@ -184,10 +184,6 @@ fn services() -> String {
 
 fn parameters() -> String {
     let row = |s: &Spec| {
-        let mut valid = s.rule.words();
-        if !s.unit.is_empty() {
-            valid = format!("{valid} {}", s.unit);
-        }
         let mut when = String::new();
         if s.at_run_time {
             when.push('R');
@@ -195,9 +191,18 @@ fn parameters() -> String {
         if s.per_camera {
             when.push('C');
         }
-        vec![code(s.name), code(&yaml(&s.default.value())), valid, when, s.meaning.into()]
+        vec![code(s.name), code(&yaml(&s.default.value())), valid(s), when, s.meaning.into()]
     };
     table(&["parameter", "default", "valid", "", "meaning"], PARAMETERS.iter().map(row))
+}
+
+/// Which values are valid, in words, with the unit of a range.
+fn valid(spec: &Spec) -> String {
+    let words = spec.rule.words();
+    match spec.rule {
+        Rule::Between(..) if !spec.unit.is_empty() => format!("{words} {}", spec.unit),
+        _ => words,
+    }
 }
 
 fn status_name(status: &Status) -> String {
@@ -256,10 +261,9 @@ pub fn params_file() -> String {
             None => ("    ", spec.name),
         };
         let mut words = spec.meaning.to_string();
-        let valid = spec.rule.words();
+        let valid = valid(spec);
         if !valid.is_empty() {
-            let unit = if spec.unit.is_empty() { String::new() } else { format!(" {}", spec.unit) };
-            let _ = write!(words, ": {valid}{unit}");
+            let _ = write!(words, " ({valid})");
         }
         words.push_str(match (spec.at_run_time, spec.per_camera) {
             (true, true) => ". [R] [C]",

@@ -284,7 +284,7 @@ pub const PARAMETERS: &[Spec] = &[
         Text("auto"),
         OneOf(&["auto", "fp32", "fp16", "bf16"]),
         "",
-        "Number format of the network's weights and activations; auto is fp32",
+        "Number format of the network; auto is fp32",
     ),
     fixed("build_only", Bool(false), Any, "", "Load the model, warm it up, say so and end; nothing is subscribed"),
     fixed(
@@ -336,13 +336,13 @@ pub const PARAMETERS: &[Spec] = &[
         "image_transport",
         Text("raw"),
         OneOf(&["raw", "compressed"]),
-        "raw: sensor_msgs/Image on input/image; compressed: JPEG or PNG on input/image/compressed",
+        "Images come as sensor_msgs/Image on input/image, or as JPEG or PNG on input/image/compressed",
     ),
     camera_fixed(
         "input_reliability",
         Text("best_effort"),
         OneOf(&["best_effort", "reliable"]),
-        "QoS reliability of the image and calibration subscriptions; best_effort is that of sensor data",
+        "QoS reliability of the image and calibration subscriptions",
     ),
     camera("input_rectified", Bool(false), Any, "", "The images are rectified: the calibration's P holds, not K and D"),
     camera(
@@ -358,21 +358,21 @@ pub const PARAMETERS: &[Spec] = &[
         Text("stretch"),
         OneOf(&["stretch", "letterbox", "crop", "roi"]),
         "",
-        "How the image is brought to the network's size: stretch; letterbox (bars); crop (centre, same aspect); roi",
+        "How the image becomes the network's input: stretch it, all of it between bars, its centre in the network's aspect, or the part in roi",
     ),
     camera(
         "roi",
         Integers(&[0, 0, 0, 0]),
         Rule::Syntax(Syntax::Roi),
         "px",
-        "The region that resize_mode roi sends through the network: x, y, width, height",
+        "The part of the image, in its own pixels, that resize_mode roi sends through the network",
     ),
     camera(
         "output_size",
         Text("source"),
         Rule::Syntax(Syntax::OutputSize),
         "",
-        "Size of labels, depth and the other pictures: the source image's, the network's, or a fixed one",
+        "Size of labels, depth and the other pictures",
     ),
     // Depth.
     camera(
