@@ -123,9 +123,7 @@ impl Frame {
                 let (encoding, bigendian) = (m.encoding.to_str(), m.is_bigendian != 0);
                 ImageView::new(encoding, m.width, m.height, m.step, bigendian, bytes!(m)).map(Content::Raw)
             }
-            Payload::Compressed(Message(m)) => {
-                Ok(Content::Compressed { format: m.format.to_str(), data: bytes!(m) })
-            }
+            Payload::Compressed(Message(m)) => Ok(Content::Compressed { format: m.format.to_str(), data: bytes!(m) }),
         }
     }
 

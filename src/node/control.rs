@@ -67,11 +67,7 @@ impl Control {
 
     /// Answers what waits. `running` is the inference thread and what it uses, where there is one; `load` starts to load
     /// the model that the parameters name now.
-    pub fn poll(
-        &mut self,
-        running: Option<(&Worker, &mut Ready)>,
-        load: impl Fn() -> anyhow::Result<Loader>,
-    ) {
+    pub fn poll(&mut self, running: Option<(&Worker, &mut Ready)>, load: impl Fn() -> anyhow::Result<Loader>) {
         while let Some(Some(request)) = self.enable.next().now_or_never() {
             let enable = request.message.data;
             let before = self.enabled.swap(enable, Ordering::Relaxed);

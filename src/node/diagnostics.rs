@@ -61,9 +61,7 @@ impl Findings {
         self.0.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
         match self.0.first() {
             None => (Level::Ok, well.into()),
-            Some((level, _)) => {
-                (*level, self.0.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; "))
-            }
+            Some((level, _)) => (*level, self.0.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ")),
         }
     }
 }
@@ -145,7 +143,14 @@ impl Reporter {
     pub fn create(node: &mut Node, name: &str, qos: QosProfile) -> anyhow::Result<Self> {
         let publisher = node.create_publisher("/diagnostics", qos).context("cannot publish /diagnostics")?;
         let (histories, health) = Default::default();
-        Ok(Self { node: name.into(), publisher, started: Instant::now(), histories, health, hardware_id: String::new() })
+        Ok(Self {
+            node: name.into(),
+            publisher,
+            started: Instant::now(),
+            histories,
+            health,
+            hardware_id: String::new(),
+        })
     }
 
     /// Publishes the state now.

@@ -97,12 +97,8 @@ impl Native<CompressedImage> {
 
 impl Native<PointCloud2> {
     fn cloud(publisher: Publisher<PointCloud2>) -> Self {
-        let field = |f: &Field| PointField {
-            name: f.name.into(),
-            offset: f.offset,
-            datatype: f.datatype,
-            count: f.count,
-        };
+        let field =
+            |f: &Field| PointField { name: f.name.into(), offset: f.offset, datatype: f.datatype, count: f.count };
         let layout = PointCloud2 {
             fields: FIELDS.iter().map(field).collect(),
             is_bigendian: false,

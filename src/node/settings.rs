@@ -63,7 +63,8 @@ impl ClassSets {
     /// Follows the parameters. What the model does not have (after it was exchanged; else it was refused before) is
     /// said once, and nothing is left out then.
     pub fn follow(&mut self, settings: &CameraSettings, table: &[Class]) {
-        if matches!(&self.source, Some((mask, points)) if *mask == settings.mask && *points == settings.points.classes) {
+        if matches!(&self.source, Some((mask, points)) if *mask == settings.mask && *points == settings.points.classes)
+        {
             return;
         }
         *self = Self::of(settings, table).unwrap_or_else(|e| {

@@ -132,13 +132,8 @@ impl Measures {
             t.compress_ns,
             t.postprocess_ns(),
         ];
-        let always = [
-            (0, t.receive_ns),
-            (1, t.wait_ns),
-            (12, t.publish_ns),
-            (13, t.total_ns),
-            (14, age_ns.max(0) as u64),
-        ];
+        let always =
+            [(0, t.receive_ns), (1, t.wait_ns), (12, t.publish_ns), (13, t.total_ns), (14, age_ns.max(0) as u64)];
         for (i, ns) in stages.into_iter().enumerate().map(|(i, ns)| (i + 2, ns)).filter(|(_, ns)| *ns > 0) {
             self.windows[i].add(now, ns);
         }
@@ -345,7 +340,8 @@ mod tests {
     fn a_frame_is_added_stage_by_stage() {
         let (mut m, now) = (Measures::default(), Instant::now());
         let stages = StageTimes { decode_ns: 1, infer_ns: 2, labels_ns: 3, depth_ns: 4, ..StageTimes::default() };
-        let times = FrameTimes { wait_ns: 9, stages, publish_ns: 5, total_ns: 30, compress_ns: 6, ..Default::default() };
+        let times =
+            FrameTimes { wait_ns: 9, stages, publish_ns: 5, total_ns: 30, compress_ns: 6, ..Default::default() };
         m.add(now, &times, -7);
         let found: Vec<_> =
             m.percentiles(now, Duration::from_secs(1)).into_iter().map(|(name, p)| (name, p.p50)).collect();

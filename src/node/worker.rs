@@ -105,7 +105,9 @@ impl Loader {
             Err(_) if self.thread.is_finished() => {
                 // It may have answered between the two looks.
                 let last = self.result.try_recv();
-                Some(last.unwrap_or_else(|_| Err(anyhow!("the thread that loads the model died; its message is above"))))
+                Some(
+                    last.unwrap_or_else(|_| Err(anyhow!("the thread that loads the model died; its message is above"))),
+                )
             }
             Err(_) => None,
         }
@@ -336,10 +338,8 @@ impl Loop {
             if let Ok(now) = lock(&self.clock).get_now() {
                 info.header.stamp = Clock::to_builtin_time(&now);
             }
-            let class = |c: &crate::data::classes::Class| VisionClass {
-                class_id: c.id.into(),
-                class_name: c.name.clone(),
-            };
+            let class =
+                |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
             info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
             for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
                 if settings.outputs.label_info {
@@ -490,8 +490,7 @@ impl Camera {
             outputs,
             times: Default::default(),
         };
-        let flight =
-            InFlight { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products };
+        let flight = InFlight { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products };
         Some((job, flight))
     }
 }
@@ -673,9 +672,8 @@ impl Products {
             return false;
         };
         let rectified = settings.input_rectified;
-        let fits = |(c, r, g, _): &(Calibration, bool, Geometry, _)| {
-            *c == calibration && *r == rectified && g == geometry
-        };
+        let fits =
+            |(c, r, g, _): &(Calibration, bool, Geometry, _)| *c == calibration && *r == rectified && g == geometry;
         if !self.rays.as_ref().is_some_and(fits) {
             let rays = Rays::new(&calibration, rectified, geometry).map_err(|e| e.to_string());
             self.rays = Some((calibration, rectified, geometry.clone(), rays));

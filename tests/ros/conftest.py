@@ -30,8 +30,10 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.qos import qos_profile_services_default  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from semantic_depth.msg import FrameTiming  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
@@ -295,6 +297,16 @@ class Peer:
             return future.result()
         finally:
             self.node.destroy_client(client)
+
+    def set_parameters(self, values):
+        """Sets parameters by name, each on its own; returns the results."""
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        return self.call(SetParameters, "set_parameters", parameters=parameters).results
+
+    def change(self, name, value):
+        """Sets a parameter that must be accepted."""
+        (result,) = self.set_parameters({name: value})
+        assert result.successful, result.reason
 
     def statuses(self):
         """The node's own latest diagnostic statuses, by name."""

@@ -5,8 +5,6 @@ import shutil
 import pytest
 import yaml
 from conftest import picture
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 
@@ -36,16 +34,10 @@ def renamed_model(model, folder, name):
     return folder / model.name
 
 
-def set_model(peer, path):
-    request = [Parameter("model_path", value=str(path)).to_parameter_msg()]
-    result = peer.call(SetParameters, "set_parameters", parameters=request).results[0]
-    assert result.successful, result.reason
-
-
 def test_the_model_is_exchanged_while_frames_go_on(start_node, connect, model, tmp_path):
     peer = connect(start_node())
     first = peer.ask(picture(64, 32))["timing"]
-    set_model(peer, renamed_model(model, tmp_path / "other", "other_model"))
+    peer.change("model_path", str(renamed_model(model, tmp_path / "other", "other_model")))
     client = peer.node.create_client(Trigger, "/semantic_depth/reload_model")
     peer.until(client.service_is_ready, "the service")
     future = client.call_async(Trigger.Request())
@@ -68,7 +60,7 @@ def test_the_model_is_exchanged_while_frames_go_on(start_node, connect, model, t
 def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, model, tmp_path):
     peer = connect(start_node())
     peer.ask(picture(64, 32))
-    set_model(peer, tmp_path / "nowhere" / "model.yaml")
+    peer.change("model_path", str(tmp_path / "nowhere" / "model.yaml"))
     response = peer.call(Trigger, "reload_model")
     assert not response.success
     assert "the old model is kept" in response.message and "nowhere" in response.message
