@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import depth_of, encode, key, labels_of, picture, pixels
+from conftest import depth_of, encode, key, labels_of, picture, pixels, until
 
 NAMES = ("front", "left", "right")
 OUTPUTS = ("labels", "depth", "timing")
@@ -124,15 +124,17 @@ def test_a_silent_camera_disturbs_nobody(three):
     peer = three(stale_after_s=0.5, max_batch_size=3)
     for name in NAMES:
         peer.cameras[name].ask(picture(64, 32))
-    # Only `left` goes on.
-    end = time.monotonic() + 1.2
-    while time.monotonic() < end:
-        peer.cameras["left"].ask(picture(64, 32))
-    level, message, _ = peer.status("front input")
-    assert level == b"\x03" and "no image for" in message
-    peer.cameras["left"].ask(picture(64, 32))
-    level, message, values = peer.status("left input")
-    assert level != b"\x03" and float(values["Actual frequency (Hz)"]) > 0, message
+
+    def only_left_goes_on():
+        peer.cameras["left"].send(picture(64, 32))
+        peer.spin(0.05)
+        found = peer.statuses()
+        front, left = (found.get(f"semantic_depth: {name} input") for name in ("front", "left"))
+        return front and left and front.level == b"\x03" and left.level != b"\x03" and (front, left)
+
+    front, left = until(only_left_goes_on, "a stale front camera beside a left one that is not")
+    assert "no image for" in front.message
+    assert float({v.key: v.value for v in left.values}["Actual frequency (Hz)"]) > 0
     # It comes back.
     stamp = key(peer.cameras["front"].ask(picture(64, 32))["labels"].header)
     assert stamp in peer.cameras["front"].outputs["labels"].by_stamp

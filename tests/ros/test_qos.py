@@ -2,7 +2,9 @@
 
 import time
 
+import rclpy
 from conftest import NAME, picture, qos
+from rclpy.context import Context
 from sensor_msgs.msg import CompressedImage, Image
 
 ERROR, STALE = b"\x02", b"\x03"
@@ -30,6 +32,15 @@ def test_a_best_effort_publisher_of_a_reliable_subscription_is_named(start_node,
 
 def test_a_publisher_of_another_type_is_named(start_node, connect):
     peer = connect(start_node())
-    peer.node.create_publisher(CompressedImage, f"{NAME}/input/image", qos())
-    peer.until(lambda: logged(peer, "expected sensor_msgs/msg/Image"), "a line in the log", 10)
-    assert "CompressedImage" in peer.status("input")[2]["Publisher QoS"]
+    # One participant cannot have a topic with two types: another one.
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=peer.under_test.domain)
+    node = rclpy.create_node("confused", context=context)
+    try:
+        node.create_publisher(CompressedImage, f"{NAME}/input/image", qos())
+        peer.until(lambda: logged(peer, "expected sensor_msgs/msg/Image"), "a line in the log", 10)
+        found = peer.status("input")[2]["Publisher QoS"]
+        assert "/confused" in found and "CompressedImage" in found
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
