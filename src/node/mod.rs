@@ -194,7 +194,11 @@ impl App {
             for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
                 camera.drain(settings);
             }
-            if self.parameters.poll(&mut self.node) {
+            let manifest = match &self.phase {
+                Phase::Running { ready, .. } => Some(ready.manifest.clone()),
+                _ => None,
+            };
+            if self.parameters.poll(&mut self.node, manifest.as_ref().map(|m| m.classes.as_slice())) {
                 self.adopt_parameters();
             }
             self.log_levels.poll();

@@ -4,7 +4,9 @@
 //! Everything happens on the spinning thread: [`ParameterServer::poll`] answers what waits, so a value that a client has
 //! just set holds for whatever the thread does next.
 
+use super::settings::Settings;
 use super::{lock, names::Names, qos};
+use crate::data::classes::Class;
 use crate::interface::qos::Role;
 use crate::interface::set::list;
 use crate::interface::{topics, Change, Kind, ParameterSet, Value};
@@ -83,8 +85,9 @@ impl ParameterServer {
         &self.set
     }
 
-    /// Answers waiting requests; true if a value changed.
-    pub fn poll(&mut self, node: &mut r2r::Node) -> bool {
+    /// Answers waiting requests; true if a value changed. `classes`: of the model in use, which class names of new
+    /// values must be among.
+    pub fn poll(&mut self, node: &mut r2r::Node, classes: Option<&[Class]>) -> bool {
         while let Some(request) = next(&mut self.list) {
             let (names, prefixes) = list(&self.set.names(), &request.message.prefixes, request.message.depth);
             respond(request, ListParameters::Response { result: ListParametersResult { names, prefixes } });
@@ -107,20 +110,26 @@ impl ParameterServer {
         while let Some(request) = next(&mut self.set_each) {
             let mut results = Vec::with_capacity(request.message.parameters.len());
             for parameter in &request.message.parameters {
-                results.push(self.apply(node, std::slice::from_ref(parameter), &mut changed));
+                results.push(self.apply(node, std::slice::from_ref(parameter), classes, &mut changed));
             }
             respond(request, SetParameters::Response { results });
         }
         while let Some(request) = next(&mut self.set_together) {
-            let result = self.apply(node, &request.message.parameters, &mut changed);
+            let result = self.apply(node, &request.message.parameters, classes, &mut changed);
             respond(request, SetParametersAtomically::Response { result });
         }
         changed
     }
 
     /// Sets all of them or none.
-    fn apply(&mut self, node: &mut r2r::Node, parameters: &[Parameter], changed: &mut bool) -> SetParametersResult {
-        match self.try_apply(node, parameters) {
+    fn apply(
+        &mut self,
+        node: &mut r2r::Node,
+        parameters: &[Parameter],
+        classes: Option<&[Class]>,
+        changed: &mut bool,
+    ) -> SetParametersResult {
+        match self.try_apply(node, parameters, classes) {
             Ok(any) => {
                 *changed |= any;
                 SetParametersResult { successful: true, reason: String::new() }
@@ -134,10 +143,19 @@ impl ParameterServer {
         }
     }
 
-    fn try_apply(&mut self, node: &mut r2r::Node, parameters: &[Parameter]) -> Result<bool, (String, String)> {
+    fn try_apply(
+        &mut self,
+        node: &mut r2r::Node,
+        parameters: &[Parameter],
+        classes: Option<&[Class]>,
+    ) -> Result<bool, (String, String)> {
         let wanted = parameters.iter().map(|p| (p.name.clone(), value(&p.value))).collect();
         let mut next = self.set.clone();
         let changes = next.set_all(wanted)?;
+        if let Some(p) = parameters.iter().find(|p| p.name.ends_with("classes")) {
+            let checked = classes.map_or(Ok(()), |table| Settings::of(&next).check_classes(table));
+            checked.map_err(|why| (p.name.clone(), why))?;
+        }
         let (before, after) = (self.set.node().use_sim_time, next.node().use_sim_time);
         if after && !before {
             let enabled = node.get_time_source().enable_sim_time(node);
