@@ -4,7 +4,7 @@
 //! - [`parameters`]: the table; [`value`]: values and types
 //! - [`set`]: values read, checked, changed, with the nearest name where one is misspelt
 //! - [`settings`]: the values, typed, for the node, for each camera, for diagnostics
-//! - [`qos`]: `qos_overrides`
+//! - [`qos`]: the parameters of `qos_overrides`
 //! - [`classes`]: class names held against a model's table
 //! - [`topics`]: topics and services; [`diagnostics`]: statuses and keys
 //! - [`documents`], [`schema`]: what is made of the tables

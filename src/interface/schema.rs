@@ -19,7 +19,7 @@ pub fn schema() -> Json {
     }
     // A group may have members that cannot be set for one camera: today none has, and this keeps it true.
     for group in groups(|s| s.per_camera) {
-        definitions.insert(format!("{group} of a camera"), object(members(group, |s| s.per_camera), Map::new()));
+        definitions.insert(format!("camera.{group}"), object(members(group, |s| s.per_camera), Map::new()));
     }
     definitions.insert("camera".into(), camera());
     let qos = qos_end();
@@ -127,7 +127,7 @@ fn camera() -> Json {
         properties.insert(spec.name.into(), reference(spec.name));
     }
     for group in groups(|s| s.per_camera) {
-        properties.insert(group.into(), reference(&format!("{group} of a camera")));
+        properties.insert(group.into(), reference(&format!("camera.{group}")));
     }
     object(properties, Map::new())
 }
@@ -148,7 +148,7 @@ fn node_parameters() -> Json {
         patterns.insert(format!("^{name}\\.{}$", spec.name.replace('.', "\\.")), reference(spec.name));
     }
     for group in groups(|s| s.per_camera) {
-        patterns.insert(format!("^{name}\\.{group}$"), reference(&format!("{group} of a camera")));
+        patterns.insert(format!("^{name}\\.{group}$"), reference(&format!("camera.{group}")));
     }
     for policy in Policy::ALL {
         patterns.insert(dotted_qos(&format!("{PREFIX}\\."), policy), qos_value(policy));

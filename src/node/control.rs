@@ -1,9 +1,7 @@
 //! `~/enable` and `~/reload_model`.
 
-use super::lifecycle::respond;
+use super::service::{respond, Requests};
 use super::worker::{Loader, Ready, Worker};
-use anyhow::Context as _;
-use futures::{FutureExt as _, Stream, StreamExt as _};
 use r2r::std_srvs::srv::{SetBool, Trigger};
 use r2r::{QosProfile, ServiceRequest};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +18,8 @@ enum Reload {
 /// The two services.
 pub struct Control {
     enabled: Arc<AtomicBool>,
-    enable: Box<dyn Stream<Item = ServiceRequest<SetBool::Service>> + Unpin>,
-    reload: Box<dyn Stream<Item = ServiceRequest<Trigger::Service>> + Unpin>,
+    enable: Requests<SetBool::Service>,
+    reload: Requests<Trigger::Service>,
     pending: Option<(Reload, ServiceRequest<Trigger::Service>)>,
     /// Why the last reload failed, until one succeeds.
     last_failure: Option<String>,
@@ -34,12 +32,10 @@ impl Control {
     /// A service cannot be offered.
     pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
         let qos = QosProfile::services_default;
-        let enable = node.create_service::<SetBool::Service>("~/enable", qos()).context("~/enable")?;
-        let reload = node.create_service::<Trigger::Service>("~/reload_model", qos()).context("~/reload_model")?;
         Ok(Self {
             enabled: Arc::new(AtomicBool::new(true)),
-            enable: Box::new(enable),
-            reload: Box::new(reload),
+            enable: Requests::serve(node, "~/enable", qos())?,
+            reload: Requests::serve(node, "~/reload_model", qos())?,
             pending: None,
             last_failure: None,
         })
@@ -68,7 +64,7 @@ impl Control {
     /// Answers what waits. `running` is the inference thread and what it uses, where there is one; `load` starts to load
     /// the model that the parameters name now.
     pub fn poll(&mut self, running: Option<(&Worker, &mut Ready)>, load: impl Fn() -> anyhow::Result<Loader>) {
-        while let Some(Some(request)) = self.enable.next().now_or_never() {
+        while let Some(request) = self.enable.next() {
             let enable = request.message.data;
             let before = self.enabled.swap(enable, Ordering::Relaxed);
             let words = if enable { "enabled" } else { "disabled" };
@@ -78,7 +74,7 @@ impl Control {
             let message = if before == enable { format!("{words}, as before") } else { words.into() };
             respond(request, SetBool::Response { success: true, message });
         }
-        while let Some(Some(request)) = self.reload.next().now_or_never() {
+        while let Some(request) = self.reload.next() {
             let started = if self.pending.is_some() {
                 Err("a reload is under way; ask again when it has ended".to_string())
             } else if running.is_none() {

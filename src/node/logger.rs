@@ -7,10 +7,10 @@
 //! `~/set_logger_levels` while the node runs. Stamps are the system's time even under `use_sim_time`, as in rclcpp.
 
 use super::lock;
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
-use r2r::{QosProfile, ServiceRequest};
+use r2r::QosProfile;
 use std::io::Write as _;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
@@ -387,8 +387,8 @@ impl Rosout {
 /// One difference: rclcpp accepts a level for any name. Here a name that no record of this node can have is refused
 /// with the name that it has, because setting it would do nothing.
 pub struct LevelServices {
-    get: Box<dyn Stream<Item = ServiceRequest<GetLoggerLevels::Service>> + Unpin>,
-    set: Box<dyn Stream<Item = ServiceRequest<SetLoggerLevels::Service>> + Unpin>,
+    get: Requests<GetLoggerLevels::Service>,
+    set: Requests<SetLoggerLevels::Service>,
 }
 
 impl LevelServices {
@@ -399,36 +399,29 @@ impl LevelServices {
     pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
         let qos = QosProfile::services_default();
         Ok(Self {
-            get: Box::new(node.create_service::<GetLoggerLevels::Service>("~/get_logger_levels", qos.clone())?),
-            set: Box::new(node.create_service::<SetLoggerLevels::Service>("~/set_logger_levels", qos)?),
+            get: Requests::serve(node, "~/get_logger_levels", qos.clone())?,
+            set: Requests::serve(node, "~/set_logger_levels", qos)?,
         })
     }
 
     /// Answers what waits; true if the level of the node's logger is another one now.
     pub fn poll(&mut self) -> bool {
         let before = level();
-        while let Some(request) = self.set.next().now_or_never().flatten() {
+        while let Some(request) = self.set.next() {
             let mut levels = lock(&LEVELS);
             let results = request.message.levels.iter().map(|l| set_result(&mut levels, name(), l)).collect();
             apply(&levels);
             drop(levels);
-            answered(request.respond(SetLoggerLevels::Response { results }));
+            respond(request, SetLoggerLevels::Response { results });
         }
-        while let Some(request) = self.get.next().now_or_never().flatten() {
+        while let Some(request) = self.get.next() {
             let levels = lock(&LEVELS);
             let of = |name: &String| LoggerLevel { name: name.clone(), level: u32::from(levels.get(name)) };
             let answer = request.message.names.iter().map(of).collect();
             drop(levels);
-            answered(request.respond(GetLoggerLevels::Response { levels: answer }));
+            respond(request, GetLoggerLevels::Response { levels: answer });
         }
         level() != before
-    }
-}
-
-fn answered(result: r2r::Result<()>) {
-    // The client has gone meanwhile, as a rule.
-    if let Err(e) = result {
-        log::warn!("a request could not be answered: {e}");
     }
 }
 

@@ -13,7 +13,7 @@
 //! - [`inbox`]: the slots, and which frames make a batch
 //! - [`worker`], [`publishers`]: the inference thread and what it publishes
 //! - [`lifecycle`]: the states of a managed node
-//! - [`control`]: `~/enable` and `~/reload_model`
+//! - [`control`]: `~/enable` and `~/reload_model`; [`service`]: what all services share
 //! - [`stats`], [`device`], [`diagnostics`]: what is counted and measured, and what `/diagnostics` says
 
 pub mod arrival;
@@ -28,6 +28,7 @@ pub mod names;
 pub mod parameters;
 pub mod publishers;
 pub mod qos;
+pub mod service;
 pub mod settings;
 pub mod stats;
 pub mod worker;
@@ -148,7 +149,10 @@ impl App {
         if settings.node.num_threads > 0 {
             tch::set_num_threads(settings.node.num_threads);
         }
-        logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+        // Only where it says something else: what `--log-level` said (fatal, say) may be no value of the parameter.
+        if settings.node.log_level != log::max_level() {
+            logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+        }
         let cameras = camera::cameras(&settings);
         let names = Names::of(&node)?;
         let diagnostics_qos = {

@@ -4,6 +4,7 @@
 //! Everything happens on the spinning thread: [`ParameterServer::poll`] answers what waits, so a value that a client has
 //! just set holds for whatever the thread does next.
 
+use super::service::{respond, Requests};
 use super::settings::Settings;
 use super::{lock, names::Names, qos};
 use crate::data::classes::Class;
@@ -11,7 +12,6 @@ use crate::interface::qos::Role;
 use crate::interface::set::list;
 use crate::interface::{topics, Change, Kind, ParameterSet, Value};
 use anyhow::{anyhow, Context as _};
-use futures::{FutureExt as _, Stream, StreamExt as _};
 use r2r::rcl_interfaces::msg::{
     FloatingPointRange, IntegerRange, ListParametersResult, Parameter, ParameterDescriptor, ParameterEvent,
     ParameterValue, SetParametersResult,
@@ -19,11 +19,8 @@ use r2r::rcl_interfaces::msg::{
 use r2r::rcl_interfaces::srv::{
     DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters, SetParametersAtomically,
 };
-use r2r::{Clock, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
+use r2r::{Clock, QosProfile};
 use std::sync::{Arc, Mutex};
-
-/// The waiting requests of a service.
-type Requests<T> = Box<dyn Stream<Item = ServiceRequest<T>> + Unpin>;
 
 /// The parameters, and the services through which others see and change them.
 pub struct ParameterServer {
@@ -67,12 +64,12 @@ impl ParameterServer {
         Ok(Self {
             set,
             node: node.fully_qualified_name().context("the node's own name")?,
-            list: serve(node, "~/list_parameters")?,
-            get: serve(node, "~/get_parameters")?,
-            types: serve(node, "~/get_parameter_types")?,
-            describe: serve(node, "~/describe_parameters")?,
-            set_each: serve(node, "~/set_parameters")?,
-            set_together: serve(node, "~/set_parameters_atomically")?,
+            list: Requests::serve(node, "~/list_parameters", QosProfile::parameters())?,
+            get: Requests::serve(node, "~/get_parameters", QosProfile::parameters())?,
+            types: Requests::serve(node, "~/get_parameter_types", QosProfile::parameters())?,
+            describe: Requests::serve(node, "~/describe_parameters", QosProfile::parameters())?,
+            set_each: Requests::serve(node, "~/set_parameters", QosProfile::parameters())?,
+            set_together: Requests::serve(node, "~/set_parameters_atomically", QosProfile::parameters())?,
             events: node
                 .create_publisher("/parameter_events", event_qos)
                 .context("cannot publish /parameter_events")?,
@@ -88,33 +85,33 @@ impl ParameterServer {
     /// Answers waiting requests; true if a value changed. `classes`: of the model in use, which class names of new
     /// values must be among.
     pub fn poll(&mut self, node: &mut r2r::Node, classes: Option<&[Class]>) -> bool {
-        while let Some(request) = next(&mut self.list) {
+        while let Some(request) = self.list.next() {
             let (names, prefixes) = list(&self.set.names(), &request.message.prefixes, request.message.depth);
             respond(request, ListParameters::Response { result: ListParametersResult { names, prefixes } });
         }
-        while let Some(request) = next(&mut self.get) {
+        while let Some(request) = self.get.next() {
             let value = |name: &String| message(self.set.get(name).unwrap_or(Value::NotSet));
             let values = request.message.names.iter().map(value).collect();
             respond(request, GetParameters::Response { values });
         }
-        while let Some(request) = next(&mut self.types) {
+        while let Some(request) = self.types.next() {
             let type_of = |name: &String| type_number(&self.set.get(name).unwrap_or(Value::NotSet));
             let types = request.message.names.iter().map(type_of).collect();
             respond(request, GetParameterTypes::Response { types });
         }
-        while let Some(request) = next(&mut self.describe) {
+        while let Some(request) = self.describe.next() {
             let descriptors = request.message.names.iter().map(|name| descriptor(&self.set, name)).collect();
             respond(request, DescribeParameters::Response { descriptors });
         }
         let mut changed = false;
-        while let Some(request) = next(&mut self.set_each) {
+        while let Some(request) = self.set_each.next() {
             let mut results = Vec::with_capacity(request.message.parameters.len());
             for parameter in &request.message.parameters {
                 results.push(self.apply(node, std::slice::from_ref(parameter), classes, &mut changed));
             }
             respond(request, SetParameters::Response { results });
         }
-        while let Some(request) = next(&mut self.set_together) {
+        while let Some(request) = self.set_together.next() {
             let result = self.apply(node, &request.message.parameters, classes, &mut changed);
             respond(request, SetParametersAtomically::Response { result });
         }
@@ -214,22 +211,6 @@ fn level_name(level: log::LevelFilter) -> &'static str {
         log::LevelFilter::Warn => "warn",
         log::LevelFilter::Info => "info",
         log::LevelFilter::Debug | log::LevelFilter::Trace => "debug",
-    }
-}
-
-fn serve<T: WrappedServiceTypeSupport + 'static>(node: &mut r2r::Node, name: &str) -> anyhow::Result<Requests<T>> {
-    let requests = node.create_service::<T>(name, QosProfile::parameters());
-    Ok(Box::new(requests.with_context(|| format!("cannot serve {name}"))?))
-}
-
-fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<ServiceRequest<T>> {
-    requests.next().now_or_never().flatten()
-}
-
-fn respond<T: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<T>, response: T::Response) {
-    // A client that has gone away is no concern of this node.
-    if let Err(e) = request.respond(response) {
-        log::debug!("an answer of a parameter service was not sent: {e}");
     }
 }
 

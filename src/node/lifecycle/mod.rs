@@ -10,16 +10,13 @@ pub mod machine;
 pub use machine::{Outcome, Refused, State, Transition};
 
 use super::lock;
+use super::service::{respond, Requests};
 use anyhow::Context as _;
-use futures::{FutureExt as _, Stream, StreamExt as _};
 use machine::{Edge, Machine, GRAPH};
 use r2r::lifecycle_msgs::msg;
 use r2r::lifecycle_msgs::srv::{ChangeState, GetAvailableStates, GetAvailableTransitions, GetState};
-use r2r::{Clock, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
+use r2r::{Clock, QosProfile, ServiceRequest};
 use std::sync::{Arc, Mutex};
-
-/// The waiting requests of a service.
-type Requests<T> = Box<dyn Stream<Item = ServiceRequest<T>> + Unpin>;
 
 /// The state of the node, and the services and the topic through which others see and change it.
 pub struct Lifecycle {
@@ -44,11 +41,15 @@ impl Lifecycle {
         Ok(Self {
             machine: Machine::default(),
             waiting: None,
-            change_state: serve(node, "~/change_state")?,
-            get_state: serve(node, "~/get_state")?,
-            get_available_states: serve(node, "~/get_available_states")?,
-            get_available_transitions: serve(node, "~/get_available_transitions")?,
-            get_transition_graph: serve(node, "~/get_transition_graph")?,
+            change_state: Requests::serve(node, "~/change_state", QosProfile::services_default())?,
+            get_state: Requests::serve(node, "~/get_state", QosProfile::services_default())?,
+            get_available_states: Requests::serve(node, "~/get_available_states", QosProfile::services_default())?,
+            get_available_transitions: Requests::serve(
+                node,
+                "~/get_available_transitions",
+                QosProfile::services_default(),
+            )?,
+            get_transition_graph: Requests::serve(node, "~/get_transition_graph", QosProfile::services_default())?,
             // rcl_lifecycle's: the default profile (reliable, volatile, the last 10).
             events: node
                 .create_publisher("~/transition_event", QosProfile::default())
@@ -72,7 +73,7 @@ impl Lifecycle {
     #[must_use = "the transition has begun and must be performed and finished"]
     pub fn poll(&mut self) -> Option<Transition> {
         let mut begun = None;
-        while let Some(request) = next(&mut self.change_state) {
+        while let Some(request) = self.change_state.next() {
             let asked = &request.message.transition;
             match self.machine.request(asked.id, &asked.label) {
                 Ok((transition, edge)) => {
@@ -86,18 +87,18 @@ impl Lifecycle {
                 }
             }
         }
-        while let Some(request) = next(&mut self.get_state) {
+        while let Some(request) = self.get_state.next() {
             respond(request, GetState::Response { current_state: state_message(self.machine.state()) });
         }
-        while let Some(request) = next(&mut self.get_available_states) {
+        while let Some(request) = self.get_available_states.next() {
             let available_states = State::ALL.map(state_message).to_vec();
             respond(request, GetAvailableStates::Response { available_states });
         }
-        while let Some(request) = next(&mut self.get_available_transitions) {
+        while let Some(request) = self.get_available_transitions.next() {
             let available_transitions = self.machine.available().map(description).collect();
             respond(request, GetAvailableTransitions::Response { available_transitions });
         }
-        while let Some(request) = next(&mut self.get_transition_graph) {
+        while let Some(request) = self.get_transition_graph.next() {
             let available_transitions = GRAPH.iter().map(description).collect();
             respond(request, GetAvailableTransitions::Response { available_transitions });
         }
@@ -136,27 +137,6 @@ impl Lifecycle {
         if let Err(e) = self.events.publish(&event) {
             log::warn!("cannot publish ~/transition_event: {e}");
         }
-    }
-}
-
-fn serve<T>(node: &mut r2r::Node, name: &str) -> anyhow::Result<Requests<T>>
-where
-    T: WrappedServiceTypeSupport + 'static,
-{
-    let requests = node
-        .create_service::<T>(name, QosProfile::services_default())
-        .with_context(|| format!("cannot offer the service {name}"))?;
-    Ok(Box::new(requests))
-}
-
-fn next<T: WrappedServiceTypeSupport>(requests: &mut Requests<T>) -> Option<ServiceRequest<T>> {
-    requests.next().now_or_never().flatten()
-}
-
-pub(super) fn respond<T: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<T>, response: T::Response) {
-    // The client has gone meanwhile, as a rule.
-    if let Err(e) = request.respond(response) {
-        log::warn!("a request could not be answered: {e}");
     }
 }
 
