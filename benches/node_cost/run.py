@@ -31,6 +31,7 @@ ROOT = HERE.parents[1]
 CAMERA_NAMES = ("front", "left", "right", "rear", "rear_left", "rear_right", "wide", "tele")
 START_LIMIT_S = 120.0
 QUIET_S = 1.0
+IDLE_S = 2.0
 WARM_UP = 5
 PERCENTILES = (50, 95, 99, 100)
 
@@ -392,6 +393,9 @@ def measure(a, name, cameras, size, images, folder):
         triggers = math.ceil(a.light_frames / cameras)
         with recorded(a, node, f"{name}-{cameras}x{size[0]}x{size[1]}"):
             result = {"light": summary(a, name, *both.play(node, a.light_hz / cameras, triggers), triggers * cameras)}
+        before = Cpu(node.pid)
+        time.sleep(IDLE_S)
+        result["idle_ms_per_s"] = Cpu(node.pid).since(before)["total_ns"] / 1e6 / IDLE_S
         if a.overload_s:
             triggers = max(1, round(a.overload_s * a.overload_hz / cameras))
             played = both.play(node, a.overload_hz / cameras, triggers)
@@ -439,7 +443,8 @@ def rows(both, python):
     add("CPU per frame outside the network, ms", lambda r: r["light"]["own_cpu_ms"])
     add("  CPU per frame, all, ms", lambda r: r["light"]["cpu_ms"])
     add("  network's CPU per frame, ms", lambda r: r["light"]["network_cpu_ms"])
-    add("  minor page faults per frame", lambda r: r["light"]["minor_faults"], 0)
+    add("CPU without any frames, ms a second", lambda r: r["idle_ms_per_s"])
+    add("minor page faults per frame", lambda r: r["light"]["minor_faults"], 0)
     add("copies of whole images per frame", lambda r: r["copies"]["whole_images_sum"])
     for k in ("input", "labels", "depth"):
         add(f"  of the {k}", lambda r, k=k: r["copies"]["whole_images"][k])
