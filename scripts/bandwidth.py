@@ -7,8 +7,8 @@
 
 Sizes are those of CDR, as DDS carries and rosbag2 stores a message: 4 bytes of encapsulation, every number aligned to
 its own size (counted from behind the encapsulation), a string as a 4-byte length, the bytes and a final zero, a sequence
-as a 4-byte count and its elements; the whole filled up to a multiple of 4. The sizes are exact; a test holds them
-against messages on a real graph.
+as a 4-byte count and its elements. What fits one packet is filled up to a multiple of 4 by the middleware; what is sent
+in fragments is not. The sizes are exact; a test holds them against messages on a real graph.
 """
 
 import argparse
@@ -30,6 +30,9 @@ STRIDE = 4
 # The fields of the point cloud, and the bytes of a point.
 POINT_FIELDS = ("x", "y", "z", "rgb", "label", "confidence")
 POINT_STEP = 24
+
+# Above this Fast DDS sends a message in fragments.
+ONE_PACKET = 65_000
 
 MARKERS = ("<!-- bandwidth -->", "<!-- /bandwidth -->")
 
@@ -60,8 +63,9 @@ class Cdr:
         return self.number(4, 2).text(frame_id)
 
     def total(self):
-        """With the encapsulation, and filled up."""
-        return 4 + self.size + -self.size % 4
+        """With the encapsulation, and filled up where it is not sent in fragments."""
+        filling = 0 if self.size > ONE_PACKET else -self.size % 4
+        return 4 + self.size + filling
 
 
 def image(encoding, bytes_per_pixel):

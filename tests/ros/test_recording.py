@@ -33,8 +33,16 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 # Every topic that the node publishes, by its name; the types are those found on the graph.
 TOPICS = (
     f"{NAME}/output/labels",
+    f"{NAME}/output/labels/compressed",
     f"{NAME}/output/depth",
+    f"{NAME}/output/depth/compressed",
+    f"{NAME}/output/depth/compressedDepth",
+    f"{NAME}/output/confidence",
     f"{NAME}/output/overlay",
+    f"{NAME}/output/labels_color",
+    f"{NAME}/output/mask",
+    f"{NAME}/output/points",
+    f"{NAME}/output/label_info",
     f"{NAME}/output/camera_info",
     f"{NAME}/output/timing",
     "/diagnostics",
