@@ -64,7 +64,7 @@ impl Control {
     /// Answers what waits. `running` is the inference thread and what it uses, where there is one; `load` starts to load
     /// the model that the parameters name now.
     pub fn poll(&mut self, running: Option<(&Worker, &mut Ready)>, load: impl Fn() -> anyhow::Result<Loader>) {
-        while let Some(request) = self.enable.next() {
+        while let Some(request) = self.enable.waiting() {
             let enable = request.message.data;
             let before = self.enabled.swap(enable, Ordering::Relaxed);
             let words = if enable { "enabled" } else { "disabled" };
@@ -74,7 +74,7 @@ impl Control {
             let message = if before == enable { format!("{words}, as before") } else { words.into() };
             respond(request, SetBool::Response { success: true, message });
         }
-        while let Some(request) = self.reload.next() {
+        while let Some(request) = self.reload.waiting() {
             let started = if self.pending.is_some() {
                 Err("a reload is under way; ask again when it has ended".to_string())
             } else if running.is_none() {

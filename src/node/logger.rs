@@ -407,14 +407,14 @@ impl LevelServices {
     /// Answers what waits; true if the level of the node's logger is another one now.
     pub fn poll(&mut self) -> bool {
         let before = level();
-        while let Some(request) = self.set.next() {
+        while let Some(request) = self.set.waiting() {
             let mut levels = lock(&LEVELS);
             let results = request.message.levels.iter().map(|l| set_result(&mut levels, name(), l)).collect();
             apply(&levels);
             drop(levels);
             respond(request, SetLoggerLevels::Response { results });
         }
-        while let Some(request) = self.get.next() {
+        while let Some(request) = self.get.waiting() {
             let levels = lock(&LEVELS);
             let of = |name: &String| LoggerLevel { name: name.clone(), level: u32::from(levels.get(name)) };
             let answer = request.message.names.iter().map(of).collect();

@@ -85,33 +85,33 @@ impl ParameterServer {
     /// Answers waiting requests; true if a value changed. `classes`: of the model in use, which class names of new
     /// values must be among.
     pub fn poll(&mut self, node: &mut r2r::Node, classes: Option<&[Class]>) -> bool {
-        while let Some(request) = self.list.next() {
+        while let Some(request) = self.list.waiting() {
             let (names, prefixes) = list(&self.set.names(), &request.message.prefixes, request.message.depth);
             respond(request, ListParameters::Response { result: ListParametersResult { names, prefixes } });
         }
-        while let Some(request) = self.get.next() {
+        while let Some(request) = self.get.waiting() {
             let value = |name: &String| message(self.set.get(name).unwrap_or(Value::NotSet));
             let values = request.message.names.iter().map(value).collect();
             respond(request, GetParameters::Response { values });
         }
-        while let Some(request) = self.types.next() {
+        while let Some(request) = self.types.waiting() {
             let type_of = |name: &String| type_number(&self.set.get(name).unwrap_or(Value::NotSet));
             let types = request.message.names.iter().map(type_of).collect();
             respond(request, GetParameterTypes::Response { types });
         }
-        while let Some(request) = self.describe.next() {
+        while let Some(request) = self.describe.waiting() {
             let descriptors = request.message.names.iter().map(|name| descriptor(&self.set, name)).collect();
             respond(request, DescribeParameters::Response { descriptors });
         }
         let mut changed = false;
-        while let Some(request) = self.set_each.next() {
+        while let Some(request) = self.set_each.waiting() {
             let mut results = Vec::with_capacity(request.message.parameters.len());
             for parameter in &request.message.parameters {
                 results.push(self.apply(node, std::slice::from_ref(parameter), classes, &mut changed));
             }
             respond(request, SetParameters::Response { results });
         }
-        while let Some(request) = self.set_together.next() {
+        while let Some(request) = self.set_together.waiting() {
             let result = self.apply(node, &request.message.parameters, classes, &mut changed);
             respond(request, SetParametersAtomically::Response { result });
         }

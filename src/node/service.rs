@@ -18,7 +18,7 @@ impl<T: WrappedServiceTypeSupport + 'static> Requests<T> {
     }
 
     /// The next request that waits, if any.
-    pub fn next(&mut self) -> Option<ServiceRequest<T>> {
+    pub fn waiting(&mut self) -> Option<ServiceRequest<T>> {
         self.0.next().now_or_never().flatten()
     }
 }

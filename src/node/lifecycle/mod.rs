@@ -73,7 +73,7 @@ impl Lifecycle {
     #[must_use = "the transition has begun and must be performed and finished"]
     pub fn poll(&mut self) -> Option<Transition> {
         let mut begun = None;
-        while let Some(request) = self.change_state.next() {
+        while let Some(request) = self.change_state.waiting() {
             let asked = &request.message.transition;
             match self.machine.request(asked.id, &asked.label) {
                 Ok((transition, edge)) => {
@@ -87,18 +87,18 @@ impl Lifecycle {
                 }
             }
         }
-        while let Some(request) = self.get_state.next() {
+        while let Some(request) = self.get_state.waiting() {
             respond(request, GetState::Response { current_state: state_message(self.machine.state()) });
         }
-        while let Some(request) = self.get_available_states.next() {
+        while let Some(request) = self.get_available_states.waiting() {
             let available_states = State::ALL.map(state_message).to_vec();
             respond(request, GetAvailableStates::Response { available_states });
         }
-        while let Some(request) = self.get_available_transitions.next() {
+        while let Some(request) = self.get_available_transitions.waiting() {
             let available_transitions = self.machine.available().map(description).collect();
             respond(request, GetAvailableTransitions::Response { available_transitions });
         }
-        while let Some(request) = self.get_transition_graph.next() {
+        while let Some(request) = self.get_transition_graph.waiting() {
             let available_transitions = GRAPH.iter().map(description).collect();
             respond(request, GetAvailableTransitions::Response { available_transitions });
         }
