@@ -7,6 +7,7 @@
 //! inverse of how the input was made.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -30,6 +31,16 @@ impl Rect {
     /// All of an image of (`width`, `height`).
     pub fn whole((width, height): (usize, usize)) -> Self {
         Self { x: 0, y: 0, width, height }
+    }
+
+    /// The columns that it covers.
+    pub fn columns(&self) -> Range<usize> {
+        self.x..self.x + self.width
+    }
+
+    /// The rows that it covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.y..self.y + self.height
     }
 
     fn lies_in(&self, (width, height): (usize, usize)) -> bool {
@@ -291,28 +302,13 @@ impl Geometry {
     /// The horizontal axis of an output's interpolation.
     pub(super) fn columns(&self) -> Axis {
         let (from, to) = self.shown();
-        Axis::new(self.output.0, from.x..from.x + from.width, to.x..to.x + to.width, self.seen_x(), self.net_x())
+        Axis::new(from.columns(), to.columns(), self.source_rect.columns(), self.network_rect.columns())
     }
 
     /// The vertical axis of an output's interpolation.
     pub(super) fn rows(&self) -> Axis {
         let (from, to) = self.shown();
-        let (seen, net) = (self.source_rect, self.network_rect);
-        Axis::new(
-            self.output.1,
-            from.y..from.y + from.height,
-            to.y..to.y + to.height,
-            seen.y..seen.y + seen.height,
-            net.y..net.y + net.height,
-        )
-    }
-
-    fn seen_x(&self) -> std::ops::Range<usize> {
-        self.source_rect.x..self.source_rect.x + self.source_rect.width
-    }
-
-    fn net_x(&self) -> std::ops::Range<usize> {
-        self.network_rect.x..self.network_rect.x + self.network_rect.width
+        Axis::new(from.rows(), to.rows(), self.source_rect.rows(), self.network_rect.rows())
     }
 }
 
@@ -335,58 +331,106 @@ pub(super) struct Position {
     pub weight: f32,
 }
 
+/// Output positions between the same two network positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cell {
+    pub first: u32,
+    pub next: u32,
+    /// From the first output position that the network saw.
+    pub start: u32,
+    pub end: u32,
+}
+
+/// Lanes that [`Axis::expand`] works on at once.
+const LANES: usize = 4;
+
 /// One axis of an output's interpolation from the network's answer: half-pixel centres, replicated edges (of the part
 /// that shows the source: padding never bleeds in). With all of the source on all of the network it is PyTorch's
 /// `align_corners=False`.
 #[derive(Debug)]
 pub(super) struct Axis {
     /// Output positions whose centre the network saw.
-    pub seen: std::ops::Range<usize>,
+    pub seen: Range<usize>,
     /// Of each position in `seen`.
     pub positions: Vec<Position>,
+    /// The same, by what they lie between.
+    pub cells: Vec<Cell>,
+    /// The weights of `positions`, and [`LANES`] zeros.
+    weights: Vec<f32>,
 }
 
 impl Axis {
-    /// `from` (source pixels) is shown at `to` (output pixels, of `length`); the network saw `seen` (source pixels) at
-    /// `net` (network pixels).
-    fn new(
-        length: usize,
-        from: std::ops::Range<usize>,
-        to: std::ops::Range<usize>,
-        seen: std::ops::Range<usize>,
-        net: std::ops::Range<usize>,
-    ) -> Self {
+    /// `from` (source pixels) is shown at `to` (output pixels); the network saw `seen` (source pixels) at `net`
+    /// (network pixels).
+    fn new(from: Range<usize>, to: Range<usize>, seen: Range<usize>, net: Range<usize>) -> Self {
         // In whole numbers, so that no position is off by rounding: with
         //   u = 2 * len(to) * (source coordinate of the output pixel's centre - seen.start)
         // the network coordinate of that centre is net.start + u * len(net) / (2 * len(to) * len(seen)).
-        let wide = |r: &std::ops::Range<usize>| (r.len() as i128, r.start as i128);
+        let wide = |r: &Range<usize>| (r.len() as i128, r.start as i128);
         let ((from_len, from_at), (to_len, to_at), (seen_len, seen_at), (net_len, net_at)) =
             (wide(&from), wide(&to), wide(&seen), wide(&net));
-        let mut first_seen = None;
-        let mut positions = Vec::with_capacity(length);
-        for i in 0..length {
-            if !to.contains(&i) {
-                continue;
-            }
+        let mut start = to.start;
+        let mut positions = Vec::with_capacity(to.len());
+        for i in to {
             let u = (2 * (i as i128 - to_at) + 1) * from_len + 2 * to_len * (from_at - seen_at);
             if u < 0 || u >= 2 * to_len * seen_len {
                 continue;
             }
-            first_seen.get_or_insert(i);
+            if positions.is_empty() {
+                start = i;
+            }
             // Its distance from the first network pixel's centre, as a fraction.
             let denominator = 2 * to_len * seen_len;
             let numerator = (u * net_len - to_len * seen_len).clamp(0, (net_len - 1) * denominator);
             let (whole, rest) = (numerator / denominator, numerator % denominator);
-            let next = (whole + 1).min(net_len - 1);
-            let weight = if next > whole { (rest as f64 / denominator as f64) as f32 } else { 0.0 };
+            let next = whole + i128::from(rest > 0);
+            let weight = (rest as f64 / denominator as f64) as f32;
             positions.push(Position { first: (net_at + whole) as u32, next: (net_at + next) as u32, weight });
         }
-        let start = first_seen.unwrap_or(0);
-        Self { seen: start..start + positions.len(), positions }
+        let mut cells: Vec<Cell> = Vec::new();
+        for (i, p) in (0..).zip(&positions) {
+            match cells.last_mut().filter(|c| (c.first, c.next) == (p.first, p.next)) {
+                Some(cell) => cell.end = i + 1,
+                None => cells.push(Cell { first: p.first, next: p.next, start: i, end: i + 1 }),
+            }
+        }
+        let weights = positions.iter().map(|p| p.weight).chain([0.0; LANES]).collect();
+        Self { seen: start..start + positions.len(), positions, cells, weights }
     }
 
     /// Position `i` of the output; `None` where the network saw nothing.
     pub fn at(&self, i: usize) -> Option<&Position> {
         self.positions.get(i.checked_sub(self.seen.start)?)
+    }
+
+    /// The weights from position `i` of `seen`, [`LANES`] of them.
+    #[inline(always)]
+    pub fn weights(&self, i: usize) -> &[f32; LANES] {
+        self.weights[i..].first_chunk().unwrap_or(&[0.0; LANES])
+    }
+
+    /// Length that [`Axis::expand`] needs.
+    pub fn expanded_len(&self) -> usize {
+        self.positions.len() + LANES
+    }
+
+    /// Interpolates a row of network positions at every seen output position. `out` is [`Axis::expanded_len`] long;
+    /// what is beyond the seen positions is filled with anything.
+    #[inline(always)]
+    pub fn expand(&self, row: &[f32], out: &mut [f32]) {
+        for cell in &self.cells {
+            let (a, b) = (row[cell.first as usize], row[cell.next as usize]);
+            let (mut i, end) = (cell.start as usize, cell.end as usize);
+            // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
+            while i < end {
+                let w = self.weights(i);
+                if let Some(out) = out[i..].first_chunk_mut::<LANES>() {
+                    for k in 0..LANES {
+                        out[k] = a * (1.0 - w[k]) + b * w[k];
+                    }
+                }
+                i += LANES;
+            }
+        }
     }
 }

@@ -57,12 +57,7 @@ impl InputBuilder {
         let (from, to) = (geometry.source_rect(), geometry.network_rect());
         let size = (to.width, to.height);
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
-        let rgb = image.encoding().rgb_offsets();
-        let offsets = match self.order {
-            ChannelOrder::Rgb => rgb,
-            ChannelOrder::Bgr => [rgb[2], rgb[1], rgb[0]],
-        };
-        let (scale, bias) = (self.scale, self.bias);
+        let (scale, bias, order) = (self.scale, self.bias, self.order);
         out.par_chunks_mut(self.width * CHANNELS).enumerate().with_min_len(16).for_each_init(
             Vec::new,
             |scratch, (y, out)| {
@@ -73,9 +68,10 @@ impl InputBuilder {
                 };
                 pixels[..to.x].fill([0.0; CHANNELS]);
                 pixels[to.x + to.width..].fill([0.0; CHANNELS]);
-                resampler.row(image, y, scratch, &mut pixels[to.x..to.x + to.width], |out, values| {
+                resampler.row(image, y, scratch, &mut pixels[to.x..to.x + to.width], |out, [r, g, b]| {
+                    let values = if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
                     for c in 0..CHANNELS {
-                        out[c] = values[offsets[c]] * scale[c] + bias[c];
+                        out[c] = values[c] * scale[c] + bias[c];
                     }
                 });
             },

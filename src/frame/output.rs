@@ -9,6 +9,7 @@ use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
 use crate::export::manifest::{DepthDecoding, Manifest};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// The packed answer of the network in host memory, channels last: `[height, width, channels]`.
@@ -31,9 +32,8 @@ impl<'a> Packed<'a> {
     }
 
     /// The scores of the four corners of a cell, in the order of [`corner_weights`].
-    fn corners(&self, row: &Position, column: &Position, classes: usize) -> [&'a [f32]; 4] {
-        [(row.first, column.first), (row.first, column.next), (row.next, column.first), (row.next, column.next)]
-            .map(|(y, x)| &self.pixel(y, x)[..classes])
+    fn corners(&self, row: &Position, (x0, x1): (u32, u32), classes: usize) -> [&'a [f32]; 4] {
+        [(row.first, x0), (row.first, x1), (row.next, x0), (row.next, x1)].map(|(y, x)| &self.pixel(y, x)[..classes])
     }
 }
 
@@ -100,37 +100,34 @@ impl OutputBuilder {
     pub fn labels(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<u8>) {
         let classes = self.score_channels;
         self.best.resize(packed.width * packed.height, 0);
-        self.best.par_chunks_mut(packed.width).zip(packed.data.par_chunks(packed.width * packed.channels)).for_each(
-            |(best, scores)| {
-                for (best, scores) in best.iter_mut().zip(scores.chunks_exact(packed.channels)) {
-                    *best = argmax(&scores[..classes]);
-                }
-            },
-        );
+        self.best
+            .par_chunks_mut(packed.width * TASK_ROWS)
+            .zip(packed.data.par_chunks(packed.width * packed.channels * TASK_ROWS))
+            .for_each(|(best, scores)| argmax_pixels(scores, packed.channels, classes, best));
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
         let (best, ids) = (&self.best, &self.ids);
-        out.par_chunks_mut(width).enumerate().for_each(|(y, out)| {
-            let Some(row) = rows.at(y) else { return out.fill(UNLABELLED) };
-            let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
-            let (top, bottom) = (line(row.first), line(row.next));
-            let mut mixed = [0.0_f32; MAX_CLASSES];
-            out[..columns.seen.start].fill(UNLABELLED);
-            out[columns.seen.end..].fill(UNLABELLED);
-            for (out, column) in out[columns.seen.clone()].iter_mut().zip(&columns.positions) {
-                let (x0, x1) = (column.first as usize, column.next as usize);
-                let corner = top[x0];
-                let channel = if corner == top[x1] && corner == bottom[x0] && corner == bottom[x1] {
-                    corner
-                } else {
-                    let mixed = &mut mixed[..classes];
-                    interpolate(packed, row, column, mixed);
-                    argmax(mixed)
-                };
-                *out = ids[usize::from(channel)];
-            }
-        });
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            LabelScratch::default,
+            |scratch, (task, out)| {
+                scratch.rows = None;
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(UNLABELLED);
+                        continue;
+                    };
+                    if scratch.rows != Some((row.first, row.next)) {
+                        scratch.fit(packed, best, classes, ids, columns, row);
+                    }
+                    out[..columns.seen.start].fill(UNLABELLED);
+                    out[columns.seen.end..].fill(UNLABELLED);
+                    let out = &mut out[columns.seen.clone()];
+                    out.copy_from_slice(&scratch.uniform[..out.len()]);
+                    scratch.mix(columns, row.weight, out);
+                }
+            },
+        );
     }
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
@@ -138,59 +135,59 @@ impl OutputBuilder {
     pub fn depth(&mut self, packed: &Packed<'_>, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
         self.code.resize(packed.width * packed.height, 0.0);
         let channel = self.depth_channel;
-        self.code.par_chunks_mut(packed.width).zip(packed.data.par_chunks(packed.width * packed.channels)).for_each(
-            |(code, pixels)| {
-                for (code, pixel) in code.iter_mut().zip(pixels.chunks_exact(packed.channels)) {
+        self.code
+            .par_chunks_mut(packed.width * TASK_ROWS)
+            .zip(packed.data.par_chunks(packed.width * packed.channels * TASK_ROWS))
+            .for_each(|(code, answer)| {
+                for (code, pixel) in code.iter_mut().zip(answer.chunks_exact(packed.channels)) {
                     *code = pixel[channel];
                 }
-            },
-        );
+            });
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
         let (code, decoding) = (&self.code, &self.decoding);
-        out.par_chunks_mut(width).enumerate().for_each_init(
-            || vec![0.0_f32; packed.width],
-            |blended, (y, out)| {
-                let Some(row) = rows.at(y) else { return out.fill(f32::NAN) };
-                let line = |y: u32| &code[y as usize * packed.width..][..packed.width];
-                for ((b, &t), &u) in blended.iter_mut().zip(line(row.first)).zip(line(row.next)) {
-                    *b = t * (1.0 - row.weight) + u * row.weight;
-                }
-                out[..columns.seen.start].fill(f32::NAN);
-                out[columns.seen.end..].fill(f32::NAN);
-                let out = &mut out[columns.seen.clone()];
-                for (out, p) in out.iter_mut().zip(&columns.positions) {
-                    *out = blended[p.first as usize] * (1.0 - p.weight) + blended[p.next as usize] * p.weight;
-                }
-                // A loop of its own, without gathers, so that it vectorises.
-                for out in out.iter_mut() {
-                    *out = factor * decode(*out, decoding);
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            || (vec![0.0_f32; packed.width], vec![0.0_f32; columns.expanded_len()]),
+            |(blended, expanded), (task, out)| {
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(f32::NAN);
+                        continue;
+                    };
+                    out[..columns.seen.start].fill(f32::NAN);
+                    out[columns.seen.end..].fill(f32::NAN);
+                    let line = |y: u32| &code[y as usize * packed.width..][..packed.width];
+                    blend_rows(line(row.first), line(row.next), row.weight, blended);
+                    columns.expand(blended, expanded);
+                    decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
                 }
             },
         );
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
-    /// not a number or where the network saw nothing.
+    /// not finite or where the network saw nothing.
     pub fn confidence(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<f32>) {
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
-        out.par_chunks_mut(width).enumerate().for_each(|(y, out)| {
-            let Some(row) = rows.at(y) else { return out.fill(f32::NAN) };
-            out[..columns.seen.start].fill(f32::NAN);
-            out[columns.seen.end..].fill(f32::NAN);
-            let mut mixed = [0.0_f32; MAX_CLASSES];
-            let mixed = &mut mixed[..classes];
-            for (out, column) in out[columns.seen.clone()].iter_mut().zip(&columns.positions) {
-                interpolate(packed, row, column, mixed);
-                let best = mixed[usize::from(argmax(mixed))];
-                // The arg-max's own term is e^0.
-                *out = 1.0 / mixed.iter().map(|&s| if s.is_nan() { f32::NAN } else { exp(s - best) }).sum::<f32>();
-            }
-        });
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
+            |scratch, (task, out)| {
+                scratch.rows = [None; 2];
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(f32::NAN);
+                        continue;
+                    };
+                    out[..columns.seen.start].fill(f32::NAN);
+                    out[columns.seen.end..].fill(f32::NAN);
+                    scratch.row(packed, columns, row, &mut out[columns.seen.clone()]);
+                }
+            },
+        );
     }
 
     /// The source picture, at the output's size, with each class's colour blended over it: `opacity` 0 is the source,
@@ -234,7 +231,7 @@ impl OutputBuilder {
                         let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else { return };
                         pixels.resize(to.width, [0_u8; 3]);
                         resampler.row(image, y, scratch, pixels, |out, values| {
-                            *out = [values[r], values[g], values[b]].map(|v| (v + 0.5) as u8);
+                            *out = values.map(|v| (v + 0.5) as u8);
                         });
                         out[to.x..to.x + to.width].copy_from_slice(pixels);
                     }
@@ -271,32 +268,163 @@ impl OutputBuilder {
     }
 }
 
+/// Rows of one task: enough that a task's start costs little, few enough for every core to have some.
+const TASK_ROWS: usize = 32;
+
 /// Pixels of one task where rows do not matter.
 const CHUNK: usize = 1 << 16;
 
-/// The scores at one place.
-#[inline(always)]
-fn interpolate(packed: &Packed<'_>, row: &Position, column: &Position, out: &mut [f32]) {
-    let corners = packed.corners(row, column, out.len());
-    let weights = corner_weights(column.weight, row.weight);
-    for (c, out) in out.iter_mut().enumerate() {
-        *out = weights[0] * corners[0][c]
-            + weights[1] * corners[1][c]
-            + weights[2] * corners[2][c]
-            + weights[3] * corners[3][c];
+/// Length of a fill of [`LabelScratch::fit`].
+const FILL: usize = 8;
+
+/// A cell whose corners differ in their arg-max.
+#[derive(Debug)]
+struct MixedCell {
+    start: u32,
+    end: u32,
+    /// Of [`LabelScratch::candidates`].
+    candidates: std::ops::Range<u32>,
+}
+
+/// A channel that may win somewhere in a cell: its number and its scores at the corners.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    channel: u8,
+    corners: [f32; 4],
+}
+
+/// Labels of all output rows between two network rows: what is the same in each, and the cells that are not.
+#[derive(Debug, Default)]
+struct LabelScratch {
+    /// Which two.
+    rows: Option<(u32, u32)>,
+    /// Published ids; anything in the mixed cells.
+    uniform: Vec<u8>,
+    mixed: Vec<MixedCell>,
+    candidates: Vec<Candidate>,
+    /// Channel -> published id.
+    ids: Vec<u8>,
+}
+
+impl LabelScratch {
+    fn fit(
+        &mut self,
+        packed: &Packed<'_>,
+        best: &[u8],
+        classes: usize,
+        ids: &[u8; 256],
+        columns: &Axis,
+        row: &Position,
+    ) {
+        self.rows = Some((row.first, row.next));
+        self.uniform.resize(columns.positions.len() + FILL, 0);
+        self.mixed.clear();
+        self.candidates.clear();
+        self.ids.clear();
+        self.ids.extend_from_slice(ids);
+        let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
+        let (top, bottom) = (line(row.first), line(row.next));
+        for cell in &columns.cells {
+            let (x0, x1) = (cell.first as usize, cell.next as usize);
+            let winners = [top[x0], top[x1], bottom[x0], bottom[x1]];
+            if winners == [winners[0]; 4] {
+                let id = ids[usize::from(winners[0])];
+                // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
+                for i in (cell.start as usize..cell.end as usize).step_by(FILL) {
+                    if let Some(out) = self.uniform[i..].first_chunk_mut::<FILL>() {
+                        *out = [id; FILL];
+                    }
+                }
+            } else {
+                let start = self.candidates.len() as u32;
+                let corners = packed.corners(row, (cell.first, cell.next), classes);
+                candidates(corners, winners, &mut self.candidates);
+                let candidates = start..self.candidates.len() as u32;
+                self.mixed.push(MixedCell { start: cell.start, end: cell.end, candidates });
+            }
+        }
+    }
+
+    /// Fills the mixed cells of the output row that lies `weight` below the upper network row.
+    fn mix(&self, columns: &Axis, weight: f32, out: &mut [u8]) {
+        for cell in &self.mixed {
+            let candidates = &self.candidates[cell.candidates.start as usize..cell.candidates.end as usize];
+            for start in (cell.start as usize..cell.end as usize).step_by(4) {
+                let w = columns.weights(start);
+                let mut top = [f32::NEG_INFINITY; 4];
+                let mut winner = [0_u32; 4];
+                for c in candidates {
+                    let left = c.corners[0] * (1.0 - weight) + c.corners[2] * weight;
+                    let right = c.corners[1] * (1.0 - weight) + c.corners[3] * weight;
+                    for k in 0..4 {
+                        let score = left * (1.0 - w[k]) + right * w[k];
+                        let wins = score > top[k];
+                        top[k] = if wins { score } else { top[k] };
+                        winner[k] = if wins { u32::from(c.channel) } else { winner[k] };
+                    }
+                }
+                for (out, winner) in out[start..cell.end as usize].iter_mut().zip(winner) {
+                    *out = self.ids[winner as usize];
+                }
+            }
+        }
     }
 }
 
-/// Weights of the corners (y0, x0), (y0, x1), (y1, x0), (y1, x1).
-fn corner_weights(wx: f32, wy: f32) -> [f32; 4] {
-    [(1.0 - wy) * (1.0 - wx), (1.0 - wy) * wx, wy * (1.0 - wx), wy * wx]
+/// The channels that may win somewhere between four corners, in ascending order.
+///
+/// Interpolation weighs the corners alike for all channels, so a channel that is below another one at all four corners
+/// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
+fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) {
+    let mut distinct = [winners[0]; 4];
+    let mut count = 1;
+    for winner in &winners[1..] {
+        if !distinct[..count].contains(winner) {
+            distinct[count] = *winner;
+            count += 1;
+        }
+    }
+    let heights: [[f32; 4]; 4] = distinct.map(|w| corners.map(|c| c[usize::from(w)]));
+    let [a, b, c, d] = corners;
+    for (channel, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+        let here = [*a, *b, *c, *d];
+        let beaten = heights[..count].iter().any(|w| (0..4).all(|k| here[k] < w[k]));
+        if !beaten {
+            out.push(Candidate { channel: channel as u8, corners: here });
+        }
+    }
+}
+
+/// The arg-max channel of each pixel of `scores`, `[pixels, channels]`, of which the first `classes` count.
+fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
+    for (best, pixel) in best.iter_mut().zip(scores.chunks_exact(channels)) {
+        *best = argmax(&pixel[..classes]);
+    }
 }
 
 /// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
+#[inline(always)]
 fn argmax(values: &[f32]) -> u8 {
-    let mut best = 0;
-    let mut value = f32::NEG_INFINITY;
-    for (i, &v) in values.iter().enumerate() {
+    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step.
+    let (blocks, rest) = values.as_chunks::<4>();
+    let mut top = [f32::NEG_INFINITY; 4];
+    let mut at = [0_u32; 4];
+    for (i, block) in (0..).zip(blocks) {
+        for k in 0..4 {
+            let wins = block[k] > top[k];
+            top[k] = if wins { block[k] } else { top[k] };
+            at[k] = if wins { i } else { at[k] };
+        }
+    }
+    let (mut value, mut best) = (f32::NEG_INFINITY, 0);
+    for k in 0..4 {
+        let i = 4 * at[k] + k as u32;
+        if top[k] > value || (top[k] == value && i < best) {
+            value = top[k];
+            best = i;
+        }
+    }
+    for (i, &v) in (4 * blocks.len() as u32..).zip(rest) {
         if v > value {
             value = v;
             best = i;
@@ -305,15 +433,121 @@ fn argmax(values: &[f32]) -> u8 {
     best as u8
 }
 
-/// `clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
-#[inline(always)]
-fn decode(code: f32, d: &DepthDecoding) -> f32 {
-    let depth_m = exp(code * d.scale).max(d.min_m).min(d.max_m);
-    if code.is_finite() {
-        depth_m
-    } else {
-        f32::NAN
+/// `(1 - weight) * a + weight * b`.
+#[multiversion(targets("x86_64+avx2"))]
+fn blend_rows(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = a * (1.0 - weight) + b * weight;
     }
+}
+
+/// `factor * clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
+#[multiversion(targets("x86_64+avx2"))]
+fn decode_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        let depth_m = exp(code * d.scale);
+        let depth_m = if depth_m < d.min_m { d.min_m } else { depth_m };
+        let depth_m = if depth_m > d.max_m { d.max_m } else { depth_m };
+        *out = if code.is_finite() { factor * depth_m } else { f32::NAN };
+    }
+}
+
+/// Softmax of interpolated scores, a row at a time.
+///
+/// Scores are taken relative to their pixel's greatest before they are interpolated: softmax does not see a shift that
+/// is common to all channels, interpolation is linear, and no exponential can overflow.
+#[derive(Debug)]
+struct SoftmaxScratch {
+    classes: usize,
+    /// Which network rows `planes` holds.
+    rows: [Option<u32>; 2],
+    /// Two network rows, `[classes, width]`.
+    planes: [Vec<f32>; 2],
+    blended: Vec<f32>,
+    expanded: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+impl SoftmaxScratch {
+    fn new(width: usize, classes: usize, expanded: usize) -> Self {
+        Self {
+            classes,
+            rows: [None; 2],
+            planes: [vec![0.0; width * classes], vec![0.0; width * classes]],
+            blended: vec![0.0; width],
+            expanded: vec![0.0; expanded],
+            sum: vec![0.0; expanded],
+        }
+    }
+
+    /// `out` is the seen part of an output row.
+    fn row(&mut self, packed: &Packed<'_>, columns: &Axis, row: &Position, out: &mut [f32]) {
+        if self.rows[1] == Some(row.first) && self.rows[0] != Some(row.first) {
+            self.planes.swap(0, 1);
+            self.rows.swap(0, 1);
+        }
+        for (i, y) in [row.first, row.next].into_iter().enumerate() {
+            if self.rows[i] != Some(y) {
+                shifted_planes(packed, y, self.classes, &mut self.planes[i]);
+                self.rows[i] = Some(y);
+            }
+        }
+        let [top, bottom] = &self.planes;
+        out.fill(0.0);
+        self.sum.fill(0.0);
+        for (top, bottom) in top.chunks_exact(packed.width).zip(bottom.chunks_exact(packed.width)) {
+            blend_rows(top, bottom, row.weight, &mut self.blended);
+            columns.expand(&self.blended, &mut self.expanded);
+            add_exp(&self.expanded, &mut self.sum, out);
+        }
+        for ((i, out), &sum) in (0..).zip(out.iter_mut()).zip(&self.sum) {
+            // The greatest term vanishes only where the greatest scores of neighbours are of different channels and
+            // tens apart.
+            *out = if *out > 1e-25 { *out / sum } else { self.one(packed, row, columns, i) };
+        }
+    }
+
+    /// One pixel, by the definition; NaN if a score that it is made of is not finite.
+    #[cold]
+    fn one(&self, packed: &Packed<'_>, row: &Position, columns: &Axis, i: usize) -> f32 {
+        let column = &columns.positions[i];
+        let corners = packed.corners(row, (column.first, column.next), self.classes);
+        if corners.iter().any(|c| c.iter().any(|s| !s.is_finite())) {
+            return f32::NAN;
+        }
+        let weights = corner_weights(column.weight, row.weight);
+        let score = |c: usize| -> f32 { (0..4).map(|k| weights[k] * corners[k][c]).sum() };
+        let best = (0..self.classes).map(score).fold(f32::NEG_INFINITY, f32::max);
+        1.0 / (0..self.classes).map(|c| exp(score(c) - best)).sum::<f32>()
+    }
+}
+
+/// Scores of network row `y`, relative to each pixel's greatest, as `[classes, width]`. NaN in all classes of a pixel
+/// that has a score that is not finite.
+fn shifted_planes(packed: &Packed<'_>, y: u32, classes: usize, planes: &mut [f32]) {
+    for x in 0..packed.width {
+        let scores = &packed.pixel(y, x as u32)[..classes];
+        let best = scores[usize::from(argmax(scores))];
+        let finite = scores.iter().all(|s| s.is_finite());
+        for (plane, &score) in planes.chunks_exact_mut(packed.width).zip(scores) {
+            plane[x] = if finite { score - best } else { f32::NAN };
+        }
+    }
+}
+
+/// Adds `e^x` to `sum`, and keeps the greatest in `top`, which is NaN where an `x` is.
+#[multiversion(targets("x86_64+avx2"))]
+fn add_exp(x: &[f32], sum: &mut [f32], top: &mut [f32]) {
+    for ((top, sum), &x) in top.iter_mut().zip(sum).zip(x) {
+        let e = exp(x);
+        *sum += e;
+        *top = if e < *top { *top } else { e };
+    }
+}
+
+/// Weights of the corners (y0, x0), (y0, x1), (y1, x0), (y1, x1).
+fn corner_weights(wx: f32, wy: f32) -> [f32; 4] {
+    [(1.0 - wy) * (1.0 - wx), (1.0 - wy) * wx, wy * (1.0 - wx), wy * wx]
 }
 
 /// e^x, clamped to what f32 holds, with a relative error under 3e-7: x = k ln 2 + r, then a polynomial of degree 6
@@ -323,13 +557,14 @@ fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first with few bits, so that k times it is exact (Cody and Waite).
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 x 2^23 rounds to the nearest whole number.
+    // Adding 1.5 x 2^23 rounds to the nearest whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let k = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let k = rounded - ROUND;
     let r = (x - k * LN2_HI) - k * LN2_LO;
     let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    p * f32::from_bits(((k as i32 + 127) as u32) << 23)
+    p * f32::from_bits(rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23)
 }
 
 #[cfg(test)]
