@@ -4,7 +4,8 @@
 //! frame takes away from whatever else the machine has to do. `RAYON_NUM_THREADS=1` leaves out what threads that wait
 //! for work burn.
 //! The scene is a rendered street; the answer is made of its truth at a quarter of the network's size, with noise, and
-//! interpolated to the network's size, as the network itself ends.
+//! interpolated to the network's size, as the network itself ends. `read` is a part of labels and of depth that they
+//! share: a frame of both costs decode + read + labels + depth.
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{criterion_group, criterion_main, Criterion};
@@ -168,12 +169,13 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
         group.bench_function(name, |b| b.iter(|| old.build(black_box(image), &mut tensor)));
     }
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    group.bench_function("read", |b| b.iter(|| output.read(black_box(&packed), true, true)));
     for (name, geometry) in [("", &stretch), (" of roi 1920x1000", &roi), (" at 1280x640", &resized)] {
         group.bench_function(format!("labels{name}"), |b| {
             b.iter(|| output.labels(black_box(&packed), geometry, &mut labels));
         });
         group.bench_function(format!("depth{name}"), |b| {
-            b.iter(|| output.depth(black_box(&packed), geometry, 1.0, &mut metres));
+            b.iter(|| output.depth(black_box(geometry), 1.0, &mut metres));
         });
     }
     group.bench_function("confidence", |b| {

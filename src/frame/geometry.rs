@@ -6,6 +6,7 @@
 //! Positions are continuous, with pixel `i` covering `[i, i + 1)` and its centre at `i + 0.5`; an output is the exact
 //! inverse of how the input was made.
 
+use multiversion::multiversion;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -416,20 +417,28 @@ impl Axis {
 
     /// Interpolates a row of network positions at every seen output position. `out` is [`Axis::expanded_len`] long;
     /// what is beyond the seen positions is filled with anything.
-    #[inline(always)]
     pub fn expand(&self, row: &[f32], out: &mut [f32]) {
-        for cell in &self.cells {
-            let (a, b) = (row[cell.first as usize], row[cell.next as usize]);
-            let (mut i, end) = (cell.start as usize, cell.end as usize);
-            // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
-            while i < end {
-                let w = self.weights(i);
-                if let Some(out) = out[i..].first_chunk_mut::<LANES>() {
-                    for k in 0..LANES {
-                        out[k] = a * (1.0 - w[k]) + b * w[k];
-                    }
-                }
-                i += LANES;
+        expand(&self.cells, &self.weights, row, out);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn expand(cells: &[Cell], weights: &[f32], row: &[f32], out: &mut [f32]) {
+    for cell in cells {
+        let (a, b) = (row[cell.first as usize], row[cell.next as usize]);
+        // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
+        let mut i = cell.start as usize;
+        loop {
+            let (Some(w), Some(out)) = (weights[i..].first_chunk::<LANES>(), out[i..].first_chunk_mut()) else { break };
+            // A loop and not `map`, into which what is compiled for other instruction sets is not inlined.
+            let mut values = [0.0; LANES];
+            for (value, w) in values.iter_mut().zip(w) {
+                *value = a * (1.0 - w) + b * w;
+            }
+            *out = values;
+            i += LANES;
+            if i >= cell.end as usize {
+                break;
             }
         }
     }

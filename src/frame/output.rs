@@ -69,6 +69,8 @@ pub struct OutputBuilder {
     /// Published id -> colour.
     colors: [[u8; 3]; 256],
     plans: Cache<Geometry, Plan>,
+    /// Of the answer that was read last.
+    size: (usize, usize),
     /// Arg-max channel of each network pixel.
     best: Vec<u8>,
     /// Depth code of each network pixel.
@@ -91,19 +93,46 @@ impl OutputBuilder {
             ids,
             colors,
             plans: Cache::new(),
+            size: (0, 0),
             best: Vec::new(),
             code: Vec::new(),
         }
     }
 
+    /// Reads what [`Self::labels`] and [`Self::depth`], each where it is wanted, are made of: the answer is large, and
+    /// this is the only pass over all of it.
+    pub fn read(&mut self, packed: &Packed<'_>, labels: bool, depth: bool) {
+        let (classes, channel) = (self.score_channels, self.depth_channel);
+        self.size = (packed.width, packed.height);
+        // What is not wanted becomes empty, so that nothing can be made of the answer before this one.
+        self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
+        self.code.resize(if depth { packed.width * packed.height } else { 0 }, 0.0);
+        let task = packed.width * 4;
+        let answers = packed.data.par_chunks(task * packed.channels);
+        match (labels, depth) {
+            (true, true) => self.best.par_chunks_mut(task).zip(self.code.par_chunks_mut(task)).zip(answers).for_each(
+                |((best, code), answer)| {
+                    argmax_pixels(answer, packed.channels, classes, best);
+                    depth_codes(answer, packed.channels, channel, code);
+                },
+            ),
+            (true, false) => self.best.par_chunks_mut(task).zip(answers).for_each(|(best, answer)| {
+                argmax_pixels(answer, packed.channels, classes, best);
+            }),
+            (false, true) => self.code.par_chunks_mut(task).zip(answers).for_each(|(code, answer)| {
+                depth_codes(answer, packed.channels, channel, code);
+            }),
+            (false, false) => {}
+        }
+    }
+
     /// Class ids at the output's size; 255 where the network saw nothing.
+    ///
+    /// # Panics
+    /// If [`Self::read`] has not read this answer's labels.
     pub fn labels(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<u8>) {
         let classes = self.score_channels;
-        self.best.resize(packed.width * packed.height, 0);
-        self.best
-            .par_chunks_mut(packed.width * TASK_ROWS)
-            .zip(packed.data.par_chunks(packed.width * packed.channels * TASK_ROWS))
-            .for_each(|(best, scores)| argmax_pixels(scores, packed.channels, classes, best));
+        assert_eq!(self.best.len(), packed.width * packed.height, "the answer's labels have been read");
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
@@ -132,23 +161,18 @@ impl OutputBuilder {
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
     /// saw nothing.
-    pub fn depth(&mut self, packed: &Packed<'_>, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
-        self.code.resize(packed.width * packed.height, 0.0);
-        let channel = self.depth_channel;
-        self.code
-            .par_chunks_mut(packed.width * TASK_ROWS)
-            .zip(packed.data.par_chunks(packed.width * packed.channels * TASK_ROWS))
-            .for_each(|(code, answer)| {
-                for (code, pixel) in code.iter_mut().zip(answer.chunks_exact(packed.channels)) {
-                    *code = pixel[channel];
-                }
-            });
+    ///
+    /// # Panics
+    /// If [`Self::read`] has not read the answer's depth.
+    pub fn depth(&mut self, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
+        let network_width = self.size.0;
+        assert_eq!(self.code.len(), self.size.0 * self.size.1, "the answer's depth has been read");
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
         let (code, decoding) = (&self.code, &self.decoding);
         out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
-            || (vec![0.0_f32; packed.width], vec![0.0_f32; columns.expanded_len()]),
+            || (vec![0.0_f32; network_width], vec![0.0_f32; columns.expanded_len()]),
             |(blended, expanded), (task, out)| {
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
                     let Some(row) = rows.at(task * TASK_ROWS + y) else {
@@ -157,7 +181,7 @@ impl OutputBuilder {
                     };
                     out[..columns.seen.start].fill(f32::NAN);
                     out[columns.seen.end..].fill(f32::NAN);
-                    let line = |y: u32| &code[y as usize * packed.width..][..packed.width];
+                    let line = |y: u32| &code[y as usize * network_width..][..network_width];
                     blend_rows(line(row.first), line(row.next), row.weight, blended);
                     columns.expand(blended, expanded);
                     decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
@@ -205,42 +229,39 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height * 3, 0);
         // Fixed point with 8 bits: exact at both ends.
-        let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u32;
-        let tinted: Vec<[u32; 3]> = self.colors.iter().map(|c| c.map(|v| u32::from(v) * opacity + 128)).collect();
-        let keep = 256 - opacity;
-        let blend = |out: &mut [u8; 3], pixel: [u8; 3], label: u8| {
-            let color = &tinted[usize::from(label)];
-            for c in 0..3 {
-                out[c] = ((u32::from(pixel[c]) * keep + color[c]) >> 8) as u8;
-            }
-        };
+        let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u16;
         let (n, [r, g, b]) = (image.encoding().channels(), image.encoding().rgb_offsets());
+        let colors = &self.colors;
         let Plan { columns, rows, picture } = self.plans.get(geometry, || Plan::new(geometry));
-        out.par_chunks_mut(width * 3).zip(labels.par_chunks(width)).enumerate().for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(scratch, pixels), (y, (out, labels))| {
-                let (out, _) = out.as_chunks_mut::<3>();
+        out.par_chunks_mut(width * 3).zip(labels.par_chunks(width)).enumerate().with_min_len(TASK_ROWS).for_each_init(
+            || (Vec::new(), vec![[0; 3]; width]),
+            |(scratch, tint), (y, (out, labels))| {
+                let (pixels, _) = out.as_chunks_mut::<3>();
                 match picture {
+                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
                     None => {
-                        for (out, pixel) in out.iter_mut().zip(image.row(y).chunks_exact(n)) {
+                        for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
                             *out = [pixel[r], pixel[g], pixel[b]];
                         }
                     }
                     Some((resampler, to)) => {
-                        out.fill([0; 3]);
-                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else { return };
-                        pixels.resize(to.width, [0_u8; 3]);
-                        resampler.row(image, y, scratch, pixels, |out, values| {
+                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
+                            return pixels.fill([0; 3]);
+                        };
+                        pixels[..to.x].fill([0; 3]);
+                        pixels[to.x + to.width..].fill([0; 3]);
+                        resampler.row(image, y, scratch, &mut pixels[to.columns()], |out, values| {
                             *out = values.map(|v| (v + 0.5) as u8);
                         });
-                        out[to.x..to.x + to.width].copy_from_slice(pixels);
                     }
                 }
                 if rows.at(y).is_some() {
                     let seen = columns.seen.clone();
-                    for (out, &label) in out[seen.clone()].iter_mut().zip(&labels[seen]) {
-                        blend(out, *out, label);
+                    let tint = &mut tint[..seen.len()];
+                    for (tint, &label) in tint.iter_mut().zip(&labels[seen.clone()]) {
+                        *tint = colors[usize::from(label)];
                     }
+                    tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
                 }
             },
         );
@@ -327,12 +348,16 @@ impl LabelScratch {
         for cell in &columns.cells {
             let (x0, x1) = (cell.first as usize, cell.next as usize);
             let winners = [top[x0], top[x1], bottom[x0], bottom[x1]];
-            if winners == [winners[0]; 4] {
-                let id = ids[usize::from(winners[0])];
+            let [a, b, c, d] = winners;
+            if (a ^ b) | (a ^ c) | (a ^ d) == 0 {
+                let id = ids[usize::from(a)];
                 // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
-                for i in (cell.start as usize..cell.end as usize).step_by(FILL) {
-                    if let Some(out) = self.uniform[i..].first_chunk_mut::<FILL>() {
-                        *out = [id; FILL];
+                let mut i = cell.start as usize;
+                while let Some(out) = self.uniform[i..].first_chunk_mut::<FILL>() {
+                    *out = [id; FILL];
+                    i += FILL;
+                    if i >= cell.end as usize {
+                        break;
                     }
                 }
             } else {
@@ -350,7 +375,7 @@ impl LabelScratch {
         for cell in &self.mixed {
             let candidates = &self.candidates[cell.candidates.start as usize..cell.candidates.end as usize];
             for start in (cell.start as usize..cell.end as usize).step_by(4) {
-                let w = columns.weights(start);
+                let w = *columns.weights(start);
                 let mut top = [f32::NEG_INFINITY; 4];
                 let mut winner = [0_u32; 4];
                 for c in candidates {
@@ -375,27 +400,29 @@ impl LabelScratch {
 ///
 /// Interpolation weighs the corners alike for all channels, so a channel that is below another one at all four corners
 /// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
+#[multiversion(targets("x86_64+avx2"))]
 fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) {
-    let mut distinct = [winners[0]; 4];
-    let mut count = 1;
-    for winner in &winners[1..] {
-        if !distinct[..count].contains(winner) {
-            distinct[count] = *winner;
-            count += 1;
+    let mut heights = [[0.0_f32; 4]; 4];
+    for (heights, w) in heights.iter_mut().zip(winners) {
+        for (height, corner) in heights.iter_mut().zip(corners) {
+            *height = corner[usize::from(w)];
         }
     }
-    let heights: [[f32; 4]; 4] = distinct.map(|w| corners.map(|c| c[usize::from(w)]));
     let [a, b, c, d] = corners;
-    for (channel, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+    for (channel, (((a, b), c), d)) in (0..).zip(a.iter().zip(b).zip(c).zip(d)) {
         let here = [*a, *b, *c, *d];
-        let beaten = heights[..count].iter().any(|w| (0..4).all(|k| here[k] < w[k]));
+        let mut beaten = false;
+        for w in &heights {
+            beaten |= (here[0] < w[0]) & (here[1] < w[1]) & (here[2] < w[2]) & (here[3] < w[3]);
+        }
         if !beaten {
-            out.push(Candidate { channel: channel as u8, corners: here });
+            out.push(Candidate { channel, corners: here });
         }
     }
 }
 
 /// The arg-max channel of each pixel of `scores`, `[pixels, channels]`, of which the first `classes` count.
+#[multiversion(targets("x86_64+avx2"))]
 fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
     for (best, pixel) in best.iter_mut().zip(scores.chunks_exact(channels)) {
         *best = argmax(&pixel[..classes]);
@@ -405,32 +432,50 @@ fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8
 /// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
 #[inline(always)]
 fn argmax(values: &[f32]) -> u8 {
-    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step.
+    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step. Their positions
+    // are floats so that one comparison selects both without leaving the vector registers.
     let (blocks, rest) = values.as_chunks::<4>();
     let mut top = [f32::NEG_INFINITY; 4];
-    let mut at = [0_u32; 4];
-    for (i, block) in (0..).zip(blocks) {
+    let mut at = [0.0_f32; 4];
+    let mut i = [0.0, 1.0, 2.0, 3.0];
+    for block in blocks {
         for k in 0..4 {
             let wins = block[k] > top[k];
             top[k] = if wins { block[k] } else { top[k] };
-            at[k] = if wins { i } else { at[k] };
+            at[k] = if wins { i[k] } else { at[k] };
+            i[k] += 4.0;
         }
     }
-    let (mut value, mut best) = (f32::NEG_INFINITY, 0);
-    for k in 0..4 {
-        let i = 4 * at[k] + k as u32;
-        if top[k] > value || (top[k] == value && i < best) {
-            value = top[k];
-            best = i;
-        }
+    let (mut value, mut best) = (top[0], at[0]);
+    for k in 1..4 {
+        let better = (top[k] > value) | ((top[k] == value) & (at[k] < best));
+        value = if better { top[k] } else { value };
+        best = if better { at[k] } else { best };
     }
-    for (i, &v) in (4 * blocks.len() as u32..).zip(rest) {
+    let mut best = best as u8;
+    for (i, &v) in (4 * blocks.len()..).zip(rest) {
         if v > value {
             value = v;
-            best = i;
+            best = i as u8;
         }
     }
-    best as u8
+    best
+}
+
+/// The depth code of each pixel of `answer`, `[pixels, channels]`.
+fn depth_codes(answer: &[f32], channels: usize, channel: usize, codes: &mut [f32]) {
+    for (code, pixel) in codes.iter_mut().zip(answer.chunks_exact(channels)) {
+        *code = pixel[channel];
+    }
+}
+
+/// `(1 - opacity / 256) * pixel + opacity / 256 * color`, rounded.
+#[multiversion(targets("x86_64+avx2"))]
+fn tint_row(colors: &[u8], opacity: u16, pixels: &mut [u8]) {
+    for (pixel, &color) in pixels.iter_mut().zip(colors) {
+        // At most 255 x 256 + 128.
+        *pixel = ((u16::from(*pixel) * (256 - opacity) + u16::from(color) * opacity + 128) >> 8) as u8;
+    }
 }
 
 /// `(1 - weight) * a + weight * b`.
@@ -501,8 +546,8 @@ impl SoftmaxScratch {
             add_exp(&self.expanded, &mut self.sum, out);
         }
         for ((i, out), &sum) in (0..).zip(out.iter_mut()).zip(&self.sum) {
-            // The greatest term vanishes only where the greatest scores of neighbours are of different channels and
-            // tens apart.
+            // The greatest term nearly vanishes only where neighbours' greatest scores are of different channels and
+            // tens apart; then too little is left of its precision.
             *out = if *out > 1e-25 { *out / sum } else { self.one(packed, row, columns, i) };
         }
     }
@@ -535,13 +580,13 @@ fn shifted_planes(packed: &Packed<'_>, y: u32, classes: usize, planes: &mut [f32
     }
 }
 
-/// Adds `e^x` to `sum`, and keeps the greatest in `top`, which is NaN where an `x` is.
+/// Adds `e^x` to `sum`, which is NaN from then on where `x` is, and keeps the greatest in `top`.
 #[multiversion(targets("x86_64+avx2"))]
 fn add_exp(x: &[f32], sum: &mut [f32], top: &mut [f32]) {
     for ((top, sum), &x) in top.iter_mut().zip(sum).zip(x) {
         let e = exp(x);
         *sum += e;
-        *top = if e < *top { *top } else { e };
+        *top = top.max(e);
     }
 }
 
@@ -611,6 +656,7 @@ mod tests {
             ids,
             colors,
             plans: Cache::new(),
+            size: (0, 0),
             best: Vec::new(),
             code: Vec::new(),
         }
@@ -636,6 +682,7 @@ mod tests {
         let mut b = builder(classes);
         let mut out = Vec::new();
         for (width, height) in [(48, 24), (24, 12), (1, 1), (101, 67), (7, 5), (400, 3)] {
+            b.read(&packed, true, false);
             b.labels(&packed, &stretch((w, h), (width, height)), &mut out);
             assert_eq!(out.len(), width * height);
             let mut seen = std::collections::BTreeSet::new();
@@ -674,7 +721,8 @@ mod tests {
         let mut b = builder(2);
         let mut out = Vec::new();
         for (width, height) in [(48, 24), (24, 12), (1, 1), (101, 67), (7, 5)] {
-            b.depth(&packed, &stretch((w, h), (width, height)), 1.0, &mut out);
+            b.read(&packed, false, true);
+            b.depth(&stretch((w, h), (width, height)), 1.0, &mut out);
             let expected = (tch::Tensor::from_slice(&data)
                 .reshape([1, h as i64, w as i64, 3])
                 .permute([0, 3, 1, 2])
@@ -699,7 +747,8 @@ mod tests {
         let mut b = builder(2);
         b.depth_channel = 1;
         let mut out = Vec::new();
-        b.depth(&packed, &stretch((4, 1), (4, 1)), 1.0, &mut out);
+        b.read(&packed, false, true);
+        b.depth(&stretch((4, 1), (4, 1)), 1.0, &mut out);
         assert!(out[0].is_nan() && out[1].is_nan(), "{out:?}");
         assert_eq!(out[2..], [250.0, 0.1]);
     }
