@@ -422,44 +422,61 @@ fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) 
 }
 
 /// The arg-max channel of each pixel of `scores`, `[pixels, channels]`, of which the first `classes` count.
-#[multiversion(targets("x86_64+avx2"))]
 fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
-    for (best, pixel) in best.iter_mut().zip(scores.chunks_exact(channels)) {
-        *best = argmax(&pixel[..classes]);
+    let pixels = best.iter_mut().zip(scores.chunks_exact(channels));
+    // A constant number of classes unrolls everything; Cityscapes' are the usual ones.
+    match classes {
+        19 => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..19])),
+        20 => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..20])),
+        _ => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..classes])),
     }
 }
 
 /// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
 #[inline(always)]
 fn argmax(values: &[f32]) -> u8 {
-    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step. Their positions
-    // are floats so that one comparison selects both without leaving the vector registers.
     let (blocks, rest) = values.as_chunks::<4>();
+    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step. Where `block[k]`
+    // is not a number the comparison is false.
     let mut top = [f32::NEG_INFINITY; 4];
-    let mut at = [0.0_f32; 4];
-    let mut i = [0.0, 1.0, 2.0, 3.0];
     for block in blocks {
         for k in 0..4 {
-            let wins = block[k] > top[k];
-            top[k] = if wins { block[k] } else { top[k] };
-            at[k] = if wins { i[k] } else { at[k] };
-            i[k] += 4.0;
+            top[k] = if block[k] > top[k] { block[k] } else { top[k] };
         }
     }
-    let (mut value, mut best) = (top[0], at[0]);
-    for k in 1..4 {
-        let better = (top[k] > value) | ((top[k] == value) & (at[k] < best));
-        value = if better { top[k] } else { value };
-        best = if better { at[k] } else { best };
+    let greater = |a: f32, b: f32| if a > b { a } else { b };
+    let mut greatest = greater(greater(top[0], top[2]), greater(top[1], top[3]));
+    for &v in rest {
+        greatest = greater(v, greatest);
     }
-    let mut best = best as u8;
-    for (i, &v) in (4 * blocks.len()..).zip(rest) {
-        if v > value {
-            value = v;
-            best = i as u8;
+    // Then where it was first, 64 values at a time.
+    for (start, blocks) in (0..).step_by(64).zip(blocks.chunks(16)) {
+        let mut equal = 0_u64;
+        for (shift, block) in (0..).step_by(4).zip(blocks) {
+            equal |= u64::from(equal_lanes(block, greatest)) << shift;
+        }
+        if equal != 0 {
+            return start + equal.trailing_zeros() as u8;
         }
     }
-    best
+    let first = rest.iter().position(|v| *v == greatest);
+    first.map_or(0, |i| (4 * blocks.len() + i) as u8)
+}
+
+/// Bit `k` says whether value `k` is `to`.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn equal_lanes(values: &[f32; 4], to: f32) -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // The compiler does not find the second one by itself.
+        use std::arch::x86_64::{_mm_cmpeq_ps, _mm_movemask_ps, _mm_set1_ps, _mm_setr_ps};
+        let &[a, b, c, d] = values;
+        // SAFETY: they are SSE, which every x86-64 has, and touch no memory.
+        unsafe { _mm_movemask_ps(_mm_cmpeq_ps(_mm_setr_ps(a, b, c, d), _mm_set1_ps(to))) as u8 }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    (0..4).fold(0, |bits, k| bits | u8::from(values[k] == to) << k)
 }
 
 /// The depth code of each pixel of `answer`, `[pixels, channels]`.
