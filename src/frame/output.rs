@@ -4,7 +4,7 @@
 //! output pixel's place, then the arg-max (the lowest channel among equals) and the depth decoding. Where the four
 //! corners of a cell share their arg-max, so does every pixel between them: such pixels need no interpolation.
 
-use super::geometry::{Axis, Geometry, Position};
+use super::geometry::{Axis, Geometry, Position, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
@@ -46,7 +46,7 @@ struct Plan {
     columns: Axis,
     rows: Axis,
     /// The source picture at the output's size, and where in the output; `None` where it is the source itself.
-    picture: Option<(Resampler, super::geometry::Rect)>,
+    picture: Option<(Resampler, Rect)>,
 }
 
 impl Plan {
@@ -632,7 +632,9 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::geometry::{OutputSize, Placement};
+    use crate::export::manifest::{ChannelOrder, InputSpec};
+    use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
+    use crate::frame::input::InputBuilder;
 
     /// An answer of `network` stretched to `output`.
     fn stretch(network: (usize, usize), (width, height): (usize, usize)) -> Geometry {
@@ -793,5 +795,349 @@ mod tests {
         assert_eq!(out, [1, 100, 200, 0, 0, 0]);
         b.overlay(&image, &geometry, &[4, 255], 0.5, &mut out);
         assert_eq!(out, [16, 60, 105, 30, 25, 20], "half way, rounded half up");
+    }
+
+    /// Every mode, with every kind of output size, for one image and one network.
+    fn placements((w, h): (usize, usize)) -> Vec<Placement> {
+        let mut all = Vec::new();
+        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+            for output in [
+                OutputSize::Source,
+                OutputSize::Network,
+                OutputSize::Fixed { width: w / 2, height: h / 2 },
+                OutputSize::Fixed { width: 2 * w + 1, height: h - 1 },
+            ] {
+                let roi = Some(Rect { x: 9, y: 4, width: w - 30, height: h - 10 });
+                all.push(Placement { mode, roi, output });
+            }
+        }
+        all
+    }
+
+    /// Source coordinates of an output pixel's centre, by the definition.
+    fn place(placement: &Placement, geometry: &Geometry, x: usize, y: usize) -> (f64, f64) {
+        let (seen, net) = (geometry.source_rect(), geometry.network_rect());
+        let (x, y) = (x as f64 + 0.5, y as f64 + 0.5);
+        if placement.output == OutputSize::Network {
+            (
+                seen.x as f64 + (x - net.x as f64) * seen.width as f64 / net.width as f64,
+                seen.y as f64 + (y - net.y as f64) * seen.height as f64 / net.height as f64,
+            )
+        } else {
+            let ((sw, sh), (ow, oh)) = (geometry.source(), geometry.output());
+            (x * sw as f64 / ow as f64, y * sh as f64 / oh as f64)
+        }
+    }
+
+    fn is_seen(geometry: &Geometry, (x, y): (f64, f64)) -> bool {
+        let r = geometry.source_rect();
+        (r.x as f64..(r.x + r.width) as f64).contains(&x) && (r.y as f64..(r.y + r.height) as f64).contains(&y)
+    }
+
+    #[test]
+    fn known_edges_lie_on_their_pixel_in_every_mode_and_size() {
+        let (source, network) = ((120, 50), (32, 16));
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, network).expect("it fits");
+            let (seen, net) = (geometry.source_rect(), geometry.network_rect());
+            // Class 0 left of network column `ex` and above row `ey`, 1 right of it, 2 below.
+            let (ex, ey) = (net.x + net.width / 3, net.y + net.height / 2);
+            let mut data = vec![0.0; network.0 * network.1 * 4];
+            for y in 0..network.1 {
+                for x in 0..network.0 {
+                    let class = if y >= ey { 2 } else { usize::from(x >= ex) };
+                    data[(y * network.0 + x) * 4 + class] = 1.0;
+                }
+            }
+            let packed = Packed { width: network.0, height: network.1, channels: 4, data: &data };
+            let edge_x = seen.x as f64 + (ex - net.x) as f64 * seen.width as f64 / net.width as f64;
+            let edge_y = seen.y as f64 + (ey - net.y) as f64 * seen.height as f64 / net.height as f64;
+            let mut b = builder(3);
+            let mut out = Vec::new();
+            b.read(&packed, true, false);
+            b.labels(&packed, &geometry, &mut out);
+            let (width, height) = geometry.output();
+            assert_eq!(out.len(), width * height);
+            // Where three regions meet the edges are not straight: one network pixel around is left out.
+            let (cell_x, cell_y) = (seen.width as f64 / net.width as f64, seen.height as f64 / net.height as f64);
+            let mut counts = [0; 4];
+            for y in 0..height {
+                for x in 0..width {
+                    let at = place(&placement, &geometry, x, y);
+                    let found = out[y * width + x];
+                    if !is_seen(&geometry, at) {
+                        assert_eq!(found, 255, "{placement:?}: {x},{y} is not seen");
+                        counts[3] += 1;
+                        continue;
+                    }
+                    if (at.0 - edge_x).abs() < cell_x && (at.1 - edge_y).abs() < cell_y {
+                        continue;
+                    }
+                    // On an edge exactly, both are right.
+                    if (at.0 - edge_x).abs() < 1e-9 || (at.1 - edge_y).abs() < 1e-9 {
+                        continue;
+                    }
+                    let class = if at.1 > edge_y { 2 } else { usize::from(at.0 > edge_x) };
+                    assert_eq!(found, b.ids[class], "{placement:?}: {x},{y} shows {at:?}, edges {edge_x}, {edge_y}");
+                    counts[class] += 1;
+                }
+            }
+            assert!(counts[..3].iter().all(|c| *c > 10), "{placement:?}: {counts:?}");
+            let partly = match placement.output {
+                OutputSize::Network => placement.mode == ResizeMode::Letterbox,
+                _ => matches!(placement.mode, ResizeMode::Crop | ResizeMode::Roi),
+            };
+            assert_eq!(counts[3] > 0, partly, "{placement:?}: {} pixels are not seen", counts[3]);
+        }
+    }
+
+    #[test]
+    fn input_and_output_together_come_back_to_the_same_place() {
+        // The picture says where it is: red is the column, green the row.
+        let (source, network) = ((120, 50), (64, 32));
+        let picture: Vec<u8> =
+            (0..source.1).flat_map(|y| (0..source.0).flat_map(move |x| [x as u8 * 2, y as u8 * 2, 0])).collect();
+        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+        let spec = InputSpec {
+            width: network.0,
+            height: network.1,
+            channel_order: ChannelOrder::Rgb,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, network).expect("it fits");
+            let mut input = vec![0.0; network.0 * network.1 * 3];
+            InputBuilder::new(&spec).build(&image, &geometry, &mut input);
+            let (width, height) = geometry.output();
+            for channel in [0, 1] {
+                // The identity as a network: its depth code is the input's red or green.
+                let packed = Packed { width: network.0, height: network.1, channels: 3, data: &input };
+                let mut b = builder(2);
+                b.depth_channel = channel;
+                let mut out = Vec::new();
+                b.read(&packed, false, true);
+                b.depth(&geometry, 2.0, &mut out);
+                let seen = geometry.source_rect();
+                let mut count = 0;
+                for y in 0..height {
+                    for x in 0..width {
+                        let at = place(&placement, &geometry, x, y);
+                        let found = out[y * width + x];
+                        assert_eq!(found.is_nan(), !is_seen(&geometry, at), "{placement:?}: {x},{y}");
+                        // Two network pixels at the seen part's edges are flattened by the replication.
+                        let (from, to, value) = if channel == 0 {
+                            (seen.x as f64 + 5.0, (seen.x + seen.width) as f64 - 5.0, at.0)
+                        } else {
+                            (seen.y as f64 + 5.0, (seen.y + seen.height) as f64 - 5.0, at.1)
+                        };
+                        if (from..to).contains(&value) && !found.is_nan() {
+                            let back = f64::from((found / 2.0).ln() / 5.0 * 255.0) / 2.0 + 0.5;
+                            assert!((back - value).abs() < 2e-3, "{placement:?}: {x},{y} shows {value}, says {back}");
+                            count += 1;
+                        }
+                    }
+                }
+                assert!(count > 100, "{placement:?}: {count} compared");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_network_did_not_see_is_said_so_in_every_output() {
+        let (source, network) = ((40, 30), (16, 8));
+        let data = packed_data(network.0, network.1, 5);
+        let packed = Packed { width: network.0, height: network.1, channels: 5, data: &data };
+        let picture: Vec<u8> = (0..source.0 * source.1 * 4).map(|i| (i * 7 % 251) as u8).collect();
+        let image = ImageView::new("bgra8", source.0 as u32, source.1 as u32, 160, false, &picture).expect("valid");
+        let roi = Some(Rect { x: 10, y: 5, width: 20, height: 12 });
+        let placement = Placement { mode: ResizeMode::Roi, roi, output: OutputSize::Source };
+        let geometry = Geometry::new(&placement, source, network).expect("it fits");
+        let mut b = builder(4);
+        let (mut labels, mut depth, mut confidence) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut overlay, mut colors, mut mask) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values = [7; 256];
+        values[255] = 99;
+        b.read(&packed, true, true);
+        b.labels(&packed, &geometry, &mut labels);
+        b.depth(&geometry, 1.0, &mut depth);
+        b.confidence(&packed, &geometry, &mut confidence);
+        b.overlay(&image, &geometry, &labels, 0.75, &mut overlay);
+        b.colors(&labels, &mut colors);
+        b.mask(&labels, &values, &mut mask);
+        let mut tinted = 0;
+        for y in 0..30 {
+            for x in 0..40 {
+                let i = y * 40 + x;
+                let pixel = &image.row(y)[4 * x..];
+                let shown = [pixel[2], pixel[1], pixel[0]];
+                let (over, color) = (&overlay[3 * i..3 * i + 3], &colors[3 * i..3 * i + 3]);
+                if (10..30).contains(&x) && (5..17).contains(&y) {
+                    assert!(depth[i].is_finite() && (0.0..=1.0).contains(&confidence[i]), "{x},{y}");
+                    assert_eq!(color, b.colors[usize::from(labels[i])]);
+                    assert_eq!(mask[i], values[usize::from(labels[i])]);
+                    tinted += usize::from(over != shown);
+                } else {
+                    assert!(depth[i].is_nan() && confidence[i].is_nan(), "{x},{y}");
+                    assert_eq!((labels[i], mask[i]), (255, 99));
+                    assert_eq!((over, color), (&shown[..], &[0, 0, 0][..]), "{x},{y}");
+                }
+            }
+        }
+        assert!(tinted > 200, "{tinted}");
+    }
+
+    #[test]
+    fn the_overlay_shows_the_source_at_the_outputs_size() {
+        let source = (61, 37);
+        let picture: Vec<u8> = (0..source.0 * source.1 * 3).map(|i| (i * 31 % 253) as u8).collect();
+        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, (16, 8)).expect("it fits");
+            let (width, height) = geometry.output();
+            let mut out = Vec::new();
+            builder(4).overlay(&image, &geometry, &vec![255; width * height], 0.0, &mut out);
+            // The input builder is tested on its own: it resizes the same part to the same rectangle.
+            let (mut like, (from, to)) = (placement.clone(), geometry.shown());
+            (like.mode, like.roi) = (ResizeMode::Roi, Some(from));
+            let resized = Geometry::new(&like, source, (to.width, to.height)).expect("it fits");
+            let spec = InputSpec {
+                width: to.width,
+                height: to.height,
+                channel_order: ChannelOrder::Rgb,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+            };
+            let mut expected = vec![0.0; to.width * to.height * 3];
+            InputBuilder::new(&spec).build(&image, &resized, &mut expected);
+            for y in 0..height {
+                for x in 0..width {
+                    let found = &out[3 * (y * width + x)..][..3];
+                    if !(to.columns().contains(&x) && to.rows().contains(&y)) {
+                        assert_eq!(found, [0; 3], "{placement:?}: {x},{y} shows no source");
+                        continue;
+                    }
+                    let expected = &expected[3 * ((y - to.y) * to.width + x - to.x)..][..3];
+                    for (a, e) in found.iter().zip(expected) {
+                        assert!((f32::from(*a) - e * 255.0).abs() < 0.501, "{placement:?}: {x},{y} {a} for {e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn confidence_is_the_softmax_of_the_interpolated_scores() {
+        let (w, h, classes) = (24, 12, 20);
+        // 4: between sure and unsure. 60: so sure that neighbours' scores are tens apart.
+        for strength in [1.0_f32, 4.0, 60.0] {
+            let data: Vec<f32> = packed_data(w, h, classes + 1).iter().map(|v| v * strength).collect();
+            let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
+            let mut b = builder(classes);
+            let mut out = Vec::new();
+            for (width, height) in [(96, 48), (24, 12), (1, 1), (101, 67), (7, 5), (400, 3)] {
+                b.confidence(&packed, &stretch((w, h), (width, height)), &mut out);
+                assert_eq!(out.len(), width * height);
+                for y in 0..height {
+                    for x in 0..width {
+                        let (y0, y1, wy) = bilinear(y, h, height);
+                        let (x0, x1, wx) = bilinear(x, w, width);
+                        let (wx, wy) = (f64::from(wx), f64::from(wy));
+                        let at = |y, x, c: usize| f64::from(packed.pixel(y, x)[c]);
+                        let scores: Vec<f64> = (0..classes)
+                            .map(|c| {
+                                (1.0 - wy) * ((1.0 - wx) * at(y0, x0, c) + wx * at(y0, x1, c))
+                                    + wy * ((1.0 - wx) * at(y1, x0, c) + wx * at(y1, x1, c))
+                            })
+                            .collect();
+                        let best = scores.iter().fold(f64::MIN, |a, b| a.max(*b));
+                        let expected = 1.0 / scores.iter().map(|s| (s - best).exp()).sum::<f64>();
+                        let found = f64::from(out[y * width + x]);
+                        // Scores of some 100 in single precision are exact to 1e-5, and so is their exponential.
+                        let tolerance = if strength > 10.0 { 5e-5 } else { 2e-6 };
+                        assert!(
+                            (found - expected).abs() < tolerance,
+                            "{width}x{height} at {x},{y}: {found} {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn confidence_is_nan_where_a_score_is_not_finite() {
+        let mut data = vec![1.0; 6 * 3];
+        data[3] = f32::NAN;
+        data[9] = f32::INFINITY;
+        let packed = Packed { width: 6, height: 1, channels: 3, data: &data };
+        let mut b = builder(2);
+        let mut out = Vec::new();
+        b.confidence(&packed, &stretch((6, 1), (6, 1)), &mut out);
+        let nan: Vec<bool> = out.iter().map(|c| c.is_nan()).collect();
+        assert_eq!(nan, [false, true, false, true, false, false]);
+        assert_eq!(out[0], 0.5);
+    }
+
+    #[test]
+    fn confidence_survives_neighbours_that_are_sure_of_different_classes() {
+        // Half way between +300 and -300 for one class, -300 and +300 for the other: both 0, so one half each.
+        let data = [300.0, -300.0, 0.0, -300.0, 300.0, 0.0];
+        let packed = Packed { width: 2, height: 1, channels: 3, data: &data };
+        let mut b = builder(2);
+        let mut out = Vec::new();
+        b.confidence(&packed, &stretch((2, 1), (3, 1)), &mut out);
+        assert_eq!(out, [1.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn argmax_is_the_first_of_the_greatest_and_never_nan() {
+        let mut values = noise(255, 11);
+        for n in 1..=values.len() {
+            // Equal values, infinities and NaN in changing places.
+            for (i, v) in values.iter_mut().enumerate() {
+                *v = match (i * 7 + n * 3) % 13 {
+                    0 => f32::NAN,
+                    1 => f32::NEG_INFINITY,
+                    2 => 0.5,
+                    3 if n % 3 == 0 => 1.5,
+                    4 if n % 5 == 0 => f32::INFINITY,
+                    _ => *v,
+                };
+            }
+            let values = &values[..n];
+            let mut expected = 0;
+            let mut greatest = f32::NEG_INFINITY;
+            for (i, &v) in values.iter().enumerate() {
+                if v > greatest {
+                    (greatest, expected) = (v, i);
+                }
+            }
+            assert_eq!(usize::from(argmax(values)), expected, "{values:?}");
+        }
+        assert_eq!(argmax(&[f32::NAN; 9]), 0);
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY, f32::NAN, f32::NEG_INFINITY, -3.0]), 4);
+    }
+
+    #[test]
+    fn cameras_that_take_turns_get_their_own_geometry() {
+        let (w, h) = (24, 12);
+        let data = packed_data(w, h, 4);
+        let packed = Packed { width: w, height: h, channels: 4, data: &data };
+        let all: Vec<Geometry> =
+            placements((64, 40)).iter().map(|p| Geometry::new(p, (64, 40), (w, h)).expect("it fits")).collect();
+        let mut shared = builder(3);
+        let mut out = Vec::new();
+        for turn in 0..3 {
+            for geometry in all.iter().rev() {
+                let mut alone = builder(3);
+                let mut expected = Vec::new();
+                alone.read(&packed, true, false);
+                alone.labels(&packed, geometry, &mut expected);
+                shared.read(&packed, true, false);
+                shared.labels(&packed, geometry, &mut out);
+                assert_eq!(out, expected, "turn {turn}, {geometry:?}");
+            }
+        }
     }
 }

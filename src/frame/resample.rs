@@ -189,3 +189,36 @@ impl<K: PartialEq + Clone, V> Cache<K, V> {
         &self.entries[at].1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_keeps_what_was_used_last_and_is_bounded() {
+        let mut cache = Cache::new();
+        let mut made = 0;
+        for turn in 0..3 {
+            for key in 0..CACHED {
+                assert_eq!(
+                    *cache.get(&key, || {
+                        made += 1;
+                        key * 10
+                    }),
+                    key * 10,
+                    "turn {turn}"
+                );
+            }
+        }
+        assert_eq!(made, CACHED, "each was made once");
+        cache.get(&0, || unreachable!("it is there"));
+        cache.get(&CACHED, || 1);
+        cache.get(&0, || unreachable!("it was used after 1 was"));
+        cache.get(&1, || {
+            made += 1;
+            10
+        });
+        assert_eq!(made, CACHED + 1, "the one that was not used for longest has gone");
+        assert_eq!(cache.entries.len(), CACHED);
+    }
+}
