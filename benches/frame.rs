@@ -23,8 +23,6 @@ use std::hint::black_box;
 use std::time::Duration;
 use tch::{Kind, Tensor};
 
-#[path = "old_input.inc"]
-mod old_input;
 const SOURCE: (usize, usize) = (2048, 1024);
 const NETWORK: (usize, usize) = (512, 256);
 const HEAD: (usize, usize) = (128, 64);
@@ -163,10 +161,6 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
         [("decode", &image, &stretch), ("decode bgra8", &bgra, &stretch), ("decode roi 1920x1000", &image, &roi)]
     {
         group.bench_function(name, |b| b.iter(|| input.build(black_box(image), geometry, &mut tensor)));
-    }
-    let mut old = old_input::InputBuilder::new(&manifest.input);
-    for (name, image) in [("old decode", &image), ("old decode bgra8", &bgra)] {
-        group.bench_function(name, |b| b.iter(|| old.build(black_box(image), &mut tensor)));
     }
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     group.bench_function("read", |b| b.iter(|| output.read(black_box(&packed), true, true)));
