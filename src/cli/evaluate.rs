@@ -1,7 +1,7 @@
 //! `semantic_depth evaluate`
 
 use super::render::bar;
-use crate::data::cityscapes::Sample;
+use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use crate::eval::{self, Confusion, DepthErrors, DepthReport};
 use crate::frame::clock::StageTimes;
@@ -13,6 +13,7 @@ use crate::train::batches::decode_one;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Arguments of `semantic_depth evaluate`.
 #[derive(Debug, clap::Args)]
@@ -32,9 +33,53 @@ pub struct Args {
     /// auto, fp32, fp16 or bf16.
     #[arg(long, default_value = "auto")]
     precision: Precision,
+    /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera
+    /// files), none, or a number. By default camera_info for each frame that has a camera file.
+    #[arg(long, value_name = "camera_info|none|FACTOR")]
+    depth_scaling: Option<Scaling>,
     /// Write the figures as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+/// What depth is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scaling {
+    CameraInfo,
+    None,
+    Factor(f64),
+}
+
+impl FromStr for Scaling {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "camera_info" => Ok(Self::CameraInfo),
+            "none" => Ok(Self::None),
+            _ => match s.parse::<f64>() {
+                Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self::Factor(factor)),
+                _ => Err(format!("expected camera_info, none or a number above 0, found '{s}'")),
+            },
+        }
+    }
+}
+
+impl Scaling {
+    /// The factor of one frame. Objects look as large to the network as its focal length makes them, so the depth it
+    /// learned at `f_model` (pixels of the network's input) is right at `f_model` and proportional to it elsewhere.
+    fn factor(asked: Option<Self>, sample: &Sample, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
+        let known = || sample.path(Part::Camera).is_file();
+        match asked {
+            Some(Self::None) => Ok(1.0),
+            Some(Self::Factor(factor)) => Ok(factor),
+            None if !known() => Ok(1.0),
+            Some(Self::CameraInfo) | None => {
+                let ((fx, fy), (sx, sy)) = (sample.read_focal()?, geometry.focal_scale());
+                Ok((fx * sx * fy * sy).sqrt() / f_model)
+            }
+        }
+    }
 }
 
 /// The figures as JSON.
@@ -49,6 +94,8 @@ struct Report {
     /// In train id order; null for a class that does not occur.
     iou: Vec<Option<f64>>,
     depth: DepthReport,
+    /// Mean over the frames of what depth was multiplied with.
+    depth_factor: f64,
 }
 
 /// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
@@ -63,6 +110,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut confusion = Confusion::new(SCORED_CLASSES);
     let mut errors = DepthErrors::new();
     let mut outputs = Outputs::default();
+    let f_model = f64::from(pipeline.manifest().output.depth.focal_length_px);
+    let mut factors = 0.0;
     let progress = bar(samples.len() as u64, "evaluating");
     for sample in &samples {
         let frame = decode_one(sample)?;
@@ -70,11 +119,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .with_context(|| sample.stem().to_string())?;
         let geometry = Geometry::new(&Placement::default(), (frame.width, frame.height), pipeline.network_size())
             .with_context(|| sample.stem().to_string())?;
+        let factor = Scaling::factor(args.depth_scaling, sample, &geometry, f_model)
+            .with_context(|| sample.stem().to_string())?;
+        factors += factor;
         let job = Job {
             image: view,
             geometry: &geometry,
             wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
-            depth_factor: 1.0,
+            depth_factor: factor as f32,
             overlay_opacity: 0.0,
             mask_values: &[0; 256],
             outputs: &mut outputs,
@@ -87,6 +139,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     progress.finish_and_clear();
     let depth = errors.report();
+    let depth_factor = factors / samples.len() as f64;
     println!(
         "{} on {} frames of {} ({}), {}",
         pipeline.manifest().name,
@@ -95,6 +148,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.split,
         pipeline.device_name()
     );
+    println!("depth times {depth_factor:.4} (mean of the frames)");
     print!("{}", eval::table(&confusion, &depth));
     if let Some(path) = args.json {
         let report = Report {
@@ -106,6 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             pixel_accuracy: confusion.pixel_accuracy(),
             iou: (0..SCORED_CLASSES).map(|c| confusion.iou(c)).collect(),
             depth,
+            depth_factor,
         };
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())?;

@@ -218,15 +218,31 @@ impl Sample {
 
     /// Baseline in metres and horizontal focal length in pixels.
     pub fn read_camera(&self) -> Result<(f32, f32), DataError> {
+        let [baseline_m, focal_px] = self.camera_numbers([("extrinsic", "baseline"), ("intrinsic", "fx")])?;
+        Ok((baseline_m as f32, focal_px as f32))
+    }
+
+    /// Horizontal and vertical focal length in pixels.
+    ///
+    /// # Errors
+    /// The camera file cannot be read or lacks them.
+    pub fn read_focal(&self) -> Result<(f64, f64), DataError> {
+        let [x, y] = self.camera_numbers([("intrinsic", "fx"), ("intrinsic", "fy")])?;
+        Ok((x, y))
+    }
+
+    /// Positive numbers of the camera file.
+    fn camera_numbers<const N: usize>(&self, keys: [(&str, &str); N]) -> Result<[f64; N], DataError> {
         let path = self.path(Part::Camera);
         let text = fs::read_to_string(&path).map_err(DataError::io(&path))?;
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| DataError::bad(&path, e.to_string()))?;
-        let number = |a: &str, b: &str| {
-            json[a][b].as_f64().filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| {
+        let mut numbers = [0.0; N];
+        for (number, (a, b)) in numbers.iter_mut().zip(keys) {
+            *number = json[a][b].as_f64().filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| {
                 DataError::bad(&path, format!("expected a positive number at {a}.{b}, found {}", json[a][b]))
-            })
-        };
-        Ok((number("extrinsic", "baseline")? as f32, number("intrinsic", "fx")? as f32))
+            })?;
+        }
+        Ok(numbers)
     }
 
     /// Writes a part that is a colour picture.

@@ -6,7 +6,9 @@
 //! Positions are continuous, with pixel `i` covering `[i, i + 1)` and its centre at `i + 0.5`; an output is the exact
 //! inverse of how the input was made.
 
+use multiversion::multiversion;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -30,6 +32,16 @@ impl Rect {
     /// All of an image of (`width`, `height`).
     pub fn whole((width, height): (usize, usize)) -> Self {
         Self { x: 0, y: 0, width, height }
+    }
+
+    /// The columns that it covers.
+    pub fn columns(&self) -> Range<usize> {
+        self.x..self.x + self.width
+    }
+
+    /// The rows that it covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.y..self.y + self.height
     }
 
     fn lies_in(&self, (width, height): (usize, usize)) -> bool {
@@ -291,28 +303,13 @@ impl Geometry {
     /// The horizontal axis of an output's interpolation.
     pub(super) fn columns(&self) -> Axis {
         let (from, to) = self.shown();
-        Axis::new(self.output.0, from.x..from.x + from.width, to.x..to.x + to.width, self.seen_x(), self.net_x())
+        Axis::new(from.columns(), to.columns(), self.source_rect.columns(), self.network_rect.columns())
     }
 
     /// The vertical axis of an output's interpolation.
     pub(super) fn rows(&self) -> Axis {
         let (from, to) = self.shown();
-        let (seen, net) = (self.source_rect, self.network_rect);
-        Axis::new(
-            self.output.1,
-            from.y..from.y + from.height,
-            to.y..to.y + to.height,
-            seen.y..seen.y + seen.height,
-            net.y..net.y + net.height,
-        )
-    }
-
-    fn seen_x(&self) -> std::ops::Range<usize> {
-        self.source_rect.x..self.source_rect.x + self.source_rect.width
-    }
-
-    fn net_x(&self) -> std::ops::Range<usize> {
-        self.network_rect.x..self.network_rect.x + self.network_rect.width
+        Axis::new(from.rows(), to.rows(), self.source_rect.rows(), self.network_rect.rows())
     }
 }
 
@@ -335,58 +332,274 @@ pub(super) struct Position {
     pub weight: f32,
 }
 
+/// Output positions between the same two network positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cell {
+    pub first: u32,
+    pub next: u32,
+    /// From the first output position that the network saw.
+    pub start: u32,
+    pub end: u32,
+}
+
+/// Lanes that [`Axis::expand`] works on at once.
+const LANES: usize = 4;
+
 /// One axis of an output's interpolation from the network's answer: half-pixel centres, replicated edges (of the part
 /// that shows the source: padding never bleeds in). With all of the source on all of the network it is PyTorch's
 /// `align_corners=False`.
 #[derive(Debug)]
 pub(super) struct Axis {
     /// Output positions whose centre the network saw.
-    pub seen: std::ops::Range<usize>,
+    pub seen: Range<usize>,
     /// Of each position in `seen`.
     pub positions: Vec<Position>,
+    /// The same, by what they lie between.
+    pub cells: Vec<Cell>,
+    /// The weights of `positions`, and [`LANES`] zeros.
+    weights: Vec<f32>,
 }
 
 impl Axis {
-    /// `from` (source pixels) is shown at `to` (output pixels, of `length`); the network saw `seen` (source pixels) at
-    /// `net` (network pixels).
-    fn new(
-        length: usize,
-        from: std::ops::Range<usize>,
-        to: std::ops::Range<usize>,
-        seen: std::ops::Range<usize>,
-        net: std::ops::Range<usize>,
-    ) -> Self {
+    /// `from` (source pixels) is shown at `to` (output pixels); the network saw `seen` (source pixels) at `net`
+    /// (network pixels).
+    fn new(from: Range<usize>, to: Range<usize>, seen: Range<usize>, net: Range<usize>) -> Self {
         // In whole numbers, so that no position is off by rounding: with
         //   u = 2 * len(to) * (source coordinate of the output pixel's centre - seen.start)
         // the network coordinate of that centre is net.start + u * len(net) / (2 * len(to) * len(seen)).
-        let wide = |r: &std::ops::Range<usize>| (r.len() as i128, r.start as i128);
+        let wide = |r: &Range<usize>| (r.len() as i128, r.start as i128);
         let ((from_len, from_at), (to_len, to_at), (seen_len, seen_at), (net_len, net_at)) =
             (wide(&from), wide(&to), wide(&seen), wide(&net));
-        let mut first_seen = None;
-        let mut positions = Vec::with_capacity(length);
-        for i in 0..length {
-            if !to.contains(&i) {
-                continue;
-            }
+        let mut start = to.start;
+        let mut positions = Vec::with_capacity(to.len());
+        for i in to {
             let u = (2 * (i as i128 - to_at) + 1) * from_len + 2 * to_len * (from_at - seen_at);
             if u < 0 || u >= 2 * to_len * seen_len {
                 continue;
             }
-            first_seen.get_or_insert(i);
+            if positions.is_empty() {
+                start = i;
+            }
             // Its distance from the first network pixel's centre, as a fraction.
             let denominator = 2 * to_len * seen_len;
             let numerator = (u * net_len - to_len * seen_len).clamp(0, (net_len - 1) * denominator);
             let (whole, rest) = (numerator / denominator, numerator % denominator);
-            let next = (whole + 1).min(net_len - 1);
-            let weight = if next > whole { (rest as f64 / denominator as f64) as f32 } else { 0.0 };
+            let next = whole + i128::from(rest > 0);
+            let weight = (rest as f64 / denominator as f64) as f32;
             positions.push(Position { first: (net_at + whole) as u32, next: (net_at + next) as u32, weight });
         }
-        let start = first_seen.unwrap_or(0);
-        Self { seen: start..start + positions.len(), positions }
+        let mut cells: Vec<Cell> = Vec::new();
+        for (i, p) in (0..).zip(&positions) {
+            match cells.last_mut().filter(|c| (c.first, c.next) == (p.first, p.next)) {
+                Some(cell) => cell.end = i + 1,
+                None => cells.push(Cell { first: p.first, next: p.next, start: i, end: i + 1 }),
+            }
+        }
+        let weights = positions.iter().map(|p| p.weight).chain([0.0; LANES]).collect();
+        Self { seen: start..start + positions.len(), positions, cells, weights }
     }
 
     /// Position `i` of the output; `None` where the network saw nothing.
     pub fn at(&self, i: usize) -> Option<&Position> {
         self.positions.get(i.checked_sub(self.seen.start)?)
+    }
+
+    /// The weights from position `i` of `seen`, [`LANES`] of them.
+    #[inline(always)]
+    pub fn weights(&self, i: usize) -> &[f32; LANES] {
+        self.weights[i..].first_chunk().unwrap_or(&[0.0; LANES])
+    }
+
+    /// Length that [`Axis::expand`] needs.
+    pub fn expanded_len(&self) -> usize {
+        self.positions.len() + LANES
+    }
+
+    /// Interpolates a row of network positions at every seen output position. `out` is [`Axis::expanded_len`] long;
+    /// what is beyond the seen positions is filled with anything.
+    pub fn expand(&self, row: &[f32], out: &mut [f32]) {
+        expand(&self.cells, &self.weights, row, out);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn expand(cells: &[Cell], weights: &[f32], row: &[f32], out: &mut [f32]) {
+    for cell in cells {
+        let (a, b) = (row[cell.first as usize], row[cell.next as usize]);
+        // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
+        let mut i = cell.start as usize;
+        loop {
+            let (Some(w), Some(out)) = (weights[i..].first_chunk::<LANES>(), out[i..].first_chunk_mut()) else { break };
+            // A loop and not `map`, into which what is compiled for other instruction sets is not inlined.
+            let mut values = [0.0; LANES];
+            for (value, w) in values.iter_mut().zip(w) {
+                *value = a * (1.0 - w) + b * w;
+            }
+            *out = values;
+            i += LANES;
+            if i >= cell.end as usize {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(mode: ResizeMode, roi: Option<Rect>, output: OutputSize) -> Geometry {
+        Geometry::new(&Placement { mode, roi, output }, (1920, 1080), (512, 256)).expect("it fits")
+    }
+
+    #[test]
+    fn names_are_read_strictly() {
+        assert_eq!("letterbox".parse(), Ok(ResizeMode::Letterbox));
+        assert_eq!("stretch".parse(), Ok(ResizeMode::Stretch));
+        assert_eq!("crop".parse(), Ok(ResizeMode::Crop));
+        assert_eq!("roi".parse(), Ok(ResizeMode::Roi));
+        let error = "Crop".parse::<ResizeMode>().expect_err("names are lower case");
+        assert!(error.to_string().contains("letterbox"), "{error}");
+        assert_eq!("source".parse(), Ok(OutputSize::Source));
+        assert_eq!("network".parse(), Ok(OutputSize::Network));
+        assert_eq!("640x360".parse(), Ok(OutputSize::Fixed { width: 640, height: 360 }));
+        for bad in ["", "x", "640", "640x", "0x360", "+640x360", "640x-1", "640X360", "9000x2", "640x360x3", "1e3x3"] {
+            let error = bad.parse::<OutputSize>().expect_err(bad);
+            assert!(error.to_string().contains("WIDTHxHEIGHT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_mode_resizes_the_right_part() {
+        let whole = Rect::whole((1920, 1080));
+        let all = Rect::whole((512, 256));
+        let g = make(ResizeMode::Stretch, None, OutputSize::Source);
+        assert_eq!((g.source_rect(), g.network_rect(), g.output()), (whole, all, (1920, 1080)));
+        assert_eq!(g.focal_scale(), (512.0 / 1920.0, 256.0 / 1080.0));
+        // 256 rows are 455.1 columns.
+        let g = make(ResizeMode::Letterbox, None, OutputSize::Network);
+        assert_eq!(g.source_rect(), whole);
+        assert_eq!(g.network_rect(), Rect { x: 28, y: 0, width: 455, height: 256 });
+        assert_eq!(g.output(), (512, 256));
+        // The other way round: a narrow network.
+        let g =
+            Geometry::new(&Placement { mode: ResizeMode::Letterbox, ..Placement::default() }, (1000, 500), (100, 80))
+                .expect("it fits");
+        assert_eq!(g.network_rect(), Rect { x: 0, y: 15, width: 100, height: 50 });
+        let g = make(ResizeMode::Crop, None, OutputSize::Source);
+        assert_eq!((g.source_rect(), g.network_rect()), (Rect { x: 0, y: 60, width: 1920, height: 960 }, all));
+        let roi = Rect { x: 100, y: 200, width: 640, height: 480 };
+        let g = make(ResizeMode::Roi, Some(roi), OutputSize::Source);
+        assert_eq!((g.source_rect(), g.network_rect()), (roi, all));
+        assert_eq!(g.focal_scale(), (0.8, 256.0 / 480.0));
+        // No region, and one of zeros, are the whole image; other modes do not read it.
+        for roi in [None, Some(Rect::default())] {
+            assert_eq!(make(ResizeMode::Roi, roi, OutputSize::Source).source_rect(), whole);
+        }
+        assert_eq!(make(ResizeMode::Stretch, Some(roi), OutputSize::Source).source_rect(), whole);
+        // Extreme shapes keep at least one pixel.
+        let g = Geometry::new(&Placement { mode: ResizeMode::Letterbox, ..Placement::default() }, (4000, 1), (16, 8))
+            .expect("it fits");
+        assert_eq!(g.network_rect(), Rect { x: 0, y: 3, width: 16, height: 1 });
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_sizes() {
+        let refuse = |roi: Rect| {
+            let placement = Placement { mode: ResizeMode::Roi, roi: Some(roi), output: OutputSize::Source };
+            Geometry::new(&placement, (640, 480), (512, 256)).expect_err("outside").to_string()
+        };
+        let far = usize::MAX;
+        for (x, y, width, height) in [
+            (0, 0, 641, 480),
+            (1, 0, 640, 480),
+            (0, 400, 10, 81),
+            (0, 0, 0, 10),
+            (5, 5, 0, 0),
+            (far, 0, 2, 2),
+            (0, 2, 2, far),
+        ] {
+            let message = refuse(Rect { x, y, width, height });
+            assert!(message.contains(&format!("{width}x{height} at ({x}, {y})")), "{message}");
+            assert!(message.contains("640x480"), "{message}");
+        }
+        let placement = Placement::default();
+        for (source, network) in [((0, 5), (4, 4)), ((5, 0), (4, 4)), ((5, 5), (0, 4)), ((1 << 18, 5), (4, 4))] {
+            let error = Geometry::new(&placement, source, network).expect_err("no size");
+            assert!(matches!(error, GeometryError::Size { .. }), "{error}");
+        }
+        let placement = Placement { output: OutputSize::Fixed { width: 9000, height: 1 }, ..placement };
+        assert!(Geometry::new(&placement, (5, 5), (4, 4)).expect_err("too wide").to_string().contains("9000x1"));
+    }
+
+    #[test]
+    fn calibrations_follow_the_output() {
+        let map = |g: Geometry| {
+            let m = g.output_from_source();
+            [m.scale_x, m.scale_y, m.offset_x, m.offset_y]
+        };
+        let roi = Some(Rect { x: 100, y: 200, width: 640, height: 512 });
+        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+            assert_eq!(map(make(mode, roi, OutputSize::Source)), [1.0, 1.0, 0.0, 0.0]);
+            let half = OutputSize::Fixed { width: 960, height: 270 };
+            assert_eq!(map(make(mode, roi, half)), [0.5, 0.25, 0.0, 0.0]);
+        }
+        // The region's corners are the output's corners.
+        assert_eq!(map(make(ResizeMode::Roi, roi, OutputSize::Network)), [0.8, 0.5, -80.0, -100.0]);
+        assert_eq!(
+            map(make(ResizeMode::Letterbox, None, OutputSize::Network)),
+            [455.0 / 1920.0, 256.0 / 1080.0, 28.0, 0.0]
+        );
+    }
+
+    #[test]
+    fn positions_are_the_exact_inverse_and_stay_in_the_seen_part() {
+        let roi = Some(Rect { x: 101, y: 203, width: 639, height: 512 });
+        let fixed = |width, height| OutputSize::Fixed { width, height };
+        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+            for output in [OutputSize::Source, OutputSize::Network, fixed(960, 540), fixed(37, 41), fixed(4000, 3000)] {
+                let g = make(mode, roi, output);
+                let (shown, at) = g.shown();
+                let (seen, net) = (g.source_rect(), g.network_rect());
+                for (axis, length, [shown, at, seen, net]) in [
+                    (g.columns(), g.output().0, [shown, at, seen, net].map(|r| r.columns())),
+                    (g.rows(), g.output().1, [shown, at, seen, net].map(|r| r.rows())),
+                ] {
+                    let mut count = 0;
+                    for i in 0..length {
+                        let place = shown.start as f64
+                            + (i as f64 + 0.5 - at.start as f64) * shown.len() as f64 / at.len() as f64;
+                        let inside = (seen.start as f64..seen.end as f64).contains(&place) && at.contains(&i);
+                        assert_eq!(axis.at(i).is_some(), inside, "{mode:?} {output:?}: {i}");
+                        let Some(p) = axis.at(i) else { continue };
+                        count += 1;
+                        let exact = (net.start as f64
+                            + (place - seen.start as f64) * net.len() as f64 / seen.len() as f64
+                            - 0.5)
+                            .clamp(net.start as f64, net.end as f64 - 1.0);
+                        let found = f64::from(p.first) + f64::from(p.weight) * f64::from(p.next - p.first);
+                        assert!((exact - found).abs() < 1e-6, "{mode:?} {output:?}: {i} is at {found}, not {exact}");
+                        assert!(net.contains(&(p.first as usize)) && net.contains(&(p.next as usize)));
+                    }
+                    assert!(count > 5 && axis.positions.len() == count, "{mode:?} {output:?}: {count} are seen");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expansion_interpolates_every_position() {
+        let row: Vec<f32> = (0..512).map(|i| ((i * 37) % 101) as f32).collect();
+        for width in [1, 3, 100, 511, 512, 640, 1024, 1280, 1920, 2048] {
+            let placement = Placement { output: OutputSize::Fixed { width, height: 1 }, ..Placement::default() };
+            let axis = Geometry::new(&placement, (1920, 1080), (512, 256)).expect("it fits").columns();
+            let mut out = vec![f32::NAN; axis.expanded_len()];
+            axis.expand(&row, &mut out);
+            assert_eq!(axis.seen, 0..width);
+            for (i, p) in axis.positions.iter().enumerate() {
+                let expected = row[p.first as usize] * (1.0 - p.weight) + row[p.next as usize] * p.weight;
+                assert_eq!(out[i], expected, "position {i} of {width}");
+            }
+        }
     }
 }

@@ -57,12 +57,7 @@ impl InputBuilder {
         let (from, to) = (geometry.source_rect(), geometry.network_rect());
         let size = (to.width, to.height);
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
-        let rgb = image.encoding().rgb_offsets();
-        let offsets = match self.order {
-            ChannelOrder::Rgb => rgb,
-            ChannelOrder::Bgr => [rgb[2], rgb[1], rgb[0]],
-        };
-        let (scale, bias) = (self.scale, self.bias);
+        let (scale, bias, order) = (self.scale, self.bias, self.order);
         out.par_chunks_mut(self.width * CHANNELS).enumerate().with_min_len(16).for_each_init(
             Vec::new,
             |scratch, (y, out)| {
@@ -73,9 +68,10 @@ impl InputBuilder {
                 };
                 pixels[..to.x].fill([0.0; CHANNELS]);
                 pixels[to.x + to.width..].fill([0.0; CHANNELS]);
-                resampler.row(image, y, scratch, &mut pixels[to.x..to.x + to.width], |out, values| {
+                resampler.row(image, y, scratch, &mut pixels[to.x..to.x + to.width], |out, [r, g, b]| {
+                    let values = if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
                     for c in 0..CHANNELS {
-                        out[c] = values[offsets[c]] * scale[c] + bias[c];
+                        out[c] = values[c] * scale[c] + bias[c];
                     }
                 });
             },
@@ -86,7 +82,7 @@ impl InputBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::geometry::Placement;
+    use crate::frame::geometry::{Placement, ResizeMode};
     use crate::frame::view::Encoding;
 
     fn spec(width: usize, height: usize, channel_order: ChannelOrder) -> InputSpec {
@@ -109,20 +105,21 @@ mod tests {
     }
 
     /// The definition, a pixel at a time, in f64.
-    fn reference(image: &ImageView<'_>, spec: &InputSpec) -> Vec<f32> {
-        let axis = |i: usize, source: usize, destination: usize| -> Vec<(usize, f64)> {
-            let scale = source as f64 / destination as f64;
+    fn reference(image: &ImageView<'_>, spec: &InputSpec, geometry: &Geometry) -> Vec<f32> {
+        let axis = |i: usize, from: std::ops::Range<usize>, destination: usize| -> Vec<(usize, f64)> {
+            let scale = from.len() as f64 / destination as f64;
             if scale >= 2.0 {
                 let (lo, hi) = (i as f64 * scale, (i as f64 + 1.0) * scale);
-                (0..source)
-                    .map(|j| (j, (hi.min(j as f64 + 1.0) - lo.max(j as f64)).max(0.0) / scale))
+                from.clone()
+                    .enumerate()
+                    .map(|(j, at)| (at, (hi.min(j as f64 + 1.0) - lo.max(j as f64)).max(0.0) / scale))
                     .filter(|t| t.1 > 0.0)
                     .collect()
             } else {
                 let at = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
-                let j = (at as usize).min(source - 1);
-                let w = if j + 1 < source { at - j as f64 } else { 0.0 };
-                vec![(j, 1.0 - w), ((j + 1).min(source - 1), w)]
+                let j = (at as usize).min(from.len() - 1);
+                let w = if j + 1 < from.len() { at - j as f64 } else { 0.0 };
+                vec![(from.start + j, 1.0 - w), (from.start + (j + 1).min(from.len() - 1), w)]
             }
         };
         let n = image.encoding().channels();
@@ -130,13 +127,18 @@ mod tests {
         if spec.channel_order == ChannelOrder::Bgr {
             offsets.reverse();
         }
+        let (from, to) = (geometry.source_rect(), geometry.network_rect());
         let mut out = Vec::new();
         for y in 0..spec.height {
             for x in 0..spec.width {
                 for (c, &offset) in offsets.iter().enumerate() {
+                    if !(to.columns().contains(&x) && to.rows().contains(&y)) {
+                        out.push(0.0);
+                        continue;
+                    }
                     let mut sum = 0.0;
-                    for &(sy, wy) in &axis(y, image.height(), spec.height) {
-                        for &(sx, wx) in &axis(x, image.width(), spec.width) {
+                    for &(sy, wy) in &axis(y - to.y, from.rows(), to.height) {
+                        for &(sx, wx) in &axis(x - to.x, from.columns(), to.width) {
                             sum += wy * wx * f64::from(image.row(sy)[sx * n + offset]);
                         }
                     }
@@ -145,6 +147,29 @@ mod tests {
             }
         }
         out
+    }
+
+    #[test]
+    fn every_mode_matches_the_definition_and_pads_with_the_mean() {
+        let spec = spec(16, 8, ChannelOrder::Rgb);
+        let mut builder = InputBuilder::new(&spec);
+        let mut out = vec![f32::NAN; builder.len()];
+        for (w, h) in [(40, 40), (7, 9), (64, 16), (61, 37), (100, 20)] {
+            let data = bytes(w * h * 3);
+            let image = ImageView::rgb8(w as u32, h as u32, &data).expect("a valid layout");
+            for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+                for roi in [Rect { x: 2, y: 3, width: w - 2, height: h - 5 }, Rect { x: 1, y: 2, width: 5, height: 3 }]
+                {
+                    let placement = Placement { mode, roi: Some(roi), ..Placement::default() };
+                    let geometry = Geometry::new(&placement, (w, h), (16, 8)).expect("it fits");
+                    out.fill(f32::NAN);
+                    builder.build(&image, &geometry, &mut out);
+                    for (i, (a, b)) in out.iter().zip(reference(&image, &spec, &geometry)).enumerate() {
+                        assert!((a - b).abs() < 2e-5, "{mode:?} of {w}x{h} at {i}: {a} for {b}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -161,7 +186,7 @@ mod tests {
                     let mut builder = InputBuilder::new(&spec);
                     let mut out = vec![f32::NAN; builder.len()];
                     builder.build(&image, &stretch((w, h)), &mut out);
-                    for (i, (a, b)) in out.iter().zip(reference(&image, &spec)).enumerate() {
+                    for (i, (a, b)) in out.iter().zip(reference(&image, &spec, &stretch((w, h)))).enumerate() {
                         assert!((a - b).abs() < 2e-5, "{} {w}x{h} {order:?} at {i}: {a} for {b}", encoding.name());
                     }
                 }
@@ -178,7 +203,7 @@ mod tests {
             let data = bytes(w * h * 3);
             let image = ImageView::rgb8(w as u32, h as u32, &data).expect("a valid layout");
             builder.build(&image, &stretch((w, h)), &mut out);
-            for (a, b) in out.iter().zip(reference(&image, &spec)) {
+            for (a, b) in out.iter().zip(reference(&image, &spec, &stretch((w, h)))) {
                 assert!((a - b).abs() < 2e-5, "{w}x{h}");
             }
         }

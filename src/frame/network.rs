@@ -65,6 +65,19 @@ pub enum NetworkError {
         /// The first line of libtorch's message.
         reason: String,
     },
+    /// The module cannot compute in this precision on this device.
+    #[error(
+        "the model cannot run in {precision} on {device}: {reason}; set precision to fp32, or export the model again if \
+         an older version exported it"
+    )]
+    Precision {
+        /// `fp16` or `bf16`.
+        precision: &'static str,
+        /// `cpu` or `cuda:N`.
+        device: String,
+        /// libtorch's message.
+        reason: String,
+    },
     /// The module is not what the manifest says.
     #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
     Shape {
@@ -75,15 +88,14 @@ pub enum NetworkError {
     },
 }
 
-/// libtorch's messages carry a C++ stack: the first line says it all.
+/// libtorch's messages carry a C++ stack: one line says it all, the first one, or after a TorchScript traceback the one
+/// that names the error.
 fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError) -> NetworkError {
     move |error| {
         let text = error.to_string();
-        let line = text
-            .lines()
-            .map(str::trim)
-            .find(|l| !l.is_empty() && !l.starts_with("Internal torch error"))
-            .unwrap_or("no reason given");
+        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("Internal torch error"));
+        let line =
+            lines().find_map(|l| l.strip_prefix("RuntimeError: ")).or(lines().next()).unwrap_or("no reason given");
         NetworkError::Torch { what: what.into(), reason: line.chars().take(400).collect() }
     }
 }
@@ -228,17 +240,6 @@ pub struct Network {
     shape: [i64; 3],
 }
 
-/// Casts every parameter and constant of the module.
-fn convert(module: &mut CModule, device: Device, kind: Kind) -> Result<(), NetworkError> {
-    // tch offers this call only in its panicking form. Nothing of the module is used after a failure.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| module.to(device, kind, false))).map_err(|_| {
-        NetworkError::Torch {
-            what: format!("convert the network to {kind:?} on {}", device_name(device)),
-            reason: "its own message is above; set precision to fp32".into(),
-        }
-    })
-}
-
 impl Network {
     /// Loads the artifact's module on `device` and runs it with every batch size from 1 to `max_batch`, so that the
     /// first frames cost what the others do.
@@ -261,9 +262,6 @@ impl Network {
         )))?;
         module.set_eval();
         let kind = precision.kind();
-        if kind != Kind::Float {
-            convert(&mut module, device, kind)?;
-        }
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
         let input = Tensor::f_zeros([max_batch as i64, height, width, 3], (Kind::Float, Device::Cpu))
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
@@ -272,7 +270,14 @@ impl Network {
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
-                network.run(batch, |_| ())?;
+                network.run(batch, |_| ()).map_err(|error| match error {
+                    NetworkError::Torch { reason, .. } if kind != Kind::Float => NetworkError::Precision {
+                        precision: network.precision_name(),
+                        device: device_name(device),
+                        reason,
+                    },
+                    other => other,
+                })?;
             }
         }
         Ok(network)

@@ -4,11 +4,12 @@
 //! output pixel's place, then the arg-max (the lowest channel among equals) and the depth decoding. Where the four
 //! corners of a cell share their arg-max, so does every pixel between them: such pixels need no interpolation.
 
-use super::geometry::{Axis, Geometry, Position};
+use super::geometry::{Axis, Geometry, Position, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
 use crate::export::manifest::{DepthDecoding, Manifest};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// The packed answer of the network in host memory, channels last: `[height, width, channels]`.
@@ -31,9 +32,8 @@ impl<'a> Packed<'a> {
     }
 
     /// The scores of the four corners of a cell, in the order of [`corner_weights`].
-    fn corners(&self, row: &Position, column: &Position, classes: usize) -> [&'a [f32]; 4] {
-        [(row.first, column.first), (row.first, column.next), (row.next, column.first), (row.next, column.next)]
-            .map(|(y, x)| &self.pixel(y, x)[..classes])
+    fn corners(&self, row: &Position, (x0, x1): (u32, u32), classes: usize) -> [&'a [f32]; 4] {
+        [(row.first, x0), (row.first, x1), (row.next, x0), (row.next, x1)].map(|(y, x)| &self.pixel(y, x)[..classes])
     }
 }
 
@@ -46,7 +46,7 @@ struct Plan {
     columns: Axis,
     rows: Axis,
     /// The source picture at the output's size, and where in the output; `None` where it is the source itself.
-    picture: Option<(Resampler, super::geometry::Rect)>,
+    picture: Option<(Resampler, Rect)>,
 }
 
 impl Plan {
@@ -69,6 +69,8 @@ pub struct OutputBuilder {
     /// Published id -> colour.
     colors: [[u8; 3]; 256],
     plans: Cache<Geometry, Plan>,
+    /// Of the answer that was read last.
+    size: (usize, usize),
     /// Arg-max channel of each network pixel.
     best: Vec<u8>,
     /// Depth code of each network pixel.
@@ -91,106 +93,125 @@ impl OutputBuilder {
             ids,
             colors,
             plans: Cache::new(),
+            size: (0, 0),
             best: Vec::new(),
             code: Vec::new(),
         }
     }
 
+    /// Reads what [`Self::labels`] and [`Self::depth`], each where it is wanted, are made of: the answer is large, and
+    /// this is the only pass over all of it.
+    pub fn read(&mut self, packed: &Packed<'_>, labels: bool, depth: bool) {
+        let (classes, channel) = (self.score_channels, self.depth_channel);
+        self.size = (packed.width, packed.height);
+        // What is not wanted becomes empty, so that nothing can be made of the answer before this one.
+        self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
+        self.code.resize(if depth { packed.width * packed.height } else { 0 }, 0.0);
+        let task = packed.width * 4;
+        let answers = packed.data.par_chunks(task * packed.channels);
+        match (labels, depth) {
+            (true, true) => self.best.par_chunks_mut(task).zip(self.code.par_chunks_mut(task)).zip(answers).for_each(
+                |((best, code), answer)| {
+                    argmax_pixels(answer, packed.channels, classes, best);
+                    depth_codes(answer, packed.channels, channel, code);
+                },
+            ),
+            (true, false) => self.best.par_chunks_mut(task).zip(answers).for_each(|(best, answer)| {
+                argmax_pixels(answer, packed.channels, classes, best);
+            }),
+            (false, true) => self.code.par_chunks_mut(task).zip(answers).for_each(|(code, answer)| {
+                depth_codes(answer, packed.channels, channel, code);
+            }),
+            (false, false) => {}
+        }
+    }
+
     /// Class ids at the output's size; 255 where the network saw nothing.
+    ///
+    /// # Panics
+    /// If [`Self::read`] has not read this answer's labels.
     pub fn labels(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<u8>) {
         let classes = self.score_channels;
-        self.best.resize(packed.width * packed.height, 0);
-        self.best.par_chunks_mut(packed.width).zip(packed.data.par_chunks(packed.width * packed.channels)).for_each(
-            |(best, scores)| {
-                for (best, scores) in best.iter_mut().zip(scores.chunks_exact(packed.channels)) {
-                    *best = argmax(&scores[..classes]);
-                }
-            },
-        );
+        assert_eq!(self.best.len(), packed.width * packed.height, "the answer's labels have been read");
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
         let (best, ids) = (&self.best, &self.ids);
-        out.par_chunks_mut(width).enumerate().for_each(|(y, out)| {
-            let Some(row) = rows.at(y) else { return out.fill(UNLABELLED) };
-            let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
-            let (top, bottom) = (line(row.first), line(row.next));
-            let mut mixed = [0.0_f32; MAX_CLASSES];
-            out[..columns.seen.start].fill(UNLABELLED);
-            out[columns.seen.end..].fill(UNLABELLED);
-            for (out, column) in out[columns.seen.clone()].iter_mut().zip(&columns.positions) {
-                let (x0, x1) = (column.first as usize, column.next as usize);
-                let corner = top[x0];
-                let channel = if corner == top[x1] && corner == bottom[x0] && corner == bottom[x1] {
-                    corner
-                } else {
-                    let mixed = &mut mixed[..classes];
-                    interpolate(packed, row, column, mixed);
-                    argmax(mixed)
-                };
-                *out = ids[usize::from(channel)];
-            }
-        });
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            LabelScratch::default,
+            |scratch, (task, out)| {
+                scratch.rows = None;
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(UNLABELLED);
+                        continue;
+                    };
+                    if scratch.rows != Some((row.first, row.next)) {
+                        scratch.fit(packed, best, classes, ids, columns, row);
+                    }
+                    out[..columns.seen.start].fill(UNLABELLED);
+                    out[columns.seen.end..].fill(UNLABELLED);
+                    let out = &mut out[columns.seen.clone()];
+                    out.copy_from_slice(&scratch.uniform[..out.len()]);
+                    scratch.mix(columns, row.weight, out);
+                }
+            },
+        );
     }
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
     /// saw nothing.
-    pub fn depth(&mut self, packed: &Packed<'_>, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
-        self.code.resize(packed.width * packed.height, 0.0);
-        let channel = self.depth_channel;
-        self.code.par_chunks_mut(packed.width).zip(packed.data.par_chunks(packed.width * packed.channels)).for_each(
-            |(code, pixels)| {
-                for (code, pixel) in code.iter_mut().zip(pixels.chunks_exact(packed.channels)) {
-                    *code = pixel[channel];
-                }
-            },
-        );
+    ///
+    /// # Panics
+    /// If [`Self::read`] has not read the answer's depth.
+    pub fn depth(&mut self, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
+        let network_width = self.size.0;
+        assert_eq!(self.code.len(), self.size.0 * self.size.1, "the answer's depth has been read");
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
         let (code, decoding) = (&self.code, &self.decoding);
-        out.par_chunks_mut(width).enumerate().for_each_init(
-            || vec![0.0_f32; packed.width],
-            |blended, (y, out)| {
-                let Some(row) = rows.at(y) else { return out.fill(f32::NAN) };
-                let line = |y: u32| &code[y as usize * packed.width..][..packed.width];
-                for ((b, &t), &u) in blended.iter_mut().zip(line(row.first)).zip(line(row.next)) {
-                    *b = t * (1.0 - row.weight) + u * row.weight;
-                }
-                out[..columns.seen.start].fill(f32::NAN);
-                out[columns.seen.end..].fill(f32::NAN);
-                let out = &mut out[columns.seen.clone()];
-                for (out, p) in out.iter_mut().zip(&columns.positions) {
-                    *out = blended[p.first as usize] * (1.0 - p.weight) + blended[p.next as usize] * p.weight;
-                }
-                // A loop of its own, without gathers, so that it vectorises.
-                for out in out.iter_mut() {
-                    *out = factor * decode(*out, decoding);
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            || (vec![0.0_f32; network_width], vec![0.0_f32; columns.expanded_len()]),
+            |(blended, expanded), (task, out)| {
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(f32::NAN);
+                        continue;
+                    };
+                    out[..columns.seen.start].fill(f32::NAN);
+                    out[columns.seen.end..].fill(f32::NAN);
+                    let line = |y: u32| &code[y as usize * network_width..][..network_width];
+                    blend_rows(line(row.first), line(row.next), row.weight, blended);
+                    columns.expand(blended, expanded);
+                    decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
                 }
             },
         );
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
-    /// not a number or where the network saw nothing.
+    /// not finite or where the network saw nothing.
     pub fn confidence(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<f32>) {
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = self.plans.get(geometry, || Plan::new(geometry));
-        out.par_chunks_mut(width).enumerate().for_each(|(y, out)| {
-            let Some(row) = rows.at(y) else { return out.fill(f32::NAN) };
-            out[..columns.seen.start].fill(f32::NAN);
-            out[columns.seen.end..].fill(f32::NAN);
-            let mut mixed = [0.0_f32; MAX_CLASSES];
-            let mixed = &mut mixed[..classes];
-            for (out, column) in out[columns.seen.clone()].iter_mut().zip(&columns.positions) {
-                interpolate(packed, row, column, mixed);
-                let best = mixed[usize::from(argmax(mixed))];
-                // The arg-max's own term is e^0.
-                *out = 1.0 / mixed.iter().map(|&s| if s.is_nan() { f32::NAN } else { exp(s - best) }).sum::<f32>();
-            }
-        });
+        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+            || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
+            |scratch, (task, out)| {
+                scratch.rows = [None; 2];
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                        out.fill(f32::NAN);
+                        continue;
+                    };
+                    out[..columns.seen.start].fill(f32::NAN);
+                    out[columns.seen.end..].fill(f32::NAN);
+                    scratch.row(packed, columns, row, &mut out[columns.seen.clone()]);
+                }
+            },
+        );
     }
 
     /// The source picture, at the output's size, with each class's colour blended over it: `opacity` 0 is the source,
@@ -208,42 +229,39 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height * 3, 0);
         // Fixed point with 8 bits: exact at both ends.
-        let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u32;
-        let tinted: Vec<[u32; 3]> = self.colors.iter().map(|c| c.map(|v| u32::from(v) * opacity + 128)).collect();
-        let keep = 256 - opacity;
-        let blend = |out: &mut [u8; 3], pixel: [u8; 3], label: u8| {
-            let color = &tinted[usize::from(label)];
-            for c in 0..3 {
-                out[c] = ((u32::from(pixel[c]) * keep + color[c]) >> 8) as u8;
-            }
-        };
+        let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u16;
         let (n, [r, g, b]) = (image.encoding().channels(), image.encoding().rgb_offsets());
+        let colors = &self.colors;
         let Plan { columns, rows, picture } = self.plans.get(geometry, || Plan::new(geometry));
-        out.par_chunks_mut(width * 3).zip(labels.par_chunks(width)).enumerate().for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(scratch, pixels), (y, (out, labels))| {
-                let (out, _) = out.as_chunks_mut::<3>();
+        out.par_chunks_mut(width * 3).zip(labels.par_chunks(width)).enumerate().with_min_len(TASK_ROWS).for_each_init(
+            || (Vec::new(), vec![[0; 3]; width]),
+            |(scratch, tint), (y, (out, labels))| {
+                let (pixels, _) = out.as_chunks_mut::<3>();
                 match picture {
+                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
                     None => {
-                        for (out, pixel) in out.iter_mut().zip(image.row(y).chunks_exact(n)) {
+                        for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
                             *out = [pixel[r], pixel[g], pixel[b]];
                         }
                     }
                     Some((resampler, to)) => {
-                        out.fill([0; 3]);
-                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else { return };
-                        pixels.resize(to.width, [0_u8; 3]);
-                        resampler.row(image, y, scratch, pixels, |out, values| {
-                            *out = [values[r], values[g], values[b]].map(|v| (v + 0.5) as u8);
+                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
+                            return pixels.fill([0; 3]);
+                        };
+                        pixels[..to.x].fill([0; 3]);
+                        pixels[to.x + to.width..].fill([0; 3]);
+                        resampler.row(image, y, scratch, &mut pixels[to.columns()], |out, values| {
+                            *out = values.map(|v| (v + 0.5) as u8);
                         });
-                        out[to.x..to.x + to.width].copy_from_slice(pixels);
                     }
                 }
                 if rows.at(y).is_some() {
                     let seen = columns.seen.clone();
-                    for (out, &label) in out[seen.clone()].iter_mut().zip(&labels[seen]) {
-                        blend(out, *out, label);
+                    let tint = &mut tint[..seen.len()];
+                    for (tint, &label) in tint.iter_mut().zip(&labels[seen.clone()]) {
+                        *tint = colors[usize::from(label)];
                     }
+                    tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
                 }
             },
         );
@@ -271,49 +289,327 @@ impl OutputBuilder {
     }
 }
 
+/// Rows of one task: enough that a task's start costs little, few enough for every core to have some.
+const TASK_ROWS: usize = 32;
+
 /// Pixels of one task where rows do not matter.
 const CHUNK: usize = 1 << 16;
 
-/// The scores at one place.
+/// Length of a fill of [`LabelScratch::fit`].
+const FILL: usize = 8;
+
+/// A cell whose corners differ in their arg-max.
+#[derive(Debug)]
+struct MixedCell {
+    start: u32,
+    end: u32,
+    /// Of [`LabelScratch::candidates`].
+    candidates: std::ops::Range<u32>,
+}
+
+/// A channel that may win somewhere in a cell: its number and its scores at the corners.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    channel: u8,
+    corners: [f32; 4],
+}
+
+/// Labels of all output rows between two network rows: what is the same in each, and the cells that are not.
+#[derive(Debug, Default)]
+struct LabelScratch {
+    /// Which two.
+    rows: Option<(u32, u32)>,
+    /// Published ids; anything in the mixed cells.
+    uniform: Vec<u8>,
+    mixed: Vec<MixedCell>,
+    candidates: Vec<Candidate>,
+    /// Channel -> published id.
+    ids: Vec<u8>,
+}
+
+impl LabelScratch {
+    fn fit(
+        &mut self,
+        packed: &Packed<'_>,
+        best: &[u8],
+        classes: usize,
+        ids: &[u8; 256],
+        columns: &Axis,
+        row: &Position,
+    ) {
+        self.rows = Some((row.first, row.next));
+        self.uniform.resize(columns.positions.len() + FILL, 0);
+        self.mixed.clear();
+        self.candidates.clear();
+        self.ids.clear();
+        self.ids.extend_from_slice(ids);
+        let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
+        let (top, bottom) = (line(row.first), line(row.next));
+        for cell in &columns.cells {
+            let (x0, x1) = (cell.first as usize, cell.next as usize);
+            let winners = [top[x0], top[x1], bottom[x0], bottom[x1]];
+            let [a, b, c, d] = winners;
+            if (a ^ b) | (a ^ c) | (a ^ d) == 0 {
+                let id = ids[usize::from(a)];
+                // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
+                let mut i = cell.start as usize;
+                while let Some(out) = self.uniform[i..].first_chunk_mut::<FILL>() {
+                    *out = [id; FILL];
+                    i += FILL;
+                    if i >= cell.end as usize {
+                        break;
+                    }
+                }
+            } else {
+                let start = self.candidates.len() as u32;
+                let corners = packed.corners(row, (cell.first, cell.next), classes);
+                candidates(corners, winners, &mut self.candidates);
+                let candidates = start..self.candidates.len() as u32;
+                self.mixed.push(MixedCell { start: cell.start, end: cell.end, candidates });
+            }
+        }
+    }
+
+    /// Fills the mixed cells of the output row that lies `weight` below the upper network row.
+    fn mix(&self, columns: &Axis, weight: f32, out: &mut [u8]) {
+        for cell in &self.mixed {
+            let candidates = &self.candidates[cell.candidates.start as usize..cell.candidates.end as usize];
+            for start in (cell.start as usize..cell.end as usize).step_by(4) {
+                let w = *columns.weights(start);
+                let mut top = [f32::NEG_INFINITY; 4];
+                let mut winner = [0_u32; 4];
+                for c in candidates {
+                    let left = c.corners[0] * (1.0 - weight) + c.corners[2] * weight;
+                    let right = c.corners[1] * (1.0 - weight) + c.corners[3] * weight;
+                    for k in 0..4 {
+                        let score = left * (1.0 - w[k]) + right * w[k];
+                        let wins = score > top[k];
+                        top[k] = if wins { score } else { top[k] };
+                        winner[k] = if wins { u32::from(c.channel) } else { winner[k] };
+                    }
+                }
+                for (out, winner) in out[start..cell.end as usize].iter_mut().zip(winner) {
+                    *out = self.ids[winner as usize];
+                }
+            }
+        }
+    }
+}
+
+/// The channels that may win somewhere between four corners, in ascending order.
+///
+/// Interpolation weighs the corners alike for all channels, so a channel that is below another one at all four corners
+/// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
+#[multiversion(targets("x86_64+avx2"))]
+fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) {
+    let mut heights = [[0.0_f32; 4]; 4];
+    for (heights, w) in heights.iter_mut().zip(winners) {
+        for (height, corner) in heights.iter_mut().zip(corners) {
+            *height = corner[usize::from(w)];
+        }
+    }
+    let [a, b, c, d] = corners;
+    for (channel, (((a, b), c), d)) in (0..).zip(a.iter().zip(b).zip(c).zip(d)) {
+        let here = [*a, *b, *c, *d];
+        let mut beaten = false;
+        for w in &heights {
+            beaten |= (here[0] < w[0]) & (here[1] < w[1]) & (here[2] < w[2]) & (here[3] < w[3]);
+        }
+        if !beaten {
+            out.push(Candidate { channel, corners: here });
+        }
+    }
+}
+
+/// The arg-max channel of each pixel of `scores`, `[pixels, channels]`, of which the first `classes` count.
+fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
+    let pixels = best.iter_mut().zip(scores.chunks_exact(channels));
+    // A constant number of classes unrolls everything; Cityscapes' are the usual ones.
+    match classes {
+        19 => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..19])),
+        20 => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..20])),
+        _ => pixels.for_each(|(best, pixel)| *best = argmax(&pixel[..classes])),
+    }
+}
+
+/// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
 #[inline(always)]
-fn interpolate(packed: &Packed<'_>, row: &Position, column: &Position, out: &mut [f32]) {
-    let corners = packed.corners(row, column, out.len());
-    let weights = corner_weights(column.weight, row.weight);
-    for (c, out) in out.iter_mut().enumerate() {
-        *out = weights[0] * corners[0][c]
-            + weights[1] * corners[1][c]
-            + weights[2] * corners[2][c]
-            + weights[3] * corners[3][c];
+fn argmax(values: &[f32]) -> u8 {
+    let (blocks, rest) = values.as_chunks::<4>();
+    // Four maxima side by side, of every fourth value: one alone would wait for itself at every step. Where `block[k]`
+    // is not a number the comparison is false.
+    let mut top = [f32::NEG_INFINITY; 4];
+    for block in blocks {
+        for k in 0..4 {
+            top[k] = if block[k] > top[k] { block[k] } else { top[k] };
+        }
+    }
+    let greater = |a: f32, b: f32| if a > b { a } else { b };
+    let mut greatest = greater(greater(top[0], top[2]), greater(top[1], top[3]));
+    for &v in rest {
+        greatest = greater(v, greatest);
+    }
+    // Then where it was first, 64 values at a time.
+    for (start, blocks) in (0..).step_by(64).zip(blocks.chunks(16)) {
+        let mut equal = 0_u64;
+        for (shift, block) in (0..).step_by(4).zip(blocks) {
+            equal |= u64::from(equal_lanes(block, greatest)) << shift;
+        }
+        if equal != 0 {
+            return start + equal.trailing_zeros() as u8;
+        }
+    }
+    let first = rest.iter().position(|v| *v == greatest);
+    first.map_or(0, |i| (4 * blocks.len() + i) as u8)
+}
+
+/// Bit `k` says whether value `k` is `to`.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn equal_lanes(values: &[f32; 4], to: f32) -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // The compiler does not find the second one by itself.
+        use std::arch::x86_64::{_mm_cmpeq_ps, _mm_movemask_ps, _mm_set1_ps, _mm_setr_ps};
+        let &[a, b, c, d] = values;
+        // SAFETY: they are SSE, which every x86-64 has, and touch no memory.
+        unsafe { _mm_movemask_ps(_mm_cmpeq_ps(_mm_setr_ps(a, b, c, d), _mm_set1_ps(to))) as u8 }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    (0..4).fold(0, |bits, k| bits | u8::from(values[k] == to) << k)
+}
+
+/// The depth code of each pixel of `answer`, `[pixels, channels]`.
+fn depth_codes(answer: &[f32], channels: usize, channel: usize, codes: &mut [f32]) {
+    for (code, pixel) in codes.iter_mut().zip(answer.chunks_exact(channels)) {
+        *code = pixel[channel];
+    }
+}
+
+/// `(1 - opacity / 256) * pixel + opacity / 256 * color`, rounded.
+#[multiversion(targets("x86_64+avx2"))]
+fn tint_row(colors: &[u8], opacity: u16, pixels: &mut [u8]) {
+    for (pixel, &color) in pixels.iter_mut().zip(colors) {
+        // At most 255 x 256 + 128.
+        *pixel = ((u16::from(*pixel) * (256 - opacity) + u16::from(color) * opacity + 128) >> 8) as u8;
+    }
+}
+
+/// `(1 - weight) * a + weight * b`.
+#[multiversion(targets("x86_64+avx2"))]
+fn blend_rows(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = a * (1.0 - weight) + b * weight;
+    }
+}
+
+/// `factor * clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
+#[multiversion(targets("x86_64+avx2"))]
+fn decode_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        let depth_m = exp(code * d.scale);
+        let depth_m = if depth_m < d.min_m { d.min_m } else { depth_m };
+        let depth_m = if depth_m > d.max_m { d.max_m } else { depth_m };
+        *out = if code.is_finite() { factor * depth_m } else { f32::NAN };
+    }
+}
+
+/// Softmax of interpolated scores, a row at a time.
+///
+/// Scores are taken relative to their pixel's greatest before they are interpolated: softmax does not see a shift that
+/// is common to all channels, interpolation is linear, and no exponential can overflow.
+#[derive(Debug)]
+struct SoftmaxScratch {
+    classes: usize,
+    /// Which network rows `planes` holds.
+    rows: [Option<u32>; 2],
+    /// Two network rows, `[classes, width]`.
+    planes: [Vec<f32>; 2],
+    blended: Vec<f32>,
+    expanded: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+impl SoftmaxScratch {
+    fn new(width: usize, classes: usize, expanded: usize) -> Self {
+        Self {
+            classes,
+            rows: [None; 2],
+            planes: [vec![0.0; width * classes], vec![0.0; width * classes]],
+            blended: vec![0.0; width],
+            expanded: vec![0.0; expanded],
+            sum: vec![0.0; expanded],
+        }
+    }
+
+    /// `out` is the seen part of an output row.
+    fn row(&mut self, packed: &Packed<'_>, columns: &Axis, row: &Position, out: &mut [f32]) {
+        if self.rows[1] == Some(row.first) && self.rows[0] != Some(row.first) {
+            self.planes.swap(0, 1);
+            self.rows.swap(0, 1);
+        }
+        for (i, y) in [row.first, row.next].into_iter().enumerate() {
+            if self.rows[i] != Some(y) {
+                shifted_planes(packed, y, self.classes, &mut self.planes[i]);
+                self.rows[i] = Some(y);
+            }
+        }
+        let [top, bottom] = &self.planes;
+        out.fill(0.0);
+        self.sum.fill(0.0);
+        for (top, bottom) in top.chunks_exact(packed.width).zip(bottom.chunks_exact(packed.width)) {
+            blend_rows(top, bottom, row.weight, &mut self.blended);
+            columns.expand(&self.blended, &mut self.expanded);
+            add_exp(&self.expanded, &mut self.sum, out);
+        }
+        for ((i, out), &sum) in (0..).zip(out.iter_mut()).zip(&self.sum) {
+            // The greatest term nearly vanishes only where neighbours' greatest scores are of different channels and
+            // tens apart; then too little is left of its precision.
+            *out = if *out > 1e-25 { *out / sum } else { self.one(packed, row, columns, i) };
+        }
+    }
+
+    /// One pixel, by the definition; NaN if a score that it is made of is not finite.
+    #[cold]
+    fn one(&self, packed: &Packed<'_>, row: &Position, columns: &Axis, i: usize) -> f32 {
+        let column = &columns.positions[i];
+        let corners = packed.corners(row, (column.first, column.next), self.classes);
+        if corners.iter().any(|c| c.iter().any(|s| !s.is_finite())) {
+            return f32::NAN;
+        }
+        let weights = corner_weights(column.weight, row.weight);
+        let score = |c: usize| -> f32 { (0..4).map(|k| weights[k] * corners[k][c]).sum() };
+        let best = (0..self.classes).map(score).fold(f32::NEG_INFINITY, f32::max);
+        1.0 / (0..self.classes).map(|c| exp(score(c) - best)).sum::<f32>()
+    }
+}
+
+/// Scores of network row `y`, relative to each pixel's greatest, as `[classes, width]`. NaN in all classes of a pixel
+/// that has a score that is not finite.
+fn shifted_planes(packed: &Packed<'_>, y: u32, classes: usize, planes: &mut [f32]) {
+    for x in 0..packed.width {
+        let scores = &packed.pixel(y, x as u32)[..classes];
+        let best = scores[usize::from(argmax(scores))];
+        let finite = scores.iter().all(|s| s.is_finite());
+        for (plane, &score) in planes.chunks_exact_mut(packed.width).zip(scores) {
+            plane[x] = if finite { score - best } else { f32::NAN };
+        }
+    }
+}
+
+/// Adds `e^x` to `sum`, which is NaN from then on where `x` is, and keeps the greatest in `top`.
+#[multiversion(targets("x86_64+avx2"))]
+fn add_exp(x: &[f32], sum: &mut [f32], top: &mut [f32]) {
+    for ((top, sum), &x) in top.iter_mut().zip(sum).zip(x) {
+        let e = exp(x);
+        *sum += e;
+        *top = top.max(e);
     }
 }
 
 /// Weights of the corners (y0, x0), (y0, x1), (y1, x0), (y1, x1).
 fn corner_weights(wx: f32, wy: f32) -> [f32; 4] {
     [(1.0 - wy) * (1.0 - wx), (1.0 - wy) * wx, wy * (1.0 - wx), wy * wx]
-}
-
-/// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
-fn argmax(values: &[f32]) -> u8 {
-    let mut best = 0;
-    let mut value = f32::NEG_INFINITY;
-    for (i, &v) in values.iter().enumerate() {
-        if v > value {
-            value = v;
-            best = i;
-        }
-    }
-    best as u8
-}
-
-/// `clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
-#[inline(always)]
-fn decode(code: f32, d: &DepthDecoding) -> f32 {
-    let depth_m = exp(code * d.scale).max(d.min_m).min(d.max_m);
-    if code.is_finite() {
-        depth_m
-    } else {
-        f32::NAN
-    }
 }
 
 /// e^x, clamped to what f32 holds, with a relative error under 3e-7: x = k ln 2 + r, then a polynomial of degree 6
@@ -323,19 +619,22 @@ fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first with few bits, so that k times it is exact (Cody and Waite).
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 x 2^23 rounds to the nearest whole number.
+    // Adding 1.5 x 2^23 rounds to the nearest whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let k = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let k = rounded - ROUND;
     let r = (x - k * LN2_HI) - k * LN2_LO;
     let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
-    p * f32::from_bits(((k as i32 + 127) as u32) << 23)
+    p * f32::from_bits(rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::geometry::{OutputSize, Placement};
+    use crate::export::manifest::{ChannelOrder, InputSpec};
+    use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
+    use crate::frame::input::InputBuilder;
 
     /// An answer of `network` stretched to `output`.
     fn stretch(network: (usize, usize), (width, height): (usize, usize)) -> Geometry {
@@ -376,6 +675,7 @@ mod tests {
             ids,
             colors,
             plans: Cache::new(),
+            size: (0, 0),
             best: Vec::new(),
             code: Vec::new(),
         }
@@ -401,6 +701,7 @@ mod tests {
         let mut b = builder(classes);
         let mut out = Vec::new();
         for (width, height) in [(48, 24), (24, 12), (1, 1), (101, 67), (7, 5), (400, 3)] {
+            b.read(&packed, true, false);
             b.labels(&packed, &stretch((w, h), (width, height)), &mut out);
             assert_eq!(out.len(), width * height);
             let mut seen = std::collections::BTreeSet::new();
@@ -439,7 +740,8 @@ mod tests {
         let mut b = builder(2);
         let mut out = Vec::new();
         for (width, height) in [(48, 24), (24, 12), (1, 1), (101, 67), (7, 5)] {
-            b.depth(&packed, &stretch((w, h), (width, height)), 1.0, &mut out);
+            b.read(&packed, false, true);
+            b.depth(&stretch((w, h), (width, height)), 1.0, &mut out);
             let expected = (tch::Tensor::from_slice(&data)
                 .reshape([1, h as i64, w as i64, 3])
                 .permute([0, 3, 1, 2])
@@ -464,7 +766,8 @@ mod tests {
         let mut b = builder(2);
         b.depth_channel = 1;
         let mut out = Vec::new();
-        b.depth(&packed, &stretch((4, 1), (4, 1)), 1.0, &mut out);
+        b.read(&packed, false, true);
+        b.depth(&stretch((4, 1), (4, 1)), 1.0, &mut out);
         assert!(out[0].is_nan() && out[1].is_nan(), "{out:?}");
         assert_eq!(out[2..], [250.0, 0.1]);
     }
@@ -492,5 +795,349 @@ mod tests {
         assert_eq!(out, [1, 100, 200, 0, 0, 0]);
         b.overlay(&image, &geometry, &[4, 255], 0.5, &mut out);
         assert_eq!(out, [16, 60, 105, 30, 25, 20], "half way, rounded half up");
+    }
+
+    /// Every mode, with every kind of output size, for one image and one network.
+    fn placements((w, h): (usize, usize)) -> Vec<Placement> {
+        let mut all = Vec::new();
+        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+            for output in [
+                OutputSize::Source,
+                OutputSize::Network,
+                OutputSize::Fixed { width: w / 2, height: h / 2 },
+                OutputSize::Fixed { width: 2 * w + 1, height: h - 1 },
+            ] {
+                let roi = Some(Rect { x: 9, y: 4, width: w - 30, height: h - 10 });
+                all.push(Placement { mode, roi, output });
+            }
+        }
+        all
+    }
+
+    /// Source coordinates of an output pixel's centre, by the definition.
+    fn place(placement: &Placement, geometry: &Geometry, x: usize, y: usize) -> (f64, f64) {
+        let (seen, net) = (geometry.source_rect(), geometry.network_rect());
+        let (x, y) = (x as f64 + 0.5, y as f64 + 0.5);
+        if placement.output == OutputSize::Network {
+            (
+                seen.x as f64 + (x - net.x as f64) * seen.width as f64 / net.width as f64,
+                seen.y as f64 + (y - net.y as f64) * seen.height as f64 / net.height as f64,
+            )
+        } else {
+            let ((sw, sh), (ow, oh)) = (geometry.source(), geometry.output());
+            (x * sw as f64 / ow as f64, y * sh as f64 / oh as f64)
+        }
+    }
+
+    fn is_seen(geometry: &Geometry, (x, y): (f64, f64)) -> bool {
+        let r = geometry.source_rect();
+        (r.x as f64..(r.x + r.width) as f64).contains(&x) && (r.y as f64..(r.y + r.height) as f64).contains(&y)
+    }
+
+    #[test]
+    fn known_edges_lie_on_their_pixel_in_every_mode_and_size() {
+        let (source, network) = ((120, 50), (32, 16));
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, network).expect("it fits");
+            let (seen, net) = (geometry.source_rect(), geometry.network_rect());
+            // Class 0 left of network column `ex` and above row `ey`, 1 right of it, 2 below.
+            let (ex, ey) = (net.x + net.width / 3, net.y + net.height / 2);
+            let mut data = vec![0.0; network.0 * network.1 * 4];
+            for y in 0..network.1 {
+                for x in 0..network.0 {
+                    let class = if y >= ey { 2 } else { usize::from(x >= ex) };
+                    data[(y * network.0 + x) * 4 + class] = 1.0;
+                }
+            }
+            let packed = Packed { width: network.0, height: network.1, channels: 4, data: &data };
+            let edge_x = seen.x as f64 + (ex - net.x) as f64 * seen.width as f64 / net.width as f64;
+            let edge_y = seen.y as f64 + (ey - net.y) as f64 * seen.height as f64 / net.height as f64;
+            let mut b = builder(3);
+            let mut out = Vec::new();
+            b.read(&packed, true, false);
+            b.labels(&packed, &geometry, &mut out);
+            let (width, height) = geometry.output();
+            assert_eq!(out.len(), width * height);
+            // Where three regions meet the edges are not straight: one network pixel around is left out.
+            let (cell_x, cell_y) = (seen.width as f64 / net.width as f64, seen.height as f64 / net.height as f64);
+            let mut counts = [0; 4];
+            for y in 0..height {
+                for x in 0..width {
+                    let at = place(&placement, &geometry, x, y);
+                    let found = out[y * width + x];
+                    if !is_seen(&geometry, at) {
+                        assert_eq!(found, 255, "{placement:?}: {x},{y} is not seen");
+                        counts[3] += 1;
+                        continue;
+                    }
+                    if (at.0 - edge_x).abs() < cell_x && (at.1 - edge_y).abs() < cell_y {
+                        continue;
+                    }
+                    // On an edge exactly, both are right.
+                    if (at.0 - edge_x).abs() < 1e-9 || (at.1 - edge_y).abs() < 1e-9 {
+                        continue;
+                    }
+                    let class = if at.1 > edge_y { 2 } else { usize::from(at.0 > edge_x) };
+                    assert_eq!(found, b.ids[class], "{placement:?}: {x},{y} shows {at:?}, edges {edge_x}, {edge_y}");
+                    counts[class] += 1;
+                }
+            }
+            assert!(counts[..3].iter().all(|c| *c > 10), "{placement:?}: {counts:?}");
+            let partly = match placement.output {
+                OutputSize::Network => placement.mode == ResizeMode::Letterbox,
+                _ => matches!(placement.mode, ResizeMode::Crop | ResizeMode::Roi),
+            };
+            assert_eq!(counts[3] > 0, partly, "{placement:?}: {} pixels are not seen", counts[3]);
+        }
+    }
+
+    #[test]
+    fn input_and_output_together_come_back_to_the_same_place() {
+        // The picture says where it is: red is the column, green the row.
+        let (source, network) = ((120, 50), (64, 32));
+        let picture: Vec<u8> =
+            (0..source.1).flat_map(|y| (0..source.0).flat_map(move |x| [x as u8 * 2, y as u8 * 2, 0])).collect();
+        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+        let spec = InputSpec {
+            width: network.0,
+            height: network.1,
+            channel_order: ChannelOrder::Rgb,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, network).expect("it fits");
+            let mut input = vec![0.0; network.0 * network.1 * 3];
+            InputBuilder::new(&spec).build(&image, &geometry, &mut input);
+            let (width, height) = geometry.output();
+            for channel in [0, 1] {
+                // The identity as a network: its depth code is the input's red or green.
+                let packed = Packed { width: network.0, height: network.1, channels: 3, data: &input };
+                let mut b = builder(2);
+                b.depth_channel = channel;
+                let mut out = Vec::new();
+                b.read(&packed, false, true);
+                b.depth(&geometry, 2.0, &mut out);
+                let seen = geometry.source_rect();
+                let mut count = 0;
+                for y in 0..height {
+                    for x in 0..width {
+                        let at = place(&placement, &geometry, x, y);
+                        let found = out[y * width + x];
+                        assert_eq!(found.is_nan(), !is_seen(&geometry, at), "{placement:?}: {x},{y}");
+                        // Two network pixels at the seen part's edges are flattened by the replication.
+                        let (from, to, value) = if channel == 0 {
+                            (seen.x as f64 + 5.0, (seen.x + seen.width) as f64 - 5.0, at.0)
+                        } else {
+                            (seen.y as f64 + 5.0, (seen.y + seen.height) as f64 - 5.0, at.1)
+                        };
+                        if (from..to).contains(&value) && !found.is_nan() {
+                            let back = f64::from((found / 2.0).ln() / 5.0 * 255.0) / 2.0 + 0.5;
+                            assert!((back - value).abs() < 2e-3, "{placement:?}: {x},{y} shows {value}, says {back}");
+                            count += 1;
+                        }
+                    }
+                }
+                assert!(count > 100, "{placement:?}: {count} compared");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_network_did_not_see_is_said_so_in_every_output() {
+        let (source, network) = ((40, 30), (16, 8));
+        let data = packed_data(network.0, network.1, 5);
+        let packed = Packed { width: network.0, height: network.1, channels: 5, data: &data };
+        let picture: Vec<u8> = (0..source.0 * source.1 * 4).map(|i| (i * 7 % 251) as u8).collect();
+        let image = ImageView::new("bgra8", source.0 as u32, source.1 as u32, 160, false, &picture).expect("valid");
+        let roi = Some(Rect { x: 10, y: 5, width: 20, height: 12 });
+        let placement = Placement { mode: ResizeMode::Roi, roi, output: OutputSize::Source };
+        let geometry = Geometry::new(&placement, source, network).expect("it fits");
+        let mut b = builder(4);
+        let (mut labels, mut depth, mut confidence) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut overlay, mut colors, mut mask) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values = [7; 256];
+        values[255] = 99;
+        b.read(&packed, true, true);
+        b.labels(&packed, &geometry, &mut labels);
+        b.depth(&geometry, 1.0, &mut depth);
+        b.confidence(&packed, &geometry, &mut confidence);
+        b.overlay(&image, &geometry, &labels, 0.75, &mut overlay);
+        b.colors(&labels, &mut colors);
+        b.mask(&labels, &values, &mut mask);
+        let mut tinted = 0;
+        for y in 0..30 {
+            for x in 0..40 {
+                let i = y * 40 + x;
+                let pixel = &image.row(y)[4 * x..];
+                let shown = [pixel[2], pixel[1], pixel[0]];
+                let (over, color) = (&overlay[3 * i..3 * i + 3], &colors[3 * i..3 * i + 3]);
+                if (10..30).contains(&x) && (5..17).contains(&y) {
+                    assert!(depth[i].is_finite() && (0.0..=1.0).contains(&confidence[i]), "{x},{y}");
+                    assert_eq!(color, b.colors[usize::from(labels[i])]);
+                    assert_eq!(mask[i], values[usize::from(labels[i])]);
+                    tinted += usize::from(over != shown);
+                } else {
+                    assert!(depth[i].is_nan() && confidence[i].is_nan(), "{x},{y}");
+                    assert_eq!((labels[i], mask[i]), (255, 99));
+                    assert_eq!((over, color), (&shown[..], &[0, 0, 0][..]), "{x},{y}");
+                }
+            }
+        }
+        assert!(tinted > 200, "{tinted}");
+    }
+
+    #[test]
+    fn the_overlay_shows_the_source_at_the_outputs_size() {
+        let source = (61, 37);
+        let picture: Vec<u8> = (0..source.0 * source.1 * 3).map(|i| (i * 31 % 253) as u8).collect();
+        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+        for placement in placements(source) {
+            let geometry = Geometry::new(&placement, source, (16, 8)).expect("it fits");
+            let (width, height) = geometry.output();
+            let mut out = Vec::new();
+            builder(4).overlay(&image, &geometry, &vec![255; width * height], 0.0, &mut out);
+            // The input builder is tested on its own: it resizes the same part to the same rectangle.
+            let (mut like, (from, to)) = (placement.clone(), geometry.shown());
+            (like.mode, like.roi) = (ResizeMode::Roi, Some(from));
+            let resized = Geometry::new(&like, source, (to.width, to.height)).expect("it fits");
+            let spec = InputSpec {
+                width: to.width,
+                height: to.height,
+                channel_order: ChannelOrder::Rgb,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+            };
+            let mut expected = vec![0.0; to.width * to.height * 3];
+            InputBuilder::new(&spec).build(&image, &resized, &mut expected);
+            for y in 0..height {
+                for x in 0..width {
+                    let found = &out[3 * (y * width + x)..][..3];
+                    if !(to.columns().contains(&x) && to.rows().contains(&y)) {
+                        assert_eq!(found, [0; 3], "{placement:?}: {x},{y} shows no source");
+                        continue;
+                    }
+                    let expected = &expected[3 * ((y - to.y) * to.width + x - to.x)..][..3];
+                    for (a, e) in found.iter().zip(expected) {
+                        assert!((f32::from(*a) - e * 255.0).abs() < 0.501, "{placement:?}: {x},{y} {a} for {e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn confidence_is_the_softmax_of_the_interpolated_scores() {
+        let (w, h, classes) = (24, 12, 20);
+        // 4: between sure and unsure. 60: so sure that neighbours' scores are tens apart.
+        for strength in [1.0_f32, 4.0, 60.0] {
+            let data: Vec<f32> = packed_data(w, h, classes + 1).iter().map(|v| v * strength).collect();
+            let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
+            let mut b = builder(classes);
+            let mut out = Vec::new();
+            for (width, height) in [(96, 48), (24, 12), (1, 1), (101, 67), (7, 5), (400, 3)] {
+                b.confidence(&packed, &stretch((w, h), (width, height)), &mut out);
+                assert_eq!(out.len(), width * height);
+                for y in 0..height {
+                    for x in 0..width {
+                        let (y0, y1, wy) = bilinear(y, h, height);
+                        let (x0, x1, wx) = bilinear(x, w, width);
+                        let (wx, wy) = (f64::from(wx), f64::from(wy));
+                        let at = |y, x, c: usize| f64::from(packed.pixel(y, x)[c]);
+                        let scores: Vec<f64> = (0..classes)
+                            .map(|c| {
+                                (1.0 - wy) * ((1.0 - wx) * at(y0, x0, c) + wx * at(y0, x1, c))
+                                    + wy * ((1.0 - wx) * at(y1, x0, c) + wx * at(y1, x1, c))
+                            })
+                            .collect();
+                        let best = scores.iter().fold(f64::MIN, |a, b| a.max(*b));
+                        let expected = 1.0 / scores.iter().map(|s| (s - best).exp()).sum::<f64>();
+                        let found = f64::from(out[y * width + x]);
+                        // Scores of some 100 in single precision are exact to 1e-5, and so is their exponential.
+                        let tolerance = if strength > 10.0 { 5e-5 } else { 2e-6 };
+                        assert!(
+                            (found - expected).abs() < tolerance,
+                            "{width}x{height} at {x},{y}: {found} {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn confidence_is_nan_where_a_score_is_not_finite() {
+        let mut data = vec![1.0; 6 * 3];
+        data[3] = f32::NAN;
+        data[9] = f32::INFINITY;
+        let packed = Packed { width: 6, height: 1, channels: 3, data: &data };
+        let mut b = builder(2);
+        let mut out = Vec::new();
+        b.confidence(&packed, &stretch((6, 1), (6, 1)), &mut out);
+        let nan: Vec<bool> = out.iter().map(|c| c.is_nan()).collect();
+        assert_eq!(nan, [false, true, false, true, false, false]);
+        assert_eq!(out[0], 0.5);
+    }
+
+    #[test]
+    fn confidence_survives_neighbours_that_are_sure_of_different_classes() {
+        // Half way between +300 and -300 for one class, -300 and +300 for the other: both 0, so one half each.
+        let data = [300.0, -300.0, 0.0, -300.0, 300.0, 0.0];
+        let packed = Packed { width: 2, height: 1, channels: 3, data: &data };
+        let mut b = builder(2);
+        let mut out = Vec::new();
+        b.confidence(&packed, &stretch((2, 1), (3, 1)), &mut out);
+        assert_eq!(out, [1.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn argmax_is_the_first_of_the_greatest_and_never_nan() {
+        let mut values = noise(255, 11);
+        for n in 1..=values.len() {
+            // Equal values, infinities and NaN in changing places.
+            for (i, v) in values.iter_mut().enumerate() {
+                *v = match (i * 7 + n * 3) % 13 {
+                    0 => f32::NAN,
+                    1 => f32::NEG_INFINITY,
+                    2 => 0.5,
+                    3 if n % 3 == 0 => 1.5,
+                    4 if n % 5 == 0 => f32::INFINITY,
+                    _ => *v,
+                };
+            }
+            let values = &values[..n];
+            let mut expected = 0;
+            let mut greatest = f32::NEG_INFINITY;
+            for (i, &v) in values.iter().enumerate() {
+                if v > greatest {
+                    (greatest, expected) = (v, i);
+                }
+            }
+            assert_eq!(usize::from(argmax(values)), expected, "{values:?}");
+        }
+        assert_eq!(argmax(&[f32::NAN; 9]), 0);
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY, f32::NAN, f32::NEG_INFINITY, -3.0]), 4);
+    }
+
+    #[test]
+    fn cameras_that_take_turns_get_their_own_geometry() {
+        let (w, h) = (24, 12);
+        let data = packed_data(w, h, 4);
+        let packed = Packed { width: w, height: h, channels: 4, data: &data };
+        let all: Vec<Geometry> =
+            placements((64, 40)).iter().map(|p| Geometry::new(p, (64, 40), (w, h)).expect("it fits")).collect();
+        let mut shared = builder(3);
+        let mut out = Vec::new();
+        for turn in 0..3 {
+            for geometry in all.iter().rev() {
+                let mut alone = builder(3);
+                let mut expected = Vec::new();
+                alone.read(&packed, true, false);
+                alone.labels(&packed, geometry, &mut expected);
+                shared.read(&packed, true, false);
+                shared.labels(&packed, geometry, &mut out);
+                assert_eq!(out, expected, "turn {turn}, {geometry:?}");
+            }
+        }
     }
 }

@@ -263,12 +263,13 @@ impl Pipeline {
             for (job, packed) in jobs.iter_mut().filter(|j| j.wanted.any()).zip(answers.each()) {
                 job.times.infer_ns = infer_ns;
                 let Job { geometry, wanted, outputs, times, .. } = job;
+                output.read(&packed, wanted.needs_labels(), wanted.depth);
                 if wanted.needs_labels() {
                     output.labels(&packed, geometry, &mut outputs.labels);
                     times.labels_ns = clock.lap_ns();
                 }
                 if wanted.depth {
-                    output.depth(&packed, geometry, job.depth_factor, &mut outputs.depth_m);
+                    output.depth(geometry, job.depth_factor, &mut outputs.depth_m);
                     times.depth_ns = clock.lap_ns();
                 }
                 if wanted.confidence {

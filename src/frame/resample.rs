@@ -8,10 +8,13 @@ use super::view::ImageView;
 use multiversion::multiversion;
 use std::ops::Range;
 
-/// For each destination position: first source position, and where its weights lie in `weights`.
+/// For each destination position: the first source position, and as many weights as every other position has (zeros
+/// where it needs fewer), so that the loop over them has one length.
 #[derive(Debug)]
 struct Taps {
-    spans: Vec<(usize, Range<usize>)>,
+    firsts: Vec<usize>,
+    count: usize,
+    /// `destination x count`.
     weights: Vec<f32>,
 }
 
@@ -19,40 +22,38 @@ impl Taps {
     /// Weights that resample `from`, a part of a source's positions, to `destination` positions; each position's
     /// weights sum to 1, and none lies outside of `from`.
     fn new(from: Range<usize>, destination: usize) -> Self {
-        let (mut spans, mut weights) = (Vec::with_capacity(destination), Vec::new());
         let source = from.len();
         let scale = source as f64 / destination as f64;
-        for i in 0..destination {
-            let start = weights.len();
-            let first = if scale >= 2.0 {
-                // Area: source position j covers [j, j + 1); its share is the overlap with [lo, hi).
-                let (lo, hi) = (i as f64 * scale, ((i + 1) as f64 * scale).min(source as f64));
-                let first = lo.floor() as usize;
-                let mut j = first;
-                while j < source && (j as f64) < hi {
-                    let overlap = (hi.min(j as f64 + 1.0) - lo.max(j as f64)).max(0.0);
-                    weights.push((overlap / (hi - lo)) as f32);
-                    j += 1;
+        let taps: Vec<(usize, Vec<f32>)> = (0..destination)
+            .map(|i| {
+                if scale >= 2.0 {
+                    // Area: source position j covers [j, j + 1); its share is the overlap with [lo, hi).
+                    let (lo, hi) = (i as f64 * scale, ((i + 1) as f64 * scale).min(source as f64));
+                    let first = lo.floor() as usize;
+                    let overlap = |j: usize| (hi.min(j as f64 + 1.0) - lo.max(j as f64)).max(0.0);
+                    let covered = (first..source).take_while(|j| (*j as f64) < hi);
+                    (first, covered.map(|j| (overlap(j) / (hi - lo)) as f32).collect())
+                } else {
+                    let at = ((i as f64 + 0.5) * scale - 0.5).clamp(0.0, (source - 1) as f64);
+                    let j = at.floor() as usize;
+                    let weight = (at - j as f64) as f32;
+                    (j, if weight > 0.0 { vec![1.0 - weight, weight] } else { vec![1.0] })
                 }
-                first
-            } else {
-                let at = ((i as f64 + 0.5) * scale - 0.5).clamp(0.0, (source - 1) as f64);
-                let j = at.floor() as usize;
-                let weight = (at - j as f64) as f32;
-                weights.push(1.0 - weight);
-                if weight > 0.0 {
-                    weights.push(weight);
-                }
-                j
-            };
-            spans.push((from.start + first, start..weights.len()));
-        }
-        Self { spans, weights }
-    }
-
-    fn at(&self, i: usize) -> (usize, &[f32]) {
-        let (first, range) = &self.spans[i];
-        (*first, &self.weights[range.clone()])
+            })
+            .collect();
+        let count = taps.iter().map(|(_, weights)| weights.len()).max().unwrap_or(1);
+        let mut weights = vec![0.0; destination * count];
+        let firsts = taps
+            .iter()
+            .zip(weights.chunks_exact_mut(count))
+            .map(|((first, own), weights)| {
+                // Positions at the end have their zeros in front, so that nothing beyond `from` is read.
+                let shift = (first + count).saturating_sub(source);
+                weights[shift..shift + own.len()].copy_from_slice(own);
+                from.start + first - shift
+            })
+            .collect();
+        Self { firsts, count, weights }
     }
 }
 
@@ -68,12 +69,11 @@ pub(super) struct Resampler {
 impl Resampler {
     /// From the part `from` of the source images to (`width`, `height`).
     pub fn new(from: Rect, (width, height): (usize, usize)) -> Self {
-        let span = from.x..from.x + from.width;
-        Self { columns: Taps::new(span.clone(), width), rows: Taps::new(from.y..from.y + from.height, height), span }
+        Self { columns: Taps::new(from.columns(), width), rows: Taps::new(from.rows(), height), span: from.columns() }
     }
 
-    /// Row `y` of the result: hands each pixel's channels, in the image's own order, to `out`'s pixels by way of
-    /// `put`. `scratch` is any vector, kept between calls.
+    /// Row `y` of the result: hands the red, green and blue of each pixel, 0 to 255, to `out`'s pixels by way of `put`.
+    /// `scratch` is any vector, kept between calls.
     #[inline(always)]
     pub fn row<T>(
         &self,
@@ -81,62 +81,79 @@ impl Resampler {
         y: usize,
         scratch: &mut Vec<f32>,
         out: &mut [T],
-        put: impl Fn(&mut T, [f32; 4]),
+        put: impl Fn(&mut T, [f32; 3]),
     ) {
         let n = image.encoding().channels();
+        let len = self.span.len() * n;
         // Pixels are read four values at a time below; what is beyond the last one is read and not used.
-        scratch.resize(self.span.len() * n + 4, 0.0);
-        let (first, weights) = self.rows.at(y);
-        let bytes = self.span.start * n..self.span.end * n;
-        blend(|i| &image.row(first + i)[bytes.clone()], weights, &mut scratch[..self.span.len() * n]);
-        // Constant pixel sizes let the compiler unroll.
-        match n {
-            1 => self.gather::<1, T>(scratch, out, put),
-            3 => self.gather::<3, T>(scratch, out, put),
-            _ => self.gather::<4, T>(scratch, out, put),
+        scratch.resize(len + 4, 0.0);
+        let weights = &self.rows.weights[y * self.rows.count..][..self.rows.count];
+        blend(image, self.rows.firsts[y], self.span.start * n, weights, &mut scratch[..len]);
+        // Constant pixel sizes and orders let the compiler unroll.
+        match (n, image.encoding().rgb_offsets()) {
+            (1, _) => self.gather::<1, T>(scratch, out, |out, [v, ..]| put(out, [v; 3])),
+            (3, [0, ..]) => self.gather::<3, T>(scratch, out, |out, [r, g, b, _]| put(out, [r, g, b])),
+            (3, _) => self.gather::<3, T>(scratch, out, |out, [b, g, r, _]| put(out, [r, g, b])),
+            (_, [0, ..]) => self.gather::<4, T>(scratch, out, |out, [r, g, b, _]| put(out, [r, g, b])),
+            (_, _) => self.gather::<4, T>(scratch, out, |out, [b, g, r, _]| put(out, [r, g, b])),
         }
     }
 
     #[inline(always)]
     fn gather<const N: usize, T>(&self, blended: &[f32], out: &mut [T], put: impl Fn(&mut T, [f32; 4])) {
-        for (out, (first, range)) in out.iter_mut().zip(&self.columns.spans) {
+        match self.columns.count {
+            1 => self.gather_taps::<N, 1, T>(blended, out, put),
+            2 => self.gather_taps::<N, 2, T>(blended, out, put),
+            3 => self.gather_taps::<N, 3, T>(blended, out, put),
+            4 => self.gather_taps::<N, 4, T>(blended, out, put),
+            5 => self.gather_taps::<N, 5, T>(blended, out, put),
+            _ => self.gather_taps::<N, 0, T>(blended, out, put),
+        }
+    }
+
+    /// `COUNT` 0 is any number of taps.
+    #[inline(always)]
+    fn gather_taps<const N: usize, const COUNT: usize, T>(
+        &self,
+        blended: &[f32],
+        out: &mut [T],
+        put: impl Fn(&mut T, [f32; 4]),
+    ) {
+        let count = if COUNT == 0 { self.columns.count } else { COUNT };
+        let weights = self.columns.weights.chunks_exact(count);
+        for ((out, first), weights) in out.iter_mut().zip(&self.columns.firsts).zip(weights) {
+            let pixels = &blended[(first - self.span.start) * N..][..(count - 1) * N + 4];
             let mut sum = [0.0_f32; 4];
-            let mut at = (first - self.span.start) * N;
-            for &weight in &self.columns.weights[range.clone()] {
-                let pixel = &blended[at..at + 4];
+            for (i, &weight) in weights.iter().enumerate() {
                 for c in 0..4 {
-                    sum[c] += weight * pixel[c];
+                    sum[c] += weight * pixels[i * N + c];
                 }
-                at += N;
             }
             put(out, sum);
         }
     }
 }
 
-/// The weighted sum of whole rows.
-#[inline(always)]
-fn blend<'a>(row: impl Fn(usize) -> &'a [u8], weights: &[f32], out: &mut [f32]) {
-    match weights {
-        [_] => out.iter_mut().zip(row(0)).for_each(|(o, &v)| *o = f32::from(v)),
-        _ => {
-            for (i, pair) in weights.chunks(2).enumerate() {
-                // Two rows at a time halve the passes over `out`.
-                let (a, wa) = (row(2 * i), pair[0]);
-                let (b, wb) = if pair.len() == 2 { (row(2 * i + 1), pair[1]) } else { (a, 0.0) };
-                blend_two(a, wa, b, wb, i == 0, out);
-            }
-        }
-    }
-}
-
+/// The weighted sum of rows from `first`, of the bytes from `start`.
 #[multiversion(targets("x86_64+avx2"))]
-fn blend_two(a: &[u8], wa: f32, b: &[u8], wb: f32, first: bool, out: &mut [f32]) {
-    let pairs = out.iter_mut().zip(a.iter().zip(b));
-    if first {
-        pairs.for_each(|(o, (&a, &b))| *o = wa * f32::from(a) + wb * f32::from(b));
-    } else {
-        pairs.for_each(|(o, (&a, &b))| *o += wa * f32::from(a) + wb * f32::from(b));
+fn blend(image: &ImageView<'_>, first: usize, start: usize, weights: &[f32], out: &mut [f32]) {
+    // Two rows at a time halve the passes over `out`.
+    for (i, pair) in weights.chunks(2).enumerate() {
+        let y = first + 2 * i;
+        let a = &image.row(y)[start..start + out.len()];
+        match (pair, i) {
+            (&[wa, wb], 0) => {
+                let b = &image.row(y + 1)[start..start + out.len()];
+                out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = wa * f32::from(a) + wb * f32::from(b));
+            }
+            (&[wa, wb], _) => {
+                let b = &image.row(y + 1)[start..start + out.len()];
+                out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o += wa * f32::from(a) + wb * f32::from(b));
+            }
+            (&[wa], 0) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = wa * f32::from(a)),
+            (&[wa], _) => out.iter_mut().zip(a).for_each(|(o, &a)| *o += wa * f32::from(a)),
+            _ => {}
+        }
     }
 }
 
@@ -170,5 +187,38 @@ impl<K: PartialEq + Clone, V> Cache<K, V> {
         let at = self.entries.len();
         self.entries.push(entry);
         &self.entries[at].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_keeps_what_was_used_last_and_is_bounded() {
+        let mut cache = Cache::new();
+        let mut made = 0;
+        for turn in 0..3 {
+            for key in 0..CACHED {
+                assert_eq!(
+                    *cache.get(&key, || {
+                        made += 1;
+                        key * 10
+                    }),
+                    key * 10,
+                    "turn {turn}"
+                );
+            }
+        }
+        assert_eq!(made, CACHED, "each was made once");
+        cache.get(&0, || unreachable!("it is there"));
+        cache.get(&CACHED, || 1);
+        cache.get(&0, || unreachable!("it was used after 1 was"));
+        cache.get(&1, || {
+            made += 1;
+            10
+        });
+        assert_eq!(made, CACHED + 1, "the one that was not used for longest has gone");
+        assert_eq!(cache.entries.len(), CACHED);
     }
 }

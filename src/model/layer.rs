@@ -79,14 +79,16 @@ impl Conv2d {
     /// # Shapes
     /// `[B, inputs, H, W]` to `[B, outputs, ceil(H / stride), ceil(W / stride)]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
+        // `type_as` and not `to_kind`: a trace records the latter with the kind and the device that the example had, and
+        // would then run in no other kind and on no other device.
+        let weight = self.weight.type_as(x);
         if self.is_scale() {
             // A depthwise 1x1 convolution is a factor a channel.
-            return x * self.weight.to_kind(kind).view([1, -1, 1, 1]);
+            return x * weight.view([1, -1, 1, 1]);
         }
         x.conv2d(
-            &self.weight.to_kind(kind),
-            self.bias.as_ref().map(|b| b.to_kind(kind)),
+            &weight,
+            self.bias.as_ref().map(|b| b.type_as(x)),
             [self.stride, self.stride],
             [self.padding, self.padding],
             [1, 1],
