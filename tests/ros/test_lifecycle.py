@@ -13,6 +13,8 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTran
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import Trigger
 
 UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
 ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
@@ -93,16 +95,18 @@ class Manager(Peer):
     def is_subscribed(self):
         return self.images.get_subscription_count() > 0
 
-    def send(self):
+    def poke(self):
+        """An image, and its calibration: what takes subscriptions that have been given up off the graph."""
         message = picture(64, 32)
         message.header.stamp = self.stamp()
+        self.infos.publish(CameraInfo(header=message.header))
         self.images.publish(message)
         self.spin_for(0.05)
 
     def until_unsubscribed(self):
         def gone():
             # The middleware's reader is let go of when the next image comes.
-            self.send()
+            self.poke()
             return not self.is_subscribed()
 
         self.until(gone, "the end of the node's subscription")
@@ -188,7 +192,7 @@ def test_a_whole_life(start_node, manage, model):
     manager.spin_for(0.5)
     answered = len(manager.outputs["timing"].messages)
     for _ in range(5):
-        manager.send()
+        manager.poke()
     manager.spin_for(0.5)
     assert len(manager.outputs["timing"].messages) == answered, "an inactive node answers nothing"
 
