@@ -7,11 +7,13 @@ generous because the machine may be slow and busy.
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -85,10 +87,30 @@ def model():
 
 # Up to 101, a domain's ports lie below those that the system gives to clients.
 _domains = itertools.count(os.getpid() * 7)
+_held = {}
 
 
 def new_domain():
-    return next(_domains) % 100 + 1
+    """A domain that no other test run on this machine uses: a lock on a file says so."""
+    for _ in range(100):
+        domain = next(_domains) % 100 + 1
+        if domain in _held:
+            continue
+        file = open(pathlib.Path(tempfile.gettempdir()) / f"semantic_depth_domain_{domain}", "w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _held[domain] = file
+        return domain
+    pytest.fail("all 100 ROS domains are in use by test runs on this machine")
+
+
+def release_domain(domain):
+    """Another may have it."""
+    if domain in _held:
+        _held.pop(domain).close()
 
 
 def until(condition, what, limit_s=LIMIT_S, step=None):
@@ -110,6 +132,7 @@ class NodeProcess:
     """A running semantic_depth_node."""
 
     def __init__(self, program, folder, parameters, domain=None, arguments=()):
+        self.owns_domain = domain is None
         self.domain = new_domain() if domain is None else domain
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "parameters.yaml"
@@ -151,6 +174,8 @@ class NodeProcess:
             self.process.kill()
         self.process.wait()
         self._log.close()
+        if self.owns_domain:
+            release_domain(self.domain)
 
 
 @pytest.fixture
