@@ -226,7 +226,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::SILENCE_S, "On the monotonic clock"),
             k(key::LAST_REFUSAL, "Why an image was refused last"),
             k(key::QOS_PROBLEM, "ok; none: nobody publishes; or which publisher cannot reach the node, and what to change"),
-            k(key::CALIBRATION, "ok, none, uncalibrated (K is zero), or why it does not fit the image"),
+            k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, K is zero, or not of this image's size"),
             k(key::DEPTH_FACTOR, "What depth is multiplied with, and where it comes from"),
             k(key::IMAGE, "Size and encoding of the last image"),
         ],

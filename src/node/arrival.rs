@@ -161,7 +161,8 @@ impl RateLimit {
         let Some(period) = min_period else { return true };
         let slack = period.mul_f64(RATE_SLACK);
         match self.next {
-            Some(next) if now + slack < next => false,
+            // A turn farther away than one period belongs to a lower rate, that of before the parameter changed.
+            Some(next) if now + slack < next && next <= now + slack + period => false,
             // From the due time while the camera keeps up, so that the rate is met on average; after a pause, from now.
             Some(next) if now < next + period => {
                 self.next = Some(next + period);
@@ -363,5 +364,11 @@ mod tests {
         assert_eq!(passed(10.0, 10, 1000), 100, "100 Hz for 10 s, limited to 10 Hz");
         assert_eq!(passed(10.0, 33, 303), 100, "30 Hz for 10 s: not every fourth, but three in ten");
         assert_eq!(passed(50.0, 33, 303), 303, "slower than the limit");
+        // From one frame in 1000 s to ten a second: the next turn does not wait for the old one.
+        let mut limit = RateLimit::default();
+        assert!(limit.pass(start, Some(Duration::from_secs(1000))));
+        assert!(!limit.pass(at(100), Some(Duration::from_secs(1000))));
+        let quicker = |limit: &mut RateLimit, ms| limit.pass(at(ms), Some(Duration::from_millis(100)));
+        assert!(quicker(&mut limit, 200) && !quicker(&mut limit, 250) && quicker(&mut limit, 300));
     }
 }

@@ -23,7 +23,7 @@ type Messages<T> = Box<dyn Stream<Item = T> + Unpin>;
 struct Subscriptions {
     raw: Option<Messages<NativeMsg<Image>>>,
     compressed: Option<Messages<NativeMsg<CompressedImage>>>,
-    infos: Messages<CameraInfo>,
+    infos: Option<Messages<CameraInfo>>,
     /// The final name of the image topic, its type, and what is asked of its publishers.
     image: (String, &'static str, QosProfile),
 }
@@ -38,6 +38,9 @@ pub struct Camera {
     pub calibrations: Arc<Mutex<Calibrations>>,
     arrival: Option<Arrival>,
     subscriptions: Option<Subscriptions>,
+    /// What is not listened to any more and still on the graph: r2r takes a subscription off only with a message that it
+    /// would get, so that of a silent topic would stay, and one more with each activation. It is taken up again instead.
+    parked: Option<Subscriptions>,
     unheard: Throttle,
 }
 
@@ -50,6 +53,7 @@ impl Camera {
             calibrations: Arc::default(),
             arrival: None,
             subscriptions: None,
+            parked: None,
             unheard: Throttle::default(),
         }
     }
@@ -84,31 +88,39 @@ impl Camera {
             Ok((name, qos))
         };
         let subscribing = |topic: &str| format!("cannot subscribe to {topic}");
+        // Transport, topics and QoS are read at the start only, so what is parked is what is wanted.
+        let (mut raw, mut compressed, mut infos) =
+            self.parked.take().map_or((None, None, None), |p| (p.raw, p.compressed, p.infos));
         let (info_topic, info_qos) = input("~/input/camera_info")?;
-        let infos = node.subscribe::<CameraInfo>(&info_topic, info_qos).with_context(|| subscribing(&info_topic))?;
+        if infos.is_none() {
+            let stream = node.subscribe::<CameraInfo>(&info_topic, info_qos);
+            infos = Some(Box::new(stream.with_context(|| subscribing(&info_topic))?) as Messages<_>);
+        }
         let ((topic, image_qos), kind) = match settings.image_transport {
             ImageTransport::Raw => (input("~/input/image")?, "sensor_msgs/msg/Image"),
             ImageTransport::Compressed => (input("~/input/image/compressed")?, "sensor_msgs/msg/CompressedImage"),
         };
-        let (mut raw, mut compressed) = (None, None);
         match settings.image_transport {
-            ImageTransport::Raw => {
+            ImageTransport::Raw if raw.is_none() => {
                 let stream = node.subscribe_native::<Image>(&topic, image_qos.clone());
                 raw = Some(Box::new(stream.with_context(|| subscribing(&topic))?) as Messages<_>);
             }
-            ImageTransport::Compressed => {
+            ImageTransport::Compressed if compressed.is_none() => {
                 let stream = node.subscribe_native::<CompressedImage>(&topic, image_qos.clone());
                 compressed = Some(Box::new(stream.with_context(|| subscribing(&topic))?) as Messages<_>);
             }
+            _ => {}
         }
         let image = (names.topic(&topic), kind, image_qos);
-        self.subscriptions = Some(Subscriptions { raw, compressed, infos: Box::new(infos), image });
+        self.subscriptions = Some(Subscriptions { raw, compressed, infos, image });
         Ok(())
     }
 
-    /// Takes no more images. (r2r takes a subscription off the graph with the next message that it would get.)
+    /// Takes no more images. The subscriptions leave the graph with the next messages that they would get.
     pub fn unsubscribe(&mut self) {
-        self.subscriptions = None;
+        if let Some(subscriptions) = self.subscriptions.take() {
+            self.parked = Some(subscriptions);
+        }
         *lock(&self.stats.qos_problem) = None;
         *lock(&self.stats.calibration) = CalibrationState::default();
     }
@@ -120,9 +132,16 @@ impl Camera {
 
     /// Takes what has arrived.
     pub fn drain(&mut self, settings: &CameraSettings) {
+        if let Some(parked) = &mut self.parked {
+            let_go(&mut parked.raw);
+            let_go(&mut parked.compressed);
+            let_go(&mut parked.infos);
+        }
         let (Some(s), Some(arrival)) = (&mut self.subscriptions, &mut self.arrival) else { return };
-        while let Some(Some(info)) = s.infos.next().now_or_never() {
-            lock(&self.calibrations).add(info);
+        if let Some(infos) = &mut s.infos {
+            while let Some(Some(info)) = infos.next().now_or_never() {
+                lock(&self.calibrations).add(info);
+            }
         }
         if let Some(messages) = &mut s.raw {
             while let Some(Some(message)) = messages.next().now_or_never() {
@@ -162,6 +181,13 @@ impl Camera {
         }
         *known = problem;
         self.stats.publishers.store(publishers.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Drops a parked stream once a message came: it is then the next one that takes the subscription off the graph.
+fn let_go<T>(messages: &mut Option<Messages<T>>) {
+    if messages.as_mut().is_some_and(|m| matches!(m.next().now_or_never(), Some(Some(_)))) {
+        *messages = None;
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Now<'a> {
     pub state: State,
     /// `~/enable`.
     pub enabled: bool,
+    /// Why no model could be loaded, if so.
+    pub configure_failure: Option<&'a str>,
     /// Why the last `~/reload_model` failed, if it did.
     pub reload_failure: Option<&'a str>,
 }
@@ -337,6 +339,9 @@ impl Reporter {
         }
         values.add(key::STATE, if now.enabled { state.to_string() } else { format!("{state}, disabled") });
         let Some(r) = now.ready else {
+            if let Some(why) = now.configure_failure {
+                found.add(Level::Error, format!("no model could be loaded: {why}"));
+            }
             let verdict = found.verdict(&format!("no model is loaded: the node is {state}"));
             return self.status(("model", ""), verdict, values);
         };

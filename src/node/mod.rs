@@ -63,6 +63,8 @@ use worker::{CameraSetup, Loader, Ready, Worker};
 const NAME: &str = "semantic_depth";
 /// Longest sleep of the spinning thread: how late a signal can be noticed.
 const SPIN: Duration = Duration::from_millis(50);
+/// What is said of a transition that failed, and told apart by it.
+const CONFIGURE: &str = "configure";
 /// How often the publishers of the images are looked at.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
@@ -124,6 +126,8 @@ struct App {
     log_levels: logger::LevelServices,
     reporter: Reporter,
     phase: Phase,
+    /// Why no model could be loaded, until one is.
+    configure_failure: Option<String>,
     /// The node's own start, until it is over.
     start: Start,
 }
@@ -168,6 +172,7 @@ impl App {
             reporter: Reporter::create(&mut node, name.trim_start_matches('/'), diagnostics_qos)?,
             settings: Arc::new(Mutex::new(Arc::new(settings))),
             phase: Phase::Idle,
+            configure_failure: None,
             node,
             names,
             parameters,
@@ -190,6 +195,7 @@ impl App {
             log::info!("unconfigured; waiting for ~/change_state (autostart is false)");
         }
         let (mut watch_due, mut report_due) = (Instant::now() + WATCH_PERIOD, Instant::now());
+        let mut report_period = settings.node.diagnostics_period;
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             let due = watch_due.min(report_due);
@@ -213,9 +219,15 @@ impl App {
                 watch_due = now + WATCH_PERIOD;
                 self.cameras.iter_mut().for_each(|camera| camera.watch_publishers(&self.node));
             }
+            let period = self.settings().node.diagnostics_period;
+            if period != report_period {
+                // At once: at 0.1 Hz the old due time may be ten seconds away.
+                report_due = report_due.min(now + period);
+                report_period = period;
+            }
             if now >= report_due {
                 // From the due time, not from now: the period does not drift. After a stall, from now.
-                report_due = (report_due + settings.node.diagnostics_period).max(now);
+                report_due = (report_due + report_period).max(now);
                 let ready = match &self.phase {
                     Phase::Running { ready, .. } => Some(ready),
                     _ => None,
@@ -226,6 +238,7 @@ impl App {
                     ready,
                     state,
                     enabled: self.control.is_enabled(),
+                    configure_failure: self.configure_failure.as_deref(),
                     reload_failure: self.control.last_failure(),
                 };
                 self.reporter.publish(&now, &self.cameras, &self.clock);
@@ -294,7 +307,7 @@ impl App {
         self.phase = Phase::Idle;
         match result.and_then(|model| self.configured(model)) {
             Ok(()) => self.succeed(),
-            Err(e) => self.fail("configure", e)?,
+            Err(e) => self.fail(CONFIGURE, e)?,
         }
         Ok(())
     }
@@ -311,6 +324,9 @@ impl App {
     /// A transition that could not be made: the client is told; at the node's own start it is the end.
     fn fail(&mut self, what: &str, error: anyhow::Error) -> anyhow::Result<()> {
         self.lifecycle.finish(Outcome::Failure);
+        if what == CONFIGURE {
+            self.configure_failure = Some(format!("{error:#}"));
+        }
         if matches!(self.start, Start::At(_)) {
             return Err(error);
         }
@@ -327,7 +343,7 @@ impl App {
                 });
                 match started {
                     Ok(loader) => self.phase = Phase::Loading(loader),
-                    Err(e) => self.fail("configure", e)?,
+                    Err(e) => self.fail(CONFIGURE, e)?,
                 }
             }
             Transition::Activate => {
@@ -381,6 +397,7 @@ impl App {
         })?;
         log::info!("{}", describe(&ready));
         self.phase = Phase::Running { worker, inbox, ready };
+        self.configure_failure = None;
         Ok(())
     }
 

@@ -117,8 +117,8 @@ impl Measures {
     ];
 
     /// Adds a frame. A stage that had no work is not counted. An age under zero (clocks that disagree, a bag that
-    /// loops) counts as zero.
-    pub fn add(&mut self, now: Instant, t: &FrameTimes, age_ns: i64) {
+    /// loops) counts as zero; a frame without a stamp has none.
+    pub fn add(&mut self, now: Instant, t: &FrameTimes, age_ns: Option<i64>) {
         let s = &t.stages;
         let stages = [
             s.decode_ns,
@@ -132,12 +132,12 @@ impl Measures {
             t.compress_ns,
             t.postprocess_ns(),
         ];
-        let always =
-            [(0, t.receive_ns), (1, t.wait_ns), (12, t.publish_ns), (13, t.total_ns), (14, age_ns.max(0) as u64)];
+        let always = [(0, t.receive_ns), (1, t.wait_ns), (12, t.publish_ns), (13, t.total_ns)];
         for (i, ns) in stages.into_iter().enumerate().map(|(i, ns)| (i + 2, ns)).filter(|(_, ns)| *ns > 0) {
             self.windows[i].add(now, ns);
         }
-        always.into_iter().for_each(|(i, ns)| self.windows[i].add(now, ns));
+        let age = age_ns.map(|ns| (14, ns.max(0) as u64));
+        always.into_iter().chain(age).for_each(|(i, ns)| self.windows[i].add(now, ns));
     }
 
     /// Name and percentiles of each measure that has values within `length` before `now`.
@@ -342,7 +342,7 @@ mod tests {
         let stages = StageTimes { decode_ns: 1, infer_ns: 2, labels_ns: 3, depth_ns: 4, ..StageTimes::default() };
         let times =
             FrameTimes { wait_ns: 9, stages, publish_ns: 5, total_ns: 30, compress_ns: 6, ..Default::default() };
-        m.add(now, &times, -7);
+        m.add(now, &times, Some(-7));
         let found: Vec<_> =
             m.percentiles(now, Duration::from_secs(1)).into_iter().map(|(name, p)| (name, p.p50)).collect();
         let expected = [
@@ -359,6 +359,10 @@ mod tests {
             ("age at publication", 0),
         ];
         assert_eq!(found, expected);
+        let mut without_stamp = Measures::default();
+        without_stamp.add(now, &times, None);
+        let names: Vec<_> = without_stamp.percentiles(now, Duration::from_secs(1)).iter().map(|(n, _)| *n).collect();
+        assert!(names.contains(&"total") && !names.contains(&"age at publication"), "{names:?}");
     }
 
     #[test]

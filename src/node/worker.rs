@@ -267,6 +267,10 @@ struct Products {
     png: Vec<u8>,
     failures: Throttle,
     misfits: Throttle,
+    fallbacks: Throttle,
+    /// What the labels mean has been published.
+    #[cfg(has_vision_msgs)]
+    is_announced: bool,
 }
 
 /// A frame between the network's input and its publication.
@@ -303,9 +307,9 @@ impl Loop {
 
     fn run(mut self) -> Vec<Publishers> {
         let mut frames = Vec::new();
-        self.announce_classes();
         loop {
             let settings = lock(&self.settings).clone();
+            self.announce_classes(&settings);
             let most = self.model.pipeline.max_batch();
             let batching = Batching { most, timeout: settings.node.batch_timeout };
             match self.inbox.take(PATIENCE, batching, &mut frames) {
@@ -321,19 +325,25 @@ impl Loop {
             if let Some((model, tell)) = swap {
                 self.model = *model;
                 self.cameras.iter_mut().for_each(Camera::forget_model);
-                self.announce_classes();
                 let _ = tell.send(());
             }
         }
         self.cameras.into_iter().map(|c| c.products.publishers).collect()
     }
 
-    /// Publishes what the labels mean, for who comes late too.
-    fn announce_classes(&mut self) {
+    /// Publishes what the labels mean, once for each camera, model and switching on; who comes late gets it too.
+    fn announce_classes(&mut self, settings: &Settings) {
         #[cfg(has_vision_msgs)]
-        {
+        for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
             use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
-            let settings = lock(&self.settings).clone();
+            let products = &mut camera.products;
+            if products.is_announced == settings.outputs.label_info {
+                continue;
+            }
+            products.is_announced = settings.outputs.label_info;
+            if !products.is_announced {
+                continue;
+            }
             let mut info = LabelInfo::default();
             if let Ok(now) = lock(&self.clock).get_now() {
                 info.header.stamp = Clock::to_builtin_time(&now);
@@ -341,14 +351,11 @@ impl Loop {
             let class =
                 |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
             info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
-            for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
-                if settings.outputs.label_info {
-                    let products = &mut camera.products;
-                    let result = products.publishers.label_info.publish(&info);
-                    products.check("label_info", result);
-                }
-            }
+            let result = products.publishers.label_info.publish(&info);
+            products.check("label_info", result);
         }
+        #[cfg(not(has_vision_msgs))]
+        let _ = settings;
     }
 
     /// Computes and publishes a batch; at most one frame of each camera.
@@ -403,6 +410,9 @@ impl Camera {
                 png: Vec::new(),
                 failures: Throttle::default(),
                 misfits: Throttle::default(),
+                fallbacks: Throttle::default(),
+                #[cfg(has_vision_msgs)]
+                is_announced: false,
             },
         }
     }
@@ -412,6 +422,10 @@ impl Camera {
         self.geometry = None;
         self.sets = ClassSets::default();
         self.products.rays = None;
+        #[cfg(has_vision_msgs)]
+        {
+            self.products.is_announced = false;
+        }
     }
 
     /// From a frame to a job; `None` if it needs no answer or can have none.
@@ -438,7 +452,9 @@ impl Camera {
         let converting = Instant::now();
         let refused = |products: &mut Products, why: &dyn std::fmt::Display| {
             products.stats.refuse(&why.to_string());
-            products.failures.warn(format_args!("an image was refused: {why}"));
+            let (of, camera) =
+                if products.name.is_empty() { ("", "") } else { (" of camera ", products.name.as_str()) };
+            products.failures.warn(format_args!("an image{of}{camera} was refused: {why}"));
         };
         let (encoding, image) = match frame.content() {
             Ok(Content::Raw(view)) if view.encoding().is_direct() => (view.encoding().name(), view),
@@ -650,7 +666,8 @@ impl Products {
             if degraded {
                 let camera = &self.name;
                 let colon = if camera.is_empty() { "" } else { ": " };
-                log::warn!("{camera}{colon}depth is multiplied by {factor}, by {why}");
+                // Images of two sizes in turn would change it with every frame.
+                self.fallbacks.warn(format_args!("{camera}{colon}depth is multiplied by {factor}, by {why}"));
             }
             *state = CalibrationState { why, factor, degraded };
         }
@@ -716,7 +733,7 @@ impl Products {
         let sequence = Stats::count(&stats.answered);
         {
             let (now, mut measures) = (Instant::now(), lock(&stats.measures));
-            measures.add(now, times, age_ns);
+            measures.add(now, times, (header.stamp_ns() != 0).then_some(age_ns));
             measures.batch.add(now, batch_size.into());
         }
         if !settings.outputs.timing || !is_heard(&self.publishers.timing) {

@@ -7,11 +7,13 @@ generous because the machine may be slow and busy.
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -21,6 +23,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT_S = 60.0
 NAME = "/semantic_depth"
+DIAGNOSTICS_DEPTH = 10
 OUTPUTS = ("labels", "depth", "overlay", "camera_info", "timing")
 
 # Before the first participant is created: large images need more shared memory than Fast DDS has by default.
@@ -84,10 +87,30 @@ def model():
 
 # Up to 101, a domain's ports lie below those that the system gives to clients.
 _domains = itertools.count(os.getpid() * 7)
+_held = {}
 
 
 def new_domain():
-    return next(_domains) % 100 + 1
+    """A domain that no other test run on this machine uses: a lock on a file says so."""
+    for _ in range(100):
+        domain = next(_domains) % 100 + 1
+        if domain in _held:
+            continue
+        file = open(pathlib.Path(tempfile.gettempdir()) / f"semantic_depth_domain_{domain}", "w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _held[domain] = file
+        return domain
+    pytest.fail("all 100 ROS domains are in use by test runs on this machine")
+
+
+def release_domain(domain):
+    """Another may have it."""
+    if domain in _held:
+        _held.pop(domain).close()
 
 
 def until(condition, what, limit_s=LIMIT_S, step=None):
@@ -109,6 +132,7 @@ class NodeProcess:
     """A running semantic_depth_node."""
 
     def __init__(self, program, folder, parameters, domain=None, arguments=()):
+        self.owns_domain = domain is None
         self.domain = new_domain() if domain is None else domain
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "parameters.yaml"
@@ -150,6 +174,8 @@ class NodeProcess:
             self.process.kill()
         self.process.wait()
         self._log.close()
+        if self.owns_domain:
+            release_domain(self.domain)
 
 
 @pytest.fixture
@@ -258,8 +284,20 @@ class Peer:
         self.answers, self.ask, self.send = first.answers, first.ask, first.send
         self.diagnostics = []
         self.node.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((time.monotonic(), m)), qos()
+            DiagnosticArray,
+            "/diagnostics",
+            lambda m: self.diagnostics.append((time.monotonic(), m)),
+            qos(depth=DIAGNOSTICS_DEPTH),
         )
+
+    def listen(self, output):
+        """One output more of the first camera."""
+        self.outputs[output] = Collector(self, output, qos())
+        return self.outputs[output]
+
+    def deaf_to(self, output):
+        """And not any more."""
+        self.node.destroy_subscription(self.outputs.pop(output).subscription)
 
     def close(self):
         self.executor.shutdown()
@@ -320,8 +358,22 @@ class Peer:
     def status(self, subtask):
         """Level, message and values of a fresh status of the node: one that is published from now on."""
         self.diagnostics.clear()
-        status = self.until(lambda: self.statuses().get(f"semantic_depth: {subtask}"), f"a status {subtask}")
+        asked = self.node.get_clock().now().nanoseconds
+        status = self.until(lambda: self.status_since(asked, subtask), f"a status {subtask}")
         return status.level, status.message, {v.key: v.value for v in status.values}
+
+    def status_since(self, asked_ns, subtask):
+        """The newest status that was published since then, if any; what waited in our queue is older.
+
+        Under simulated time stamps say nothing: there it is what comes after a queue's length.
+        """
+        for _, array in reversed(self.diagnostics):
+            stamp_ns = array.header.stamp.sec * 10**9 + array.header.stamp.nanosec
+            is_new = stamp_ns >= asked_ns if stamp_ns > 10**18 else len(self.diagnostics) > DIAGNOSTICS_DEPTH
+            for status in array.status:
+                if is_new and status.name == f"semantic_depth: {subtask}":
+                    return status
+        return None
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ What rcl_lifecycle itself answers is asked of an rclpy.lifecycle node beside our
 """
 
 import contextlib
+import pathlib
 import time
 
 import pytest
@@ -13,6 +14,8 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTran
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import Trigger
 
 UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
 ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
@@ -93,16 +96,18 @@ class Manager(Peer):
     def is_subscribed(self):
         return self.images.get_subscription_count() > 0
 
-    def send(self):
+    def poke(self):
+        """An image, and its calibration: what takes subscriptions that have been given up off the graph."""
         message = picture(64, 32)
         message.header.stamp = self.stamp()
+        self.infos.publish(CameraInfo(header=message.header))
         self.images.publish(message)
         self.spin_for(0.05)
 
     def until_unsubscribed(self):
         def gone():
             # The middleware's reader is let go of when the next image comes.
-            self.send()
+            self.poke()
             return not self.is_subscribed()
 
         self.until(gone, "the end of the node's subscription")
@@ -188,7 +193,7 @@ def test_a_whole_life(start_node, manage, model):
     manager.spin_for(0.5)
     answered = len(manager.outputs["timing"].messages)
     for _ in range(5):
-        manager.send()
+        manager.poke()
     manager.spin_for(0.5)
     assert len(manager.outputs["timing"].messages) == answered, "an inactive node answers nothing"
 
@@ -360,3 +365,73 @@ def test_a_model_that_is_missing_leaves_it_unconfigured(start_node, manage, mode
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     manager.until(manager.is_subscribed, "the node's subscription")
     manager.ask(picture(64, 32))
+
+
+def held(manager):
+    """What the node's process holds: threads, resident MiB; and how often it is in the graph."""
+    folder = pathlib.Path(f"/proc/{manager.under_test.process.pid}")
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    graph = manager.node
+    subscriptions = [
+        len(graph.get_subscriptions_info_by_topic(f"{NAME}/input/{topic}")) for topic in ("image", "camera_info")
+    ]
+    publishers = [len(graph.get_publishers_info_by_topic(f"{NAME}/output/{topic}")) for topic in ("labels", "timing")]
+    return int(status["Threads"]), int(status["VmRSS"].split()[0]) / 1024, subscriptions, publishers
+
+
+def test_many_activations_leave_nothing_behind(start_node, manage):
+    """Without images, without calibrations, which would take a subscription off the graph; then with them."""
+    manager = manage(start_node(autostart=False))
+    assert manager.change(CONFIGURE)
+    for turn in range(20):
+        assert manager.change(ACTIVATE)
+        if turn == 0:
+            manager.until(manager.is_subscribed, "the node's subscription")
+            manager.ask(picture(64, 32))
+            before = held(manager)
+        elif turn >= 17:
+            manager.until(manager.is_subscribed, "the node's subscription")
+            manager.ask(picture(64, 32))
+        assert manager.change(DEACTIVATE)
+    # An inactive node may keep one of a silent topic until its next message.
+    manager.spin_for(0.3)
+    threads, mib, subscriptions, publishers = held(manager)
+    assert all(count <= 2 for count in subscriptions), subscriptions
+    assert publishers == before[3] == [1, 1]
+    assert threads <= before[0], (threads, before)
+    assert mib < before[1] + 30, (mib, before)
+    manager.until_unsubscribed()
+    assert manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+
+
+def test_many_configurations_leave_no_threads_and_topics_behind(start_node, manage):
+    manager = manage(start_node(autostart=False))
+    for turn in range(4):
+        assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+        manager.until(manager.is_subscribed, "the node's subscription")
+        manager.ask(picture(64, 32))
+        if turn == 0:
+            before = held(manager)
+        last = held(manager)
+        assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
+        manager.until(
+            lambda: not manager.node.get_publishers_info_by_topic(f"{NAME}/output/labels"), "the end of the topics"
+        )
+    assert last[0] <= before[0] and last[3] == before[3], (last, before)
+
+
+def test_the_model_is_exchanged_where_there_is_one(start_node, manage):
+    manager = manage(start_node(autostart=False))
+    response = manager.call(Trigger, "reload_model")
+    assert not response.success and "configure the node first" in response.message
+    assert manager.change(CONFIGURE)
+    response = manager.call(Trigger, "reload_model")
+    assert response.success and "sha256" in response.message, "inactive, with a model"
+    assert manager.state().id == INACTIVE
+    assert manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
+    assert not manager.call(Trigger, "reload_model").success

@@ -1,0 +1,530 @@
+"""`/diagnostics`: the table of statuses and keys, levels and their thresholds, counts, rates, ages, simulated time.
+
+One node serves most tests: it reports ten times a second over a window of two seconds, so that a level comes and goes
+quickly. Its images carry a calibration, so that nothing is wrong with it unless a test makes it so.
+"""
+
+import contextlib
+import json
+import math
+import subprocess
+import time
+
+import pytest
+from builtin_interfaces.msg import Time
+from conftest import NAME, TYPES, NodeProcess, Peer, key, picture, qos
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo
+
+OK, WARN, ERROR, STALE = b"\x00", b"\x01", b"\x02", b"\x03"
+WINDOW_S, STALE_AFTER_S = 2.0, 1.0
+QUICK = {"diagnostics_rate_hz": 10.0, "diagnostics_window_s": WINDOW_S, "stale_after_s": STALE_AFTER_S}
+COUNTS = ("answered", "dropped", "refused", "skipped")
+STAGES = ("receive", "wait", "decode", "infer", "labels", "depth", "confidence", "overlay", "mask", "points", "compress")
+STAGES += ("postprocess", "publish", "total")
+
+
+def calibration(focal_px=50.0):
+    info = CameraInfo(width=64, height=32, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [focal_px, 0.0, 32.0, 0.0, focal_px, 16.0, 0.0, 0.0, 1.0]
+    info.p = [focal_px, 0.0, 32.0, 0.0, 0.0, focal_px, 16.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+class Feed:
+    """A camera that goes on sending while the test waits for something."""
+
+    def __init__(self, peer, info=None, period_s=0.05, uncalibrated=False):
+        self.peer, self.period_s = peer, period_s
+        self.info = None if uncalibrated else info or calibration()
+        self.image = picture(64, 32)
+        self.due = 0.0
+        self.sent = []
+        # Sent now and then beside the others: the way to the node is best effort, so one alone may be lost.
+        self.odd = None
+
+    def step(self):
+        now = time.monotonic()
+        if now >= self.due:
+            # A late sender does not catch up: what counts is what was sent.
+            self.due = max(self.due + self.period_s, now)
+            self.peer.send(self.image, self.info)
+            self.sent.append(now)
+            if self.odd and len(self.sent) % 4 == 0:
+                self.peer.spin(0.02)
+                self.odd()
+        self.peer.spin(0.005)
+
+    def go_on(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.step()
+
+    def until(self, subtask, level, words="", **expected):
+        """Goes on until a status has this level, says these words, and has values that begin so.
+
+        Returns its message and values.
+        """
+        self.peer.diagnostics.clear()
+        asked_ns = self.peer.node.get_clock().now().nanoseconds
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            self.step()
+            last = self.peer.status_since(asked_ns, subtask)
+            if last and last.level == level and words in last.message:
+                values = values_of(last)
+                if all(values.get(key, "").startswith(value) for key, value in expected.items()):
+                    return last.message, values
+        found = last and (last.level, last.message)
+        pytest.fail(f"{subtask}: {level} with `{words}` {expected} did not come; the last was {found}")
+
+
+@pytest.fixture(scope="module")
+def peer(node_program, model, tmp_path_factory):
+    node = NodeProcess(
+        node_program, tmp_path_factory.mktemp("node"), {"model_path": str(model), "device": "cpu", **QUICK}
+    )
+    peer = None
+    try:
+        peer = Peer(node, outputs=("labels", "timing"))
+        peer.connect()
+        yield peer
+        code, took_s = node.end()
+        assert code == 0, f"exit code {code} after {took_s} s:\n{node.log()[-3000:]}"
+    finally:
+        if peer:
+            peer.close()
+        node.close()
+
+
+@pytest.fixture
+def feed(peer):
+    """A feed of a node that is well, and is well again at the end."""
+    feed = Feed(peer)
+    feed.until("input", OK)
+    feed.until("timing", OK)
+    return feed
+
+
+@pytest.fixture(scope="module")
+def table(tool_program):
+    """Keys by status, as the tool prints them."""
+    printed = subprocess.run(
+        [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
+    )
+    statuses = json.loads(printed.stdout)["diagnostics"]
+    keys = {s["status"].rpartition("]")[2].rpartition(" ")[2]: [k["key"] for k in s["keys"]] for s in statuses}
+    return {name: {k.replace("STAGE", s) for k in ks for s in (STAGES if "STAGE" in k else [""])} for name, ks in keys.items()}
+
+
+def values_of(status):
+    return {v.key: v.value for v in status.values}
+
+
+def test_before_the_first_image_nothing_is_made_up(peer, table):
+    level, message, values = peer.status("input")
+    assert level == STALE and message == "no image has arrived yet"
+    assert int(values["Frames received"]) == 0 and float(values["Actual frequency (Hz)"]) == 0.0
+    for absent in ("Latest timestamp delay:", "Image age p50 (ms)", "Time since last image (s)", "Last refusal", "Image"):
+        assert absent not in values
+    level, message, values = peer.status("timing")
+    assert level == OK and message.startswith("no frame was answered") and values == {}
+
+
+def test_every_status_and_key_of_the_table_and_no_other(peer, table, feed):
+    broken = picture(64, 32)
+    broken.encoding = "of_mars"
+    feed.odd = lambda: peer.send(broken)
+    feed.until("input", WARN, "images are refused")
+    feed.odd = None
+    others = [output for output in TYPES if output not in peer.outputs]
+    for output in others:
+        peer.listen(output)
+    peer.until(lambda: feed.step() or all(peer.outputs[o].messages for o in others), "all outputs")
+    feed.go_on(1.0)
+    seen = {}
+    for _, array in peer.diagnostics:
+        for status in array.status:
+            assert status.name.startswith("semantic_depth: ") and status.hardware_id == "cpu"
+            pairs = [v.key for v in status.values]
+            assert len(pairs) == len(set(pairs)), f"{status.name} has a key twice"
+            assert all(v.value for v in status.values), f"{status.name}: a key without a value"
+            seen.setdefault(status.name.removeprefix("semantic_depth: "), set()).update(pairs)
+    assert list(seen) == list(table), "statuses, in this order"
+    for subtask in ("input", "timing", "model"):
+        assert seen[subtask] == table[subtask], subtask
+    for output in others:
+        peer.deaf_to(output)
+    # Of the device, what is there on every machine; the rest where the hardware tells.
+    assert seen["device"] <= table["device"]
+    assert {"Device", "Process memory (MiB)", "Process threads", "Process CPU (% of one core)"} <= seen["device"]
+    assert not [k for k in seen["device"] if k.startswith("GPU")], "the network runs on the processor"
+
+
+def test_what_is_said_of_model_and_process(peer, feed, model):
+    import yaml
+
+    manifest = yaml.safe_load(model.read_text())
+    _, _, values = peer.status("model")
+    assert values["State"] == "active" and values["Name"] == manifest["name"] and values["Device"] == "cpu"
+    assert values["sha256"] in manifest["files"].values() and values["Precision"] == "fp32"
+    assert values["Input"] == f"{manifest['input']['width']}x{manifest['input']['height']}"
+    _, _, values = peer.status("device")
+    status = dict(
+        line.split(":", 1) for line in open(f"/proc/{peer.under_test.process.pid}/status", encoding="utf8")
+    )
+    resident_mib = int(status["VmRSS"].split()[0]) / 1024
+    assert float(values["Process memory (MiB)"]) == pytest.approx(resident_mib, rel=0.2)
+    assert abs(int(values["Process threads"]) - int(status["Threads"])) <= 2
+
+
+def test_rates_are_right_and_percentiles_in_order(peer, feed):
+    feed.go_on(WINDOW_S + 0.5)
+    peer.diagnostics.clear()
+    feed.until("input", OK)
+    now = time.monotonic()
+    values = values_of(peer.statuses()["semantic_depth: input"])
+    sent_hz = sum(now - WINDOW_S < at for at in feed.sent) / WINDOW_S
+    assert float(values["Duration of window (s)"]) == pytest.approx(WINDOW_S, abs=0.01)
+    assert float(values["Actual frequency (Hz)"]) == pytest.approx(sent_hz, rel=0.2)
+    assert int(values["Events in window"]) == pytest.approx(
+        float(values["Actual frequency (Hz)"]) * float(values["Duration of window (s)"]), abs=0.6
+    )
+    assert int(values["Events since startup"]) == int(values["Frames received"])
+    ratio, answered_hz = float(values["Drop ratio in window"]), float(values["Output frequency (Hz)"])
+    assert answered_hz == pytest.approx(sent_hz * (1 - ratio), rel=0.2)
+    assert values["Image"] == "64x32 rgb8" and values["Publisher QoS"] == "ok" and values["Calibration"] == "ok"
+    delays = [float(values[f"{which} timestamp delay:"]) for which in ("Earliest", "Latest")]
+    assert 0 <= delays[0] <= delays[1] < 5
+    ages = [float(values[f"Image age {p} (ms)"]) for p in ("p50", "p95", "p99", "max")]
+    assert ages == sorted(ages) and 0 < ages[0] < 5000
+    timing = values_of(peer.statuses()["semantic_depth: timing"])
+    for stage in ("receive", "wait", "decode", "infer", "labels", "postprocess", "publish", "total"):
+        of_stage = [float(timing[f"{stage} {p} (ms)"]) for p in ("p50", "p95", "p99", "max")]
+        assert of_stage == sorted(of_stage), stage
+    # The newest of the window bound what the percentiles can be.
+    recent = [t.infer_ns / 1e6 for t in peer.outputs["timing"].messages[-200:]]
+    assert min(recent) - 0.001 <= float(timing["infer p50 (ms)"]) <= max(recent) + 0.001
+    assert float(timing["total max (ms)"]) <= max(t.total_ns for t in peer.outputs["timing"].messages) / 1e6 + 0.001
+
+
+def test_the_report_rate_changes_at_once(peer):
+    def period_s(rate_hz, count):
+        peer.change("diagnostics_rate_hz", rate_hz)
+        peer.spin_for(0.3)
+        peer.diagnostics.clear()
+        peer.until(lambda: len(peer.diagnostics) > count, f"{count} reports", 8)
+        stamps = [m.header.stamp.sec + m.header.stamp.nanosec / 1e9 for _, m in peer.diagnostics]
+        return (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+
+    try:
+        assert period_s(2.0, 4) == pytest.approx(0.5, rel=0.3)
+        peer.change("diagnostics_rate_hz", 0.1)
+        peer.spin_for(0.5)
+        # Ten seconds away is the next report now, but for this.
+        assert period_s(5.0, 5) == pytest.approx(0.2, rel=0.3)
+    finally:
+        peer.change("diagnostics_rate_hz", QUICK["diagnostics_rate_hz"])
+
+
+def test_a_silent_camera_is_stale(peer, feed):
+    start = time.monotonic()
+    peer.diagnostics.clear()
+    peer.until(
+        lambda: peer.statuses().get("semantic_depth: input") and peer.statuses()["semantic_depth: input"].level == STALE,
+        "STALE",
+    )
+    assert time.monotonic() - start > STALE_AFTER_S - 0.2
+    level, message, values = peer.status("input")
+    assert level == STALE and message.startswith("no image for ")
+    assert float(values["Time since last image (s)"]) > STALE_AFTER_S
+    # What stale means can change while it runs.
+    peer.change("stale_after_s", 1000.0)
+    try:
+        peer.spin_for(0.2)
+        assert peer.status("input")[0] != STALE
+    finally:
+        peer.change("stale_after_s", STALE_AFTER_S)
+    feed.until("input", OK)
+
+
+@pytest.mark.parametrize("what", ["age", "decode", "infer", "postprocess", "publish", "total"])
+def test_time_beyond_a_threshold(peer, feed, what):
+    names = [f"thresholds.{what}_{severity}_ms" for severity in ("warn", "error")]
+    before = (1000.0, 5000.0) if what == "age" else (0.0, 0.0)
+    words = "median age" if what == "age" else f"{what} p95"
+    peer.change(names[0], 0.001)
+    message, _ = feed.until("timing", WARN, words)
+    assert "is above 0.0 ms" in message
+    peer.change(names[1], 0.001)
+    feed.until("timing", ERROR, words)
+    peer.change(names[1], before[1])
+    feed.until("timing", WARN, words)
+    peer.change(names[0], before[0])
+    feed.until("timing", OK)
+
+
+def test_a_rate_below_a_threshold(peer, feed):
+    peer.change("thresholds.rate_warn_hz", 500.0)
+    _, values = feed.until("input", WARN, "rate")
+    assert float(values["Minimum acceptable frequency (Hz)"]) == 500.0
+    peer.change("thresholds.rate_error_hz", 500.0)
+    message, _ = feed.until("input", ERROR, "rate")
+    assert "is below 500.0 Hz" in message
+    peer.change("thresholds.rate_error_hz", 0.0)
+    peer.change("thresholds.rate_warn_hz", 0.0)
+    feed.until("input", OK)
+
+
+def test_dropped_frames(peer, feed):
+    before = int(peer.status("input")[2]["Frames dropped"])
+    try:
+        peer.change("max_rate_hz", 4.0)
+        feed.go_on(WINDOW_S + 0.5)
+        _, values = feed.until("input", OK)
+        sent_hz = sum(time.monotonic() - WINDOW_S < at for at in feed.sent) / WINDOW_S
+        assert 0.8 - 4.0 / sent_hz < float(values["Drop ratio in window"]) < 1
+        assert int(values["Frames dropped"]) > before and float(values["Maximum acceptable frequency (Hz)"]) == 4.0
+        # A slow machine answers fewer.
+        assert 0 < float(values["Output frequency (Hz)"]) < 4.0 * 1.3
+        peer.change("thresholds.drop_ratio_warn", 0.05)
+        feed.until("input", WARN, "share of dropped frames")
+        peer.change("thresholds.drop_ratio_error", 0.1)
+        feed.until("input", ERROR, "share of dropped frames")
+        # A higher rate counts at once, not when the old one's turn has come.
+        peer.change("max_rate_hz", 0.01)
+        feed.go_on(0.3)
+        peer.change("max_rate_hz", 1000.0)
+        answered = len(peer.outputs["timing"].messages)
+        peer.until(lambda: feed.step() or len(peer.outputs["timing"].messages) > answered + 3, "answers", 10)
+    finally:
+        peer.change("max_rate_hz", 0.0)
+        peer.change("thresholds.drop_ratio_error", 1.0)
+        peer.change("thresholds.drop_ratio_warn", 1.0)
+    _, values = feed.until("input", OK)
+    assert math.isinf(float(values["Maximum acceptable frequency (Hz)"]))
+
+
+def test_overload_drops_and_the_counts_add_up(peer, feed):
+    before = {c: int(peer.status("input")[2][f"Frames {c}"]) for c in ("received", *COUNTS)}
+    large = picture(512, 256)
+    sent = 0
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        peer.send(large, calibration())
+        sent += 1
+        peer.spin(0.002)
+
+    def done():
+        _, _, values = peer.status("input")
+        counts = {c: int(values[f"Frames {c}"]) - before[c] for c in before}
+        # Until the last one is answered, one waits and one is computed.
+        return counts if counts["received"] == sum(counts[c] for c in COUNTS) else None
+
+    counts = peer.until(done, "counts that add up", 10)
+    assert 0 < counts["received"] <= sent and counts["dropped"] > 0 and counts["answered"] > 0, (counts, sent)
+    assert counts["refused"] == counts["skipped"] == 0
+    assert float(peer.status("input")[2]["Drop ratio in window"]) > 0
+
+
+def test_refused_images(peer, feed):
+    before = int(peer.status("input")[2]["Frames refused"])
+    short = picture(64, 32)
+    short.data = short.data[:-1]
+    feed.odd = lambda: peer.send(short)
+    message, values = feed.until("input", WARN, "images are refused: ")
+    feed.odd = None
+    assert int(values["Frames refused"]) > before
+    assert values["Last refusal"] in message and "bytes" in values["Last refusal"]
+    _, values = feed.until("input", OK)
+    assert values["Last refusal"] in message, "the reason stays, the alarm goes with the window"
+
+
+def test_images_without_a_stamp_have_no_age(peer, feed):
+    before = int(peer.status("input")[2]["Stamps of zero"])
+    image, info = picture(64, 32), calibration()
+    for _ in range(int(WINDOW_S / 0.05) + 20):
+        info.header.stamp = image.header.stamp = Time()
+        peer.infos.publish(info)
+        peer.images.publish(image)
+        peer.spin_for(0.05)
+    level, message, values = peer.status("input")
+    assert level == WARN and "without a stamp" in message
+    assert int(values["Stamps of zero"]) > before and int(values["Zero seen diagnostic update count:"]) > 0
+    level, message, _ = peer.status("timing")
+    assert level == OK, f"an age since 1970: {message}"
+    assert "Image age max (ms)" not in values and "Latest timestamp delay:" not in values
+    # The first image with a stamp again has jumped forwards.
+    _, values = feed.until("input", OK)
+    assert float(values["Image age max (ms)"]) < 60e3
+
+
+def test_a_stamp_that_jumps_back_is_an_alarm_for_a_window(peer, feed):
+    before = int(peer.status("input")[2]["Stamps that jumped back"])
+    image = picture(64, 32)
+
+    def an_old_one():
+        image.header.stamp = peer.stamp()
+        image.header.stamp.sec -= 60
+        peer.images.publish(image)
+
+    feed.odd = an_old_one
+    feed.until("input", WARN, "stamps jumped back")
+    feed.odd = None
+    _, values = feed.until("input", OK)
+    assert int(values["Stamps that jumped back"]) > before
+
+
+def test_no_valid_calibration(peer, feed):
+    blank = Feed(peer, calibration(0.0))
+    message, values = blank.until("input", WARN, "K is zero")
+    assert "K is zero" in values["Calibration"] and values["Depth factor"].startswith("1.0000 (depth_scaling_fallback")
+    other = calibration()
+    other.width, other.height = 640, 320
+    Feed(peer, other).until("input", WARN, "depth is scaled by depth_scaling_fallback")
+    peer.change("depth_scaling_fallback", 2.0)
+    blank.until("input", WARN, "K is zero", **{"Depth factor": "2.0000 (depth_scaling_fallback"})
+    peer.change("depth_scaling", "none")
+    blank.until("input", OK, **{"Depth factor": "1.0000 (depth_scaling)"})
+    peer.change("depth_scaling", "camera_info")
+    peer.change("depth_scaling_fallback", 1.0)
+    peer.until(lambda: feed.go_on(0.2) or peer.status("input")[2]["Depth factor"].endswith("(camera_info)"), "its own")
+    feed.until("input", OK, Calibration="ok")
+
+
+class SimulatedTime:
+    """The clock of a played bag, and the images in it."""
+
+    def __init__(self, peer):
+        self.peer = peer
+        self.clock = peer.node.create_publisher(Clock, "/clock", qos("best effort", 1))
+        self.image, self.info = picture(64, 32), calibration()
+
+    def at(self, seconds, age_s=None):
+        """It is `seconds`; with an image of this age, if any."""
+        self.clock.publish(Clock(clock=self.time(seconds)))
+        self.peer.spin(0.01)
+        if age_s is None:
+            return None
+        self.image.header.stamp = self.info.header.stamp = self.time(seconds - age_s)
+        self.peer.infos.publish(self.info)
+        self.peer.images.publish(self.image)
+        return key(self.image.header)
+
+    @staticmethod
+    def time(seconds):
+        nanoseconds = round(seconds * 1e9)
+        return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+@pytest.fixture
+def simulated(peer):
+    simulated = SimulatedTime(peer)
+    peer.until(lambda: peer.node.count_publishers("/clock") > 0, "/clock")
+    peer.change("use_sim_time", True)
+    peer.until(lambda: simulated.clock.get_subscription_count() > 0, "the node's subscription to /clock")
+    # Real time's ages are out of the window.
+    peer.spin_for(WINDOW_S + 0.3)
+    yield simulated
+    peer.change("use_sim_time", False)
+    peer.node.destroy_publisher(simulated.clock)
+
+
+def test_ages_are_those_of_the_simulated_clock(peer, simulated):
+    for _ in range(30):
+        simulated.at(1000.0, 0.25)
+        peer.spin_for(0.05)
+    _, _, values = peer.status("input")
+    for which in ("p50", "p95", "p99", "max"):
+        assert float(values[f"Image age {which} (ms)"]) == pytest.approx(250.0, abs=0.01), which
+    assert float(values["Latest timestamp delay:"]) == pytest.approx(0.25, abs=1e-5)
+    assert peer.outputs["timing"].messages[-1].age_ns == 250_000_000
+    assert peer.diagnostics[-1][1].header.stamp.sec == 1000
+
+
+def test_a_bag_that_loops_is_no_alarm(peer, simulated):
+    before = int(peer.status("input")[2]["Stamps that jumped back"])
+    # Nobody sent while the clock was changed: STALE until the first image.
+    peer.diagnostics.clear()
+
+    def is_heard():
+        simulated.at(400.0, 0.02)
+        peer.spin_for(0.05)
+        status = peer.statuses().get("semantic_depth: input")
+        return status and status.level == OK
+
+    peer.until(is_heard, "an image of the bag")
+    messages = []
+    for loop in range(3):
+        stamps = set()
+        for i in range(30):
+            stamps.add(simulated.at(500.0 + 0.05 * i, 0.02))
+            peer.spin_for(0.04)
+            messages += [s for _, m in peer.diagnostics for s in m.status]
+            peer.diagnostics.clear()
+        answered = stamps & set(peer.outputs["labels"].by_stamp)
+        assert answered, f"loop {loop}: the node goes on answering"
+    for status in messages:
+        # (A busy machine may be silent for longer than stale_after_s.)
+        assert status.level == OK or "no image for" in status.message, (status.name, status.message)
+        for name, value in values_of(status).items():
+            if name.startswith("Image age"):
+                # At the jump an image may be held against the other loop's clock: never more than a bag's length.
+                assert 0 <= float(value) <= 1600, (name, value)
+    _, _, values = peer.status("input")
+    assert int(values["Stamps that jumped back"]) >= before + 2
+    assert float(values["Image age p50 (ms)"]) < 200
+    assert 1 < float(values["Actual frequency (Hz)"]) < 40
+
+
+@contextlib.contextmanager
+def client(under_test):
+    peer = Peer(under_test, outputs=("labels", "timing"))
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+def test_states_and_reasons(start_node, model, tmp_path):
+    node = start_node(autostart=False, model_path=str(tmp_path / "absent.yaml"), **QUICK)
+    with client(node) as peer:
+
+        def go(transition, expected=True):
+            response = peer.call(ChangeState, "change_state", transition=Transition(label=transition))
+            assert response.success == expected, node.log()[-2000:]
+
+        def shows(subtask, level, words, state):
+            def found():
+                at, message, values = peer.status(subtask)
+                return at == level and words in message and values.get("State", state) == state
+
+            peer.until(found, f"{subtask} {level} {words} {state}", 10)
+
+        shows("model", OK, "no model is loaded: the node is unconfigured", "unconfigured")
+        shows("input", OK, "not subscribed: the node is unconfigured", "unconfigured")
+        go("configure", False)
+        shows("model", ERROR, "absent.yaml", "unconfigured")
+        peer.change("model_path", str(model))
+        go("configure")
+        shows("model", OK, "inactive", "inactive")
+        shows("input", OK, "not subscribed: the node is inactive", "inactive")
+        go("activate")
+        shows("model", OK, "active", "active")
+        shows("input", STALE, "no image has arrived yet", "active")
+        assert peer.status("input")[2]["Publisher QoS"] in ("ok", "none")
+        peer.until(lambda: peer.images.get_subscription_count() > 0, "the node's subscription")
+        feed = Feed(peer, uncalibrated=True)
+        message, values = feed.until("input", WARN, "no camera_info has arrived")
+        assert "no camera_info" in values["Calibration"]
+        # A batch, and what nobody asked for, are not made up.
+        _, values = feed.until("timing", OK, **{"Mean batch size": "1.0"})
+        assert float(values["Mean batch size"]) == 1.0 and "overlay p50 (ms)" not in values
+        go("deactivate")
+        shows("model", OK, "inactive", "inactive")
+        shows("input", OK, "not subscribed", "inactive")
+        go("shutdown")
+        shows("model", OK, "no model is loaded: the node is finalized", "finalized")
+    assert node.end()[0] == 0
