@@ -377,8 +377,9 @@ impl Axis {
             let denominator = 2 * to_len * seen_len;
             let numerator = (u * net_len - to_len * seen_len).clamp(0, (net_len - 1) * denominator);
             let (whole, rest) = (numerator / denominator, numerator % denominator);
-            let next = (whole + 1).min(net_len - 1);
-            let weight = if next > whole { (rest as f64 / denominator as f64) as f32 } else { 0.0 };
+            // A neighbour without weight is not read: 0 times NaN is NaN. (At the last position nothing is left.)
+            let next = if rest > 0 { whole + 1 } else { whole };
+            let weight = (rest as f64 / denominator as f64) as f32;
             positions.push(Position { first: (net_at + whole) as u32, next: (net_at + next) as u32, weight });
         }
         let start = first_seen.unwrap_or(0);
