@@ -251,6 +251,9 @@ struct Camera {
     outputs: Outputs,
     geometry: Option<(Placement, (usize, usize), Geometry)>,
     sets: ClassSets,
+    /// Whether output/label_info has been published.
+    #[cfg(has_vision_msgs)]
+    announced: bool,
     products: Products,
 }
 
@@ -303,9 +306,9 @@ impl Loop {
 
     fn run(mut self) -> Vec<Publishers> {
         let mut frames = Vec::new();
-        self.announce_classes();
         loop {
             let settings = lock(&self.settings).clone();
+            self.announce_classes(&settings);
             let most = self.model.pipeline.max_batch();
             let batching = Batching { most, timeout: settings.node.batch_timeout };
             match self.inbox.take(PATIENCE, batching, &mut frames) {
@@ -321,32 +324,34 @@ impl Loop {
             if let Some((model, tell)) = swap {
                 self.model = *model;
                 self.cameras.iter_mut().for_each(Camera::forget_model);
-                self.announce_classes();
+                self.announce_classes(&settings);
                 let _ = tell.send(());
             }
         }
         self.cameras.into_iter().map(|c| c.products.publishers).collect()
     }
 
-    /// Publishes what the labels mean, for who comes late too.
-    fn announce_classes(&mut self) {
+    /// Publishes what the labels mean, for who comes late too, where that was not done since the model came or the
+    /// output was switched on.
+    #[cfg_attr(not(has_vision_msgs), allow(unused_variables))]
+    fn announce_classes(&mut self, settings: &Settings) {
         #[cfg(has_vision_msgs)]
-        {
-            use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
-            let settings = lock(&self.settings).clone();
-            let mut info = LabelInfo::default();
-            if let Ok(now) = lock(&self.clock).get_now() {
-                info.header.stamp = Clock::to_builtin_time(&now);
-            }
-            let class =
-                |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
-            info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
-            for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
-                if settings.outputs.label_info {
-                    let products = &mut camera.products;
-                    let result = products.publishers.label_info.publish(&info);
-                    products.check("label_info", result);
+        for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
+            let wanted = settings.outputs.label_info;
+            let due = wanted && !camera.announced;
+            camera.announced = wanted;
+            if due {
+                use r2r::vision_msgs::msg::{LabelInfo, VisionClass};
+                let mut info = LabelInfo::default();
+                if let Ok(now) = lock(&self.clock).get_now() {
+                    info.header.stamp = Clock::to_builtin_time(&now);
                 }
+                let class =
+                    |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
+                info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
+                let products = &mut camera.products;
+                let result = products.publishers.label_info.publish(&info);
+                products.check("label_info", result);
             }
         }
     }
@@ -391,6 +396,8 @@ impl Camera {
             outputs: Outputs::default(),
             geometry: None,
             sets: ClassSets::default(),
+            #[cfg(has_vision_msgs)]
+            announced: false,
             products: Products {
                 name,
                 publishers,
@@ -412,6 +419,10 @@ impl Camera {
         self.geometry = None;
         self.sets = ClassSets::default();
         self.products.rays = None;
+        #[cfg(has_vision_msgs)]
+        {
+            self.announced = false;
+        }
     }
 
     /// From a frame to a job; `None` if it needs no answer or can have none.

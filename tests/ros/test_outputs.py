@@ -429,6 +429,12 @@ def test_label_info_can_be_switched_off(start_node, connect, tiny):
     peer.until(lambda: peer.node.count_publishers(f"{NAME}/output/label_info"), "the topic")
     peer.spin_for(0.5)
     assert not heard
+    # Switched on while the node runs, it comes at once, and once.
+    peer.change("outputs.label_info", True)
+    peer.until(lambda: heard, "a label info after it was switched on", 20)
+    peer.ask(encode(RGB, "rgb8"))
+    peer.spin_for(0.6)
+    assert len(heard) == 1
 
 
 # What each stage works for: it is 0 if none of these is wanted.
