@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -192,8 +193,6 @@ def test_an_unusable_calibration_is_said_and_the_fallback_taken(node, front, wha
 
 def test_depth_of_a_rendered_street_is_about_right(node_program, tool_program, model, tmp_path):
     """One frame that training never saw, in its own metres; the model card's figure is the mean over 64 of them."""
-    import subprocess
-
     size = (1024, 512)
     command = [tool_program, "render", "--out", tmp_path / "street", "--seed", "1", "--splits", "test=1"]
     command += ["--frames", "1", "--size", f"{size[0]}x{size[1]}", "--no-stereo"]

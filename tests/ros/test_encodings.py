@@ -7,7 +7,6 @@ import tiny_model
 from conftest import running, until
 from sensor_msgs.msg import CompressedImage, Image
 
-SIXTEEN = ("mono16", "rgb16", "bgr16", "rgba16", "bgra16")
 # cv_bridge's table: ROS names a mosaic by its first 2x2 pixels, OpenCV by two of the second row, from the second on.
 BAYER = {
     "rggb": cv2.COLOR_BayerBG2RGB,

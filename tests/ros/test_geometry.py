@@ -100,8 +100,7 @@ class Expected:
         source = (width, height)
         seen, net = rectangles(mode, source, roi)
         self.size = size_of(output, source)
-        scores, code, visible = rgb, None, []
-        axes = []
+        visible, axes = [], []
         for axis in (0, 1):
             length, out = NETWORK[axis], self.size[axis]
             (seen_at, seen_length), (net_at, net_length) = ((r[axis], r[axis + 2]) for r in (seen, net))

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tiny_model
-from conftest import NAME, depth_of, encode, labels_of, qos, running
+from conftest import NAME, TYPES, depth_of, encode, labels_of, qos, running
 from PIL import Image as Picture
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointField
@@ -483,8 +483,6 @@ def test_a_stage_that_serves_nobody_does_not_work(node):
 def test_what_nobody_subscribes_to_is_not_computed(start_node, connect, tiny):
     """All switches are on; one listener after the other comes and goes."""
     peer = connect(start_node(model_path=str(tiny), input_reliability="reliable"), ("timing",))
-    from conftest import TYPES
-
     for switch in ("labels", "depth", "confidence", "overlay", "mask", "labels_compressed", "points"):
         (output,) = SWITCHES[switch]
         heard = []
