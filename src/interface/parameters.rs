@@ -419,7 +419,7 @@ pub const PARAMETERS: &[Spec] = &[
         "m",
         "Edge of the cubes that are thinned to one point each; 0: no thinning, and the cloud is organised",
     ),
-    camera("points.max_range_m", Double(80.0), Between(0.1, 1e4), "m", "Points farther along the optical axis are left out"),
+    camera("points.max_range_m", Double(80.0), Between(0.1, 1e4), "m", "Points farther than this from the camera are left out"),
     camera(
         "points.classes",
         Texts(&[]),

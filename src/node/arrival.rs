@@ -361,8 +361,9 @@ mod tests {
             (0..frames).filter(|i| limit.pass(at(i * every_ms), period)).count()
         };
         assert!(RateLimit::default().pass(start, None));
-        assert_eq!(passed(10.0, 10, 1000), 100, "100 Hz for 10 s, limited to 10 Hz");
-        assert_eq!(passed(10.0, 33, 303), 100, "30 Hz for 10 s: not every fourth, but three in ten");
+        // 100, and one more at most: the second frame may come early by the slack.
+        assert!((100..=101).contains(&passed(10.0, 10, 1000)), "100 Hz for 10 s, limited to 10 Hz");
+        assert!((100..=101).contains(&passed(10.0, 33, 303)), "30 Hz for 10 s: not every fourth, but three in ten");
         assert_eq!(passed(50.0, 33, 303), 303, "slower than the limit");
         // From one frame in 1000 s to ten a second: the next turn does not wait for the old one.
         let mut limit = RateLimit::default();

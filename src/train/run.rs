@@ -238,16 +238,22 @@ mod tests {
         assert!(history[11] < 0.7 * history[0], "the loss went {history:?}");
     }
 
+    /// The median of some random networks: other tests draw from libtorch's one generator meanwhile, so that no seed
+    /// says which networks these are, and a single one may lie at the edge.
     #[test]
     fn bf16_computes_the_same_to_its_precision() {
-        tch::manual_seed(3);
+        let mut differences: Vec<_> = (0..7).map(|_| bf16_difference()).collect();
+        differences.sort_by(f64::total_cmp);
+        assert!(differences[3] < 0.06, "relative differences {differences:?}");
+    }
+
+    fn bf16_difference() -> f64 {
         let vs = VarStore::new(Device::Cpu);
         let network = Network::new(&vs.root(), &NetworkConfig::default());
         let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu));
         let (a, b) = tch::no_grad(|| {
             (network.forward_heads_t(&x, true).scores, network.forward_heads_t(&x.to_kind(Kind::BFloat16), true).scores)
         });
-        let difference = (&a - b.to_kind(Kind::Float)).norm().double_value(&[]) / a.norm().double_value(&[]);
-        assert!(difference < 0.06, "relative difference {difference}");
+        (&a - b.to_kind(Kind::Float)).norm().double_value(&[]) / a.norm().double_value(&[])
     }
 }
