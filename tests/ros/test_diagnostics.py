@@ -450,7 +450,7 @@ def test_a_bag_that_loops_is_no_alarm(peer, simulated):
     peer.diagnostics.clear()
 
     def is_heard():
-        simulated.at(400.0, 0.02)
+        simulated.at(500.0, 0.02)
         peer.spin_for(0.05)
         status = peer.statuses().get("semantic_depth: input")
         return status and status.level == OK
