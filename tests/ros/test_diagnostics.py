@@ -472,8 +472,10 @@ def test_a_bag_that_loops_is_no_alarm(peer, simulated):
         # So that the next loop's answers are its own.
         peer.outputs["labels"].by_stamp.clear()
     for status in messages:
-        # (A busy machine may be silent for longer than stale_after_s.)
-        assert status.level == OK or "no image for" in status.message, (status.name, status.message)
+        # A busy machine may be silent for longer than stale_after_s, or slow; of the stamps there is nothing to say.
+        slow = status.message.startswith(("no image for", "median age"))
+        assert status.level == OK or slow, (status.name, status.message)
+        assert "stamps jumped back" not in status.message
         for name, value in values_of(status).items():
             if name.startswith("Image age"):
                 # At the jump an image may be held against the other loop's clock: never more than a bag's length.
