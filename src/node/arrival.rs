@@ -160,19 +160,15 @@ impl RateLimit {
     fn pass(&mut self, now: Instant, min_period: Option<Duration>) -> bool {
         let Some(period) = min_period else { return true };
         let slack = period.mul_f64(RATE_SLACK);
-        match self.next {
-            // A turn farther away than one period belongs to a lower rate, that of before the parameter changed.
-            Some(next) if now + slack < next && next <= now + slack + period => false,
+        // A turn farther away than one period belongs to a lower rate, that of before the parameter changed.
+        let due = self.next.filter(|next| *next <= now + slack + period);
+        self.next = match due {
+            Some(next) if now + slack < next => return false,
             // From the due time while the camera keeps up, so that the rate is met on average; after a pause, from now.
-            Some(next) if now < next + period => {
-                self.next = Some(next + period);
-                true
-            }
-            _ => {
-                self.next = Some(now + period);
-                true
-            }
-        }
+            Some(next) if now < next + period => Some(next + period),
+            _ => Some(now + period),
+        };
+        true
     }
 }
 
