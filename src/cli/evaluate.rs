@@ -167,3 +167,41 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::street::Camera;
+
+    #[test]
+    fn the_factor_is_the_cameras_focal_length_by_the_models() {
+        let root = tempfile::tempdir().expect("a folder");
+        let sample = Sample::new(root.path(), "test", "city", 0, 0);
+        let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
+        let factor = |asked| Scaling::factor(asked, &sample, &geometry, 250.0);
+        // Without a camera file: no scaling by default, an error where it was asked for.
+        assert_eq!(factor(None).expect("none"), 1.0);
+        let error = format!("{:#}", factor(Some(Scaling::CameraInfo)).expect_err("no camera"));
+        assert!(error.contains("city_000000_000000_camera.json"), "{error}");
+        let camera = Camera {
+            focal_px: 800.0,
+            center_x: 500.0,
+            center_y: 400.0,
+            baseline_m: 0.2,
+            height_m: 1.0,
+            pitch: 0.0,
+            yaw: 0.0,
+            roll: 0.0,
+        };
+        sample.write_camera(&camera).expect("written");
+        // 800 pixels are 400 across and 200 down in the network: their geometric mean by 250.
+        let expected = (400.0_f64 * 200.0).sqrt() / 250.0;
+        assert!((factor(None).expect("scaled") - expected).abs() < 1e-12);
+        assert!((factor(Some(Scaling::CameraInfo)).expect("scaled") - expected).abs() < 1e-12);
+        assert_eq!(factor(Some(Scaling::None)).expect("none"), 1.0);
+        assert_eq!(factor("1.25".parse().ok()).expect("fixed"), 1.25);
+        for bad in ["", "0", "-1", "nan", "inf", "camera"] {
+            assert!(bad.parse::<Scaling>().is_err(), "{bad}");
+        }
+    }
+}

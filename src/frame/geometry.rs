@@ -428,8 +428,7 @@ fn expand(cells: &[Cell], weights: &[f32], row: &[f32], out: &mut [f32]) {
         let (a, b) = (row[cell.first as usize], row[cell.next as usize]);
         // Whole lanes: what is too many belongs to the next cell, which comes after and overwrites it.
         let mut i = cell.start as usize;
-        loop {
-            let (Some(w), Some(out)) = (weights[i..].first_chunk::<LANES>(), out[i..].first_chunk_mut()) else { break };
+        while let (Some(w), Some(out)) = (weights[i..].first_chunk::<LANES>(), out[i..].first_chunk_mut()) {
             // A loop and not `map`, into which what is compiled for other instruction sets is not inlined.
             let mut values = [0.0; LANES];
             for (value, w) in values.iter_mut().zip(w) {
