@@ -43,8 +43,8 @@ fn ros_is_spoken_in_the_node_and_the_demo_only() {
 #[test]
 fn every_thread_has_a_name() {
     let unnamed = files_with("thread::spawn(");
-    // The mailbox's own test.
-    assert_eq!(unnamed, ["node/mailbox.rs"], "use thread::Builder with a name");
+    assert!(unnamed.is_empty(), "use thread::Builder with a name: {unnamed:?}");
+    assert!(!files_with("thread::Builder::new()").is_empty(), "the search finds nothing");
 }
 
 #[test]

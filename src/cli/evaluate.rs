@@ -4,6 +4,7 @@ use super::render::bar;
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use crate::eval::{self, Confusion, DepthErrors, DepthReport};
+use crate::frame::camera::{focal_ratio, DepthScaling};
 use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::network::{DeviceChoice, Precision};
@@ -13,7 +14,6 @@ use crate::train::batches::decode_one;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// Arguments of `semantic_depth evaluate`.
 #[derive(Debug, clap::Args)]
@@ -36,49 +36,19 @@ pub struct Args {
     /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
     #[arg(long, value_name = "camera_info|none|FACTOR")]
-    depth_scaling: Option<Scaling>,
+    depth_scaling: Option<DepthScaling>,
     /// Write the figures as JSON, too.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// What depth is multiplied with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Scaling {
-    CameraInfo,
-    None,
-    Factor(f64),
-}
-
-impl FromStr for Scaling {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "camera_info" => Ok(Self::CameraInfo),
-            "none" => Ok(Self::None),
-            _ => match s.parse::<f64>() {
-                Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self::Factor(factor)),
-                _ => Err(format!("expected camera_info, none or a number above 0, found '{s}'")),
-            },
-        }
-    }
-}
-
-impl Scaling {
-    /// The factor of one frame. Objects look as large to the network as its focal length makes them, so the depth it
-    /// learned at `f_model` (pixels of the network's input) is right at `f_model` and proportional to it elsewhere.
-    fn factor(asked: Option<Self>, sample: &Sample, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
-        let known = || sample.path(Part::Camera).is_file();
-        match asked {
-            Some(Self::None) => Ok(1.0),
-            Some(Self::Factor(factor)) => Ok(factor),
-            None if !known() => Ok(1.0),
-            Some(Self::CameraInfo) | None => {
-                let ((fx, fy), (sx, sy)) = (sample.read_focal()?, geometry.focal_scale());
-                Ok((fx * sx * fy * sy).sqrt() / f_model)
-            }
-        }
+/// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
+fn factor(asked: Option<DepthScaling>, sample: &Sample, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
+    match asked {
+        Some(DepthScaling::None) => Ok(1.0),
+        Some(DepthScaling::Factor(factor)) => Ok(factor),
+        None if !sample.path(Part::Camera).is_file() => Ok(1.0),
+        Some(DepthScaling::CameraInfo) | None => Ok(focal_ratio(sample.read_focal()?, geometry.focal_scale(), f_model)),
     }
 }
 
@@ -119,8 +89,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .with_context(|| sample.stem().to_string())?;
         let geometry = Geometry::new(&Placement::default(), (frame.width, frame.height), pipeline.network_size())
             .with_context(|| sample.stem().to_string())?;
-        let factor = Scaling::factor(args.depth_scaling, sample, &geometry, f_model)
-            .with_context(|| sample.stem().to_string())?;
+        let factor =
+            factor(args.depth_scaling, sample, &geometry, f_model).with_context(|| sample.stem().to_string())?;
         factors += factor;
         let job = Job {
             image: view,
@@ -178,10 +148,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let sample = Sample::new(root.path(), "test", "city", 0, 0);
         let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
-        let factor = |asked| Scaling::factor(asked, &sample, &geometry, 250.0);
+        let factor = |asked| super::factor(asked, &sample, &geometry, 250.0);
         // Without a camera file: no scaling by default, an error where it was asked for.
         assert_eq!(factor(None).expect("none"), 1.0);
-        let error = format!("{:#}", factor(Some(Scaling::CameraInfo)).expect_err("no camera"));
+        let error = format!("{:#}", factor(Some(DepthScaling::CameraInfo)).expect_err("no camera"));
         assert!(error.contains("city_000000_000000_camera.json"), "{error}");
         let camera = Camera {
             focal_px: 800.0,
@@ -197,11 +167,11 @@ mod tests {
         // 800 pixels are 400 across and 200 down in the network: their geometric mean by 250.
         let expected = (400.0_f64 * 200.0).sqrt() / 250.0;
         assert!((factor(None).expect("scaled") - expected).abs() < 1e-12);
-        assert!((factor(Some(Scaling::CameraInfo)).expect("scaled") - expected).abs() < 1e-12);
-        assert_eq!(factor(Some(Scaling::None)).expect("none"), 1.0);
+        assert!((factor(Some(DepthScaling::CameraInfo)).expect("scaled") - expected).abs() < 1e-12);
+        assert_eq!(factor(Some(DepthScaling::None)).expect("none"), 1.0);
         assert_eq!(factor("1.25".parse().ok()).expect("fixed"), 1.25);
         for bad in ["", "0", "-1", "nan", "inf", "camera"] {
-            assert!(bad.parse::<Scaling>().is_err(), "{bad}");
+            assert!(bad.parse::<DepthScaling>().is_err(), "{bad}");
         }
     }
 }

@@ -326,7 +326,8 @@ pub fn depth_factor(
     }
 }
 
-fn focal_ratio((fx, fy): (f64, f64), (sx, sy): (f64, f64), f_model: f64) -> f64 {
+/// `f_eff / f_model` of a camera's focal lengths and [`Geometry::focal_scale`]; see [`depth_factor`].
+pub fn focal_ratio((fx, fy): (f64, f64), (sx, sy): (f64, f64), f_model: f64) -> f64 {
     (fx * sx * fy * sy).sqrt() / f_model
 }
 
