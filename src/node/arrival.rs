@@ -49,6 +49,7 @@ pub enum Content<'a> {
 /// An image that arrived whole.
 pub struct Frame {
     payload: Payload,
+    size: (usize, usize),
     /// When it was taken from the middleware.
     pub arrived: Instant,
     /// Time from taking it to the inbox.
@@ -58,8 +59,8 @@ pub struct Frame {
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.payload {
-            Payload::Raw(m) => write!(f, "Frame({}x{})", m.0.width, m.0.height),
-            Payload::Compressed(m) => write!(f, "Frame({} bytes)", m.0.data.size),
+            Payload::Raw(_) => write!(f, "Frame({:?})", self.size),
+            Payload::Compressed(_) => write!(f, "Frame({:?}, compressed)", self.size),
         }
     }
 }
@@ -97,12 +98,8 @@ macro_rules! bytes {
 }
 
 impl Frame {
-    fn raw(message: NativeMsg<Image>) -> Self {
-        Self { payload: Payload::Raw(Message(message)), arrived: Instant::now(), receive: Duration::ZERO }
-    }
-
-    fn compressed(message: NativeMsg<CompressedImage>) -> Self {
-        Self { payload: Payload::Compressed(Message(message)), arrived: Instant::now(), receive: Duration::ZERO }
+    fn new(payload: Payload) -> Self {
+        Self { payload, size: (0, 0), arrived: Instant::now(), receive: Duration::ZERO }
     }
 
     fn is_loaned(&self) -> bool {
@@ -127,15 +124,22 @@ impl Frame {
         }
     }
 
-    /// Why the frame cannot be used, if so. Of a compressed image the head is looked at.
-    fn fault(&self) -> Option<String> {
+    /// Columns and rows: the image's own, or what the head of a compressed one says.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// Columns and rows of a frame that can be used; of a compressed image the head is looked at.
+    fn prove(&self) -> Result<(usize, usize), String> {
         if self.is_loaned() {
-            return Some("a loaned message, which this node does not read; disable loaned messages".into());
+            return Err("a loaned message, which this node does not read; disable loaned messages".into());
         }
-        match self.content() {
-            Err(e) => Some(e.to_string()),
-            Ok(Content::Compressed { format, data }) => compressed::inspect(format, data).err().map(|e| e.to_string()),
-            Ok(Content::Raw(_)) => None,
+        match self.content().map_err(|e| e.to_string())? {
+            Content::Raw(view) => Ok((view.width(), view.height())),
+            Content::Compressed { format, data } => {
+                let (_, width, height) = compressed::inspect(format, data).map_err(|e| e.to_string())?;
+                Ok((width as usize, height as usize))
+            }
         }
     }
 
@@ -201,12 +205,12 @@ impl Arrival {
 
     /// Takes an image.
     pub fn take(&mut self, message: NativeMsg<Image>, min_period: Option<Duration>) {
-        self.take_frame(Frame::raw(message), min_period);
+        self.take_frame(Frame::new(Payload::Raw(Message(message))), min_period);
     }
 
     /// Takes a compressed image.
     pub fn take_compressed(&mut self, message: NativeMsg<CompressedImage>, min_period: Option<Duration>) {
-        self.take_frame(Frame::compressed(message), min_period);
+        self.take_frame(Frame::new(Payload::Compressed(Message(message))), min_period);
     }
 
     fn take_frame(&mut self, mut frame: Frame, min_period: Option<Duration>) {
@@ -219,9 +223,12 @@ impl Arrival {
             Stats::count(&self.stats.skipped);
             return;
         }
-        if let Some(reason) = frame.fault() {
-            self.stats.refuse(&reason);
-            return self.throttle.warn(format_args!("an image{} was refused: {reason}", self.whose));
+        match frame.prove() {
+            Ok(size) => frame.size = size,
+            Err(reason) => {
+                self.stats.refuse(&reason);
+                return self.throttle.warn(format_args!("an image{} was refused: {reason}", self.whose));
+            }
         }
         if !self.limit.pass(arrived, min_period) {
             Stats::count(&self.stats.dropped);

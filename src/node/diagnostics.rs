@@ -6,7 +6,7 @@ use super::device::{Health, Processor};
 use super::lifecycle::State;
 use super::lock;
 use super::settings::Settings;
-use super::stats::{ArrivalWindow, Percentiles, Stats};
+use super::stats::{ArrivalWindow, Percentiles, Stats, AGE};
 use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
 use crate::interface::{Limit, Severity};
@@ -383,9 +383,6 @@ impl Reporter {
         self.status(("device", ""), found.verdict(&format!("{device}, no alarm")), values)
     }
 }
-
-/// The measure of [`super::stats::Measures`] that belongs to the input's status.
-const AGE: &str = "age at publication";
 
 fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6

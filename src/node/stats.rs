@@ -2,6 +2,7 @@
 
 use super::lock;
 use crate::frame::clock::StageTimes;
+use crate::interface::diagnostics::STAGES;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -85,8 +86,10 @@ impl FrameTimes {
     }
 }
 
-/// Number of measures of [`Measures`].
-pub const MEASURES: usize = 15;
+/// The measure that is no stage.
+pub const AGE: &str = "age at publication";
+/// Number of measures of [`Measures`]: the stages of the diagnostics' table, and [`AGE`].
+const MEASURES: usize = STAGES.len() + 1;
 
 /// The measures of a frame that are watched.
 #[derive(Debug, Clone, Default)]
@@ -98,23 +101,9 @@ pub struct Measures {
 
 impl Measures {
     /// Names, in the order of the windows.
-    pub const NAMES: [&'static str; MEASURES] = [
-        "receive",
-        "wait",
-        "decode",
-        "infer",
-        "labels",
-        "depth",
-        "confidence",
-        "overlay",
-        "mask",
-        "points",
-        "compress",
-        "postprocess",
-        "publish",
-        "total",
-        "age at publication",
-    ];
+    fn names() -> impl Iterator<Item = &'static str> {
+        STAGES.iter().copied().chain([AGE])
+    }
 
     /// Adds a frame. A stage that had no work is not counted. An age under zero (clocks that disagree, a bag that
     /// loops) counts as zero; a frame without a stamp has none.
@@ -142,7 +131,7 @@ impl Measures {
 
     /// Name and percentiles of each measure that has values within `length` before `now`.
     pub fn percentiles(&self, now: Instant, length: Duration) -> Vec<(&'static str, Percentiles)> {
-        let each = Self::NAMES.into_iter().zip(&self.windows);
+        let each = Self::names().zip(&self.windows);
         each.filter_map(|(name, window)| Some((name, window.percentiles(now, length)?))).collect()
     }
 }

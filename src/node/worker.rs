@@ -13,7 +13,7 @@ use crate::frame::clock::nanoseconds;
 use crate::frame::cloud::{Cloud, CloudBuilder, CloudSettings};
 use crate::frame::compressed::Decoder;
 use crate::frame::convert::Converter;
-use crate::frame::geometry::{Geometry, Placement};
+use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER};
 use crate::frame::view::ImageView;
@@ -444,45 +444,26 @@ impl Camera {
         let Self { stats, converter, decoder, outputs, geometry, sets, products, .. } = self;
         if !wanted.any() {
             Stats::count(&stats.skipped);
-            if demand.camera_info {
-                products.publish_camera_info(&header, calibration.as_ref());
+            if demand.camera_info && fit(geometry, &settings.placement, frame.size(), network).is_ok() {
+                let geometry = geometry.as_ref().map(|(_, _, geometry)| geometry);
+                products.publish_camera_info(&header, calibration.as_ref(), geometry?);
             }
             return None;
         }
         let converting = Instant::now();
-        let refused = |products: &mut Products, why: &dyn std::fmt::Display| {
-            products.stats.refuse(&why.to_string());
-            let (of, camera) =
-                if products.name.is_empty() { ("", "") } else { (" of camera ", products.name.as_str()) };
-            products.failures.warn(format_args!("an image{of}{camera} was refused: {why}"));
-        };
-        let (encoding, image) = match frame.content() {
-            Ok(Content::Raw(view)) if view.encoding().is_direct() => (view.encoding().name(), view),
-            Ok(Content::Raw(view)) => (view.encoding().name(), converter.eight_bit(&view)),
-            Ok(Content::Compressed { format, data }) => match decoder.decode(format, data) {
-                Ok(view) => ("compressed", view),
-                Err(e) => {
-                    refused(products, &e);
-                    return None;
-                }
-            },
-            Err(e) => {
-                refused(products, &e);
+        let (encoding, image) = match picture(frame, converter, decoder) {
+            Ok(picture) => picture,
+            Err(why) => {
+                products.refuse(&why);
                 return None;
             }
         };
         let convert_ns = nanoseconds(converting.elapsed());
         let source = (image.width(), image.height());
         *lock(&stats.image) = Some((source.0, source.1, encoding));
-        if geometry.as_ref().is_none_or(|(p, s, _)| *p != settings.placement || *s != source) {
-            match Geometry::new(&settings.placement, source, network) {
-                Ok(new) => *geometry = Some((settings.placement.clone(), source, new)),
-                Err(e) => {
-                    *geometry = None;
-                    refused(products, &e);
-                    return None;
-                }
-            }
+        if let Err(e) = fit(geometry, &settings.placement, source, network) {
+            products.refuse(&e.to_string());
+            return None;
         }
         let (_, _, geometry) = geometry.as_ref()?;
         sets.follow(settings, &manifest.classes);
@@ -511,6 +492,34 @@ impl Camera {
     }
 }
 
+/// Encoding and pixels of a frame, as an 8-bit picture.
+fn picture<'a>(
+    frame: &'a Frame,
+    converter: &'a mut Converter,
+    decoder: &'a mut Decoder,
+) -> Result<(&'static str, ImageView<'a>), String> {
+    match frame.content().map_err(|e| e.to_string())? {
+        Content::Raw(view) => Ok((view.encoding().name(), converter.eight_bit(&view))),
+        Content::Compressed { format, data } => {
+            decoder.decode(format, data).map(|view| ("compressed", view)).map_err(|e| e.to_string())
+        }
+    }
+}
+
+/// Makes the geometry of an image anew where the one at hand is another's.
+fn fit(
+    at_hand: &mut Option<(Placement, (usize, usize), Geometry)>,
+    placement: &Placement,
+    source: (usize, usize),
+    network: (usize, usize),
+) -> Result<(), GeometryError> {
+    if at_hand.as_ref().is_none_or(|(p, s, _)| p != placement || *s != source) {
+        *at_hand = None;
+        *at_hand = Some((placement.clone(), source, Geometry::new(placement, source, network)?));
+    }
+    Ok(())
+}
+
 impl InFlight<'_> {
     fn publish(self, job: &mut Job<'_>, ready: &Ready, clock: &Mutex<Clock>, batch_size: u32) {
         let Self { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products } = self;
@@ -528,14 +537,7 @@ impl InFlight<'_> {
         timed(&mut || products.publish_images(&header, &demand, settings, job.outputs));
         let output = job.geometry.output();
         if demand.camera_info {
-            let map = job.geometry.output_from_source();
-            let scaled = calibration.as_ref().map(|c| {
-                if let Err(e) = c.check_size(job.geometry.source()) {
-                    products.misfits.warn(format_args!("{e}"));
-                }
-                c.scaled(&map, output)
-            });
-            timed(&mut || products.publish_camera_info(&header, scaled.as_ref()));
+            timed(&mut || products.publish_camera_info(&header, calibration.as_ref(), job.geometry));
         }
         if demand.labels_compressed {
             let start = Instant::now();
@@ -579,6 +581,13 @@ impl InFlight<'_> {
 }
 
 impl Products {
+    /// A frame that came whole and cannot be computed.
+    fn refuse(&mut self, why: &str) {
+        self.stats.refuse(why);
+        let (of, camera) = if self.name.is_empty() { ("", "") } else { (" of camera ", self.name.as_str()) };
+        self.failures.warn(format_args!("an image{of}{camera} was refused: {why}"));
+    }
+
     fn check(&mut self, output: &str, result: r2r::Result<()>) {
         if let Err(e) = result {
             self.failures.warn(format_args!("{output} could not be published: {e}"));
@@ -637,11 +646,15 @@ impl Products {
         }
     }
 
-    fn publish_camera_info(&mut self, header: &Header, calibration: Option<&Calibration>) {
-        if let Some(calibration) = calibration {
-            let result = self.publishers.camera_info.publish(&camera_info(calibration, header));
-            self.check("camera_info", result);
+    /// The calibration as it is at the outputs' size.
+    fn publish_camera_info(&mut self, header: &Header, calibration: Option<&Calibration>, geometry: &Geometry) {
+        let Some(calibration) = calibration else { return };
+        if let Err(e) = calibration.check_size(geometry.source()) {
+            self.misfits.warn(format_args!("{e}"));
         }
+        let scaled = calibration.scaled(&geometry.output_from_source(), geometry.output());
+        let result = self.publishers.camera_info.publish(&camera_info(&scaled, header));
+        self.check("camera_info", result);
     }
 
     /// Says, when it changes, where the depth's scale comes from.

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from builtin_interfaces.msg import Time
-from conftest import NAME, TYPES, NodeProcess, Peer, key, picture, qos
+from conftest import NAME, TYPES, Peer, key, picture, qos, running
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
@@ -83,20 +83,8 @@ class Feed:
 
 @pytest.fixture(scope="module")
 def peer(node_program, model, tmp_path_factory):
-    node = NodeProcess(
-        node_program, tmp_path_factory.mktemp("node"), {"model_path": str(model), "device": "cpu", **QUICK}
-    )
-    peer = None
-    try:
-        peer = Peer(node, outputs=("labels", "timing"))
-        peer.connect()
+    with running(node_program, tmp_path_factory.mktemp("node"), model, outputs=("labels", "timing"), **QUICK) as peer:
         yield peer
-        code, took_s = node.end()
-        assert code == 0, f"exit code {code} after {took_s} s:\n{node.log()[-3000:]}"
-    finally:
-        if peer:
-            peer.close()
-        node.close()
 
 
 @pytest.fixture

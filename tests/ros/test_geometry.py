@@ -7,7 +7,7 @@ picture times two matrices an axis: one that resizes, one that interpolates.
 import numpy as np
 import pytest
 import tiny_model
-from conftest import depth_of, encode, labels_of, running
+from conftest import depth_of, encode, labels_of, picture, running
 from sensor_msgs.msg import CameraInfo
 
 NETWORK = (tiny_model.WIDTH, tiny_model.HEIGHT)
@@ -344,3 +344,12 @@ def test_depth_and_camera_info_give_the_right_point(place, mode, output):
         np.testing.assert_allclose(highest, last, atol=1e-9)
     else:
         assert (np.abs(lowest - first) < slack + 1 / scale).all() and (np.abs(highest - last) < slack + 1 / scale).all()
+
+
+def test_camera_info_is_scaled_where_nothing_else_is_wanted_too(start_node, connect):
+    peer = connect(start_node(output_size="network"), outputs=("camera_info",))
+    info = CameraInfo(width=1024, height=1024)
+    info.k = [500.0, 0.0, 512.0, 0.0, 500.0, 512.0, 0.0, 0.0, 1.0]
+    found = peer.ask(picture(1024, 1024), ("camera_info",), info)["camera_info"]
+    assert (found.width, found.height) == (512, 256)
+    assert list(found.k) == [250.0, 0.0, 256.0, 0.0, 125.0, 128.0, 0.0, 0.0, 1.0]

@@ -9,7 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import TYPES, NodeProcess, Peer, labels_of, picture, pixels
+from conftest import TYPES, labels_of, picture, pixels, running
 from sensor_msgs.msg import CameraInfo
 
 SWITCHES = {
@@ -22,20 +22,8 @@ SIZE = (96, 64)
 
 @pytest.fixture(scope="module")
 def peer(node_program, model, tmp_path_factory):
-    node = NodeProcess(
-        node_program, tmp_path_factory.mktemp("node"), {"model_path": str(model), "device": "cpu"}
-    )
-    peer = None
-    try:
-        peer = Peer(node, outputs=tuple(TYPES))
-        peer.connect()
+    with running(node_program, tmp_path_factory.mktemp("node"), model, outputs=tuple(TYPES)) as peer:
         yield peer
-        code, took_s = node.end()
-        assert code == 0, f"exit code {code} after {took_s} s:\n{node.log()[-3000:]}"
-    finally:
-        if peer:
-            peer.close()
-        node.close()
 
 
 @pytest.fixture(scope="module")
