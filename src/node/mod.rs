@@ -61,8 +61,9 @@ use worker::{CameraSetup, Loader, Ready, Worker};
 
 /// Name of the node where no remapping gives another.
 const NAME: &str = "semantic_depth";
-/// Longest sleep of the spinning thread: how late a signal can be noticed.
-const SPIN: Duration = Duration::from_millis(50);
+/// Longest sleep of the spinning thread: how late a signal can be noticed. Each waking costs a wait set of some thirty
+/// entities.
+const SPIN: Duration = Duration::from_millis(100);
 /// What is said of a transition that failed, and told apart by it.
 const CONFIGURE: &str = "configure";
 /// How often the publishers of the images are looked at.
