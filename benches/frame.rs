@@ -173,7 +173,7 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
         });
     }
     group.bench_function("confidence", |b| {
-        b.iter(|| output.confidence(black_box(&packed), &stretch, &mut confidence));
+        b.iter(|| output.confidence(black_box(&packed), &stretch, 1, &mut confidence));
     });
     output.labels(&packed, &stretch, &mut labels);
     for (name, image) in [("overlay", &image), ("overlay bgra8", &bgra)] {

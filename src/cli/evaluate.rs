@@ -96,6 +96,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             image: view,
             geometry: &geometry,
             wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
+            confidence_stride: 1,
             depth_factor: factor as f32,
             overlay_opacity: 0.0,
             mask_values: &[0; 256],

@@ -192,7 +192,11 @@ impl OutputBuilder {
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
     /// not finite or where the network saw nothing.
-    pub fn confidence(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<f32>) {
+    ///
+    /// With a `stride` above 1 only the rows at the middle of each block of so many rows are computed (and the last one),
+    /// those that a point cloud of this stride takes; the others are NaN. A row costs what twenty rows of labels do.
+    pub fn confidence(&mut self, packed: &Packed<'_>, geometry: &Geometry, stride: usize, out: &mut Vec<f32>) {
+        let stride = stride.max(1);
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
@@ -202,7 +206,9 @@ impl OutputBuilder {
             |scratch, (task, out)| {
                 scratch.rows = [None; 2];
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                    let y = task * TASK_ROWS + y;
+                    let is_taken = y % stride == stride / 2 || y + 1 == height;
+                    let Some(row) = rows.at(y).filter(|_| is_taken) else {
                         out.fill(f32::NAN);
                         continue;
                     };
@@ -961,7 +967,7 @@ mod tests {
         b.read(&packed, true, true);
         b.labels(&packed, &geometry, &mut labels);
         b.depth(&geometry, 1.0, &mut depth);
-        b.confidence(&packed, &geometry, &mut confidence);
+        b.confidence(&packed, &geometry, 1, &mut confidence);
         b.overlay(&image, &geometry, &labels, 0.75, &mut overlay);
         b.colors(&labels, &mut colors);
         b.mask(&labels, &values, &mut mask);
@@ -1036,7 +1042,7 @@ mod tests {
             let mut b = builder(classes);
             let mut out = Vec::new();
             for (width, height) in [(96, 48), (24, 12), (1, 1), (101, 67), (7, 5), (400, 3)] {
-                b.confidence(&packed, &stretch((w, h), (width, height)), &mut out);
+                b.confidence(&packed, &stretch((w, h), (width, height)), 1, &mut out);
                 assert_eq!(out.len(), width * height);
                 for y in 0..height {
                     for x in 0..width {
@@ -1066,6 +1072,26 @@ mod tests {
     }
 
     #[test]
+    fn confidence_of_a_stride_is_that_of_every_row_in_the_middle_rows() {
+        let (w, h, classes) = (24, 12, 20);
+        let data = packed_data(w, h, classes + 1);
+        let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
+        let (mut b, geometry) = (builder(classes), stretch((w, h), (50, 43)));
+        let (mut all, mut some) = (Vec::new(), Vec::new());
+        b.confidence(&packed, &geometry, 1, &mut all);
+        for stride in [2, 4, 7, 64] {
+            b.confidence(&packed, &geometry, stride, &mut some);
+            for (y, (some, all)) in some.chunks(50).zip(all.chunks(50)).enumerate() {
+                if y % stride == stride / 2 || y == 42 {
+                    assert_eq!(some, all, "row {y} of stride {stride}");
+                } else {
+                    assert!(some.iter().all(|c| c.is_nan()), "row {y} of stride {stride}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn confidence_is_nan_where_a_score_is_not_finite() {
         let mut data = vec![1.0; 6 * 3];
         data[3] = f32::NAN;
@@ -1073,7 +1099,7 @@ mod tests {
         let packed = Packed { width: 6, height: 1, channels: 3, data: &data };
         let mut b = builder(2);
         let mut out = Vec::new();
-        b.confidence(&packed, &stretch((6, 1), (6, 1)), &mut out);
+        b.confidence(&packed, &stretch((6, 1), (6, 1)), 1, &mut out);
         let nan: Vec<bool> = out.iter().map(|c| c.is_nan()).collect();
         assert_eq!(nan, [false, true, false, true, false, false]);
         assert_eq!(out[0], 0.5);
@@ -1086,7 +1112,7 @@ mod tests {
         let packed = Packed { width: 2, height: 1, channels: 3, data: &data };
         let mut b = builder(2);
         let mut out = Vec::new();
-        b.confidence(&packed, &stretch((2, 1), (3, 1)), &mut out);
+        b.confidence(&packed, &stretch((2, 1), (3, 1)), 1, &mut out);
         assert_eq!(out, [1.0, 0.5, 1.0]);
     }
 

@@ -145,6 +145,8 @@ pub struct Job<'a> {
     pub geometry: &'a Geometry,
     /// What to compute.
     pub wanted: Wanted,
+    /// Of the confidence only every so many-th row is needed: those that a point cloud of this stride takes. 1: all.
+    pub confidence_stride: usize,
     /// Metres are multiplied by it, after the model's own decoding and clipping.
     pub depth_factor: f32,
     /// Share of the class's colour in the overlay: 0 is the source picture, 1 the colours alone.
@@ -262,7 +264,7 @@ impl Pipeline {
             let infer_ns = clock.lap_ns();
             for (job, packed) in jobs.iter_mut().filter(|j| j.wanted.any()).zip(answers.each()) {
                 job.times.infer_ns = infer_ns;
-                let Job { geometry, wanted, outputs, times, .. } = job;
+                let Job { geometry, wanted, confidence_stride, outputs, times, .. } = job;
                 output.read(&packed, wanted.needs_labels(), wanted.depth);
                 if wanted.needs_labels() {
                     output.labels(&packed, geometry, &mut outputs.labels);
@@ -273,7 +275,7 @@ impl Pipeline {
                     times.depth_ns = clock.lap_ns();
                 }
                 if wanted.confidence {
-                    output.confidence(&packed, geometry, &mut outputs.confidence);
+                    output.confidence(&packed, geometry, *confidence_stride, &mut outputs.confidence);
                     times.confidence_ns = clock.lap_ns();
                 }
                 if wanted.overlay {

@@ -481,6 +481,7 @@ impl Camera {
             image,
             geometry,
             wanted,
+            confidence_stride: if demand.confidence { 1 } else { settings.points.stride },
             depth_factor: factor.0 as f32,
             overlay_opacity: settings.overlay_opacity,
             mask_values: &sets.mask,
