@@ -241,29 +241,25 @@ impl Arrival {
     }
 }
 
-/// The newest calibrations of one camera, for the images they belong to.
+/// The newest calibrations of one camera, with their stamps (seconds, nanoseconds), for the images they belong to.
 #[derive(Debug, Default)]
 pub struct Calibrations {
-    newest: VecDeque<CameraInfo>,
+    newest: VecDeque<((i32, u32), Arc<Calibration>)>,
 }
 
 impl Calibrations {
     /// Keeps one.
-    pub fn add(&mut self, info: CameraInfo) {
+    pub fn add(&mut self, info: &CameraInfo) {
         if self.newest.len() == CALIBRATIONS {
             self.newest.pop_front();
         }
-        self.newest.push_back(info);
+        self.newest.push_back(((info.header.stamp.sec, info.header.stamp.nanosec), Arc::new(calibration(info))));
     }
 
     /// The calibration of an image: the one of its stamp or, of a camera that publishes them apart, the latest.
-    pub fn of(&self, header: &Header) -> Option<Calibration> {
-        let exact = self
-            .newest
-            .iter()
-            .rev()
-            .find(|i| (i.header.stamp.sec, i.header.stamp.nanosec) == (header.sec, header.nanosec));
-        exact.or(self.newest.back()).map(calibration)
+    pub fn of(&self, header: &Header) -> Option<Arc<Calibration>> {
+        let exact = self.newest.iter().rev().find(|(stamp, _)| *stamp == (header.sec, header.nanosec));
+        exact.or(self.newest.back()).map(|(_, calibration)| calibration.clone())
     }
 }
 
@@ -335,7 +331,7 @@ mod tests {
         let header = |sec| Header { sec, nanosec: 0, frame_id: "cam".into() };
         assert!(c.of(&header(1)).is_none());
         for sec in 0..20 {
-            c.add(info(sec, sec as u32));
+            c.add(&info(sec, sec as u32));
         }
         assert_eq!(c.newest.len(), CALIBRATIONS, "old ones go");
         assert_eq!(c.of(&header(15)).map(|i| i.width), Some(15));

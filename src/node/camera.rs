@@ -140,7 +140,7 @@ impl Camera {
         let (Some(s), Some(arrival)) = (&mut self.subscriptions, &mut self.arrival) else { return };
         if let Some(infos) = &mut s.infos {
             while let Some(Some(info)) = infos.next().now_or_never() {
-                lock(&self.calibrations).add(info);
+                lock(&self.calibrations).add(&info);
             }
         }
         if let Some(messages) = &mut s.raw {

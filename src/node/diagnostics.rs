@@ -165,8 +165,13 @@ impl Reporter {
         self.hardware_id = now.ready.map_or_else(String::new, |r| r.device.clone());
         self.histories.resize_with(cameras.len(), History::default);
         for (index, camera) in cameras.iter().enumerate() {
-            array.status.push(self.input(index, camera, now, at));
-            array.status.push(self.timing(camera, now.settings, at));
+            let window = now.settings.node.diagnostics_window;
+            let (measured, batch) = {
+                let measures = lock(&camera.stats.measures);
+                (measures.percentiles(at, window), measures.batch.mean(at, window))
+            };
+            array.status.push(self.input(index, camera, now, at, &measured));
+            array.status.push(self.timing(camera, now.settings, &measured, batch));
         }
         array.status.push(self.model(now));
         array.status.push(self.device(now));
@@ -190,7 +195,14 @@ impl Reporter {
         }
     }
 
-    fn input(&mut self, index: usize, camera: &Camera, now: &Now<'_>, at: Instant) -> DiagnosticStatus {
+    fn input(
+        &mut self,
+        index: usize,
+        camera: &Camera,
+        now: &Now<'_>,
+        at: Instant,
+        measured: &[(&str, Percentiles)],
+    ) -> DiagnosticStatus {
         let (stats, limits, node) = (&camera.stats, &now.settings.thresholds, &now.settings.node);
         let (settings, length) = (now.settings.cameras.get(index), node.diagnostics_window);
         let silence = lock(&stats.last_arrival).map(|t| at.saturating_duration_since(t));
@@ -213,7 +225,7 @@ impl Reporter {
         let refusal = lock(&stats.last_refusal).clone();
         let calibration = lock(&stats.calibration).clone();
         let image = *lock(&stats.image);
-        let age = lock(&stats.measures).percentiles(at, length).into_iter().find(|(n, _)| *n == AGE);
+        let age = measured.iter().find(|(name, _)| *name == AGE);
 
         let mut found = Findings::default();
         if !camera.is_subscribed() {
@@ -298,14 +310,16 @@ impl Reporter {
         self.status(("input", &camera.name), verdict, values)
     }
 
-    fn timing(&self, camera: &Camera, settings: &Settings, at: Instant) -> DiagnosticStatus {
+    fn timing(
+        &self,
+        camera: &Camera,
+        settings: &Settings,
+        measured: &[(&str, Percentiles)],
+        batch: Option<f64>,
+    ) -> DiagnosticStatus {
         let (limits, window) = (&settings.thresholds, settings.node.diagnostics_window);
-        let (measured, batch) = {
-            let measures = lock(&camera.stats.measures);
-            (measures.percentiles(at, window), measures.batch.mean(at, window))
-        };
         let (mut found, mut values) = (Findings::default(), Values::default());
-        for (name, p) in &measured {
+        for (name, p) in measured {
             let (limit, what, judged) = match *name {
                 AGE => (&limits.age, "median age at publication".into(), p.p50),
                 "decode" => (&limits.decode, format!("{name} p95"), p.p95),

@@ -68,6 +68,12 @@ impl Severity {
     }
 }
 
+impl From<log::LevelFilter> for Severity {
+    fn from(filter: log::LevelFilter) -> Self {
+        filter.to_level().map_or(Self::Fatal, Self::from)
+    }
+}
+
 impl From<log::Level> for Severity {
     fn from(level: log::Level) -> Self {
         match level {

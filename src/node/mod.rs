@@ -156,7 +156,7 @@ impl App {
         }
         // Only where it says something else: what `--log-level` said (fatal, say) may be no value of the parameter.
         if settings.node.log_level != log::max_level() {
-            logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+            logger::set_level(settings.node.log_level);
         }
         let cameras = camera::cameras(&settings);
         let names = Names::of(&node)?;
@@ -256,7 +256,7 @@ impl App {
         let before = self.settings();
         // Only if it is what changed: `~/set_logger_levels` may have said otherwise meanwhile.
         if settings.node.log_level != before.node.log_level {
-            logger::set_level(settings.node.log_level.to_level().unwrap_or(log::Level::Info));
+            logger::set_level(settings.node.log_level);
         }
         *lock(&self.settings) = Arc::new(settings);
     }

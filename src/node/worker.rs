@@ -254,12 +254,15 @@ struct Camera {
     products: Products,
 }
 
+/// What rays were made for: calibration, whether the input is rectified, geometry.
+type RaysKey = (Arc<Calibration>, bool, Geometry);
+
 /// One camera's part of the thread's state: what is needed after the network.
 struct Products {
     name: String,
     publishers: Publishers,
     stats: Arc<Stats>,
-    rays: Option<(Calibration, bool, Geometry, Result<Rays, String>)>,
+    rays: Option<(RaysKey, Result<Rays, String>)>,
     builder: CloudBuilder,
     cloud: Cloud,
     depth_mm: Vec<u16>,
@@ -278,7 +281,7 @@ struct InFlight<'a> {
     frame: &'a Frame,
     header: Header,
     demand: Demand,
-    calibration: Option<Calibration>,
+    calibration: Option<Arc<Calibration>>,
     settings: &'a CameraSettings,
     sets: &'a ClassSets,
     wait_ns: u64,
@@ -446,7 +449,7 @@ impl Camera {
             Stats::count(&stats.skipped);
             if demand.camera_info && fit(geometry, &settings.placement, frame.size(), network).is_ok() {
                 let geometry = geometry.as_ref().map(|(_, _, geometry)| geometry);
-                products.publish_camera_info(&header, calibration.as_ref(), geometry?);
+                products.publish_camera_info(&header, calibration.as_deref(), geometry?);
             }
             return None;
         }
@@ -471,12 +474,12 @@ impl Camera {
         let factor = depth_factor(
             settings.depth_scaling,
             settings.depth_scaling_fallback,
-            calibration.as_ref(),
+            calibration.as_deref(),
             settings.input_rectified,
             geometry,
             f_model,
         );
-        products.note_calibration(factor, calibration.as_ref(), source);
+        products.note_calibration(factor, calibration.as_deref(), source);
         let job = Job {
             image,
             geometry,
@@ -535,10 +538,17 @@ impl InFlight<'_> {
             work();
             publishing += start.elapsed();
         };
+        // Once, for whichever output needs them first.
+        let is_published_in_mm = demand.depth && settings.depth_encoding == DepthEncoding::Millimetres;
+        if is_published_in_mm {
+            let start = Instant::now();
+            depth_mm(&job.outputs.depth_m, &mut products.depth_mm);
+            times.stages.depth_ns += nanoseconds(start.elapsed());
+        }
         timed(&mut || products.publish_images(&header, &demand, settings, job.outputs));
         let output = job.geometry.output();
         if demand.camera_info {
-            timed(&mut || products.publish_camera_info(&header, calibration.as_ref(), job.geometry));
+            timed(&mut || products.publish_camera_info(&header, calibration.as_deref(), job.geometry));
         }
         if demand.labels_compressed {
             let start = Instant::now();
@@ -550,7 +560,9 @@ impl InFlight<'_> {
         if demand.depth_compressed || demand.depth_compressed_depth {
             let start = Instant::now();
             let Products { encoder, png, depth_mm: mm, .. } = &mut *products;
-            depth_mm(&job.outputs.depth_m, mm);
+            if !is_published_in_mm {
+                depth_mm(&job.outputs.depth_m, mm);
+            }
             let encoded = encoder.compressed_depth(mm, output.0, output.1, settings.png_level, png);
             times.compress_ns += nanoseconds(start.elapsed());
             timed(&mut || {
@@ -606,7 +618,6 @@ impl Products {
             let result = match settings.depth_encoding {
                 DepthEncoding::Metres => p.depth.publish(header, "32FC1", size, size.0 * 4, bytes_of(&mut o.depth_m)),
                 DepthEncoding::Millimetres => {
-                    depth_mm(&o.depth_m, &mut self.depth_mm);
                     p.depth.publish(header, "16UC1", size, size.0 * 2, bytes_of(&mut self.depth_mm))
                 }
             };
@@ -693,7 +704,7 @@ impl Products {
         image: &ImageView<'_>,
         geometry: &Geometry,
         outputs: &Outputs,
-        calibration: Option<Calibration>,
+        calibration: Option<Arc<Calibration>>,
         settings: &CameraSettings,
         sets: &ClassSets,
     ) -> bool {
@@ -703,13 +714,12 @@ impl Products {
             return false;
         };
         let rectified = settings.input_rectified;
-        let fits =
-            |(c, r, g, _): &(Calibration, bool, Geometry, _)| *c == calibration && *r == rectified && g == geometry;
+        let fits = |((c, r, g), _): &(RaysKey, _)| *c == calibration && *r == rectified && g == geometry;
         if !self.rays.as_ref().is_some_and(fits) {
             let rays = Rays::new(&calibration, rectified, geometry).map_err(|e| e.to_string());
-            self.rays = Some((calibration, rectified, geometry.clone(), rays));
+            self.rays = Some(((calibration, rectified, geometry.clone()), rays));
         }
-        match self.rays.as_ref().map(|(_, _, _, rays)| rays) {
+        match self.rays.as_ref().map(|(_, rays)| rays) {
             Some(Ok(rays)) => {
                 let cloud = CloudSettings {
                     stride: settings.points.stride,
