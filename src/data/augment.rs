@@ -2,6 +2,7 @@
 
 use super::classes::UNLABELLED_TRAIN_ID;
 use super::depth;
+use super::frame::Decoded;
 use rand::RngExt as _;
 use rand_pcg::Pcg32;
 use serde::{Deserialize, Serialize};
@@ -10,21 +11,6 @@ use serde::{Deserialize, Serialize};
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// ImageNet's standard deviation.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
-
-/// A decoded frame.
-#[derive(Debug, Clone)]
-pub struct Decoded {
-    /// Pixels.
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Interleaved, row by row.
-    pub rgb: Vec<u8>,
-    /// Train ids.
-    pub labels: Vec<u8>,
-    /// Metres; NaN where not known, inf in the sky.
-    pub depth_m: Vec<f32>,
-}
 
 /// What may happen to a frame on its way to a crop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +45,7 @@ struct Placement {
 pub struct Crop {
     /// Normalised, interleaved (H, W, 3).
     pub pixels: Vec<f32>,
-    /// Train ids at every `stride`-th pixel.
+    /// Label codes ([`super::source::Groups`]) at every `stride`-th pixel.
     pub labels: Vec<i64>,
     /// Depth code there; NaN where depth is not known.
     pub depth: Vec<f32>,
@@ -134,8 +120,9 @@ fn cut(frame: &Decoded, config: &AugmentConfig, p: Placement, stride: usize, col
         for x in 0..lw {
             let sx = nearest(source_x((x as f32 + 0.5) * stride as f32), frame.width);
             let at = sy.zip(sx).map(|(sy, sx)| sy * frame.width + sx);
-            labels.push(at.map_or(i64::from(UNLABELLED_TRAIN_ID), |i| i64::from(frame.labels[i])));
-            let code = at.and_then(|i| depth::encode(frame.depth_m[i] * apparent));
+            let label = frame.labels.as_ref().zip(at).map_or(UNLABELLED_TRAIN_ID, |(labels, i)| labels[i]);
+            labels.push(i64::from(label));
+            let code = frame.depth_m.as_ref().zip(at).and_then(|(depth_m, i)| depth::encode(depth_m[i] * apparent));
             depth_code.push(code.unwrap_or(f32::NAN));
         }
     }
@@ -206,13 +193,13 @@ mod tests {
 
     /// Left half: red, class 3, 10 m; right half: blue, class 7, 40 m; the lower half's depth is unknown.
     fn halves(width: usize, height: usize) -> Decoded {
-        let mut d = Decoded { width, height, rgb: vec![], labels: vec![], depth_m: vec![] };
+        let (mut rgb, mut labels, mut depth_m) = (vec![], vec![], vec![]);
         for y in 0..height {
             for x in 0..width {
                 let left = x < width / 2;
-                d.rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
-                d.labels.push(if left { 3 } else { 7 });
-                d.depth_m.push(if y >= height / 2 {
+                rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
+                labels.push(if left { 3 } else { 7 });
+                depth_m.push(if y >= height / 2 {
                     f32::NAN
                 } else if left {
                     10.0
@@ -221,7 +208,7 @@ mod tests {
                 });
             }
         }
-        d
+        Decoded { width, height, rgb, labels: Some(labels), depth_m: Some(depth_m), focal_px: None }
     }
 
     fn plain(crop: (usize, usize), scale: f32) -> AugmentConfig {

@@ -1,8 +1,10 @@
 //! Decoded frames in memory, augmented on a thread of their own into batches, two of them ahead.
 
-use crate::data::augment::{self, AugmentConfig, Crop, Decoded};
-use crate::data::cityscapes::{DataError, Sample};
+use crate::data::augment::{self, AugmentConfig, Crop};
+use crate::data::cityscapes::DataError;
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
+use crate::data::frame::Decoded;
+use crate::data::source::{Groups, Item, Source};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
 use rayon::prelude::*;
@@ -42,33 +44,14 @@ impl Batch {
 /// # Errors
 /// The first frame that cannot be read, or whose parts differ in size.
 pub fn decode(root: &Path, split: &str) -> Result<Vec<Decoded>, DataError> {
-    Sample::index(root, split)?.par_iter().map(decode_one).collect()
-}
-
-/// Reads and decodes one frame.
-///
-/// # Errors
-/// A part that cannot be read, or parts of different sizes.
-pub fn decode_one(sample: &Sample) -> Result<Decoded, DataError> {
-    let rgb = sample.read_left()?;
-    let (labels, lw, lh) = sample.read_labels()?;
-    let (depth_m, dw, dh) = sample.read_depth()?;
-    let size = rgb.dimensions();
-    if size != (lw, lh) || size != (dw, dh) {
-        return Err(DataError::Split(format!(
-            "{}: picture {}x{}, labels {lw}x{lh} and depth {dw}x{dh} differ in size; expected one size",
-            sample.stem(),
-            size.0,
-            size.1
-        )));
-    }
-    Ok(Decoded { width: size.0 as usize, height: size.1 as usize, rgb: rgb.into_raw(), labels, depth_m })
+    let source = Source::Cityscapes { root: root.into(), remove_bottom: 0.0 };
+    source.index(split, &mut Groups::default())?.par_iter().map(Item::decode).collect()
 }
 
 /// Share of the labelled pixels that each scored class has.
 pub fn frequencies(frames: &[Decoded]) -> [f64; SCORED_CLASSES] {
     let mut counts = [0_u64; SCORED_CLASSES];
-    for label in frames.iter().flat_map(|f| &f.labels) {
+    for label in frames.iter().filter_map(|f| f.labels.as_ref()).flatten() {
         if let Some(count) = counts.get_mut(usize::from(*label)) {
             *count += 1;
         }

@@ -2,9 +2,10 @@
 
 use super::batches::{self, collate, Batches};
 use super::{losses, schedule, TrainConfig};
-use crate::data::augment::{self, AugmentConfig, Decoded};
+use crate::data::augment::{self, AugmentConfig};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use crate::data::depth;
+use crate::data::frame::Decoded;
 use crate::eval::{Confusion, DepthErrors};
 use crate::model::{weights, Network};
 use anyhow::{bail, Context as _};
@@ -203,8 +204,9 @@ mod tests {
                     width: 128,
                     height: 64,
                     rgb: frame.left.into_raw(),
-                    labels: frame.labels,
-                    depth_m: frame.depth_m,
+                    labels: Some(frame.labels),
+                    depth_m: Some(frame.depth_m),
+                    focal_px: None,
                 }
             })
             .collect()
