@@ -1,7 +1,7 @@
 //! `semantic_depth evaluate`
 
 use super::render::bar;
-use crate::data::cityscapes::{Part, Sample};
+use crate::data::cityscapes::{Part, ReadOptions, Sample};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use crate::eval::{self, Confusion, DepthErrors, DepthReport};
 use crate::frame::camera::{focal_ratio, DepthScaling};
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if classes != CLASSES {
         bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
     }
-    let samples = Sample::index(&args.data, &args.split)?;
+    let samples = Sample::index(&args.data, &args.split, &ReadOptions::default())?;
     let mut confusion = Confusion::new(SCORED_CLASSES);
     let mut errors = DepthErrors::new();
     let mut outputs = Outputs::default();

@@ -4,4 +4,5 @@ pub mod augment;
 pub mod cityscapes;
 pub mod classes;
 pub mod depth;
+pub mod npy;
 pub mod street;

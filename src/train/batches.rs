@@ -1,7 +1,7 @@
 //! Decoded frames in memory, augmented on a thread of their own into batches, two of them ahead.
 
 use crate::data::augment::{self, AugmentConfig, Crop, Decoded};
-use crate::data::cityscapes::{DataError, Sample};
+use crate::data::cityscapes::{DataError, ReadOptions, Sample};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
@@ -42,7 +42,7 @@ impl Batch {
 /// # Errors
 /// The first frame that cannot be read, or whose parts differ in size.
 pub fn decode(root: &Path, split: &str) -> Result<Vec<Decoded>, DataError> {
-    Sample::index(root, split)?.par_iter().map(decode_one).collect()
+    Sample::index(root, split, &ReadOptions::default())?.par_iter().map(decode_one).collect()
 }
 
 /// Reads and decodes one frame.
