@@ -79,7 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if classes != CLASSES {
         bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
     }
-    let source = Source::Cityscapes { root: args.data.clone(), remove_bottom: 0.0 };
+    let source = Source::cityscapes(args.data.clone());
     let samples = source.index(&args.split, &mut Groups::default())?;
     let mut confusion = Confusion::new(SCORED_CLASSES);
     let mut errors = DepthErrors::new();

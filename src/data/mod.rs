@@ -5,5 +5,6 @@ pub mod cityscapes;
 pub mod classes;
 pub mod depth;
 pub mod frame;
+pub mod npy;
 pub mod source;
 pub mod street;

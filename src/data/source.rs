@@ -4,7 +4,7 @@
 //! each of its ids one class or several (CamVid's "bicyclist" is Cityscapes' rider or bicycle). A pixel of several
 //! possible classes is coded as a group; see [`Groups`].
 
-use super::cityscapes::{DataError, Part, Sample};
+use super::cityscapes::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
 use super::frame::Decoded;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,12 @@ pub enum Source {
     Cityscapes {
         /// The folder that holds `leftImg8bit`.
         root: PathBuf,
+        /// `label_ids`, `train_ids` or `none`.
+        #[serde(default)]
+        labels: LabelFiles,
+        /// `auto`, `disparity`, `none`, or the name of a folder of dense depth.
+        #[serde(default)]
+        depth: DepthFiles,
         /// Share of the rows at the bottom to leave out: the vehicle that carries the camera (the article: 0.2).
         #[serde(default)]
         remove_bottom: f64,
@@ -168,6 +174,12 @@ pub struct Item {
 }
 
 impl Source {
+    /// Cityscapes' folders, read in the usual way.
+    pub fn cityscapes(root: PathBuf) -> Self {
+        let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
+        Self::Cityscapes { root, labels, depth, remove_bottom: 0.0 }
+    }
+
     /// Where it is.
     pub fn root(&self) -> &Path {
         match self {
@@ -190,8 +202,8 @@ impl Source {
     /// An empty split, a frame that lacks a file (the first few are named), a mapping that makes no sense.
     pub fn index(&self, split: &str, groups: &mut Groups) -> Result<Vec<Item>, DataError> {
         match self {
-            Self::Cityscapes { root, remove_bottom } => {
-                let samples = Sample::index(root, split)?;
+            Self::Cityscapes { root, labels, depth, remove_bottom } => {
+                let samples = Sample::index(root, split, &ReadOptions { labels: *labels, depth: depth.clone() })?;
                 let remove_bottom = share(*remove_bottom)?;
                 let item = |s: Sample| Item { name: s.stem().into(), read: Read::Cityscapes(s), remove_bottom };
                 Ok(samples.into_iter().map(item).collect())
@@ -279,6 +291,23 @@ impl Item {
         &self.name
     }
 
+    /// Checks cheaply, by the files' headers, that it can be decoded.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened, is of another kind or of another size than the picture.
+    pub fn check(&self) -> Result<(), DataError> {
+        match &self.read {
+            Read::Cityscapes(sample) => sample.check().map(|_| ()),
+            Read::Folder { picture, labels, .. } => {
+                let size = |path: &PathBuf| {
+                    image::image_dimensions(path)
+                        .map_err(|e| DataError::Bad { path: path.clone(), what: e.to_string() })
+                };
+                same_size(labels, size(picture)?, size(labels)?)
+            }
+        }
+    }
+
     /// Reads and decodes it.
     ///
     /// # Errors
@@ -292,12 +321,7 @@ impl Item {
                     return Err(DataError::Bad { path: labels.clone(), what: "expected 8-bit grey class ids".into() });
                 };
                 let (width, height) = rgb.dimensions();
-                if ids.dimensions() != (width, height) {
-                    return Err(DataError::Bad {
-                        path: labels.clone(),
-                        what: format!("expected {width}x{height} pixels as its picture, found {:?}", ids.dimensions()),
-                    });
-                }
+                same_size(labels, (width, height), ids.dimensions())?;
                 let code = |&id: &u8| {
                     codes[usize::from(id)].ok_or_else(|| DataError::Bad {
                         path: labels.clone(),
@@ -319,32 +343,52 @@ impl Item {
     }
 }
 
+fn same_size(labels: &Path, picture: (u32, u32), found: (u32, u32)) -> Result<(), DataError> {
+    if found == picture {
+        return Ok(());
+    }
+    let what = format!("expected {}x{} pixels as its picture has, found {}x{}", picture.0, picture.1, found.0, found.1);
+    Err(DataError::Bad { path: labels.into(), what })
+}
+
 fn open(path: &Path) -> Result<image::DynamicImage, DataError> {
     image::open(path).map_err(|e| DataError::Bad { path: path.into(), what: e.to_string() })
 }
 
 fn decode_cityscapes(sample: &Sample) -> Result<Decoded, DataError> {
     let rgb = sample.read_left()?;
-    let (labels, lw, lh) = sample.read_labels()?;
-    let (depth_m, dw, dh) = sample.read_depth()?;
     let size = rgb.dimensions();
-    if size != (lw, lh) || size != (dw, dh) {
-        return Err(DataError::Split(format!(
-            "{}: picture {}x{}, labels {lw}x{lh} and depth {dw}x{dh} differ in size; expected one size",
+    let expect = |what: &str, found: (u32, u32)| {
+        if found == size {
+            return Ok(());
+        }
+        Err(DataError::Split(format!(
+            "{}: expected {what} of the picture's {}x{} pixels, found {}x{}",
             sample.stem(),
             size.0,
-            size.1
-        )));
-    }
+            size.1,
+            found.0,
+            found.1
+        )))
+    };
+    let labels = match sample.options().labels {
+        LabelFiles::None => None,
+        _ => {
+            let (labels, w, h) = sample.read_labels()?;
+            expect("labels", (w, h))?;
+            Some(labels)
+        }
+    };
+    let depth_m = match sample.options().depth {
+        DepthFiles::None => None,
+        _ => {
+            let (depth_m, w, h) = sample.read_depth()?;
+            expect("depth", (w, h))?;
+            Some(depth_m)
+        }
+    };
     let focal_px = if sample.path(Part::Camera).is_file() { Some(sample.read_focal()?) } else { None };
-    Ok(Decoded {
-        width: size.0 as usize,
-        height: size.1 as usize,
-        rgb: rgb.into_raw(),
-        labels: Some(labels),
-        depth_m: Some(depth_m),
-        focal_px,
-    })
+    Ok(Decoded { width: size.0 as usize, height: size.1 as usize, rgb: rgb.into_raw(), labels, depth_m, focal_px })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Batch {
 /// # Errors
 /// The first frame that cannot be read, or whose parts differ in size.
 pub fn decode(root: &Path, split: &str) -> Result<Vec<Decoded>, DataError> {
-    let source = Source::Cityscapes { root: root.into(), remove_bottom: 0.0 };
+    let source = Source::cityscapes(root.into());
     source.index(split, &mut Groups::default())?.par_iter().map(Item::decode).collect()
 }
 
