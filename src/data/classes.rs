@@ -97,6 +97,11 @@ pub fn categories() -> Vec<Class> {
         .collect()
 }
 
+/// The class table of a network with this many score channels; `None` where no label space has as many.
+pub fn table(channels: usize) -> Option<Vec<Class>> {
+    [cityscapes(), categories()].into_iter().find(|table| table.len() == channels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
