@@ -112,12 +112,14 @@ struct Run<'a> {
     optimizer: Optimizer,
     ema: Option<Ema>,
     supplies: Arc<Vec<Supply>>,
+    /// Of all sources.
+    frames: usize,
     table: Arc<LabelTable>,
     watched: Vec<Watched>,
     record: Record,
     progress: Progress,
-    /// When this process's part of the run, and of the present phase, began; before both lies what was resumed.
-    started: Instant,
+    /// Step of the newest look at the validation splits.
+    looked: usize,
 }
 
 /// Sums between two reports.
@@ -162,38 +164,36 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let mut run = Self {
+        let mut optimizer = optimizer(config, &variables, &extra)?;
+        let mut ema = (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema));
+        let checkpoint = options.out.join(CHECKPOINT);
+        let mut progress = Progress::default();
+        if options.resume && checkpoint.is_file() {
+            let mut state =
+                State { network: &variables, objective: &extra, optimizer: &mut optimizer, ema: ema.as_mut() };
+            progress = state.load(&checkpoint)?;
+            log::info!("going on after step {}", progress.total);
+        }
+        let frames = supplies.iter().map(Supply::len).sum();
+        let steps = config.phases.iter().map(|p| p.steps(frames)).sum();
+        Ok(Self {
             config,
             options,
             device,
-            optimizer: optimizer(config, &variables, &extra)?,
-            ema: (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema)),
             network,
             variables,
             objective,
             extra,
+            optimizer,
+            ema,
             supplies: Arc::new(supplies),
+            frames,
             table: Arc::new(table),
             watched,
-            record: Record::open(&options.out, config, 0, 0)?,
-            progress: Progress::default(),
-            started: Instant::now(),
-        };
-        let checkpoint = options.out.join(CHECKPOINT);
-        if options.resume && checkpoint.is_file() {
-            run.progress = run.state().load(&checkpoint)?;
-            log::info!("going on after step {}", run.progress.total);
-        }
-        run.record = Record::open(&options.out, config, run.progress.total, run.steps_of_all())?;
-        Ok(run)
-    }
-
-    fn frames(&self) -> usize {
-        self.supplies.iter().map(Supply::len).sum()
-    }
-
-    fn steps_of_all(&self) -> usize {
-        self.config.phases.iter().map(|p| p.steps(self.frames())).sum()
+            record: Record::open(&options.out, config, progress.total, steps)?,
+            looked: progress.total,
+            progress,
+        })
     }
 
     fn state(&mut self) -> State<'_> {
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
     fn phase(&mut self) -> anyhow::Result<()> {
         let index = self.progress.phase;
         let phase = &self.config.phases[index];
-        let steps = phase.steps(self.frames());
+        let steps = phase.steps(self.frames);
         let seconds = self.options.minutes.map(|m| m * 60.0 * self.part_of(index));
         let skip = self.progress.step * phase.accumulate;
         let supply = Batches::new(
@@ -239,10 +239,10 @@ impl<'a> Run<'a> {
             BatchesConfig::new(self.config, phase, index, self.network.heads_stride(), skip),
         )?;
         let before = (self.progress.elapsed_s, self.progress.phase_elapsed_s);
-        self.started = Instant::now();
+        let started = Instant::now();
         let mut sums = Sums::default();
         loop {
-            let here = self.started.elapsed().as_secs_f64();
+            let here = started.elapsed().as_secs_f64();
             (self.progress.elapsed_s, self.progress.phase_elapsed_s) = (before.0 + here, before.1 + here);
             // With a time limit the schedule follows the clock, so that it always comes to its end.
             let share = match seconds {
@@ -273,13 +273,16 @@ impl<'a> Run<'a> {
                 self.checkpoint()?;
             }
         }
+        if self.looked == self.progress.total {
+            return Ok(());
+        }
         self.look()
     }
 
     /// A phase's part of the time, by the pixels that it computes.
     fn part_of(&self, index: usize) -> f64 {
         let work =
-            |p: &super::config::Phase| (p.steps(self.frames()) * p.batch * p.accumulate * p.crop.0 * p.crop.1) as f64;
+            |p: &super::config::Phase| (p.steps(self.frames) * p.batch * p.accumulate * p.crop.0 * p.crop.1) as f64;
         work(&self.config.phases[index]) / self.config.phases.iter().map(work).sum::<f64>()
     }
 
@@ -364,6 +367,7 @@ impl<'a> Run<'a> {
 
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
     fn look(&mut self) -> anyhow::Result<()> {
+        self.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
             let look = LookConfig { augment: &still, kind: run.kind(), device: run.device };
