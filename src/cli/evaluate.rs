@@ -1,8 +1,9 @@
 //! `semantic_depth evaluate`
 
 use super::render::bar;
-use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes::{CLASSES, SCORED_CLASSES};
+use crate::data::frame::Decoded;
+use crate::data::source::{Groups, Source};
 use crate::eval::{self, Confusion, DepthErrors, DepthReport};
 use crate::frame::camera::{focal_ratio, DepthScaling};
 use crate::frame::clock::StageTimes;
@@ -10,7 +11,6 @@ use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::network::{DeviceChoice, Precision};
 use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use crate::frame::view::ImageView;
-use crate::train::batches::decode_one;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -43,12 +43,15 @@ pub struct Args {
 }
 
 /// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
-fn factor(asked: Option<DepthScaling>, sample: &Sample, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
+fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
     match asked {
         Some(DepthScaling::None) => Ok(1.0),
         Some(DepthScaling::Factor(factor)) => Ok(factor),
-        None if !sample.path(Part::Camera).is_file() => Ok(1.0),
-        Some(DepthScaling::CameraInfo) | None => Ok(focal_ratio(sample.read_focal()?, geometry.focal_scale(), f_model)),
+        Some(DepthScaling::CameraInfo) | None => match (frame.focal_px, asked) {
+            (Some(focal_px), _) => Ok(focal_ratio(focal_px, geometry.focal_scale(), f_model)),
+            (None, None) => Ok(1.0),
+            (None, Some(_)) => bail!("no camera file tells the focal length; use --depth-scaling none or a factor"),
+        },
     }
 }
 
@@ -76,7 +79,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if classes != CLASSES {
         bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
     }
-    let samples = Sample::index(&args.data, &args.split)?;
+    let source = Source::cityscapes(args.data.clone());
+    let samples = source.index(&args.split, &mut Groups::default())?;
     let mut confusion = Confusion::new(SCORED_CLASSES);
     let mut errors = DepthErrors::new();
     let mut outputs = Outputs::default();
@@ -84,13 +88,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut factors = 0.0;
     let progress = bar(samples.len() as u64, "evaluating");
     for sample in &samples {
-        let frame = decode_one(sample)?;
+        let frame = sample.decode()?;
         let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)
-            .with_context(|| sample.stem().to_string())?;
+            .with_context(|| sample.name().to_string())?;
         let geometry = Geometry::new(&Placement::default(), (frame.width, frame.height), pipeline.network_size())
-            .with_context(|| sample.stem().to_string())?;
+            .with_context(|| sample.name().to_string())?;
         let factor =
-            factor(args.depth_scaling, sample, &geometry, f_model).with_context(|| sample.stem().to_string())?;
+            factor(args.depth_scaling, &frame, &geometry, f_model).with_context(|| sample.name().to_string())?;
         factors += factor;
         let job = Job {
             image: view,
@@ -103,9 +107,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             outputs: &mut outputs,
             times: StageTimes::default(),
         };
-        pipeline.run(&mut [job]).with_context(|| sample.stem().to_string())?;
-        confusion.add(&frame.labels, &outputs.labels);
-        errors.add(&frame.depth_m, &outputs.depth_m);
+        pipeline.run(&mut [job]).with_context(|| sample.name().to_string())?;
+        if let Some(labels) = &frame.labels {
+            confusion.add(labels, &outputs.labels);
+        }
+        if let Some(depth_m) = &frame.depth_m {
+            errors.add(depth_m, &outputs.depth_m);
+        }
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -142,35 +150,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::street::Camera;
 
     #[test]
     fn the_factor_is_the_cameras_focal_length_by_the_models() {
-        let root = tempfile::tempdir().expect("a folder");
-        let sample = Sample::new(root.path(), "test", "city", 0, 0);
         let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
-        let factor = |asked| super::factor(asked, &sample, &geometry, 250.0);
+        let frame = |focal_px| Decoded { width: 1000, height: 800, rgb: vec![], labels: None, depth_m: None, focal_px };
+        let factor = |asked, focal_px| super::factor(asked, &frame(focal_px), &geometry, 250.0);
         // Without a camera file: no scaling by default, an error where it was asked for.
-        assert_eq!(factor(None).expect("none"), 1.0);
-        let error = format!("{:#}", factor(Some(DepthScaling::CameraInfo)).expect_err("no camera"));
-        assert!(error.contains("city_000000_000000_camera.json"), "{error}");
-        let camera = Camera {
-            focal_px: 800.0,
-            center_x: 500.0,
-            center_y: 400.0,
-            baseline_m: 0.2,
-            height_m: 1.0,
-            pitch: 0.0,
-            yaw: 0.0,
-            roll: 0.0,
-        };
-        sample.write_camera(&camera).expect("written");
+        assert_eq!(factor(None, None).expect("none"), 1.0);
+        let error = format!("{:#}", factor(Some(DepthScaling::CameraInfo), None).expect_err("no camera"));
+        assert!(error.contains("no camera file"), "{error}");
         // 800 pixels are 400 across and 200 down in the network: their geometric mean by 250.
+        let camera = Some((800.0, 800.0));
         let expected = (400.0_f64 * 200.0).sqrt() / 250.0;
-        assert!((factor(None).expect("scaled") - expected).abs() < 1e-12);
-        assert!((factor(Some(DepthScaling::CameraInfo)).expect("scaled") - expected).abs() < 1e-12);
-        assert_eq!(factor(Some(DepthScaling::None)).expect("none"), 1.0);
-        assert_eq!(factor("1.25".parse().ok()).expect("fixed"), 1.25);
+        assert!((factor(None, camera).expect("scaled") - expected).abs() < 1e-12);
+        assert!((factor(Some(DepthScaling::CameraInfo), camera).expect("scaled") - expected).abs() < 1e-12);
+        assert_eq!(factor(Some(DepthScaling::None), camera).expect("none"), 1.0);
+        assert_eq!(factor("1.25".parse().ok(), camera).expect("fixed"), 1.25);
         for bad in ["", "0", "-1", "nan", "inf", "camera"] {
             assert!(bad.parse::<DepthScaling>().is_err(), "{bad}");
         }

@@ -1,7 +1,9 @@
 //! `semantic_depth train`
 
 use crate::frame::network::{self, DeviceChoice};
-use crate::train::{run, TrainConfig};
+use crate::train::run::{self, Options};
+use crate::train::TrainConfig;
+use anyhow::{bail, Context as _};
 use std::path::PathBuf;
 
 /// Arguments of `semantic_depth train`.
@@ -9,29 +11,65 @@ use std::path::PathBuf;
 pub struct Args {
     /// The run's configuration, such as config/train/street.yaml.
     config: PathBuf,
-    /// Folder for the run's weights and metrics.
+    /// Folder for the run's weights, checkpoint and metrics.
     #[arg(long)]
     out: PathBuf,
-    /// Root of the data set, instead of the configuration's.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Weights to start from.
+    /// Where a source is, instead of the configuration's place; NAME= may be left out where there is one source only.
+    #[arg(long, value_name = "[NAME=]PATH", value_parser = parse_place)]
+    data: Vec<Place>,
+    /// Weights to start from, instead of the configuration's.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// Train for this long; the schedule then follows the clock instead of the steps.
+    /// Go on from the checkpoint in the folder, if there is one.
+    #[arg(long)]
+    resume: bool,
+    /// Train for this long; the schedules then follow the clock instead of the steps.
     #[arg(long)]
     minutes: Option<f64>,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Processor threads of the network; 0: libtorch's own choice (one a core).
+    #[arg(long, default_value_t = 0)]
+    threads: u16,
+}
+
+/// Name of a source, if given, and its place.
+type Place = (Option<String>, PathBuf);
+
+#[allow(clippy::unnecessary_wraps)]
+fn parse_place(text: &str) -> Result<Place, std::convert::Infallible> {
+    Ok(match text.split_once('=') {
+        Some((name, place)) => (Some(name.into()), place.into()),
+        None => (None, text.into()),
+    })
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let mut config = TrainConfig::read(&args.config)?;
-    if let Some(data) = args.data {
-        config.data = data;
+    for (name, place) in args.data {
+        let names: Vec<_> = config.sources.iter().map(|s| s.name.clone()).collect();
+        let found = match &name {
+            Some(name) => config.sources.iter_mut().find(|s| s.name == *name),
+            None if names.len() == 1 => config.sources.first_mut(),
+            None => bail!("--data {}: write NAME=PATH, NAME one of {}", place.display(), names.join(", ")),
+        };
+        let source = found
+            .with_context(|| format!("--data {}: expected one of {}", name.unwrap_or_default(), names.join(", ")))?;
+        source.data = source.data.clone().at(place);
     }
-    let minutes = args.minutes.filter(|m| *m > 0.0);
-    run::train(&config, &args.out, args.init.as_deref(), minutes, network::resolve(args.device)?)
+    if args.init.is_some() {
+        config.init = args.init;
+    }
+    if args.threads > 0 {
+        tch::set_num_threads(args.threads.into());
+    }
+    let options = Options {
+        config_file: args.config,
+        out: args.out,
+        resume: args.resume,
+        minutes: args.minutes.filter(|m| *m > 0.0),
+    };
+    run::train(&config, &options, network::resolve(args.device)?)
 }

@@ -2,6 +2,7 @@
 
 use super::classes::UNLABELLED_TRAIN_ID;
 use super::depth;
+use super::frame::Decoded;
 use rand::RngExt as _;
 use rand_pcg::Pcg32;
 use serde::{Deserialize, Serialize};
@@ -11,38 +12,62 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// ImageNet's standard deviation.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// A decoded frame.
-#[derive(Debug, Clone)]
-pub struct Decoded {
-    /// Pixels.
-    pub width: usize,
-    /// Pixels.
-    pub height: usize,
-    /// Interleaved, row by row.
-    pub rgb: Vec<u8>,
-    /// Train ids.
-    pub labels: Vec<u8>,
-    /// Metres; NaN where not known, inf in the sky.
-    pub depth_m: Vec<f32>,
+/// Size of a crop and how large a frame appears in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CropSize {
+    /// Width and height of the crop, pixels.
+    pub size: (usize, usize),
+    /// Pixels of the crop a pixel of the frame, drawn evenly (on a logarithmic scale) between the two.
+    pub scale: (f32, f32),
+    /// Labels and depth are taken at every `stride`-th pixel, where a head's output stands.
+    pub stride: usize,
 }
 
 /// What may happen to a frame on its way to a crop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Width and height of the crop, pixels.
-    pub crop: (usize, usize),
-    /// Pixels of the crop a pixel of the frame, drawn evenly (on a logarithmic scale) between the two.
-    pub scale: (f32, f32),
-    /// The scale at which depth keeps its metres. At scale `s` a thing looks `s / reference_scale` times as near, and
-    /// its depth is divided by that (metric consistency). 0 leaves depth as it is.
-    pub reference_scale: f32,
+    /// Metric consistency: focal length, in pixels of the network's input, that depth is learned at. In a crop with
+    /// another one a thing looks as near as the ratio of the two makes it, and its depth is multiplied by that ratio.
+    /// Frames of an unknown focal length keep their depth. 0: off, depth stays as it is at every scale.
+    pub focal_length_px: f32,
     /// Probability of a mirror image.
     pub flip: f64,
     /// Greatest change of brightness, contrast and saturation, as a factor of 1 +- this.
     pub jitter: f32,
     /// Greatest turn of the hue, as a share of the colour circle.
     pub hue: f32,
+}
+
+impl Default for AugmentConfig {
+    /// No colour changes; a mirror image half of the time.
+    fn default() -> Self {
+        Self { focal_length_px: 0.0, flip: 0.5, jitter: 0.0, hue: 0.0 }
+    }
+}
+
+impl AugmentConfig {
+    /// Nothing happens to the frame but its scale.
+    pub fn still(&self) -> Self {
+        Self { focal_length_px: self.focal_length_px, flip: 0.0, jitter: 0.0, hue: 0.0 }
+    }
+
+    /// Checks the values' ranges.
+    ///
+    /// # Errors
+    /// Names the key, what was expected and what was found.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let share = |name: &str, v: f64| {
+            anyhow::ensure!((0.0..=1.0).contains(&v), "augment.{name}: expected 0 to 1, found {v}");
+            Ok(())
+        };
+        share("flip", self.flip)?;
+        share("jitter", self.jitter.into())?;
+        share("hue", self.hue.into())?;
+        let f = self.focal_length_px;
+        anyhow::ensure!(f >= 0.0 && f.is_finite(), "augment.focal_length_px: expected 0 or more, found {f}");
+        Ok(())
+    }
 }
 
 /// Which part of the frame, how large, mirrored or not.
@@ -59,17 +84,19 @@ struct Placement {
 pub struct Crop {
     /// Normalised, interleaved (H, W, 3).
     pub pixels: Vec<f32>,
-    /// Train ids at every `stride`-th pixel.
-    pub labels: Vec<i64>,
+    /// Label codes ([`super::source::Groups`]) at every `stride`-th pixel.
+    pub labels: Vec<u8>,
     /// Depth code there; NaN where depth is not known.
     pub depth: Vec<f32>,
+    /// Horizontal and vertical focal length in pixels of the labels and the depth, where it is known.
+    pub focal_px: Option<(f32, f32)>,
 }
 
 /// Makes one crop. Labels and depth are taken at the pixel in the middle of each `stride` x `stride` cell, which is
 /// where a head's output at `1 / stride` of the input stands.
-pub fn crop(frame: &Decoded, config: &AugmentConfig, stride: usize, rng: &mut Pcg32) -> Crop {
-    let (w, h) = config.crop;
-    let (low, high) = config.scale;
+pub fn crop(frame: &Decoded, size: &CropSize, config: &AugmentConfig, rng: &mut Pcg32) -> Crop {
+    let (w, h) = size.size;
+    let (low, high) = size.scale;
     let scale = if high > low { libm::expf(rng.random_range(libm::logf(low)..libm::logf(high))) } else { low };
     let (span_x, span_y) = (w as f32 / scale, h as f32 / scale);
     let (room_x, room_y) = (frame.width as f32 - span_x, frame.height as f32 - span_y);
@@ -77,11 +104,11 @@ pub fn crop(frame: &Decoded, config: &AugmentConfig, stride: usize, rng: &mut Pc
     let (left, top) = (place(room_x), place(room_y));
     let placement = Placement { scale, left, top, flip: rng.random_bool(config.flip) };
     let color = color_matrix(config, rng);
-    cut(frame, config, placement, stride, &color)
+    cut(frame, size, config, placement, &color)
 }
 
-fn cut(frame: &Decoded, config: &AugmentConfig, p: Placement, stride: usize, color: &Color) -> Crop {
-    let (w, h) = config.crop;
+fn cut(frame: &Decoded, size: &CropSize, config: &AugmentConfig, p: Placement, color: &Color) -> Crop {
+    let ((w, h), stride) = (size.size, size.stride);
     // Where output pixel centre x lies in the frame, as a continuous coordinate.
     let source_x = |x: f32| {
         let x = if p.flip { w as f32 - x } else { x };
@@ -128,18 +155,24 @@ fn cut(frame: &Decoded, config: &AugmentConfig, p: Placement, stride: usize, col
     let (lw, lh) = (w.div_ceil(stride), h.div_ceil(stride));
     let mut labels = Vec::with_capacity(lw * lh);
     let mut depth_code = Vec::with_capacity(lw * lh);
-    let apparent = if config.reference_scale > 0.0 { config.reference_scale / p.scale } else { 1.0 };
+    let focal_px = frame.focal_px.map(|(x, y)| (x as f32 * p.scale, y as f32 * p.scale));
+    let apparent = match focal_px {
+        Some((x, y)) if config.focal_length_px > 0.0 => config.focal_length_px / (x * y).sqrt(),
+        _ => 1.0,
+    };
     for y in 0..lh {
         let sy = nearest(source_y((y as f32 + 0.5) * stride as f32), frame.height);
         for x in 0..lw {
             let sx = nearest(source_x((x as f32 + 0.5) * stride as f32), frame.width);
             let at = sy.zip(sx).map(|(sy, sx)| sy * frame.width + sx);
-            labels.push(at.map_or(i64::from(UNLABELLED_TRAIN_ID), |i| i64::from(frame.labels[i])));
-            let code = at.and_then(|i| depth::encode(frame.depth_m[i] * apparent));
+            let label = frame.labels.as_ref().zip(at).map_or(UNLABELLED_TRAIN_ID, |(labels, i)| labels[i]);
+            labels.push(label);
+            let code = frame.depth_m.as_ref().zip(at).and_then(|(depth_m, i)| depth::encode(depth_m[i] * apparent));
             depth_code.push(code.unwrap_or(f32::NAN));
         }
     }
-    Crop { pixels, labels, depth: depth_code }
+    let at_heads = |f: f32| f / stride as f32;
+    Crop { pixels, labels, depth: depth_code, focal_px: focal_px.map(|(x, y)| (at_heads(x), at_heads(y))) }
 }
 
 /// The two neighbours of a coordinate (in pixel centres) and their weights, clamped to the edge.
@@ -206,13 +239,13 @@ mod tests {
 
     /// Left half: red, class 3, 10 m; right half: blue, class 7, 40 m; the lower half's depth is unknown.
     fn halves(width: usize, height: usize) -> Decoded {
-        let mut d = Decoded { width, height, rgb: vec![], labels: vec![], depth_m: vec![] };
+        let (mut rgb, mut labels, mut depth_m) = (vec![], vec![], vec![]);
         for y in 0..height {
             for x in 0..width {
                 let left = x < width / 2;
-                d.rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
-                d.labels.push(if left { 3 } else { 7 });
-                d.depth_m.push(if y >= height / 2 {
+                rgb.extend(if left { [200, 0, 0] } else { [0, 0, 200] });
+                labels.push(if left { 3 } else { 7 });
+                depth_m.push(if y >= height / 2 {
                     f32::NAN
                 } else if left {
                     10.0
@@ -221,11 +254,15 @@ mod tests {
                 });
             }
         }
-        d
+        Decoded { width, height, rgb, labels: Some(labels), depth_m: Some(depth_m), focal_px: None }
     }
 
-    fn plain(crop: (usize, usize), scale: f32) -> AugmentConfig {
-        AugmentConfig { crop, scale: (scale, scale), reference_scale: 0.0, flip: 0.0, jitter: 0.0, hue: 0.0 }
+    fn plain() -> AugmentConfig {
+        AugmentConfig::default().still()
+    }
+
+    fn size(size: (usize, usize), scale: f32, stride: usize) -> CropSize {
+        CropSize { size, scale: (scale, scale), stride }
     }
 
     fn redness(c: &Crop, width: usize, x: usize, y: usize) -> bool {
@@ -239,9 +276,9 @@ mod tests {
         let mut rng = Pcg32::seed_from_u64(4);
         for flip in [0.0, 1.0] {
             for scale in [0.5, 0.75, 1.0, 2.0] {
-                let config = AugmentConfig { flip, ..plain((32, 16), scale) };
+                let config = AugmentConfig { flip, ..plain() };
                 for _ in 0..20 {
-                    let c = crop(&frame, &config, 1, &mut rng);
+                    let c = crop(&frame, &size((32, 16), scale, 1), &config, &mut rng);
                     for (i, (&label, &code)) in c.labels.iter().zip(&c.depth).enumerate() {
                         let (x, y) = (i % 32, i / 32);
                         // One pixel beside the border between the halves is a mixture.
@@ -261,15 +298,10 @@ mod tests {
 
     #[test]
     fn metric_consistency_divides_depth_by_the_zoom() {
-        let frame = halves(64, 32);
-        let config = AugmentConfig { reference_scale: 0.5, ..plain((16, 8), 1.0) };
-        let c = cut(
-            &frame,
-            &config,
-            Placement { scale: 1.0, left: 0.0, top: 0.0, flip: false },
-            4,
-            &color_matrix(&config, &mut Pcg32::seed_from_u64(0)),
-        );
+        let frame = Decoded { focal_px: Some((100.0, 100.0)), ..halves(64, 32) };
+        let config = AugmentConfig { focal_length_px: 50.0, ..plain() };
+        let c = crop(&frame, &size((16, 8), 1.0, 4), &config, &mut Pcg32::seed_from_u64(0));
+        assert_eq!(c.focal_px, Some((25.0, 25.0)));
         assert!((depth::decode(c.depth[0]) - 5.0).abs() < 1e-3, "twice as large looks half as far");
         assert_eq!(c.labels.len(), 4 * 2);
     }
@@ -277,7 +309,7 @@ mod tests {
     #[test]
     fn without_jitter_the_colours_are_imagenet_normalised() {
         let frame = halves(8, 8);
-        let c = crop(&frame, &plain((8, 8), 1.0), 1, &mut Pcg32::seed_from_u64(0));
+        let c = crop(&frame, &size((8, 8), 1.0, 1), &plain(), &mut Pcg32::seed_from_u64(0));
         let red = (200.0 / 255.0 - 0.485) / 0.229;
         assert!((c.pixels[0] - red).abs() < 1e-4, "{} is not {red}", c.pixels[0]);
     }
@@ -285,8 +317,8 @@ mod tests {
     #[test]
     fn outside_the_frame_is_unlabelled() {
         let frame = halves(8, 8);
-        let c = crop(&frame, &plain((32, 32), 1.0), 1, &mut Pcg32::seed_from_u64(0));
-        assert_eq!(c.labels[0], i64::from(UNLABELLED_TRAIN_ID));
+        let c = crop(&frame, &size((32, 32), 1.0, 1), &plain(), &mut Pcg32::seed_from_u64(0));
+        assert_eq!(c.labels[0], UNLABELLED_TRAIN_ID);
         assert!(c.depth[0].is_nan());
     }
 }

@@ -68,9 +68,70 @@ pub fn train_id(label_id: u8) -> u8 {
     CITYSCAPES.iter().position(|c| c.0 == label_id).map_or(UNLABELLED_TRAIN_ID, |i| i as u8)
 }
 
+/// Number of Cityscapes categories that are scored.
+pub const CATEGORIES: usize = 7;
+
+/// `(name, colour, the train ids in it)` of the categories; the colour is that of their commonest class.
+const CATEGORY_TABLE: [(&str, [u8; 3], std::ops::RangeInclusive<u8>); CATEGORIES] = [
+    ("flat", [128, 64, 128], 0..=1),
+    ("construction", [70, 70, 70], 2..=4),
+    ("object", [153, 153, 153], 5..=7),
+    ("nature", [107, 142, 35], 8..=9),
+    ("sky", [70, 130, 180], 10..=10),
+    ("human", [220, 20, 60], 11..=12),
+    ("vehicle", [0, 0, 142], 13..=18),
+];
+
+/// Cityscapes category of a train id: 0 to 6 as in [`categories`]; 7 for what is not labelled.
+pub fn category_of(train_id: u8) -> u8 {
+    CATEGORY_TABLE.iter().position(|c| c.2.contains(&train_id)).unwrap_or(CATEGORIES) as u8
+}
+
+/// The table of the categories, as [`cityscapes`] is that of the classes: "unlabelled" comes last, with id 255.
+pub fn categories() -> Vec<Class> {
+    CATEGORY_TABLE
+        .iter()
+        .enumerate()
+        .map(|(id, (name, color, _))| Class { id: id as u8, name: (*name).into(), color: *color })
+        .chain(std::iter::once(Class { id: UNLABELLED, name: "unlabelled".into(), color: [0, 0, 0] }))
+        .collect()
+}
+
+/// The class table of a network with this many score channels; `None` where no label space has as many.
+pub fn table(channels: usize) -> Option<Vec<Class>> {
+    [cityscapes(), categories()].into_iter().find(|table| table.len() == channels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_has_its_category() {
+        let classes = cityscapes();
+        let names = categories();
+        assert_eq!(names.len(), CATEGORIES + 1);
+        let category = |name: &str| {
+            let class = classes.iter().find(|c| c.name == name).expect(name);
+            names[usize::from(category_of(class.id))].name.clone()
+        };
+        for (class, expected) in [
+            ("road", "flat"),
+            ("sidewalk", "flat"),
+            ("fence", "construction"),
+            ("pole", "object"),
+            ("traffic sign", "object"),
+            ("terrain", "nature"),
+            ("sky", "sky"),
+            ("rider", "human"),
+            ("car", "vehicle"),
+            ("bicycle", "vehicle"),
+            ("unlabelled", "unlabelled"),
+        ] {
+            assert_eq!(category(class), expected, "{class}");
+        }
+        assert_eq!(category_of(UNLABELLED_TRAIN_ID), CATEGORIES as u8);
+    }
 
     #[test]
     fn ids_go_there_and_back() {

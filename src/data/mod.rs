@@ -1,7 +1,10 @@
-//! Classes, the depth code, samples on disk, augmentation, and the street renderer.
+//! Classes, the depth code, samples on disk in several layouts, augmentation, and the street renderer.
 
 pub mod augment;
 pub mod cityscapes;
 pub mod classes;
 pub mod depth;
+pub mod frame;
+pub mod npy;
+pub mod source;
 pub mod street;

@@ -58,7 +58,8 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The network's output: one tensor `[1, C + 1, H, W]` at the input's size, class scores first, log depth last.
+/// The network's output: one tensor `[1, C + 1, H, W]` at the input's size, class scores first, log depth next, and
+/// after it three channels of surface normals where the model has them.
 ///
 /// One tensor, because a trace made from Rust returns exactly one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,8 +69,18 @@ pub struct OutputSpec {
     pub score_channels: usize,
     /// Channel of the depth code.
     pub depth_channel: usize,
+    /// First of the three channels of the surface normal (camera frame: x right, y down, z forward; any length).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normals_channel: Option<usize>,
     /// How the depth code becomes metres.
     pub depth: DepthDecoding,
+}
+
+impl OutputSpec {
+    /// Channels of the packed output.
+    pub fn channels(&self) -> usize {
+        self.score_channels + 1 + if self.normals_channel.is_some() { 3 } else { 0 }
+    }
 }
 
 /// `depth_m = clip(exp(scale * code), min_m, max_m)`.

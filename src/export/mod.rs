@@ -216,6 +216,9 @@ fn check(m: &Manifest) -> Result<(), String> {
             m.output.depth_channel
         ));
     }
+    if m.output.normals_channel.is_some_and(|c| c != scores + 1) {
+        return Err(format!("output.normals_channel: expected the channel after depth, {}", scores + 1));
+    }
     let mut seen = BTreeSet::new();
     for class in &m.classes {
         if !seen.insert(class.id) {

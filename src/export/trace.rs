@@ -13,7 +13,7 @@ use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, first_line, WeightsError};
-use crate::model::{Network, NetworkConfig};
+use crate::model::{Network, NetworkConfig, Task};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
@@ -55,6 +55,26 @@ pub enum ExportError {
     /// The model folder.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The node needs both tasks.
+    #[error(
+        "weights {path}: no {task} head in them; a model for the node needs segmentation and depth: train it with both"
+    )]
+    Head {
+        /// Which file.
+        path: PathBuf,
+        /// Which head.
+        task: &'static str,
+    },
+    /// The score channels are of no known label space.
+    #[error(
+        "weights {path}: {found} class score channels are no known set of classes; expected 20 (Cityscapes' train ids)"
+    )]
+    Classes {
+        /// Which file.
+        path: PathBuf,
+        /// Channels.
+        found: usize,
+    },
     /// libtorch.
     #[error("libtorch could not {what}: {why}")]
     Torch {
@@ -74,11 +94,16 @@ fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// Packs what the network answers: `[B, C + 1, H, W]`, scores first, log depth last.
+/// Packs what the network answers: `[B, C + 1, H, W]`, scores first, log depth next; then, where the network has
+/// that head, the surface normals' three channels.
 pub fn packed(network: &Network, x: &Tensor) -> Tensor {
-    let p = network.forward_t(x, false);
-    Tensor::cat(&[p.scores, p.log_depth], 1)
+    let answers = network.forward_t(x, false);
+    let parts: Vec<_> = PACKED.into_iter().filter_map(|task| answers.get(task)).collect();
+    Tensor::cat(&parts, 1)
 }
+
+/// Order of the tasks in the packed output.
+const PACKED: [Task; 3] = [Task::Segmentation, Task::Depth, Task::Normals];
 
 /// Exports to `out`, which appears whole or not at all; an older model there is replaced.
 ///
@@ -96,8 +121,20 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
         return Err(ArtifactError::Occupied { path: out.into() }.into());
     }
     let mut vs = VarStore::new(Device::Cpu);
-    let network = Network::new(&vs.root(), &request.network);
-    weights::load(&mut vs, &request.weights)?;
+    let mut config = request.network.clone();
+    let (heads, channels) = weights::heads_of(&request.weights)?;
+    let table = classes::table(channels)
+        .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
+    config.heads = heads;
+    config.classes = channels;
+    let heads = &mut config.heads;
+    if let Some(missing) = PACKED[..2].iter().find(|task| !heads.contains(task)) {
+        return Err(ExportError::Head { path: request.weights.clone(), task: missing.name() });
+    }
+    heads.retain(|task| task.is_exported());
+    let heads = &config.heads;
+    let network = Network::new(&vs.root(), &config);
+    weights::load_without(&mut vs, &request.weights, |task| !task.is_exported())?;
     vs.freeze();
 
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -124,12 +161,13 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         name: request.name.clone(),
-        network: request.network.clone(),
+        network: config.clone(),
         torchscript: TORCHSCRIPT.into(),
         input: InputSpec { width, height, channel_order: ChannelOrder::Rgb, mean: IMAGENET_MEAN, std: IMAGENET_STD },
         output: OutputSpec {
-            score_channels: request.network.classes,
-            depth_channel: request.network.classes,
+            score_channels: config.classes,
+            depth_channel: config.classes,
+            normals_channel: heads.contains(&Task::Normals).then_some(config.classes + 1),
             depth: DepthDecoding {
                 scale: depth::LOG_SCALE,
                 min_m: 0.0,
@@ -137,7 +175,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
                 focal_length_px: request.focal_length_px,
             },
         },
-        classes: classes::cityscapes(),
+        classes: table,
         files: [TORCHSCRIPT, WEIGHTS]
             .into_iter()
             .map(|n| Ok((n.to_string(), hash(n)?)))
@@ -171,7 +209,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
 }
 
 /// libtorch's version, as tch requires it.
-const LIBTORCH_VERSION: &str = "2.11";
+pub const LIBTORCH_VERSION: &str = "2.11";
 
 /// Largest absolute difference between the artifact's and the network's answers to an input not seen in tracing.
 fn compare(artifact: &Artifact, network: &Network, shape: [i64; 4]) -> Result<f64, ExportError> {

@@ -236,7 +236,7 @@ pub struct Network {
     max_batch: usize,
     /// `[max_batch, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
     input: Tensor,
-    /// Of one answer: `[C + 1, H, W]`.
+    /// Of one answer: `[channels, H, W]`.
     shape: [i64; 3],
 }
 
@@ -265,7 +265,7 @@ impl Network {
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
         let input = Tensor::f_zeros([max_batch as i64, height, width, 3], (Kind::Float, Device::Cpu))
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
-        let channels = (manifest.output.score_channels + 1) as i64;
+        let channels = manifest.output.channels() as i64;
         let mut network = Self { module, device, kind, max_batch, input, shape: [channels, height, width] };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.

@@ -1,5 +1,6 @@
 //! What the network is, before it is built.
 
+use super::Task;
 use crate::data::classes;
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +12,21 @@ pub struct NetworkConfig {
     pub classes: usize,
     /// Leave out the decoder's 1/4 stage: the heads then work at 1/8 of the input.
     pub extra_light: bool,
+    /// One head for each, in this order.
+    #[serde(skip_serializing_if = "is_default")]
+    pub heads: Vec<Task>,
+}
+
+/// The article's two tasks.
+const DEFAULT_HEADS: [Task; 2] = [Task::Segmentation, Task::Depth];
+
+// A manifest of the usual network stays readable to versions that know no other heads.
+fn is_default(heads: &[Task]) -> bool {
+    heads == DEFAULT_HEADS
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { classes: classes::CLASSES, extra_light: false }
+        Self { classes: classes::CLASSES, extra_light: false, heads: DEFAULT_HEADS.to_vec() }
     }
 }

@@ -1,8 +1,8 @@
-//! Light-Weight RefineNet (Nekrasov et al. 2018) with the article's two heads.
+//! Light-Weight RefineNet (Nekrasov et al. 2018) and the heads.
 
 use super::encoder::Skips;
 use super::layer::{Conv2d, ConvSpec, Start};
-use super::NetworkConfig;
+use super::{NetworkConfig, Task};
 use tch::nn::Path;
 use tch::Tensor;
 
@@ -82,10 +82,15 @@ pub struct Decoder {
     conv_adapt1: Conv2d,
     conv_adapt3: Conv2d,
     quarter: Option<QuarterStage>,
-    pre_depth: Conv2d,
-    depth: Conv2d,
-    pre_seg: Conv2d,
-    seg: Conv2d,
+    heads: Vec<Head>,
+}
+
+/// One head: a factor a channel, ReLU6, a 3x3 convolution.
+#[derive(Debug)]
+struct Head {
+    task: Task,
+    pre: Conv2d,
+    last: Conv2d,
 }
 
 impl Decoder {
@@ -108,16 +113,13 @@ impl Decoder {
                 crp4: ChainedResidualPooling::new(p / "crp4", WIDTH),
                 conv_adapt2: conv1x1(p / "conv_adapt2", WIDTH, 1),
             }),
-            pre_depth: conv1x1(p / "pre_depth", WIDTH, WIDTH),
-            depth: head3x3(p / "depth", 1),
-            pre_seg: conv1x1(p / "pre_seg", WIDTH, WIDTH),
-            seg: head3x3(p / "seg", config.classes as i64),
+            heads: config.heads.iter().map(|&task| Head::new(p, task, config.classes)).collect(),
         }
     }
 
     /// # Shapes
-    /// Returns class scores `[B, C, H/4, W/4]` and log depth `[B, 1, H/4, W/4]` (1/8 for an extra light network).
-    pub fn forward(&self, skips: &Skips) -> (Tensor, Tensor) {
+    /// Returns each head's answer, `[B, channels, H/4, W/4]` (1/8 for an extra light network).
+    pub fn forward(&self, skips: &Skips) -> Vec<(Task, Tensor)> {
         let y = (self.conv2.forward(&skips.block10) + self.conv1.forward(&skips.block11)).relu6();
         let y = bilinear_like(&self.conv_adapt1.forward(&self.crp1.forward(&y)), &skips.block8);
         let y = (self.conv4.forward(&skips.block7) + self.conv3.forward(&skips.block8) + y).relu6();
@@ -127,8 +129,17 @@ impl Decoder {
             y = bilinear_like(&quarter.conv_adapt2.forward(&y), &skips.block1);
             y = quarter.crp4.forward(&(quarter.conv6.forward(&skips.block1) + y).relu6());
         }
-        let scores = self.seg.forward(&self.pre_seg.forward(&y).relu6());
-        let log_depth = self.depth.forward(&self.pre_depth.forward(&y).relu6());
-        (scores, log_depth)
+        let answer = |head: &Head| (head.task, head.last.forward(&head.pre.forward(&y).relu6()));
+        self.heads.iter().map(answer).collect()
+    }
+}
+
+impl Head {
+    fn new(p: &Path, task: Task, classes: usize) -> Self {
+        Self {
+            task,
+            pre: conv1x1(p / format!("pre_{}", task.key()), WIDTH, WIDTH),
+            last: head3x3(p / task.key(), task.channels(classes) as i64),
+        }
     }
 }

@@ -1,27 +1,36 @@
-//! The network: configuration, encoder, decoder with its two heads, weights in and out.
+//! The network: configuration, encoder, decoder with its heads, weights in and out.
 
 mod config;
 mod decoder;
 mod encoder;
+mod head;
 mod layer;
 mod pth;
 pub mod weights;
 
 pub use config::NetworkConfig;
+pub use head::Task;
 
 use tch::nn::Path;
 use tch::Tensor;
 
-/// What the network answers.
+/// What the network's heads answer, in the order of its configuration.
 #[derive(Debug)]
-pub struct Prediction {
-    /// Class scores before softmax, `[B, classes, H, W]`.
-    pub scores: Tensor,
-    /// Log depth, `[B, 1, H, W]`: see [`crate::data::depth`].
-    pub log_depth: Tensor,
+pub struct Answers(Vec<(Task, Tensor)>);
+
+impl Answers {
+    /// Answer of a head, `[B, channels, H, W]`; `None` where the network has no such head.
+    pub fn get(&self, task: Task) -> Option<&Tensor> {
+        self.0.iter().find(|(t, _)| *t == task).map(|(_, answer)| answer)
+    }
+
+    /// Every head's answer.
+    pub fn iter(&self) -> impl Iterator<Item = (Task, &Tensor)> {
+        self.0.iter().map(|(task, answer)| (*task, answer))
+    }
 }
 
-/// The multi-task network of the article: MobileNetV3-small encoder, Light-Weight RefineNet decoder, two heads.
+/// The multi-task network of the article: MobileNetV3-small encoder, Light-Weight RefineNet decoder, and by default its two heads.
 #[derive(Debug)]
 pub struct Network {
     encoder: encoder::Encoder,
@@ -60,17 +69,15 @@ impl Network {
     ///
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
-    pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Prediction {
-        let (scores, log_depth) = self.decoder.forward(&self.encoder.forward_t(x, train));
-        Prediction { scores, log_depth }
+    pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Answers {
+        Answers(self.decoder.forward(&self.encoder.forward_t(x, train)))
     }
 
     /// One pass, with the answers bilinearly resized to the input's size.
-    pub fn forward_t(&self, x: &Tensor, train: bool) -> Prediction {
-        let heads = self.forward_heads_t(x, train);
+    pub fn forward_t(&self, x: &Tensor, train: bool) -> Answers {
         let size = x.size();
-        let up = |t: &Tensor| decoder::bilinear(t, size[2], size[3]);
-        Prediction { scores: up(&heads.scores), log_depth: up(&heads.log_depth) }
+        let up = |(task, t): (Task, Tensor)| (task, decoder::bilinear(&t, size[2], size[3]));
+        Answers(self.forward_heads_t(x, train).0.into_iter().map(up).collect())
     }
 }
 

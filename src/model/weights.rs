@@ -1,5 +1,6 @@
 //! Weights in and out: safetensors, and PyTorch's `.pth` state dicts (the article's checkpoints).
 
+use super::Task;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,10 +79,25 @@ pub fn save(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
         .collect();
     tensors.extend(counters.into_iter().map(|n| (n, Tensor::from(0_i64))));
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    write(&tensors, path)
+}
+
+/// Writes tensors as safetensors. The file appears whole or not at all, and is on the disk when this returns.
+///
+/// # Errors
+/// The folder cannot be written to, or the disk is full.
+pub fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), WeightsError> {
+    let io = |source| WeightsError::Io { path: path.into(), source };
     let partial = path.with_extension("partial");
-    let failed = |e: String| WeightsError::Format { path: path.into(), what: e };
-    Tensor::write_safetensors(&tensors, &partial).map_err(|e| failed(first_line(&e)))?;
-    fs::rename(&partial, path).map_err(|source| WeightsError::Io { path: path.into(), source })
+    let written = Tensor::write_safetensors(tensors, &partial)
+        .map_err(|e| WeightsError::Format { path: path.into(), what: first_line(&e) })
+        .and_then(|()| fs::File::open(&partial).and_then(|f| f.sync_all()).map_err(io))
+        .and_then(|()| fs::rename(&partial, path).map_err(io));
+    if written.is_err() {
+        // What is there is a part of a file: only in the way, on a full disk most of all.
+        let _ = fs::remove_file(&partial);
+    }
+    written
 }
 
 /// Fills the variables of `vs` from a safetensors file or a PyTorch state dict, by the file's content.
@@ -92,7 +108,19 @@ pub fn save(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
 /// # Errors
 /// [`WeightsError::Mismatch`] names every missing, extra and misshapen key; nothing is changed then.
 pub fn load(vs: &mut VarStore, path: &Path) -> Result<(), WeightsError> {
-    let given = read(path)?;
+    load_without(vs, path, |_| false)
+}
+
+/// As [`load`], and leaves out the heads of the file for which `without` holds.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_without(vs: &mut VarStore, path: &Path, without: impl Fn(Task) -> bool) -> Result<(), WeightsError> {
+    let mut given = read(path)?;
+    for task in Task::ALL.into_iter().filter(|task| without(*task)) {
+        let of_head = [format!("decoder.{}.", task.key()), format!("decoder.pre_{}.", task.key())];
+        given.retain(|name, _| !of_head.iter().any(|start| name.starts_with(start)));
+    }
     let wanted = variables(vs);
     let mut problems = Vec::new();
     for (name, variable) in &wanted {
@@ -113,21 +141,70 @@ pub fn load(vs: &mut VarStore, path: &Path) -> Result<(), WeightsError> {
     if !problems.is_empty() {
         return Err(WeightsError::Mismatch { path: path.into(), problems });
     }
-    tch::no_grad(|| {
-        for (name, mut variable) in wanted {
-            if let Some(source) = given.get(&name) {
-                variable.f_copy_(source).map_err(|e| WeightsError::Format {
-                    path: path.into(),
-                    what: format!("{name}: {}", first_line(&e)),
-                })?;
+    copy(
+        path,
+        wanted.into_iter().filter_map(|(name, variable)| given.get(&name).map(|source| (name, variable, source))),
+    )
+}
+
+/// The heads that a weights file has, and its class score channels (0 without a segmentation head).
+///
+/// # Errors
+/// It cannot be read.
+pub fn heads_of(path: &Path) -> Result<(Vec<Task>, usize), WeightsError> {
+    let given = read(path)?;
+    let weight = |task: Task| given.iter().find(|(name, _)| name.ends_with(&format!("decoder.{}.weight", task.key())));
+    let channels = weight(Task::Segmentation).and_then(|(_, t)| t.size().first().copied()).unwrap_or(0);
+    Ok((Task::ALL.into_iter().filter(|task| weight(*task).is_some()).collect(), channels as usize))
+}
+
+/// Fills what a weights file has for this network, to start a training from: a network of the same encoder and decoder
+/// may have other heads, and torchvision's MobileNetV3-small (`features.*`) has the encoder only. Returns the names of
+/// the variables that keep their random start.
+///
+/// # Errors
+/// It cannot be read, a shape differs, or it has nothing for this network.
+pub fn load_start(vs: &VarStore, path: &Path) -> Result<Vec<String>, WeightsError> {
+    let given = read(path)?;
+    let torchvision =
+        |name: &str| name.strip_prefix("encoder.backbone.").and_then(|rest| given.get(&format!("features.{rest}")));
+    let (mut kept, mut problems, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, variable) in variables(vs) {
+        match given.get(&name).or_else(|| torchvision(&name)) {
+            None => kept.push(name),
+            Some(t) if t.size() != variable.size() || !t.is_floating_point() => {
+                problems.push(format!("{name}: expected numbers of shape {:?}, found {:?}", variable.size(), t.size()));
             }
+            Some(t) => found.push((name, variable, t)),
+        }
+    }
+    if found.is_empty() {
+        problems.push("no variable of this network is in it".into());
+    }
+    if !problems.is_empty() {
+        return Err(WeightsError::Mismatch { path: path.into(), problems });
+    }
+    copy(path, found)?;
+    Ok(kept)
+}
+
+/// Copies tensors into variables of their shape.
+fn copy<'a>(path: &Path, pairs: impl IntoIterator<Item = (String, Tensor, &'a Tensor)>) -> Result<(), WeightsError> {
+    tch::no_grad(|| {
+        for (name, mut variable, source) in pairs {
+            variable
+                .f_copy_(source)
+                .map_err(|e| WeightsError::Format { path: path.into(), what: format!("{name}: {}", first_line(&e)) })?;
         }
         Ok(())
     })
 }
 
 /// All tensors of a weights file.
-fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.into(), what };
     let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
     if bytes.starts_with(b"PK") {

@@ -1,12 +1,20 @@
-//! Decoded frames in memory, augmented on a thread of their own into batches, two of them ahead.
+//! Frames of all sources, mixed, augmented and put together into batches, some of them ahead of the training.
+//!
+//! Which frame and which random numbers crop `n` of a phase gets follows from the run's seed and `n` alone, whatever
+//! the threads do: a resumed run sees the crops that it would have seen.
 
-use crate::data::augment::{self, AugmentConfig, Crop, Decoded};
-use crate::data::cityscapes::{DataError, Sample};
-use crate::data::classes::{CLASSES, SCORED_CLASSES};
+use super::config::{Cache, Phase, TrainConfig};
+use super::labels::LabelTable;
+use super::targets;
+use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
+use crate::data::cityscapes::DataError;
+use crate::data::frame::Decoded;
+use crate::data::source::{Groups, Item};
+use crate::model::Task;
+use anyhow::Context as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
 use rayon::prelude::*;
-use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,138 +22,374 @@ use tch::{Device, Kind, Tensor};
 
 /// Batches that may wait.
 const AHEAD: usize = 2;
+/// Frames of a source of which classes are counted for their weights, when frames are not kept in memory.
+const COUNTED: usize = 500;
 
-/// One step's worth of crops.
+/// The training frames of one source.
+#[derive(Debug)]
+pub struct Supply {
+    /// The source's name.
+    pub name: String,
+    /// Its part of the crops, 0 to 1.
+    pub share: f64,
+    /// Factor on a phase's scales.
+    pub scale: f32,
+    frames: Frames,
+}
+
+#[derive(Debug)]
+enum Frames {
+    Decoded(Vec<Decoded>),
+    OnDisk(Vec<Item>),
+}
+
+impl Supply {
+    /// Decoded frames, as they come.
+    pub fn decoded(name: &str, share: f64, frames: Vec<Decoded>) -> Self {
+        Self { name: name.into(), share, scale: 1.0, frames: Frames::Decoded(frames) }
+    }
+
+    /// Frames.
+    pub fn len(&self) -> usize {
+        match &self.frames {
+            Frames::Decoded(frames) => frames.len(),
+            Frames::OnDisk(items) => items.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn crop(&self, index: usize, size: &CropSize, config: &AugmentConfig, seed: u64) -> Result<Crop, DataError> {
+        let (low, high) = size.scale;
+        let size = CropSize { scale: (low * self.scale, high * self.scale), ..*size };
+        let mut rng = Pcg32::seed_from_u64(seed);
+        match &self.frames {
+            Frames::Decoded(frames) => Ok(augment::crop(&frames[index], &size, config, &mut rng)),
+            Frames::OnDisk(items) => Ok(augment::crop(&items[index].decode()?, &size, config, &mut rng)),
+        }
+    }
+
+    /// How often each label code occurs, in all frames that are in memory or in a part of those that are not.
+    fn label_counts(&self) -> Result<[u64; 256], DataError> {
+        let count = |counts: &mut [u64; 256], frame: &Decoded| {
+            for &label in frame.labels.iter().flatten() {
+                counts[usize::from(label)] += 1;
+            }
+        };
+        let mut counts = [0; 256];
+        match &self.frames {
+            Frames::Decoded(frames) => frames.iter().for_each(|f| count(&mut counts, f)),
+            Frames::OnDisk(items) => {
+                let every = items.len().div_ceil(COUNTED).max(1);
+                let counted: Vec<_> = items.par_iter().step_by(every).map(Item::decode).collect::<Result<_, _>>()?;
+                counted.iter().for_each(|f| count(&mut counts, f));
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// The training frames of all sources, and what their label codes are.
+///
+/// # Errors
+/// The first frame or source that cannot be read, before any training.
+pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Supply>> {
+    let mut supplies = Vec::new();
+    for source in &config.sources {
+        let context = || format!("source {}", source.name);
+        let items = source.data.index(&source.train, groups).with_context(context)?;
+        // A broken file is an error now and not at epoch 40.
+        items.par_iter().try_for_each(Item::check).with_context(context)?;
+        let frames = match (config.cache, &source.expert) {
+            (Cache::None, None) => Frames::OnDisk(items),
+            _ => {
+                let mut frames: Vec<_> =
+                    items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
+                if let Some(model) = &source.expert {
+                    super::expert::complete(&mut frames, model, &source.name)?;
+                }
+                Frames::Decoded(frames)
+            }
+        };
+        let share = source.share.unwrap_or(match &frames {
+            Frames::Decoded(f) => f.len() as f64,
+            Frames::OnDisk(i) => i.len() as f64,
+        });
+        supplies.push(Supply { name: source.name.clone(), share, scale: source.scale as f32, frames });
+    }
+    let all: f64 = supplies.iter().map(|s| s.share).sum();
+    supplies.iter_mut().for_each(|s| s.share /= all);
+    Ok(supplies)
+}
+
+/// Share of each channel of the segmentation head among the labelled pixels of the mix; a group of classes counts for
+/// each of its members in equal parts.
+///
+/// # Errors
+/// A frame cannot be read.
+pub fn frequencies(supplies: &[Supply], table: &LabelTable) -> Result<Vec<f64>, DataError> {
+    let mut all = vec![0.0; table.channels()];
+    for supply in supplies {
+        let counts = supply.label_counts()?;
+        let members = table.members();
+        let labelled: u64 = members.iter().zip(counts).filter(|(m, _)| !m.is_empty()).map(|(_, n)| n).sum();
+        if labelled == 0 {
+            continue;
+        }
+        for (channels, n) in members.iter().zip(counts) {
+            for &channel in channels {
+                all[usize::from(channel)] += supply.share * n as f64 / channels.len() as f64 / labelled as f64;
+            }
+        }
+    }
+    let sum: f64 = all.iter().sum();
+    if sum > 0.0 {
+        all.iter_mut().for_each(|f| *f /= sum);
+    }
+    Ok(all)
+}
+
+/// One batch of crops.
 #[derive(Debug)]
 pub struct Batch {
     /// `[B, 3, H, W]` float32, normalised, channels last in memory.
     pub images: Tensor,
-    /// `[B, h, w]` int64; -100 where unlabelled.
+    /// `[B, h, w]` int64 of [`LabelTable`]; -100 where unlabelled.
     pub labels: Tensor,
     /// `[B, h, w]` float32 depth code, NaN where not known.
     pub depth: Tensor,
+    /// `[B, 3, h, w]` float32 unit surface normals, NaN where not known; only for a network with that head.
+    pub normals: Option<Tensor>,
+    /// `[B, h, w]` float32 semantic edges, 0 or 1, NaN where not known; only for a network with that head.
+    pub edges: Option<Tensor>,
 }
 
 impl Batch {
     /// Moves it to a device.
     pub fn to(&self, device: Device) -> Self {
+        let to = |t: &Tensor| t.to_device(device);
         Self {
-            images: self.images.to_device(device),
-            labels: self.labels.to_device(device),
-            depth: self.depth.to_device(device),
+            images: to(&self.images),
+            labels: to(&self.labels),
+            depth: to(&self.depth),
+            normals: self.normals.as_ref().map(to),
+            edges: self.edges.as_ref().map(to),
         }
     }
 }
 
-/// Reads and decodes a whole split.
-///
-/// # Errors
-/// The first frame that cannot be read, or whose parts differ in size.
-pub fn decode(root: &Path, split: &str) -> Result<Vec<Decoded>, DataError> {
-    Sample::index(root, split)?.par_iter().map(decode_one).collect()
-}
-
-/// Reads and decodes one frame.
-///
-/// # Errors
-/// A part that cannot be read, or parts of different sizes.
-pub fn decode_one(sample: &Sample) -> Result<Decoded, DataError> {
-    let rgb = sample.read_left()?;
-    let (labels, lw, lh) = sample.read_labels()?;
-    let (depth_m, dw, dh) = sample.read_depth()?;
-    let size = rgb.dimensions();
-    if size != (lw, lh) || size != (dw, dh) {
-        return Err(DataError::Split(format!(
-            "{}: picture {}x{}, labels {lw}x{lh} and depth {dw}x{dh} differ in size; expected one size",
-            sample.stem(),
-            size.0,
-            size.1
-        )));
-    }
-    Ok(Decoded { width: size.0 as usize, height: size.1 as usize, rgb: rgb.into_raw(), labels, depth_m })
-}
-
-/// Share of the labelled pixels that each scored class has.
-pub fn frequencies(frames: &[Decoded]) -> [f64; SCORED_CLASSES] {
-    let mut counts = [0_u64; SCORED_CLASSES];
-    for label in frames.iter().flat_map(|f| &f.labels) {
-        if let Some(count) = counts.get_mut(usize::from(*label)) {
-            *count += 1;
-        }
-    }
-    let all = counts.iter().sum::<u64>().max(1) as f64;
-    counts.map(|c| c as f64 / all)
-}
-
-/// Puts crops together. Unlabelled pixels do not count.
-pub fn collate(crops: &[Crop], (width, height): (usize, usize), stride: usize) -> Batch {
+/// Puts crops of one size together, with the truth that the tasks need.
+pub fn collate(crops: &[Crop], size: &CropSize, table: &LabelTable, tasks: &[Task]) -> Batch {
+    let (width, height) = size.size;
     let b = crops.len() as i64;
-    let (lw, lh) = (width.div_ceil(stride) as i64, height.div_ceil(stride) as i64);
+    let (lw, lh) = (width.div_ceil(size.stride), height.div_ceil(size.stride));
     let pixels: Vec<f32> = crops.iter().flat_map(|c| c.pixels.iter().copied()).collect();
-    let labels: Vec<i64> =
-        crops.iter().flat_map(|c| c.labels.iter().map(|&l| if l + 1 == CLASSES as i64 { -100 } else { l })).collect();
+    let labels: Vec<i64> = crops.iter().flat_map(|c| c.labels.iter().map(|&l| table.index(l))).collect();
     let depth: Vec<f32> = crops.iter().flat_map(|c| c.depth.iter().copied()).collect();
+    let plane = [b, lh as i64, lw as i64];
+    let normals = tasks.contains(&Task::Normals).then(|| {
+        let all: Vec<f32> = crops.iter().flat_map(|c| targets::normals_of(c, lw, lh)).collect();
+        Tensor::from_slice(&all).view([b, 3, lh as i64, lw as i64])
+    });
+    let edges = tasks.contains(&Task::Edges).then(|| {
+        let all: Vec<f32> = crops.iter().flat_map(|c| targets::edges_of(c, lw, lh)).collect();
+        Tensor::from_slice(&all).view(plane)
+    });
     Batch {
         // (B, H, W, 3) in memory, seen as (B, 3, H, W): the layout that convolutions are quickest with.
         images: Tensor::from_slice(&pixels).view([b, height as i64, width as i64, 3]).permute([0, 3, 1, 2]),
-        labels: Tensor::from_slice(&labels).view([b, lh, lw]),
-        depth: Tensor::from_slice(&depth).view([b, lh, lw]).to_kind(Kind::Float),
+        labels: Tensor::from_slice(&labels).view(plane),
+        depth: Tensor::from_slice(&depth).view(plane).to_kind(Kind::Float),
+        normals,
+        edges,
     }
 }
 
-/// An endless, shuffled supply of batches.
+/// Chooses the crops of a phase, one after the other.
+#[derive(Debug)]
+struct Picker {
+    seed: u64,
+    rng: Pcg32,
+    /// Of each source: the frames that are still to come in this pass, last first.
+    orders: Vec<Vec<usize>>,
+}
+
+/// One crop to make: source, frame, seed of its random numbers.
+type Pick = (usize, usize, u64);
+
+impl Picker {
+    fn new(seed: u64, sources: usize) -> Self {
+        Self { seed, rng: Pcg32::seed_from_u64(seed), orders: vec![Vec::new(); sources] }
+    }
+
+    fn next(&mut self, supplies: &[Supply]) -> Pick {
+        let mut left = self.rng.random_range(0.0..1.0);
+        // Rounding may leave a rest after the last source.
+        let mut source = supplies.len() - 1;
+        for (i, supply) in supplies.iter().enumerate() {
+            left -= supply.share;
+            if left < 0.0 {
+                source = i;
+                break;
+            }
+        }
+        let order = &mut self.orders[source];
+        if order.is_empty() {
+            order.extend(0..supplies[source].len());
+            // Fisher-Yates.
+            for i in (1..order.len()).rev() {
+                order.swap(i, self.rng.random_range(0..=i));
+            }
+        }
+        let frame = order.pop().unwrap_or_default();
+        (source, frame, self.rng.random::<u64>() ^ self.seed)
+    }
+}
+
+/// An endless supply of batches.
 #[derive(Debug)]
 pub struct Batches {
-    supply: Receiver<Batch>,
-    /// Ends by itself when the supply is dropped.
+    ready: Receiver<Result<Batch, DataError>>,
+    /// Ends by itself when the receiver is dropped.
     _thread: JoinHandle<()>,
 }
 
+/// What a phase's batches are made of.
+#[derive(Debug, Clone)]
+pub struct BatchesConfig {
+    /// Size and scale.
+    pub size: CropSize,
+    /// Transforms.
+    pub augment: AugmentConfig,
+    /// Crops of a batch.
+    pub batch: usize,
+    /// Tasks whose truth is needed.
+    pub tasks: Vec<Task>,
+    /// Of the phase.
+    pub seed: u64,
+    /// Batches that were used before.
+    pub skip: usize,
+}
+
+impl BatchesConfig {
+    /// Of a phase.
+    pub fn new(config: &TrainConfig, phase: &Phase, index: usize, stride: usize, skip: usize) -> Self {
+        Self {
+            size: CropSize { size: phase.crop, scale: phase.scale, stride },
+            augment: config.augment.clone(),
+            batch: phase.batch,
+            tasks: config.heads.iter().map(|h| h.task).collect(),
+            // Golden-ratio steps: neighbouring seeds and phases share no numbers.
+            seed: config.seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64),
+            skip,
+        }
+    }
+}
+
 impl Batches {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn new(
-        frames: Arc<Vec<Decoded>>,
-        config: AugmentConfig,
-        batch: usize,
-        stride: usize,
-        seed: u64,
-    ) -> std::io::Result<Self> {
-        let (send, supply) = sync_channel(AHEAD);
+    pub fn new(supplies: Arc<Vec<Supply>>, table: Arc<LabelTable>, config: BatchesConfig) -> anyhow::Result<Self> {
+        let (send, ready) = sync_channel(AHEAD);
+        let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("crops-{i}")).build()?;
         let thread = std::thread::Builder::new().name("batches".into()).spawn(move || {
-            let mut rng = Pcg32::seed_from_u64(seed);
-            let mut order: Vec<usize> = Vec::new();
+            let mut picker = Picker::new(config.seed, supplies.len());
+            for _ in 0..config.skip * config.batch {
+                picker.next(&supplies);
+            }
             loop {
-                let mut picks = Vec::with_capacity(batch);
-                while picks.len() < batch {
-                    if order.is_empty() {
-                        order.extend(0..frames.len());
-                        // Fisher-Yates.
-                        for i in (1..order.len()).rev() {
-                            order.swap(i, rng.random_range(0..=i));
-                        }
-                    }
-                    picks.extend(order.pop().map(|i| (i, rng.random::<u64>())));
-                }
-                let crops: Vec<Crop> = picks
-                    .iter()
-                    .map(|&(i, seed)| augment::crop(&frames[i], &config, stride, &mut Pcg32::seed_from_u64(seed)))
-                    .collect();
-                if send.send(collate(&crops, config.crop, stride)).is_err() {
+                let picks: Vec<Pick> = (0..config.batch).map(|_| picker.next(&supplies)).collect();
+                let crop =
+                    |&(source, frame, seed): &Pick| supplies[source].crop(frame, &config.size, &config.augment, seed);
+                let crops: Result<Vec<Crop>, _> = pool.install(|| picks.par_iter().map(crop).collect());
+                let batch = crops.map(|crops| collate(&crops, &config.size, &table, &config.tasks));
+                let failed = batch.is_err();
+                if send.send(batch).is_err() || failed {
                     return;
                 }
             }
         })?;
-        Ok(Self { supply, _thread: thread })
+        Ok(Self { ready, _thread: thread })
     }
 
     /// The next batch.
     ///
     /// # Errors
-    /// The thread has died.
+    /// A frame cannot be read, or the thread has died.
     pub fn next(&self) -> anyhow::Result<Batch> {
-        self.supply.recv().map_err(|_| anyhow::anyhow!("the thread that makes batches has ended early"))
+        Ok(self.ready.recv().context("the thread that makes batches has ended early")??)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::LabelSpace;
+
+    fn supply(name: &str, share: f64, frames: usize, label: u8) -> Supply {
+        let frame = |i: usize| Decoded {
+            width: 64,
+            height: 64,
+            rgb: vec![i as u8; 64 * 64 * 3],
+            labels: Some(vec![label; 64 * 64]),
+            depth_m: None,
+            focal_px: None,
+        };
+        Supply::decoded(name, share, (0..frames).map(frame).collect())
+    }
+
+    fn batches(skip: usize) -> Batches {
+        let config = BatchesConfig {
+            size: CropSize { size: (32, 32), scale: (0.5, 1.0), stride: 4 },
+            augment: AugmentConfig { jitter: 0.3, ..AugmentConfig::default() },
+            batch: 4,
+            tasks: vec![Task::Segmentation, Task::Depth],
+            seed: 5,
+            skip,
+        };
+        let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
+        let supplies = vec![supply("a", 0.75, 10, 3), supply("b", 0.25, 3, 7)];
+        Batches::new(Arc::new(supplies), Arc::new(table), config).expect("threads")
+    }
+
+    #[test]
+    fn a_resumed_run_sees_the_crops_that_it_would_have_seen() {
+        let whole = batches(0);
+        for _ in 0..3 {
+            whole.next().expect("a batch");
+        }
+        let resumed = batches(3);
+        for _ in 0..3 {
+            let (a, b) = (whole.next().expect("a batch"), resumed.next().expect("a batch"));
+            assert_eq!(a.images, b.images);
+            assert_eq!(a.labels, b.labels);
+        }
+    }
+
+    #[test]
+    fn each_source_has_its_share_and_each_frame_its_turn() {
+        let supplies = [supply("a", 0.75, 10, 3), supply("b", 0.25, 3, 7)];
+        let mut picker = Picker::new(1, 2);
+        let mut counts = [[0; 10], [0; 10]];
+        for _ in 0..4000 {
+            let (source, frame, _) = picker.next(&supplies);
+            counts[source][frame] += 1;
+        }
+        let of_a: i32 = counts[0].iter().sum();
+        assert!((2850..3150).contains(&of_a), "{of_a} of 4000 at a share of 0.75");
+        let (least, most) = (counts[0].iter().min(), counts[0].iter().max());
+        assert!(most.zip(least).is_some_and(|(m, l)| m - l <= 1), "{counts:?}");
+    }
+
+    #[test]
+    fn frequencies_follow_the_mix() {
+        let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
+        let f = frequencies(&[supply("a", 0.75, 10, 3), supply("b", 0.25, 3, 7)], &table).expect("counted");
+        assert!((f[3] - 0.75).abs() < 1e-9 && (f[7] - 0.25).abs() < 1e-9, "{f:?}");
     }
 }

@@ -1,7 +1,10 @@
 //! A training run's configuration file (`config/train/*.yaml`).
 
+use super::optimizer::OptimizerConfig;
 use crate::data::augment::AugmentConfig;
-use crate::model::NetworkConfig;
+use crate::data::classes;
+use crate::data::source::Source;
+use crate::model::{NetworkConfig, Task};
 use anyhow::{bail, Context as _};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -10,43 +13,223 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The network's shape.
+    /// Leave out the decoder's 1/4 stage: the heads then work at 1/8 of the input.
     #[serde(default)]
-    pub network: NetworkConfig,
-    /// Root of the data set (Cityscapes layout).
-    pub data: PathBuf,
-    /// Split to train on.
-    #[serde(default = "train_split")]
-    pub train_split: String,
-    /// Split to watch.
-    #[serde(default = "val_split")]
-    pub val_split: String,
-    /// Scale, crop, flip, colour.
+    pub extra_light: bool,
+    /// What the labels are taken as.
+    #[serde(default)]
+    pub label_space: LabelSpace,
+    /// The network's heads, each with its loss.
+    #[serde(default = "default_heads")]
+    pub heads: Vec<HeadConfig>,
+    /// How the heads' losses are added.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// Where frames come from.
+    pub sources: Vec<SourceConfig>,
+    /// What may happen to a frame.
+    #[serde(default)]
     pub augment: AugmentConfig,
-    /// Crops of a step.
-    pub batch: usize,
-    /// Steps of the run.
-    pub steps: usize,
-    /// The schedule's highest learning rate.
-    pub max_learning_rate: f64,
-    /// Share of the steps in which the learning rate rises.
-    pub warmup: f64,
-    /// Decoupled weight decay (Adam).
+    /// One after the other, each with its own size, schedule and optimiser.
+    pub phases: Vec<Phase>,
+    /// Adam or AdamW.
     #[serde(default)]
-    pub weight_decay: f64,
-    /// Factor of the depth loss; the article adds both losses unweighted, which is 1.
-    pub depth_weight: f64,
-    /// Weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
+    pub optimizer: OptimizerConfig,
+    /// Weights to start from: ours, PyTorch's of the article's network, or torchvision's MobileNetV3-small.
     #[serde(default)]
-    pub class_weights: bool,
-    /// Compute the network in bfloat16 (its variables, batch norm statistics and losses stay float32).
+    pub init: Option<PathBuf>,
+    /// Leave the encoder's weights as they start (its batch statistics still move): what the article's published code
+    /// does, without saying so.
     #[serde(default)]
-    pub bf16: bool,
-    /// Steps between two looks at the validation split.
-    pub validate_every: usize,
+    pub freeze_encoder: bool,
+    /// Decay of the weights' exponential moving average, which is then what is judged and kept; 0: none.
+    #[serde(default)]
+    pub ema: f64,
+    /// Number format of the network; its variables, batch norm statistics and losses stay fp32.
+    #[serde(default)]
+    pub precision: TrainPrecision,
+    /// Where decoded frames are kept.
+    #[serde(default)]
+    pub cache: Cache,
+    /// When and how the run is looked at.
+    #[serde(default)]
+    pub watch: Watch,
     /// Everything random follows from it.
     #[serde(default)]
     pub seed: u64,
+}
+
+/// What the labels are taken as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelSpace {
+    /// Cityscapes' 19 train ids and unlabelled.
+    #[default]
+    TrainIds,
+    /// Cityscapes' 7 categories and unlabelled.
+    Categories,
+}
+
+impl LabelSpace {
+    /// Channels of the segmentation head; the last one is "unlabelled".
+    pub fn channels(self) -> usize {
+        match self {
+            Self::TrainIds => classes::CLASSES,
+            Self::Categories => classes::CATEGORIES + 1,
+        }
+    }
+
+    /// Channel of a train id that is scored.
+    pub fn channel(self, train_id: u8) -> u8 {
+        match self {
+            Self::TrainIds => train_id,
+            Self::Categories => classes::category_of(train_id),
+        }
+    }
+}
+
+/// A head and its loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    /// What it answers.
+    pub task: Task,
+    /// Factor of its loss (the article adds both losses unweighted).
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Segmentation: weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
+    #[serde(default)]
+    pub class_weights: bool,
+    /// Depth: which loss.
+    #[serde(default)]
+    pub loss: DepthLoss,
+}
+
+/// Loss of the depth code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DepthLoss {
+    /// Mean squared error, as in the article.
+    #[default]
+    Squared,
+    /// Inverse Huber (Laina et al. 2016).
+    Berhu,
+}
+
+/// How the heads' losses are added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// By the heads' `weight`.
+    #[default]
+    Fixed,
+    /// By a learned uncertainty a task (Kendall et al. 2018), times the heads' `weight`.
+    Uncertainty,
+}
+
+/// A source's part in the mix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Short name, for tables and `--data NAME=PATH`.
+    pub name: String,
+    /// What it is.
+    pub data: Source,
+    /// Its part of the crops, relative to the other sources' parts; by default each frame of all sources is as likely.
+    #[serde(default)]
+    pub share: Option<f64>,
+    /// Factor on a phase's scales, for frames of another resolution than the other sources'.
+    #[serde(default = "one")]
+    pub scale: f64,
+    /// Split to train on.
+    #[serde(default = "train_split")]
+    pub train: String,
+    /// Split to watch.
+    #[serde(default = "val_split")]
+    pub val: String,
+    /// A model (its folder or model.yaml) whose answers stand in for the task that this source lacks.
+    #[serde(default)]
+    pub expert: Option<PathBuf>,
+}
+
+/// A part of the run with its own size and schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Width and height of the crops, pixels of the network's input.
+    pub crop: (usize, usize),
+    /// Pixels of the crop a pixel of the frame, drawn evenly (on a logarithmic scale) between the two.
+    pub scale: (f32, f32),
+    /// Crops of a step.
+    pub batch: usize,
+    /// Batches whose gradients are added up before a step.
+    #[serde(default = "one_batch")]
+    pub accumulate: usize,
+    /// Passes over as many crops as there are training frames. Either this or `steps`.
+    #[serde(default)]
+    pub epochs: Option<usize>,
+    /// Steps. Either this or `epochs`.
+    #[serde(default)]
+    pub steps: Option<usize>,
+    /// The one-cycle schedule's highest learning rate.
+    pub max_learning_rate: f64,
+    /// Share of the steps in which the learning rate rises.
+    #[serde(default = "warmup")]
+    pub warmup: f64,
+}
+
+/// Number format of the network while it trains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainPrecision {
+    /// Single precision.
+    #[default]
+    Fp32,
+    /// `bfloat16`.
+    Bf16,
+    /// Half precision with loss scaling; CUDA.
+    Fp16,
+}
+
+/// Where decoded frames are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cache {
+    /// Nowhere: each is read and decoded each time.
+    #[default]
+    None,
+    /// In memory, all of them: 8 bytes a pixel.
+    Memory,
+}
+
+/// When and how a run is looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watch {
+    /// Steps between two looks at the validation splits.
+    pub validate_every: usize,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: usize,
+    /// Most frames of a source's validation split that are looked at, evenly chosen.
+    pub frames: usize,
+    /// Pixels of the network's input a pixel of the frame, for whole frames.
+    pub scale: f32,
+    /// The measure that says which weights are the best: `miou` (highest) or `abs_rel` (lowest), the mean of the sources that
+    /// have it, or of one source as `NAME/miou`.
+    pub best: String,
+    /// Frames of each source in the picture grid.
+    pub pictures: usize,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { validate_every: 500, checkpoint_every: 200, frames: 100, scale: 1.0, best: "miou".into(), pictures: 4 }
+    }
+}
+
+fn default_heads() -> Vec<HeadConfig> {
+    let head = |task| HeadConfig { task, weight: 1.0, class_weights: false, loss: DepthLoss::Squared };
+    vec![head(Task::Segmentation), head(Task::Depth)]
 }
 
 fn train_split() -> String {
@@ -57,18 +240,43 @@ fn val_split() -> String {
     "val".into()
 }
 
+fn one() -> f64 {
+    1.0
+}
+
+fn one_batch() -> usize {
+    1
+}
+
+fn warmup() -> f64 {
+    0.3
+}
+
 impl TrainConfig {
     /// Reads and checks a configuration file.
     ///
     /// # Errors
     /// The file cannot be read, has an unknown or missing key, or a value out of its range.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("training configuration {}", path.display()))?;
-        let config: Self =
-            serde_yaml::from_str(&text).with_context(|| format!("training configuration {}", path.display()))?;
-        config.check().with_context(|| format!("training configuration {}", path.display()))?;
+        let context = || format!("training configuration {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(context)?;
+        let config: Self = serde_yaml::from_str(&text).with_context(context)?;
+        config.check().with_context(context)?;
         Ok(config)
+    }
+
+    /// Shape of the network.
+    pub fn network(&self) -> NetworkConfig {
+        NetworkConfig {
+            classes: self.label_space.channels(),
+            extra_light: self.extra_light,
+            heads: self.heads.iter().map(|h| h.task).collect(),
+        }
+    }
+
+    /// The head for a task.
+    pub fn head(&self, task: Task) -> Option<&HeadConfig> {
+        self.heads.iter().find(|h| h.task == task)
     }
 
     /// Checks the values' ranges.
@@ -76,40 +284,159 @@ impl TrainConfig {
     /// # Errors
     /// Names the key, what was expected and what was found.
     pub fn check(&self) -> anyhow::Result<()> {
-        let positive =
-            |name: &str, v: usize| if v == 0 { bail!("{name}: expected 1 or more, found 0") } else { Ok(()) };
-        positive("batch", self.batch)?;
-        positive("steps", self.steps)?;
-        positive("validate_every", self.validate_every)?;
-        let (w, h) = self.augment.crop;
-        if w < 32 || h < 32 {
-            bail!("augment.crop: expected 32 x 32 pixels or more, found {w} x {h}");
+        if self.heads.is_empty() {
+            bail!("heads: expected one or more, found none");
         }
-        let (low, high) = self.augment.scale;
-        if !(low > 0.0 && high >= low && high.is_finite()) {
-            bail!("augment.scale: expected 0 < low <= high, found {low} and {high}");
+        for (i, head) in self.heads.iter().enumerate() {
+            if self.heads[..i].iter().any(|h| h.task == head.task) {
+                bail!("heads: expected each task once, found {} twice", head.task.name());
+            }
+            not_negative(&format!("heads: weight of {}", head.task.name()), head.weight)?;
         }
-        let share = |name: &str, v: f64| {
-            if (0.0..=1.0).contains(&v) {
-                Ok(())
-            } else {
-                bail!("{name}: expected 0 to 1, found {v}")
-            }
-        };
-        share("augment.flip", self.augment.flip)?;
-        share("augment.jitter", self.augment.jitter.into())?;
-        share("augment.hue", self.augment.hue.into())?;
-        share("warmup", self.warmup)?;
-        for (name, v) in [
-            ("max_learning_rate", self.max_learning_rate),
-            ("weight_decay", self.weight_decay),
-            ("depth_weight", self.depth_weight),
-            ("augment.reference_scale", self.augment.reference_scale.into()),
-        ] {
-            if !(v >= 0.0 && v.is_finite()) {
-                bail!("{name}: expected a number of 0 or more, found {v}");
-            }
+        self.check_sources()?;
+        if self.phases.is_empty() {
+            bail!("phases: expected one or more, found none");
+        }
+        for (i, phase) in self.phases.iter().enumerate() {
+            phase.check().with_context(|| format!("phase {}", i + 1))?;
+        }
+        self.augment.check()?;
+        self.optimizer.check()?;
+        if !(0.0..1.0).contains(&self.ema) {
+            bail!("ema: expected 0 or more and less than 1, found {}", self.ema);
+        }
+        at_least_one("watch.validate_every", self.watch.validate_every)?;
+        at_least_one("watch.checkpoint_every", self.watch.checkpoint_every)?;
+        at_least_one("watch.frames", self.watch.frames)?;
+        if !(self.watch.scale > 0.0 && self.watch.scale <= 8.0) {
+            bail!("watch.scale: expected a number above 0 and up to 8, found {}", self.watch.scale);
+        }
+        let (source, measure) = self.watch.best_of();
+        if !["miou", "abs_rel"].contains(&measure) {
+            bail!("watch.best: expected miou or abs_rel, or SOURCE/miou or SOURCE/abs_rel, found {}", self.watch.best);
+        }
+        if source.is_some_and(|name| !self.sources.iter().any(|s| s.name == name)) {
+            bail!("watch.best: expected the name of a source before the slash, found {}", self.watch.best);
         }
         Ok(())
+    }
+
+    fn check_sources(&self) -> anyhow::Result<()> {
+        if self.sources.is_empty() {
+            bail!("sources: expected one or more, found none");
+        }
+        for (i, source) in self.sources.iter().enumerate() {
+            let name = &source.name;
+            if name.is_empty() || name.contains(['/', '=', ',']) {
+                bail!("sources: expected names without / = and comma, found {name:?}");
+            }
+            if self.sources[..i].iter().any(|s| s.name == *name) {
+                bail!("sources: expected each name once, found {name} twice");
+            }
+            if !(source.scale > 0.0 && source.scale.is_finite()) {
+                bail!("source {name}: scale: expected a number above 0, found {}", source.scale);
+            }
+            if source.share.is_some_and(|s| !(s > 0.0 && s.is_finite())) {
+                bail!("source {name}: share: expected a number above 0, found {:?}", source.share);
+            }
+        }
+        let given = self.sources.iter().filter(|s| s.share.is_some()).count();
+        if given != 0 && given != self.sources.len() {
+            bail!("sources: expected a share for all of them or for none, found {given} of {}", self.sources.len());
+        }
+        Ok(())
+    }
+}
+
+impl Watch {
+    /// Source (`None`: all of them) and measure of `best`.
+    pub fn best_of(&self) -> (Option<&str>, &str) {
+        match self.best.split_once('/') {
+            Some((source, measure)) => (Some(source), measure),
+            None => (None, &self.best),
+        }
+    }
+}
+
+impl Phase {
+    fn check(&self) -> anyhow::Result<()> {
+        at_least_one("batch", self.batch)?;
+        at_least_one("accumulate", self.accumulate)?;
+        let (w, h) = self.crop;
+        if w < 32 || h < 32 {
+            bail!("crop: expected 32 x 32 pixels or more, found {w} x {h}");
+        }
+        let (low, high) = self.scale;
+        if !(low > 0.0 && high >= low && high.is_finite()) {
+            bail!("scale: expected 0 < low <= high, found {low} and {high}");
+        }
+        match (self.epochs, self.steps) {
+            (Some(n), None) => at_least_one("epochs", n)?,
+            (None, Some(n)) => at_least_one("steps", n)?,
+            _ => bail!("expected either epochs or steps"),
+        }
+        not_negative("max_learning_rate", self.max_learning_rate)?;
+        if !(0.0..=1.0).contains(&self.warmup) {
+            bail!("warmup: expected 0 to 1, found {}", self.warmup);
+        }
+        Ok(())
+    }
+
+    /// Steps of the phase, where all sources together have `frames` training frames.
+    pub fn steps(&self, frames: usize) -> usize {
+        let an_epoch = frames.div_ceil(self.batch * self.accumulate);
+        self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1) * an_epoch.max(1))
+    }
+}
+
+fn at_least_one(name: &str, value: usize) -> anyhow::Result<()> {
+    if value == 0 {
+        bail!("{name}: expected 1 or more, found 0");
+    }
+    Ok(())
+}
+
+fn not_negative(name: &str, value: f64) -> anyhow::Result<()> {
+    if !(value >= 0.0 && value.is_finite()) {
+        bail!("{name}: expected a number of 0 or more, found {value}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "sources: [{name: a, data: {layout: cityscapes, root: x}}]\n\
+                         phases: [{crop: [64, 64], scale: [1, 1], batch: 2, epochs: 3, max_learning_rate: 1e-3}]\n";
+
+    fn read(text: &str) -> anyhow::Result<TrainConfig> {
+        let config: TrainConfig = serde_yaml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn a_small_configuration_is_enough_and_epochs_become_steps() {
+        let config = read(SMALL).expect("it is valid");
+        assert_eq!(config.network(), NetworkConfig::default());
+        assert_eq!(config.phases[0].steps(7), 12);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (change, into, named) in [
+            ("epochs: 3", "epochs: 3, steps: 4", "either epochs or steps"),
+            ("batch: 2", "batch: 0", "batch"),
+            ("name: a", "name: a/b", "a/b"),
+            ("scale: [1, 1]", "scale: [2, 1]", "low <= high"),
+            ("phases:", "watch: {best: b/miou}\nphases:", "b/miou"),
+            ("phases:", "heads: [{task: depth}, {task: depth}]\nphases:", "depth twice"),
+            ("phases:", "colour: 1\nphases:", "colour"),
+        ] {
+            let text = SMALL.replace(change, into);
+            let error = format!("{:#}", read(&text).expect_err(&text));
+            assert!(error.contains(named), "{error} does not name {named}");
+        }
     }
 }

@@ -1,19 +1,30 @@
-//! How weights are made: configuration, batches, losses, schedule, and the loop.
+//! How weights are made.
 //!
 //! - [`config`]: what a training run is
-//! - [`batches`]: decoded frames, augmented on their own thread into batches
-//! - [`ema`]: the exponential moving average of the weights
-//! - [`losses`]: cross entropy and the depth code's mean squared error
-//! - [`optimizer`]: Adam and AdamW whose state can be saved
-//! - [`schedule`]: one cycle, cosine
-//! - [`run`]: the loop
+//! - [`batches`]: frames of all sources, mixed and augmented on their own threads into batches
+//! - [`labels`], [`targets`]: the truth of each task; [`expert`]: a model's answers where a source has no truth
+//! - [`losses`], [`objective`]: each task's loss, and their sum
+//! - [`optimizer`], [`schedule`], [`ema`]: how weights move
+//! - [`checkpoint`]: all of a run's state in one file
+//! - [`validate`], [`record`], [`events`], [`pictures`]: how a run is looked at
+//! - [`run`]: the loop; [`panics`]: libtorch's errors in it
 
 pub mod batches;
+pub mod checkpoint;
 pub mod config;
 pub mod ema;
+pub mod events;
+pub mod expert;
+pub mod labels;
 pub mod losses;
+pub mod objective;
 pub mod optimizer;
+pub mod panics;
+pub mod pictures;
+pub mod record;
 pub mod run;
 pub mod schedule;
+pub mod targets;
+pub mod validate;
 
 pub use config::TrainConfig;

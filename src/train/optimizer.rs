@@ -346,7 +346,7 @@ fn check_parameters(parameters: &[(String, Tensor)]) -> Result<Device, Optimizer
 }
 
 /// One line for every wanted tensor that `state` lacks or has in another shape.
-pub(super) fn misfits(wanted: &[(String, Tensor)], state: &HashMap<String, Tensor>) -> Vec<String> {
+fn misfits(wanted: &[(String, Tensor)], state: &HashMap<String, Tensor>) -> Vec<String> {
     let misfit = |(name, tensor): &(String, Tensor)| match state.get(name) {
         None => Some(format!("missing {name} {:?}", tensor.size())),
         Some(t) if t.size() != tensor.size() => {
@@ -361,7 +361,7 @@ pub(super) fn misfits(wanted: &[(String, Tensor)], state: &HashMap<String, Tenso
 }
 
 /// The whole number `name`, 0 or more; 0 with a line in `problems` where it is not there.
-pub(super) fn count(name: &str, state: &HashMap<String, Tensor>, problems: &mut Vec<String>) -> i64 {
+fn count(name: &str, state: &HashMap<String, Tensor>, problems: &mut Vec<String>) -> i64 {
     let value = state.get(name).filter(|t| t.numel() == 1).map(|t| t.int64_value(&vec![0; t.dim()]));
     match value {
         Some(v) if v >= 0 => v,
@@ -374,7 +374,7 @@ pub(super) fn count(name: &str, state: &HashMap<String, Tensor>, problems: &mut 
 }
 
 /// Copies from `state` into tensors that [`misfits`] has checked.
-pub(super) fn fill(wanted: &mut [(String, Tensor)], state: &HashMap<String, Tensor>) -> Result<(), OptimizerError> {
+fn fill(wanted: &mut [(String, Tensor)], state: &HashMap<String, Tensor>) -> Result<(), OptimizerError> {
     tch::no_grad(|| {
         for (name, tensor) in wanted {
             if let Some(source) = state.get(name) {

@@ -1,259 +1,461 @@
-//! The training loop.
+//! A training run: phases of steps, looks at the validation splits, checkpoints.
 
-use super::batches::{self, collate, Batches};
-use super::{losses, schedule, TrainConfig};
-use crate::data::augment::{self, AugmentConfig, Decoded};
-use crate::data::classes::{CLASSES, SCORED_CLASSES};
-use crate::data::depth;
-use crate::eval::{Confusion, DepthErrors};
-use crate::model::{weights, Network};
+use super::batches::{self, Batches, BatchesConfig, Supply};
+use super::checkpoint::{Progress, State, CHECKPOINT};
+use super::config::{TrainConfig, TrainPrecision};
+use super::ema::Ema;
+use super::labels::LabelTable;
+use super::objective::Objective;
+use super::optimizer::Optimizer;
+use super::record::{self, Record, StepReport};
+use super::validate::{self, LookConfig, Validation, Watched};
+use super::{pictures, schedule};
+use crate::data::source::Groups;
+use crate::model::{weights, Network, Task};
 use anyhow::{bail, Context as _};
-use rand::SeedableRng as _;
-use rand_pcg::Pcg32;
-use std::io::Write as _;
-use std::path::Path;
+use rayon::prelude::*;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
-use tch::nn::{AdamW, OptimizerConfig as _, VarStore};
+use std::time::{Duration, Instant};
+use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 /// Steps between two lines of progress.
 const REPORT_EVERY: usize = 20;
+/// Weights after the newest look at the validation splits, or at the end.
+const LAST: &str = "last.safetensors";
+/// Weights with the best watched measure.
+const BEST: &str = "best.safetensors";
+/// Steps without overflow after which half precision's loss scale doubles, as in PyTorch's `GradScaler`.
+const SCALE_GROWTH: usize = 2000;
 
-/// What a validation found.
-#[derive(Debug, Clone, Copy)]
-pub struct Validation {
-    /// Mean IoU over the scored classes.
-    pub miou: f64,
-    /// Mean relative depth error.
-    pub abs_rel: f64,
+/// What a run is started with besides its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The configuration's file, for the record.
+    pub config_file: PathBuf,
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Go on from the checkpoint in the folder.
+    pub resume: bool,
+    /// End after this time; the schedules then follow the clock.
+    pub minutes: Option<f64>,
 }
 
-/// Trains and leaves in `out`: `config.yaml` as resolved, `metrics.csv`, `last.safetensors`, `best.safetensors`.
-///
-/// `init` gives the weights to start from; `minutes` ends the run early: the schedule then follows the clock.
+/// Trains; the folder holds `config.yaml`, `run.json`, `metrics.csv`, TensorBoard events, `predictions.png`,
+/// `checkpoint.safetensors` and the weights `last.safetensors` and `best.safetensors`.
 ///
 /// # Errors
-/// The data cannot be read, the loss is not finite, a file cannot be written.
-pub fn train(
-    config: &TrainConfig,
-    out: &Path,
-    init: Option<&Path>,
-    minutes: Option<f64>,
-    device: Device,
-) -> anyhow::Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("{}", out.display()))?;
-    std::fs::write(out.join("config.yaml"), serde_yaml::to_string(config)?)?;
-    let mut metrics = std::fs::File::create(out.join("metrics.csv"))?;
-    writeln!(metrics, "step,learning_rate,loss_segmentation,loss_depth,val_miou,val_abs_rel")?;
-
-    let decoding = Instant::now();
-    let frames = batches::decode(&config.data, &config.train_split)?;
-    let watched = batches::decode(&config.data, &config.val_split)?;
-    log::info!(
-        "{} training and {} validation frames decoded in {:.1} s",
-        frames.len(),
-        watched.len(),
-        decoding.elapsed().as_secs_f64()
-    );
-
-    tch::manual_seed(config.seed as i64);
-    let mut vs = VarStore::new(device);
-    let network = Network::new(&vs.root(), &config.network);
-    if let Some(path) = init {
-        weights::load(&mut vs, path)?;
-        log::info!("starting from {}", path.display());
+/// The data cannot be read, the folder is in use or cannot be written to, the loss is not finite, memory is out. The
+/// folder then holds the last good checkpoint.
+pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow::Result<()> {
+    if config.precision == TrainPrecision::Fp16 && !device.is_cuda() {
+        bail!("precision: fp16 trains on CUDA only; write bf16 or fp32 for this device");
     }
-    let stride = network.heads_stride();
-    let class_weights = config.class_weights.then(|| weights_of(&batches::frequencies(&frames)).to_device(device));
-    let supply = Batches::new(Arc::new(frames), config.augment.clone(), config.batch, stride, config.seed)?;
-    let mut optimizer = AdamW { wd: config.weight_decay, ..adam() }.build(&vs, config.max_learning_rate)?;
+    prepare(config, options)?;
+    let mut run = Run::new(config, options, device)?;
+    let result = run.phases();
+    run.record.finish();
+    result.with_context(|| {
+        let checkpoint = options.out.join(CHECKPOINT);
+        if checkpoint.is_file() {
+            format!("{} holds the last good state (--resume goes on from it)", checkpoint.display())
+        } else {
+            "no checkpoint had been written yet".into()
+        }
+    })
+}
 
-    let started = Instant::now();
-    let (mut sum, mut counted) = ([0.0_f64; 2], 0_usize);
-    let mut best = f64::NEG_INFINITY;
-    let mut step = 0;
-    loop {
-        // With a time limit the schedule follows the clock, so that it always comes to its end.
-        let elapsed = started.elapsed().as_secs_f64();
-        let (now, of) = match minutes {
-            Some(m) => ((elapsed / (m * 60.0) * 1e5) as usize, 100_000),
-            None => (step, config.steps),
-        };
-        if now >= of {
-            break;
+/// Makes the folder, or checks that it is the one to resume.
+fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
+    let out = &options.out;
+    let checkpoint = out.join(CHECKPOINT);
+    if !options.resume {
+        if checkpoint.is_file() {
+            bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
         }
-        let rate = schedule::one_cycle(now, of, config.max_learning_rate, config.warmup);
-        optimizer.set_lr(rate);
-        let batch = supply.next()?.to(device);
-        let images = if config.bf16 { batch.images.to_kind(Kind::BFloat16) } else { batch.images };
-        let heads = network.forward_heads_t(&images, true);
-        let segmentation = losses::segmentation(&heads.scores, &batch.labels, class_weights.as_ref());
-        let depth = losses::depth(&heads.log_depth, &batch.depth);
-        let values = [segmentation.double_value(&[]), depth.double_value(&[])];
-        if values.iter().any(|v| !v.is_finite()) {
-            bail!(
-                "the loss is not finite at step {step} (segmentation {}, depth {}); {} holds the last good weights; \
-                 a lower max_learning_rate helps",
-                values[0],
-                values[1],
-                out.join("last.safetensors").display()
-            );
-        }
-        optimizer.backward_step(&(segmentation + depth * config.depth_weight));
-        step += 1;
-        sum = [sum[0] + values[0], sum[1] + values[1]];
-        counted += 1;
-        if step % REPORT_EVERY == 0 {
-            let mean = sum.map(|s| s / counted as f64);
-            let per_step = started.elapsed().as_secs_f64() / step as f64;
-            log::info!(
-                "step {step}  {:.0}%  loss {:.4} + {:.5}  rate {rate:.2e}  {per_step:.2} s/step",
-                100.0 * now as f64 / of as f64,
-                mean[0],
-                mean[1]
-            );
-            writeln!(metrics, "{step},{rate:e},{},{},,", mean[0], mean[1])?;
-            (sum, counted) = ([0.0; 2], 0);
-        }
-        if step % config.validate_every == 0 {
-            weights::save(&vs, &out.join("last.safetensors"))?;
-            let v = validate(&network, &watched, &config.augment, config.bf16, device);
-            log::info!("step {step}  validation: mIoU {:.4}, AbsRel {:.4}", v.miou, v.abs_rel);
-            writeln!(metrics, "{step},{rate:e},,,{},{}", v.miou, v.abs_rel)?;
-            if v.miou > best {
-                best = v.miou;
-                weights::save(&vs, &out.join("best.safetensors"))?;
-            }
-        }
+        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        return record::describe(out, config, &options.config_file);
     }
-    weights::save(&vs, &out.join("last.safetensors"))?;
-    let v = validate(&network, &watched, &config.augment, false, device);
-    log::info!(
-        "{step} steps in {:.1} min; at the end: mIoU {:.4}, AbsRel {:.4}",
-        started.elapsed().as_secs_f64() / 60.0,
-        v.miou,
-        v.abs_rel
-    );
+    let saved = out.join(record::CONFIG);
+    if !checkpoint.is_file() {
+        // A run that was killed before its first checkpoint begins anew.
+        log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
+        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        return record::describe(out, config, &options.config_file);
+    }
+    let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
+    let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
+    if old != *config {
+        let now = serde_yaml::to_string(config)?;
+        let differs = text.lines().zip(now.lines()).find(|(a, b)| a != b);
+        bail!(
+            "{} was begun with another configuration ({}); resume with that one, or choose another folder",
+            out.display(),
+            differs.map_or("of another length".into(), |(a, b)| format!("'{}' there, '{}' now", a.trim(), b.trim()))
+        );
+    }
     Ok(())
 }
 
-/// Adam with PyTorch's defaults; its weight decay (0 here) is decoupled from the gradient (Loshchilov & Hutter 2019).
-fn adam() -> AdamW {
-    AdamW { wd: 0.0, ..AdamW::default() }
-}
-
-/// `1 / ln(1.1 + frequency)` (after ENet, Paszke et al. 2016); 0 for "unlabelled".
-fn weights_of(frequencies: &[f64; SCORED_CLASSES]) -> Tensor {
-    let mut w: Vec<f32> = frequencies.iter().map(|f| (1.0 / (1.1 + f).ln()) as f32).collect();
-    w.resize(CLASSES, 0.0);
-    Tensor::from_slice(&w)
-}
-
-/// Scores the network at the heads' resolution on the middle crop of each frame at the training's middle scale.
-///
-/// A quick look during training; `semantic_depth evaluate` is the judge.
-pub fn validate(
-    network: &Network,
-    frames: &[Decoded],
-    augment_config: &AugmentConfig,
-    bf16: bool,
+/// Everything of a run at work.
+struct Run<'a> {
+    config: &'a TrainConfig,
+    options: &'a Options,
     device: Device,
-) -> Validation {
-    let (low, high) = augment_config.scale;
-    let reference = augment_config.reference_scale;
-    let scale = if reference > 0.0 { reference } else { (low * high).sqrt() };
-    let still = AugmentConfig { scale: (scale, scale), flip: 0.0, jitter: 0.0, hue: 0.0, ..augment_config.clone() };
-    let stride = network.heads_stride();
-    let mut confusion = Confusion::new(SCORED_CLASSES);
-    let mut errors = DepthErrors::new();
-    let mut rng = Pcg32::seed_from_u64(0);
-    tch::no_grad(|| {
-        for frame in frames {
-            let crop = augment::crop(frame, &still, stride, &mut rng);
-            let batch = collate(std::slice::from_ref(&crop), still.crop, stride).to(device);
-            let images = if bf16 { batch.images.to_kind(Kind::BFloat16) } else { batch.images };
-            let heads = network.forward_heads_t(&images, false);
-            let best = heads.scores.narrow(1, 0, SCORED_CLASSES as i64).argmax(1, false).to_kind(Kind::Uint8);
-            let code = heads.log_depth.to_kind(Kind::Float);
-            let flat = |t: &Tensor| t.to_device(Device::Cpu).contiguous().view([-1]);
-            let (Ok(labels), Ok(codes)) = (Vec::<u8>::try_from(flat(&best)), Vec::<f32>::try_from(flat(&code))) else {
-                continue;
-            };
-            let truth: Vec<u8> = crop.labels.iter().map(|&l| l as u8).collect();
-            confusion.add(&truth, &labels);
-            let metres = |codes: &[f32]| codes.iter().map(|&c| depth::decode(c)).collect::<Vec<_>>();
-            errors.add(&metres(&crop.depth), &metres(&codes));
-        }
-    });
-    Validation { miou: confusion.miou(), abs_rel: errors.report().abs_rel }
+    network: Network,
+    variables: VarStore,
+    objective: Objective,
+    /// What the objective learns.
+    extra: VarStore,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    supplies: Arc<Vec<Supply>>,
+    table: Arc<LabelTable>,
+    watched: Vec<Watched>,
+    record: Record,
+    progress: Progress,
+    /// When this process's part of the run, and of the present phase, began; before both lies what was resumed.
+    started: Instant,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::street::{Drive, DriveConfig};
-    use crate::model::NetworkConfig;
+/// Sums between two reports.
+#[derive(Default)]
+struct Sums {
+    losses: Vec<(Task, f64)>,
+    steps: usize,
+    waited: Duration,
+    since: Option<Instant>,
+}
 
-    fn frames(count: u64) -> Vec<Decoded> {
-        (0..count)
-            .map(|seed| {
-                let frame = Drive::new(&DriveConfig::new(seed, 1, 128, 64)).frame(0, false);
-                Decoded {
-                    width: 128,
-                    height: 64,
-                    rgb: frame.left.into_raw(),
-                    labels: frame.labels,
-                    depth_m: frame.depth_m,
-                }
-            })
-            .collect()
-    }
-
-    fn config() -> AugmentConfig {
-        AugmentConfig { crop: (128, 64), scale: (1.0, 1.0), reference_scale: 0.0, flip: 0.0, jitter: 0.0, hue: 0.0 }
-    }
-
-    #[test]
-    fn a_few_steps_lower_the_loss_and_reach_the_first_convolution() {
-        tch::manual_seed(3);
-        let vs = VarStore::new(Device::Cpu);
-        let network = Network::new(&vs.root(), &NetworkConfig::default());
-        let frames = frames(2);
-        let mut rng = Pcg32::seed_from_u64(0);
-        let crops: Vec<_> = frames.iter().map(|f| augment::crop(f, &config(), 4, &mut rng)).collect();
-        let batch = collate(&crops, (128, 64), 4);
-        let mut optimizer = adam().build(&vs, 1e-3).expect("an optimizer");
-        let first = vs.variables()["encoder.backbone.0.0.weight"].shallow_clone();
-        let mut history = Vec::new();
-        for _ in 0..12 {
-            let heads = network.forward_heads_t(&batch.images, true);
-            let loss = losses::segmentation(&heads.scores, &batch.labels, None)
-                + losses::depth(&heads.log_depth, &batch.depth);
-            history.push(loss.double_value(&[]));
-            optimizer.backward_step(&loss);
-            let gradient = first.grad().abs().sum(Kind::Float).double_value(&[]);
-            assert!(gradient > 0.0, "the encoder's first convolution gets no gradient");
+impl<'a> Run<'a> {
+    fn new(config: &'a TrainConfig, options: &'a Options, device: Device) -> anyhow::Result<Self> {
+        let reading = Instant::now();
+        let mut groups = Groups::default();
+        let supplies = batches::supplies(config, &mut groups)?;
+        let watched = watched(config, &mut groups)?;
+        let table = LabelTable::new(config.label_space, &groups);
+        for supply in &supplies {
+            log::info!("{}: {} training frames, {:.0}% of the crops", supply.name, supply.len(), 100.0 * supply.share);
         }
-        assert!(history[11] < 0.7 * history[0], "the loss went {history:?}");
+        let frequencies = if config.head(Task::Segmentation).is_some_and(|h| h.class_weights) {
+            batches::frequencies(&supplies, &table)?
+        } else {
+            Vec::new()
+        };
+        log::info!("data read in {:.1} s", reading.elapsed().as_secs_f64());
+
+        tch::manual_seed(config.seed as i64);
+        let variables = VarStore::new(device);
+        let network = Network::new(&variables.root(), &config.network());
+        if let Some(path) = &config.init {
+            let random = weights::load_start(&variables, path)?;
+            log::info!("starting from {}; {} variables start at random", path.display(), random.len());
+        }
+        let extra = VarStore::new(device);
+        let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
+        if config.freeze_encoder {
+            for (name, mut t) in variables.variables() {
+                if name.starts_with("encoder.") {
+                    let _ = t.requires_grad_(false);
+                }
+            }
+        }
+        let mut run = Self {
+            config,
+            options,
+            device,
+            optimizer: optimizer(config, &variables, &extra)?,
+            ema: (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema)),
+            network,
+            variables,
+            objective,
+            extra,
+            supplies: Arc::new(supplies),
+            table: Arc::new(table),
+            watched,
+            record: Record::open(&options.out, config, 0, 0)?,
+            progress: Progress::default(),
+            started: Instant::now(),
+        };
+        let checkpoint = options.out.join(CHECKPOINT);
+        if options.resume && checkpoint.is_file() {
+            run.progress = run.state().load(&checkpoint)?;
+            log::info!("going on after step {}", run.progress.total);
+        }
+        run.record = Record::open(&options.out, config, run.progress.total, run.steps_of_all())?;
+        Ok(run)
     }
 
-    /// The median of some random networks: other tests draw from libtorch's one generator meanwhile, so that no seed
-    /// says which networks these are, and a single one may lie at the edge.
-    #[test]
-    fn bf16_computes_the_same_to_its_precision() {
-        let mut differences: Vec<_> = (0..7).map(|_| bf16_difference()).collect();
-        differences.sort_by(f64::total_cmp);
-        assert!(differences[3] < 0.06, "relative differences {differences:?}");
+    fn frames(&self) -> usize {
+        self.supplies.iter().map(Supply::len).sum()
     }
 
-    fn bf16_difference() -> f64 {
-        let vs = VarStore::new(Device::Cpu);
-        let network = Network::new(&vs.root(), &NetworkConfig::default());
-        let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu));
-        let (a, b) = tch::no_grad(|| {
-            (network.forward_heads_t(&x, true).scores, network.forward_heads_t(&x.to_kind(Kind::BFloat16), true).scores)
-        });
-        (&a - b.to_kind(Kind::Float)).norm().double_value(&[]) / a.norm().double_value(&[])
+    fn steps_of_all(&self) -> usize {
+        self.config.phases.iter().map(|p| p.steps(self.frames())).sum()
     }
+
+    fn state(&mut self) -> State<'_> {
+        State {
+            network: &self.variables,
+            objective: &self.extra,
+            optimizer: &mut self.optimizer,
+            ema: self.ema.as_mut(),
+        }
+    }
+
+    fn phases(&mut self) -> anyhow::Result<()> {
+        while self.progress.phase < self.config.phases.len() {
+            self.phase()?;
+            self.progress.phase += 1;
+            self.progress.step = 0;
+            self.progress.phase_elapsed_s = 0.0;
+            // Each phase has a schedule and moments of its own.
+            if self.progress.phase < self.config.phases.len() {
+                self.optimizer = optimizer(self.config, &self.variables, &self.extra)?;
+            }
+            self.checkpoint()?;
+        }
+        self.keep(LAST)?;
+        self.record.say(&format!(
+            "{} steps in {:.1} min; weights: {}",
+            self.progress.total,
+            self.progress.elapsed_s / 60.0,
+            self.options.out.join(LAST).display()
+        ));
+        Ok(())
+    }
+
+    fn phase(&mut self) -> anyhow::Result<()> {
+        let index = self.progress.phase;
+        let phase = &self.config.phases[index];
+        let steps = phase.steps(self.frames());
+        let seconds = self.options.minutes.map(|m| m * 60.0 * self.part_of(index));
+        let skip = self.progress.step * phase.accumulate;
+        let supply = Batches::new(
+            self.supplies.clone(),
+            self.table.clone(),
+            BatchesConfig::new(self.config, phase, index, self.network.heads_stride(), skip),
+        )?;
+        let before = (self.progress.elapsed_s, self.progress.phase_elapsed_s);
+        self.started = Instant::now();
+        let mut sums = Sums::default();
+        loop {
+            let here = self.started.elapsed().as_secs_f64();
+            (self.progress.elapsed_s, self.progress.phase_elapsed_s) = (before.0 + here, before.1 + here);
+            // With a time limit the schedule follows the clock, so that it always comes to its end.
+            let share = match seconds {
+                Some(all) => self.progress.phase_elapsed_s / all,
+                None => self.progress.step as f64 / steps as f64,
+            };
+            if share >= 1.0 {
+                break;
+            }
+            let (now, of) = match seconds {
+                Some(_) => ((share * 1e5) as usize, 100_000),
+                None => (self.progress.step, steps),
+            };
+            let rate = schedule::one_cycle(now, of, phase.max_learning_rate, phase.warmup);
+            self.step(&supply, phase.accumulate, rate, &mut sums)?;
+            self.progress.step += 1;
+            self.progress.total += 1;
+            self.record.advance();
+            let total = self.progress.total;
+            if total.is_multiple_of(REPORT_EVERY) {
+                let left = seconds.unwrap_or_else(|| self.progress.phase_elapsed_s / share.max(1e-9)) * (1.0 - share);
+                self.report(&mut sums, rate, share, phase.batch * phase.accumulate, left)?;
+            }
+            if total.is_multiple_of(self.config.watch.validate_every) {
+                self.look()?;
+            }
+            if total.is_multiple_of(self.config.watch.checkpoint_every) {
+                self.checkpoint()?;
+            }
+        }
+        self.look()
+    }
+
+    /// A phase's part of the time, by the pixels that it computes.
+    fn part_of(&self, index: usize) -> f64 {
+        let work =
+            |p: &super::config::Phase| (p.steps(self.frames()) * p.batch * p.accumulate * p.crop.0 * p.crop.1) as f64;
+        work(&self.config.phases[index]) / self.config.phases.iter().map(work).sum::<f64>()
+    }
+
+    fn kind(&self) -> Kind {
+        match self.config.precision {
+            TrainPrecision::Fp32 => Kind::Float,
+            TrainPrecision::Bf16 => Kind::BFloat16,
+            TrainPrecision::Fp16 => Kind::Half,
+        }
+    }
+
+    /// One step of the optimiser.
+    fn step(&mut self, supply: &Batches, accumulate: usize, rate: f64, sums: &mut Sums) -> anyhow::Result<()> {
+        sums.since.get_or_insert_with(Instant::now);
+        let half = self.config.precision == TrainPrecision::Fp16;
+        let scale = if half { self.progress.loss_scale } else { 1.0 };
+        self.optimizer.zero_grad();
+        for _ in 0..accumulate {
+            let waiting = Instant::now();
+            let batch = supply.next()?;
+            sums.waited += waiting.elapsed();
+            let (network, objective, device, kind) = (&self.network, &self.objective, self.device, self.kind());
+            let parts = guarded(|| {
+                let batch = batch.to(device);
+                let answers = network.forward_heads_t(&batch.images.to_kind(kind), true);
+                let loss = objective.loss(&answers, &batch);
+                if loss.total.requires_grad() {
+                    (loss.total * (scale / accumulate as f64)).backward();
+                }
+                loss.parts.into_iter().map(|(task, t)| (task, t.double_value(&[]))).collect::<Vec<_>>()
+            })?;
+            if let Some((task, value)) = parts.iter().find(|(_, v)| !v.is_finite()) {
+                bail!(
+                    "the {} loss is {value} after step {}: a lower max_learning_rate helps, or precision fp32",
+                    task.name(),
+                    self.progress.total
+                );
+            }
+            for (task, value) in parts {
+                match sums.losses.iter_mut().find(|(t, _)| *t == task) {
+                    Some((_, sum)) => *sum += value / accumulate as f64,
+                    None => sums.losses.push((task, value / accumulate as f64)),
+                }
+            }
+        }
+        sums.steps += 1;
+        if half {
+            self.optimizer.scale_gradients(1.0 / scale);
+            if !self.optimizer.gradients_are_finite() {
+                // As PyTorch's GradScaler: leave the step out and scale less.
+                self.progress.loss_scale /= 2.0;
+                self.progress.steady = 0;
+                return Ok(());
+            }
+            self.progress.steady += 1;
+            if self.progress.steady >= SCALE_GROWTH {
+                self.progress.loss_scale *= 2.0;
+                self.progress.steady = 0;
+            }
+        }
+        self.optimizer.step(rate);
+        if let Some(ema) = &mut self.ema {
+            ema.update();
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64, crops: usize, left_s: f64) -> anyhow::Result<()> {
+        let sums = std::mem::take(sums);
+        let seconds = sums.since.map_or(0.0, |s| s.elapsed().as_secs_f64()).max(1e-9);
+        let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, v / sums.steps as f64)).collect();
+        let report = StepReport {
+            phase: self.progress.phase,
+            total: self.progress.total,
+            learning_rate: rate,
+            losses: &losses,
+            crops_per_s: (sums.steps * crops) as f64 / seconds,
+            waiting: sums.waited.as_secs_f64() / seconds,
+        };
+        self.record.steps(&report, share, Some(Duration::from_secs_f64(left_s.clamp(0.0, 1e9))))
+    }
+
+    /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
+    fn look(&mut self) -> anyhow::Result<()> {
+        self.averaged(|run| {
+            let still = run.config.augment.still();
+            let look = LookConfig { augment: &still, kind: run.kind(), device: run.device };
+            let mut found: Vec<(String, Validation)> = Vec::new();
+            let mut shown = Vec::new();
+            for source in &run.watched {
+                let network = &run.network;
+                found.push((source.name.clone(), guarded(|| source.validate(network, &run.table, &look))?));
+                for index in evenly(source.frames.len(), run.config.watch.pictures) {
+                    shown.push(source.look(index, network, &run.table, &look));
+                }
+            }
+            run.record.validation(run.progress.total, run.progress.phase, &found)?;
+            if !shown.is_empty() {
+                let png = pictures::grid_of(&shown, &run.table)?;
+                run.record.picture(run.progress.total, &png)?;
+            }
+            weights::save(&run.variables, &run.options.out.join(LAST))?;
+            if let Some((value, more)) = validate::watched(run.config, &found) {
+                let better = |best: f64| if more { value > best } else { value < best };
+                if run.progress.best.is_none_or(better) {
+                    run.progress.best = Some(value);
+                    weights::save(&run.variables, &run.options.out.join(BEST))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes the (averaged) weights.
+    fn keep(&mut self, name: &str) -> anyhow::Result<()> {
+        self.averaged(|run| Ok(weights::save(&run.variables, &run.options.out.join(name))?))
+    }
+
+    /// Does something with the averaged weights in the network.
+    fn averaged<T>(&mut self, work: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        if let Some(ema) = &mut self.ema {
+            ema.swap();
+        }
+        let result = work(self);
+        if let Some(ema) = &mut self.ema {
+            ema.swap();
+        }
+        result
+    }
+
+    fn checkpoint(&mut self) -> anyhow::Result<()> {
+        let path = self.options.out.join(CHECKPOINT);
+        let progress = self.progress;
+        self.state().save(&progress, &path)
+    }
+}
+
+/// Variables with their names, sorted.
+fn named(store: &VarStore) -> Vec<(String, Tensor)> {
+    let mut variables: Vec<_> = store.variables().into_iter().collect();
+    variables.sort_by(|a, b| a.0.cmp(&b.0));
+    variables
+}
+
+fn optimizer(config: &TrainConfig, network: &VarStore, extra: &VarStore) -> anyhow::Result<Optimizer> {
+    let trained = named(network).into_iter().chain(named(extra)).filter(|(_, t)| t.requires_grad()).collect();
+    Ok(Optimizer::new(trained, config.optimizer)?)
+}
+
+/// Decodes the validation frames of all sources.
+fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watched>> {
+    let of = |source: &super::config::SourceConfig| {
+        let context = || format!("source {}", source.name);
+        let items = source.data.index(&source.val, groups).with_context(context)?;
+        let chosen: Vec<_> = evenly(items.len(), config.watch.frames).into_iter().map(|i| items[i].clone()).collect();
+        let frames = chosen.par_iter().map(|item| item.decode()).collect::<Result<_, _>>().with_context(context)?;
+        let scale = config.watch.scale * source.scale as f32;
+        Ok(Watched { name: source.name.clone(), scale, frames })
+    };
+    config.sources.iter().map(of).collect()
+}
+
+/// At most `most` of `n` indices, evenly chosen.
+fn evenly(n: usize, most: usize) -> Vec<usize> {
+    let count = n.min(most);
+    (0..count).map(|i| i * n / count).collect()
+}
+
+/// libtorch's errors in tch's infallible calls are panics; here they become errors that say what to do.
+fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    crate::train::panics::caught(work).map_err(|message| {
+        let line = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given").to_string();
+        if message.contains("out of memory") || message.contains("can't allocate memory") {
+            anyhow::anyhow!("memory is out ({line}); a smaller batch (with accumulate) or a smaller crop helps")
+        } else {
+            anyhow::anyhow!("libtorch: {line}")
+        }
+    })
 }

@@ -1,7 +1,7 @@
 use super::mesh::Mesh;
 use super::raster::{self, View, NOTHING};
 use super::*;
-use crate::data::cityscapes::{Part, Sample};
+use crate::data::cityscapes::{Part, ReadOptions, Sample};
 use crate::data::classes::SCORED_CLASSES;
 use glam::{Vec2, Vec3};
 
@@ -139,7 +139,10 @@ fn the_cityscapes_layout_keeps_the_truth() {
     let f = frame(21, 128, 64);
     let sample = Sample::new(folder.path(), "val", "street00000", 0, 0);
     crate::cli::render::write_frame(&sample, &f, true).expect("written");
-    assert_eq!(Sample::index(folder.path(), "val").expect("indexed"), std::slice::from_ref(&sample));
+    assert_eq!(
+        Sample::index(folder.path(), "val", &ReadOptions::default()).expect("indexed"),
+        std::slice::from_ref(&sample)
+    );
     assert_eq!(sample.read_left().expect("the picture").as_raw(), f.left.as_raw());
     assert_eq!(sample.read_labels().expect("labels"), (f.labels.clone(), 128, 64));
     let (depth, w, h) = sample.read_depth().expect("depth");
@@ -158,7 +161,7 @@ fn the_cityscapes_layout_keeps_the_truth() {
     }
     // A frame that lacks a part is named.
     std::fs::remove_file(sample.path(Part::Labels)).expect("removed");
-    let message = Sample::index(folder.path(), "val").expect_err("no labels").to_string();
+    let message = Sample::index(folder.path(), "val", &ReadOptions::default()).expect_err("no labels").to_string();
     assert!(message.contains("street00000_000000_000000_gtFine_labelIds.png"), "{message}");
-    assert!(Sample::index(folder.path(), "train").is_err());
+    assert!(Sample::index(folder.path(), "train", &ReadOptions::default()).is_err());
 }

@@ -2,15 +2,23 @@
 //!
 //! `<root>/leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png`, likewise `rightImg8bit`, `gtFine`
 //! (`_gtFine_labelIds.png`), `disparity` (`_disparity.png`, 16 bit: 0 invalid, else (p - 1) / 256), `camera`
-//! (`_camera.json`), and beside what Cityscapes has, `exactDepth` (`_depth.npy`, float32 metres, inf in the sky).
-//! Files belong together by their names.
+//! (`_camera.json`), and beside what Cityscapes has, `exactDepth` (`_depth.npy`, float32 metres, inf in the sky) and
+//! any other folder of dense depth. Files belong together by their names. [`ReadOptions`] say which are read.
 
-use super::classes;
+mod index;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
+
 use super::street::Camera;
+use super::{classes, npy};
 use image::{ImageBuffer, ImageEncoder as _, Luma, RgbImage};
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The kinds of file of one frame: folder and the end of the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +27,7 @@ pub enum Part {
     Left,
     /// Right picture.
     Right,
-    /// Cityscapes label ids.
+    /// Labels: Cityscapes label ids, or what the frame's [`ReadOptions`] say.
     Labels,
     /// 16-bit disparity.
     Disparity,
@@ -40,6 +48,14 @@ impl Part {
             Part::Depth => ("exactDepth", "_depth.npy"),
         }
     }
+}
+
+/// End of the name of a label file with train ids.
+const TRAIN_IDS_ENDING: &str = "_gtFine_labelTrainIds.png";
+
+/// Ends of the names of dense depth in a folder; the first one that is there is read.
+fn depth_endings(folder: &str) -> [String; 3] {
+    ["_depth.npy".into(), ".npy".into(), format!("_{folder}.npy")]
 }
 
 /// What can go wrong with a data set on disk.
@@ -67,11 +83,11 @@ pub enum DataError {
 }
 
 impl DataError {
-    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.into(), source }
     }
 
-    fn bad(path: &Path, what: impl Into<String>) -> Self {
+    pub(crate) fn bad(path: &Path, what: impl Into<String>) -> Self {
         Self::Bad { path: path.into(), what: what.into() }
     }
 }
@@ -84,13 +100,21 @@ pub struct Sample {
     city: String,
     /// `<city>_<seq>_<frame>`.
     stem: String,
+    options: Arc<ReadOptions>,
+}
+
+/// Where a frame's depth is read from.
+enum DepthOrigin {
+    Npy(PathBuf),
+    /// With the camera.
+    Disparity,
 }
 
 impl Sample {
-    /// The frame `frame` of sequence `seq`.
+    /// The frame `frame` of sequence `seq`, read with the default options.
     pub fn new(root: &Path, split: &str, city: &str, seq: usize, frame: usize) -> Self {
         let stem = format!("{city}_{seq:06}_{frame:06}");
-        Self { root: root.into(), split: split.into(), city: city.into(), stem }
+        Self { root: root.into(), split: split.into(), city: city.into(), stem, options: Arc::default() }
     }
 
     /// Name of the frame without folder and ending.
@@ -98,108 +122,121 @@ impl Sample {
         &self.stem
     }
 
+    /// Which of its files are read.
+    pub fn options(&self) -> &ReadOptions {
+        &self.options
+    }
+
+    /// The same frame, read with other options.
+    #[must_use]
+    pub fn with_options(self, options: &ReadOptions) -> Self {
+        Self { options: Arc::new(options.clone()), ..self }
+    }
+
+    /// The frame of the same name in another data set.
+    #[must_use]
+    pub fn in_root(&self, root: &Path) -> Self {
+        Self { root: root.into(), ..self.clone() }
+    }
+
     /// Where a part of it is.
     pub fn path(&self, part: Part) -> PathBuf {
         let (folder, ending) = part.names();
+        match (part, self.options.labels) {
+            (Part::Labels, LabelFiles::TrainIds) => self.named(folder, TRAIN_IDS_ENDING),
+            _ => self.named(folder, ending),
+        }
+    }
+
+    fn named(&self, folder: &str, ending: &str) -> PathBuf {
         self.root.join(folder).join(&self.split).join(&self.city).join(format!("{}{ending}", self.stem))
     }
 
-    /// All frames of a split that have a picture, labels, and depth or disparity with a camera, sorted by name.
-    ///
-    /// # Errors
-    /// An empty split, or any frame that lacks its labels or its depth: the first such files are named.
-    pub fn index(root: &Path, split: &str) -> Result<Vec<Self>, DataError> {
-        let folder = root.join(Part::Left.names().0).join(split);
-        let list = |path: &Path| -> Result<Vec<PathBuf>, DataError> {
-            let mut out = Vec::new();
-            for entry in fs::read_dir(path).map_err(DataError::io(path))? {
-                out.push(entry.map_err(DataError::io(path))?.path());
-            }
-            out.sort();
-            Ok(out)
-        };
-        let mut samples = Vec::new();
-        for city_path in list(&folder)?.into_iter().filter(|p| p.is_dir()) {
-            let city = city_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            for file in list(&city_path)? {
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if let Some(stem) = name.strip_suffix(Part::Left.names().1) {
-                    samples.push(Self {
-                        root: root.into(),
-                        split: split.into(),
-                        city: city.clone(),
-                        stem: stem.into(),
-                    });
-                }
-            }
+    /// Its dense depth in a folder beside `leftImg8bit`: of the names `<stem>_depth.npy`, `<stem>.npy` and
+    /// `<stem>_<folder>.npy` the first that is there; the first of all where none is, which is the one to write.
+    pub fn depth_file(&self, folder: &str) -> PathBuf {
+        let [first, others @ ..] = depth_endings(folder).map(|ending| self.named(folder, &ending));
+        let there = |path: &PathBuf| path.is_file();
+        if there(&first) {
+            return first;
         }
-        if samples.is_empty() {
-            return Err(DataError::Split(format!(
-                "{}: no *_leftImg8bit.png in any city folder; expected the Cityscapes layout",
-                folder.display()
-            )));
-        }
-        let mut missing = Vec::new();
-        for s in &samples {
-            if !s.path(Part::Labels).is_file() {
-                missing.push(s.path(Part::Labels));
+        others.into_iter().find(there).unwrap_or(first)
+    }
+
+    fn depth_origin(&self) -> Option<DepthOrigin> {
+        match &self.options.depth {
+            DepthFiles::Auto => {
+                let exact = self.path(Part::Depth);
+                Some(if exact.is_file() { DepthOrigin::Npy(exact) } else { DepthOrigin::Disparity })
             }
-            let exact = s.path(Part::Depth).is_file();
-            if !(exact || s.path(Part::Disparity).is_file() && s.path(Part::Camera).is_file()) {
-                missing.push(s.path(Part::Depth));
-            }
+            DepthFiles::Disparity => Some(DepthOrigin::Disparity),
+            DepthFiles::Folder(name) => Some(DepthOrigin::Npy(self.depth_file(name))),
+            DepthFiles::None => None,
         }
-        if !missing.is_empty() {
-            let named: Vec<_> = missing.iter().take(5).map(|p| p.display().to_string()).collect();
-            return Err(DataError::Split(format!(
-                "split '{split}' of {}: {} of {} frames lack labels, or depth (exactDepth, or disparity with camera); \
-                 missing: {}{}",
-                root.display(),
-                missing.len(),
-                samples.len(),
-                named.join(", "),
-                if missing.len() > 5 { ", ..." } else { "" }
-            )));
-        }
-        Ok(samples)
     }
 
     /// The left picture.
     pub fn read_left(&self) -> Result<RgbImage, DataError> {
-        let path = self.path(Part::Left);
-        Ok(image::open(&path).map_err(|e| DataError::bad(&path, e.to_string()))?.into_rgb8())
+        read_picture(&self.path(Part::Left))
     }
 
-    /// Train ids, row by row, with width and height.
+    /// The right picture.
+    pub fn read_right(&self) -> Result<RgbImage, DataError> {
+        read_picture(&self.path(Part::Right))
+    }
+
+    /// Train ids (19 unlabelled), row by row, with width and height.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not 8-bit grey, or holds a value that is no train id where it should hold them; or
+    /// the options ask for no labels.
     pub fn read_labels(&self) -> Result<(Vec<u8>, u32, u32), DataError> {
+        let table: [Option<u8>; 256] = match self.options.labels {
+            LabelFiles::LabelIds => std::array::from_fn(|i| Some(classes::train_id(i as u8))),
+            LabelFiles::TrainIds => std::array::from_fn(|i| match i as u8 {
+                classes::UNLABELLED => Some(classes::UNLABELLED_TRAIN_ID),
+                id => (id <= classes::UNLABELLED_TRAIN_ID).then_some(id),
+            }),
+            LabelFiles::None => return Err(self.not_asked_for("labels")),
+        };
         let path = self.path(Part::Labels);
         let picture = image::open(&path).map_err(|e| DataError::bad(&path, e.to_string()))?;
         let image::DynamicImage::ImageLuma8(ids) = picture else {
             return Err(DataError::bad(&path, format!("expected 8-bit grey label ids, found {:?}", picture.color())));
         };
-        let table: [u8; 256] = std::array::from_fn(|i| classes::train_id(i as u8));
         let (w, h) = ids.dimensions();
-        Ok((ids.into_raw().into_iter().map(|i| table[usize::from(i)]).collect(), w, h))
+        let mut train_ids = ids.into_raw();
+        for (i, id) in train_ids.iter_mut().enumerate() {
+            *id = table[usize::from(*id)].ok_or_else(|| {
+                let (x, y) = (i as u32 % w, i as u32 / w);
+                let what =
+                    format!("expected train ids (0 to 18; 19 or 255 unlabelled), found {id} at column {x}, row {y}");
+                DataError::bad(&path, what)
+            })?;
+        }
+        Ok((train_ids, w, h))
     }
 
-    /// Depth in metres, row by row (NaN where it is not known, inf in the sky), with width and height: the exact one
-    /// where it exists, else baseline x fx / disparity.
+    /// Depth in metres, row by row (NaN where it is not known, inf in the sky), with width and height, from where the
+    /// options say: dense depth, or baseline x fx / disparity.
+    ///
+    /// # Errors
+    /// The file cannot be read; or the options ask for no depth.
     pub fn read_depth(&self) -> Result<(Vec<f32>, u32, u32), DataError> {
-        let path = self.path(Part::Depth);
-        if path.is_file() {
-            let t = tch::Tensor::read_npy(&path).map_err(|e| DataError::bad(&path, first_line(&e)))?;
-            let size = t.size();
-            let &[h, w] = size.as_slice() else {
-                return Err(DataError::bad(&path, format!("expected depth of shape [height, width], found {size:?}")));
-            };
-            let flat = t.to_kind(tch::Kind::Float).contiguous().view([-1]);
-            let values = Vec::<f32>::try_from(flat).map_err(|e| DataError::bad(&path, first_line(&e)))?;
-            return Ok((values, w as u32, h as u32));
+        match self.depth_origin() {
+            Some(DepthOrigin::Npy(path)) => npy::read(&path),
+            Some(DepthOrigin::Disparity) => {
+                let (disparity, w, h) = self.read_disparity()?;
+                let (baseline_m, focal_px) = self.read_camera()?;
+                let depth = disparity.into_iter().map(|d| if d > 0.0 { baseline_m * focal_px / d } else { f32::NAN });
+                Ok((depth.collect(), w, h))
+            }
+            None => Err(self.not_asked_for("depth")),
         }
-        let (disparity, w, h) = self.read_disparity()?;
-        let (baseline_m, focal_px) = self.read_camera()?;
-        let depth = disparity.into_iter().map(|d| if d > 0.0 { baseline_m * focal_px / d } else { f32::NAN });
-        Ok((depth.collect(), w, h))
+    }
+
+    fn not_asked_for(&self, what: &str) -> DataError {
+        DataError::Split(format!("{}: its data set is read without {what}; set `{what}` to read it", self.stem))
     }
 
     /// Disparity in pixels (0 where it is not known), with width and height.
@@ -258,23 +295,25 @@ impl Sample {
 
     /// Writes depth as disparity of a stereo pair.
     pub fn write_disparity(&self, depth_m: &[f32], camera: &Camera, width: u32, height: u32) -> Result<(), DataError> {
+        let bf = (camera.baseline_m * camera.focal_px) as f32;
+        let codes = depth_m.iter().map(|&d| encode_disparity(bf / d)).collect();
+        self.write_disparity_codes(codes, width, height)
+    }
+
+    /// Writes Cityscapes' codes of disparity (see [`encode_disparity`]).
+    pub fn write_disparity_codes(&self, codes: Vec<u16>, width: u32, height: u32) -> Result<(), DataError> {
         let path = self.path(Part::Disparity);
-        let codes =
-            depth_m.iter().map(|&d| encode_disparity((camera.baseline_m * camera.focal_px) as f32 / d)).collect();
+        let n = codes.len();
         let picture = ImageBuffer::<Luma<u16>, Vec<u16>>::from_raw(width, height, codes)
-            .ok_or_else(|| DataError::bad(&path, format!("{} depths for {width}x{height} pixels", depth_m.len())))?;
-        create_parent(&path)?;
-        picture.save(&path).map_err(|e| DataError::bad(&path, e.to_string()))
+            .ok_or_else(|| DataError::bad(&path, format!("{n} disparities for {width}x{height} pixels")))?;
+        let mut png = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| DataError::bad(&path, e.to_string()))?;
+        npy::write_atomically(&path, |file| std::io::Write::write_all(file, png.get_ref()))
     }
 
     /// Writes exact depth.
     pub fn write_depth(&self, depth_m: &[f32], width: u32, height: u32) -> Result<(), DataError> {
-        let path = self.path(Part::Depth);
-        create_parent(&path)?;
-        tch::Tensor::from_slice(depth_m)
-            .f_view([i64::from(height), i64::from(width)])
-            .and_then(|t| t.write_npy(&path))
-            .map_err(|e| DataError::bad(&path, first_line(&e)))
+        npy::write(&self.path(Part::Depth), depth_m, width, height, npy::Precision::Single)
     }
 
     /// Writes the camera under Cityscapes' keys.
@@ -294,9 +333,8 @@ impl Sample {
     }
 }
 
-/// First line of a torch error: the rest is a C++ backtrace.
-fn first_line(e: &impl std::fmt::Display) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_string()
+fn read_picture(path: &Path) -> Result<RgbImage, DataError> {
+    Ok(image::open(path).map_err(|e| DataError::bad(path, e.to_string()))?.into_rgb8())
 }
 
 /// Cityscapes' 16-bit code of a disparity in pixels; 0 for none.
@@ -317,7 +355,7 @@ pub fn decode_disparity(code: u16) -> f32 {
     }
 }
 
-fn create_parent(path: &Path) -> Result<(), DataError> {
+pub(crate) fn create_parent(path: &Path) -> Result<(), DataError> {
     match path.parent() {
         Some(parent) => fs::create_dir_all(parent).map_err(DataError::io(parent)),
         None => Ok(()),

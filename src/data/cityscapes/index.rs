@@ -1,0 +1,232 @@
+//! The frames of a split: paired by their names, and checked before anything long begins.
+
+use super::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use crate::data::npy;
+use image::{ColorType, ImageDecoder as _};
+use rayon::prelude::*;
+use std::collections::HashSet;
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// So many files are named in a message.
+const NAMED: usize = 5;
+
+impl Sample {
+    /// All frames of a split that have a picture and what `options` ask for, sorted by city and name. Files belong
+    /// together by their names, never by their order. Labels and depth without their picture are named in a warning.
+    ///
+    /// # Errors
+    /// An empty split, or any frame that lacks its labels or its depth: the first such files are named.
+    pub fn index(root: &Path, split: &str, options: &ReadOptions) -> Result<Vec<Self>, DataError> {
+        let (folder, ending) = Part::Left.names();
+        let shared = Arc::new(options.clone());
+        let samples: Vec<Self> = files(&root.join(folder).join(split))?
+            .into_iter()
+            .filter_map(|(city, name)| {
+                let stem = name.strip_suffix(ending)?.to_string();
+                Some(Self { root: root.into(), split: split.into(), city, stem, options: shared.clone() })
+            })
+            .collect();
+        if samples.is_empty() {
+            return Err(DataError::Split(format!(
+                "{}: no *{ending} in any city folder; expected the Cityscapes layout",
+                root.join(folder).join(split).display()
+            )));
+        }
+        let missing: Vec<PathBuf> = samples.iter().flat_map(Self::missing).collect();
+        if !missing.is_empty() {
+            let wanted = match &options.depth {
+                DepthFiles::Auto => "labels, or depth (exactDepth, or disparity with camera)".into(),
+                DepthFiles::Disparity => "labels, or disparity or camera".into(),
+                DepthFiles::Folder(name) => format!("labels, or depth in {name}"),
+                DepthFiles::None => "labels".to_string(),
+            };
+            return Err(DataError::Split(format!(
+                "split '{split}' of {}: {} files are missing from its {} frames ({wanted}): {}",
+                root.display(),
+                missing.len(),
+                samples.len(),
+                named(&missing)
+            )));
+        }
+        let lone = Self::without_picture(&samples, root, split, options)?;
+        if !lone.is_empty() {
+            let (n, names) = (lone.len(), named(&lone));
+            log::warn!("split '{split}' of {}: {n} files have no picture and are not used: {names}", root.display());
+        }
+        Ok(samples)
+    }
+
+    /// What the options ask for and is not there.
+    fn missing(&self) -> Vec<PathBuf> {
+        let mut missing = Vec::new();
+        let mut want = |path: PathBuf| {
+            if !path.is_file() {
+                missing.push(path);
+            }
+        };
+        if self.options.labels != LabelFiles::None {
+            want(self.path(Part::Labels));
+        }
+        match &self.options.depth {
+            DepthFiles::Auto => {
+                if !(self.path(Part::Disparity).is_file() && self.path(Part::Camera).is_file()) {
+                    want(self.path(Part::Depth));
+                }
+            }
+            DepthFiles::Disparity => {
+                want(self.path(Part::Disparity));
+                want(self.path(Part::Camera));
+            }
+            DepthFiles::Folder(name) => want(self.depth_file(name)),
+            DepthFiles::None => {}
+        }
+        missing
+    }
+
+    /// Files of labels and depth, of the kinds that `options` ask for, that belong to none of `samples`.
+    ///
+    /// # Errors
+    /// A folder that is there cannot be listed.
+    pub fn without_picture(
+        samples: &[Self],
+        root: &Path,
+        split: &str,
+        options: &ReadOptions,
+    ) -> Result<Vec<PathBuf>, DataError> {
+        let known: HashSet<(&str, &str)> = samples.iter().map(|s| (s.city.as_str(), s.stem.as_str())).collect();
+        let mut kinds: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut kind = |part: Part| kinds.push((part.names().0, vec![part.names().1.to_string()]));
+        match options.labels {
+            LabelFiles::LabelIds => kind(Part::Labels),
+            LabelFiles::TrainIds => kinds.push((Part::Labels.names().0, vec![super::TRAIN_IDS_ENDING.into()])),
+            LabelFiles::None => {}
+        }
+        let mut kind = |part: Part| kinds.push((part.names().0, vec![part.names().1.to_string()]));
+        match &options.depth {
+            DepthFiles::Auto => {
+                kind(Part::Depth);
+                kind(Part::Disparity);
+            }
+            DepthFiles::Disparity => kind(Part::Disparity),
+            DepthFiles::Folder(name) => kinds.push((name, super::depth_endings(name).to_vec())),
+            DepthFiles::None => {}
+        }
+        let mut lone = Vec::new();
+        for (folder, endings) in kinds {
+            let folder = root.join(folder).join(split);
+            if !folder.is_dir() {
+                continue;
+            }
+            for (city, name) in files(&folder)? {
+                let mut stems = endings.iter().filter_map(|e| name.strip_suffix(e.as_str())).peekable();
+                if stems.peek().is_some() && !stems.any(|stem| known.contains(&(city.as_str(), stem))) {
+                    lone.push(folder.join(&city).join(&name));
+                }
+            }
+        }
+        Ok(lone)
+    }
+
+    /// Checks that every wanted part can be opened, is of the right kind, is whole, and has the picture's size. Reads
+    /// headers and the files' ends only. Returns width and height.
+    ///
+    /// # Errors
+    /// The first part that is not so.
+    pub fn check(&self) -> Result<(u32, u32), DataError> {
+        let size = picture_size(&self.path(Part::Left), None)?;
+        let same = |path: PathBuf, found: (u32, u32)| {
+            if found == size {
+                return Ok(());
+            }
+            let (expected, found) = (format!("{}x{}", size.0, size.1), format!("{}x{}", found.0, found.1));
+            Err(DataError::bad(&path, format!("expected {expected} as the picture has, found {found}")))
+        };
+        if self.options.labels != LabelFiles::None {
+            let path = self.path(Part::Labels);
+            same(path.clone(), picture_size(&path, Some(ColorType::L8))?)?;
+        }
+        match self.depth_origin() {
+            Some(super::DepthOrigin::Npy(path)) => same(path.clone(), npy::read_size(&path)?)?,
+            Some(super::DepthOrigin::Disparity) => {
+                let path = self.path(Part::Disparity);
+                same(path.clone(), picture_size(&path, Some(ColorType::L16))?)?;
+                self.read_camera()?;
+            }
+            None => {}
+        }
+        Ok(size)
+    }
+
+    /// [`Sample::check`] of all frames, in parallel.
+    ///
+    /// # Errors
+    /// How many frames are broken, and the first of them with the reason.
+    pub fn check_all(samples: &[Self]) -> Result<(), DataError> {
+        let broken: Vec<String> =
+            samples.par_iter().filter_map(|s| s.check().err()).map(|error| error.to_string()).collect();
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let more = if broken.len() > NAMED { "; ..." } else { "" };
+        Err(DataError::Split(format!(
+            "{} of {} frames cannot be used: {}{more}",
+            broken.len(),
+            samples.len(),
+            broken[..broken.len().min(NAMED)].join("; ")
+        )))
+    }
+}
+
+/// City and name of the files in the city folders of a split, sorted.
+fn files(split: &Path) -> Result<Vec<(String, String)>, DataError> {
+    let list = |path: &Path| -> Result<Vec<PathBuf>, DataError> {
+        let entries = fs::read_dir(path).map_err(DataError::io(path))?;
+        entries.map(|e| e.map(|e| e.path()).map_err(DataError::io(path))).collect()
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for city in list(split)?.into_iter().filter(|p| p.is_dir()) {
+        found.extend(list(&city)?.iter().map(|file| (name(&city), name(file))));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn named(paths: &[PathBuf]) -> String {
+    let first: Vec<_> = paths.iter().take(NAMED).map(|p| p.display().to_string()).collect();
+    first.join(", ") + if paths.len() > NAMED { ", ..." } else { "" }
+}
+
+/// A PNG's last chunk: length 0, IEND, checksum.
+const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
+const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
+/// Width and height by the file's header; a PNG that does not end as one is cut short.
+fn picture_size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
+    let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
+    let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
+    let decoder = reader.map_err(DataError::io(path))?.into_decoder().map_err(bad)?;
+    let (size, found) = (decoder.dimensions(), decoder.color_type());
+    if let Some(expected) = expected.filter(|e| *e != found) {
+        return Err(DataError::bad(path, format!("expected a picture of kind {expected:?}, found {found:?}")));
+    }
+    let ends = || -> std::io::Result<bool> {
+        let mut file = fs::File::open(path)?;
+        let (mut start, mut end) = ([0; 8], [0; 12]);
+        file.read_exact(&mut start)?;
+        if start != PNG_START {
+            return Ok(true);
+        }
+        file.seek(SeekFrom::End(-12))?;
+        file.read_exact(&mut end)?;
+        Ok(end == PNG_END)
+    };
+    if ends().map_err(DataError::io(path))? {
+        Ok(size)
+    } else {
+        Err(DataError::bad(path, "the PNG has no end: it is cut short"))
+    }
+}

@@ -1,0 +1,133 @@
+use super::*;
+use crate::data::npy::Precision;
+
+/// A data set with frames 0 .. `frames` of one city, 4x2 pixels; their pixels, labels and disparities are all the same.
+fn data_set(frames: usize) -> (tempfile::TempDir, Vec<Sample>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let camera = Camera {
+        focal_px: 100.0,
+        center_x: 2.0,
+        center_y: 1.0,
+        baseline_m: 0.5,
+        height_m: 1.0,
+        pitch: 0.0,
+        yaw: 0.0,
+        roll: 0.0,
+    };
+    let samples = (0..frames)
+        .map(|frame| {
+            let sample = Sample::new(folder.path(), "val", "town", 3, frame);
+            sample.write_picture(Part::Left, &RgbImage::from_pixel(4, 2, image::Rgb([9, 8, 7]))).expect("written");
+            sample.write_labels(&[0, 1, 2, 10, 13, 18, 19, 0], 4, 2).expect("written");
+            sample.write_disparity(&[10.0; 8], &camera, 4, 2).expect("written");
+            sample.write_camera(&camera).expect("written");
+            sample
+        })
+        .collect();
+    (folder, samples)
+}
+
+fn options(labels: LabelFiles, depth: &str) -> ReadOptions {
+    ReadOptions { labels, depth: depth.parse().expect("an option") }
+}
+
+fn grey(path: &Path, values: &[u8], width: u32, height: u32) {
+    write_png(path, values, width, height, image::ExtendedColorType::L8).expect("written");
+}
+
+#[test]
+fn train_ids_are_read_and_other_values_are_named() {
+    let (folder, samples) = data_set(1);
+    let asked = options(LabelFiles::TrainIds, "disparity");
+    let sample = samples[0].clone().with_options(&asked);
+    let path = sample.path(Part::Labels);
+    assert!(path.ends_with("gtFine/val/town/town_000003_000000_gtFine_labelTrainIds.png"));
+    let missing = Sample::index(folder.path(), "val", &asked).expect_err("not there").to_string();
+    assert!(missing.contains("labelTrainIds.png"), "{missing}");
+    grey(&path, &[0, 1, 18, 19, 255, 7, 7, 7], 4, 2);
+    assert_eq!(Sample::index(folder.path(), "val", &asked).expect("indexed"), std::slice::from_ref(&sample));
+    assert_eq!(sample.read_labels().expect("read").0, [0, 1, 18, 19, 19, 7, 7, 7]);
+    grey(&path, &[0, 1, 18, 19, 255, 7, 33, 7], 4, 2);
+    let error = sample.read_labels().expect_err("33 is a label id").to_string();
+    assert!(error.contains("labelTrainIds.png") && error.contains("found 33 at column 2, row 1"), "{error}");
+}
+
+#[test]
+fn depth_comes_from_a_named_folder_under_each_accepted_name() {
+    let (folder, samples) = data_set(3);
+    let asked = options(LabelFiles::LabelIds, "crestereo_depth");
+    let at = |i: usize, ending: &str| {
+        let stem = samples[i].stem();
+        folder.path().join("crestereo_depth/val/town").join(format!("{stem}{ending}"))
+    };
+    for (i, ending) in ["_depth.npy", ".npy", "_crestereo_depth.npy"].iter().enumerate() {
+        npy::write(&at(i, ending), &[i as f32 + 1.0; 8], 4, 2, Precision::Half).expect("written");
+    }
+    let found = Sample::index(folder.path(), "val", &asked).expect("indexed");
+    Sample::check_all(&found).expect("whole");
+    for (i, sample) in found.iter().enumerate() {
+        assert_eq!(sample.read_depth().expect("read"), (vec![i as f32 + 1.0; 8], 4, 2));
+    }
+    // One that is named like no frame is told, and never paired by its place in the order.
+    fs::rename(at(1, ".npy"), at(1, "x.npy")).expect("renamed");
+    let error = Sample::index(folder.path(), "val", &asked).expect_err("unpaired").to_string();
+    assert!(error.contains("town_000003_000001_depth.npy") && error.contains("1 files are missing"), "{error}");
+    let lone = Sample::without_picture(&samples, folder.path(), "val", &asked).expect("listed");
+    assert_eq!(lone, [at(1, "x.npy")]);
+}
+
+#[test]
+fn what_has_no_picture_is_listed() {
+    let (folder, samples) = data_set(2);
+    fs::remove_file(samples[0].path(Part::Left)).expect("removed");
+    let found = Sample::index(folder.path(), "val", &ReadOptions::default()).expect("the other is whole");
+    assert_eq!(found, samples[1..]);
+    let lone = Sample::without_picture(&found, folder.path(), "val", &ReadOptions::default()).expect("listed");
+    assert_eq!(lone, [samples[0].path(Part::Labels), samples[0].path(Part::Disparity)]);
+}
+
+#[test]
+fn none_asks_for_nothing_and_gives_an_error_not_a_guess() {
+    let (folder, samples) = data_set(1);
+    for part in [Part::Labels, Part::Disparity, Part::Camera] {
+        fs::remove_file(samples[0].path(part)).expect("removed");
+    }
+    let found = Sample::index(folder.path(), "val", &options(LabelFiles::None, "none")).expect("a picture is enough");
+    assert_eq!(found[0].check().expect("whole"), (4, 2));
+    assert!(found[0].read_labels().expect_err("none").to_string().contains("without labels"));
+    assert!(found[0].read_depth().expect_err("none").to_string().contains("without depth"));
+}
+
+#[test]
+fn a_check_finds_what_is_broken_without_decoding_it() {
+    let (folder, samples) = data_set(7);
+    let all = |depth: &str| {
+        Sample::index(folder.path(), "val", &options(LabelFiles::LabelIds, depth)).expect("indexed by name")
+    };
+    Sample::check_all(&all("auto")).expect("whole");
+    let cut = |part: Part, i: usize| {
+        let path = samples[i].path(part);
+        let bytes = fs::read(&path).expect("read");
+        fs::write(&path, &bytes[..bytes.len() - 20]).expect("cut");
+    };
+    cut(Part::Left, 0);
+    fs::write(samples[1].path(Part::Labels), b"").expect("emptied");
+    grey(&samples[2].path(Part::Labels), &[0; 6], 3, 2);
+    grey(&samples[3].path(Part::Disparity), &[0; 8], 4, 2);
+    fs::write(samples[4].path(Part::Camera), "{}").expect("emptied");
+    npy::write(&samples[5].path(Part::Depth), &[1.0; 8], 2, 4, Precision::Single).expect("written");
+    let errors: Vec<Option<String>> = all("auto").iter().map(|s| s.check().err().map(|e| e.to_string())).collect();
+    for (error, expected) in errors.iter().zip([
+        "leftImg8bit.png: the PNG has no end",
+        "labelIds.png",
+        "expected 4x2 as the picture has, found 3x2",
+        "expected a picture of kind L16, found L8",
+        "extrinsic.baseline",
+        "expected 4x2 as the picture has, found 2x4",
+    ]) {
+        assert!(error.as_ref().is_some_and(|e| e.contains(expected)), "expected '{expected}', found {error:?}");
+    }
+    assert_eq!(errors[6], None);
+    let error = Sample::check_all(&all("auto")).expect_err("broken").to_string();
+    assert!(error.contains("6 of 7 frames cannot be used") && error.ends_with("; ..."), "{error}");
+}

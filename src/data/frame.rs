@@ -1,0 +1,53 @@
+//! A decoded frame, whatever source it comes from.
+
+/// One frame with its annotations. A source may lack one of the two (asymmetric annotations, Nekrasov et al. 2019).
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Interleaved, row by row.
+    pub rgb: Vec<u8>,
+    /// Codes of [`crate::data::source::Groups`]: train ids, 19 for unlabelled, above it a group of classes. `None`
+    /// where the source has no labels.
+    pub labels: Option<Vec<u8>>,
+    /// Metres; NaN where not known, inf in the sky. `None` where the source has no depth.
+    pub depth_m: Option<Vec<f32>>,
+    /// Horizontal and vertical focal length in pixels of this frame, where a camera file tells it.
+    pub focal_px: Option<(f64, f64)>,
+}
+
+impl Decoded {
+    /// Cuts off this share of the rows at the bottom: the vehicle that carries the camera.
+    pub fn remove_bottom(&mut self, share: f64) {
+        let height = self.height - (self.height as f64 * share).round() as usize;
+        self.height = height;
+        self.rgb.truncate(height * self.width * 3);
+        if let Some(labels) = &mut self.labels {
+            labels.truncate(height * self.width);
+        }
+        if let Some(depth) = &mut self.depth_m {
+            depth.truncate(height * self.width);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bottom_goes_from_everything() {
+        let mut frame = Decoded {
+            width: 2,
+            height: 10,
+            rgb: (0..60).collect(),
+            labels: Some((0..20).collect()),
+            depth_m: None,
+            focal_px: None,
+        };
+        frame.remove_bottom(0.2);
+        assert_eq!((frame.height, frame.rgb.len(), frame.labels.map(|l| l.len())), (8, 48, Some(16)));
+    }
+}

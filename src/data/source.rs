@@ -1,0 +1,453 @@
+//! Where frames come from: data sets of several shapes behind one type.
+//!
+//! A source may lack labels or depth, and its labels may be coarser than the network's classes: a mapping file gives
+//! each of its ids one class or several (CamVid's "bicyclist" is Cityscapes' rider or bicycle). A pixel of several
+//! possible classes is coded as a group; see [`Groups`].
+
+use super::cityscapes::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
+use super::frame::Decoded;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most groups of all mappings together: label codes are bytes.
+const MOST_GROUPS: usize = 256 - CLASSES;
+
+/// A data set on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "layout", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// Cityscapes' folders: see [`super::cityscapes`].
+    Cityscapes {
+        /// The folder that holds `leftImg8bit`.
+        root: PathBuf,
+        /// `label_ids`, `train_ids` or `none`.
+        #[serde(default)]
+        labels: LabelFiles,
+        /// `auto`, `disparity`, `none`, or the name of a folder of dense depth.
+        #[serde(default)]
+        depth: DepthFiles,
+        /// Share of the rows at the bottom to leave out: the vehicle that carries the camera (the article: 0.2).
+        #[serde(default)]
+        remove_bottom: f64,
+    },
+    /// Pictures in one folder, class ids in another, files paired by their names without the ending (CamVid).
+    Folder {
+        /// What the other paths start from.
+        root: PathBuf,
+        /// Folder of PNG or JPEG pictures below the root; `{split}` stands for the split.
+        #[serde(default = "images")]
+        images: String,
+        /// Folder of 8-bit PNG files with a class id a pixel, likewise.
+        #[serde(default = "labels")]
+        labels: String,
+        /// YAML file that says what the ids are: [`Mapping`].
+        mapping: PathBuf,
+        /// Focal length of the camera in pixels of its pictures, where it is known.
+        #[serde(default)]
+        focal_px: Option<f64>,
+        /// As above.
+        #[serde(default)]
+        remove_bottom: f64,
+    },
+}
+
+fn images() -> String {
+    "{split}/images".into()
+}
+
+fn labels() -> String {
+    "{split}/labels".into()
+}
+
+/// What the class ids of a [`Source::Folder`] are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// Class id of the source -> its name and meaning. Every id that occurs has to be here.
+    pub classes: BTreeMap<u8, MappedClass>,
+}
+
+/// One class of a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappedClass {
+    /// The source's own name.
+    pub name: String,
+    /// Names of the Cityscapes classes that it may be; none: its pixels do not count.
+    pub is: Vec<String>,
+}
+
+impl Mapping {
+    /// Reads and checks a mapping file.
+    ///
+    /// # Errors
+    /// It cannot be read, or names a class that there is not.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let text = fs::read_to_string(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+        let bad = |what: String| DataError::Bad { path: path.into(), what };
+        let mapping: Self = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        mapping.train_ids().map_err(bad)?;
+        Ok(mapping)
+    }
+
+    /// Sorted train ids of each class of the source.
+    ///
+    /// # Errors
+    /// The first class name that is not one of Cityscapes'.
+    pub fn train_ids(&self) -> Result<BTreeMap<u8, Vec<u8>>, String> {
+        let table = classes::cityscapes();
+        let id_of = |name: &String| {
+            table[..SCORED_CLASSES].iter().find(|c| c.name == *name).map(|c| c.id).ok_or_else(|| {
+                let known: Vec<_> = table[..SCORED_CLASSES].iter().map(|c| c.name.as_str()).collect();
+                format!("class {name:?} is not known; expected one of {}", known.join(", "))
+            })
+        };
+        self.classes
+            .iter()
+            .map(|(&id, class)| {
+                let mut ids = class.is.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+                ids.sort_unstable();
+                ids.dedup();
+                Ok((id, ids))
+            })
+            .collect()
+    }
+}
+
+/// What a label code above the train ids stands for: one of several classes.
+///
+/// Code `c < 20` is the train id `c` (19: unlabelled); code `20 + g` is group `g`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Groups(Vec<Vec<u8>>);
+
+impl Groups {
+    /// The code of a set of train ids; a new group where it needs one.
+    ///
+    /// # Errors
+    /// There are more groups than codes.
+    fn code(&mut self, train_ids: &[u8]) -> Result<u8, String> {
+        match train_ids {
+            [] => Ok(UNLABELLED_TRAIN_ID),
+            [one] => Ok(*one),
+            several => {
+                let index = self.0.iter().position(|g| g == several).unwrap_or_else(|| {
+                    self.0.push(several.to_vec());
+                    self.0.len() - 1
+                });
+                if index >= MOST_GROUPS {
+                    return Err(format!("more than {MOST_GROUPS} different groups of classes in all mappings"));
+                }
+                Ok((CLASSES + index) as u8)
+            }
+        }
+    }
+
+    /// Train ids of each code: the scored classes by themselves, nothing for unlabelled, then the groups.
+    pub fn members(&self) -> Vec<Vec<u8>> {
+        let single = (0..CLASSES as u8).map(|id| if id == UNLABELLED_TRAIN_ID { vec![] } else { vec![id] });
+        single.chain(self.0.iter().cloned()).collect()
+    }
+
+    /// Whether any label may stand for several classes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// How one frame is read.
+#[derive(Debug, Clone)]
+enum Read {
+    Cityscapes(Sample),
+    Folder { picture: PathBuf, labels: PathBuf, codes: Arc<[Option<u8>; 256]>, focal_px: Option<f64> },
+}
+
+/// One frame of a source, by name.
+#[derive(Debug, Clone)]
+pub struct Item {
+    name: String,
+    read: Read,
+    remove_bottom: f64,
+}
+
+impl Source {
+    /// Cityscapes' folders, read in the usual way.
+    pub fn cityscapes(root: PathBuf) -> Self {
+        let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
+        Self::Cityscapes { root, labels, depth, remove_bottom: 0.0 }
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        match self {
+            Self::Cityscapes { root, .. } | Self::Folder { root, .. } => root,
+        }
+    }
+
+    /// The same source at another place.
+    #[must_use]
+    pub fn at(mut self, place: PathBuf) -> Self {
+        match &mut self {
+            Self::Cityscapes { root, .. } | Self::Folder { root, .. } => *root = place,
+        }
+        self
+    }
+
+    /// The frames of a split, sorted by name. Label codes of several classes are entered into `groups`.
+    ///
+    /// # Errors
+    /// An empty split, a frame that lacks a file (the first few are named), a mapping that makes no sense.
+    pub fn index(&self, split: &str, groups: &mut Groups) -> Result<Vec<Item>, DataError> {
+        match self {
+            Self::Cityscapes { root, labels, depth, remove_bottom } => {
+                let samples = Sample::index(root, split, &ReadOptions { labels: *labels, depth: depth.clone() })?;
+                let remove_bottom = share(*remove_bottom)?;
+                let item = |s: Sample| Item { name: s.stem().into(), read: Read::Cityscapes(s), remove_bottom };
+                Ok(samples.into_iter().map(item).collect())
+            }
+            Self::Folder { root, images, labels, mapping, focal_px, remove_bottom } => {
+                let folder = |pattern: &String| root.join(pattern.replace("{split}", split));
+                let bad = |what: String| DataError::Bad { path: mapping.clone(), what };
+                let mut codes = [None; 256];
+                for (id, train_ids) in Mapping::read(mapping)?.train_ids().map_err(bad)? {
+                    codes[usize::from(id)] = Some(groups.code(&train_ids).map_err(bad)?);
+                }
+                let codes = Arc::new(codes);
+                let remove_bottom = share(*remove_bottom)?;
+                let items = pair(&folder(images), &folder(labels))?.into_iter().map(|(name, picture, labels)| Item {
+                    name,
+                    read: Read::Folder { picture, labels, codes: codes.clone(), focal_px: *focal_px },
+                    remove_bottom,
+                });
+                Ok(items.collect())
+            }
+        }
+    }
+}
+
+fn share(value: f64) -> Result<f64, DataError> {
+    if (0.0..1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(DataError::Split(format!("remove_bottom: expected 0 or more and less than 1, found {value}")))
+    }
+}
+
+/// Files of two folders with the same name without ending: (name, first, second), sorted.
+fn pair(pictures: &Path, labels: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, DataError> {
+    let list = |folder: &Path, endings: &[&str]| -> Result<BTreeMap<String, PathBuf>, DataError> {
+        let io = |source| DataError::Io { path: folder.into(), source };
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(folder).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            if endings.contains(&ending.as_str()) {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                if let Some(other) = found.insert(name, path.clone()) {
+                    return Err(DataError::Split(format!(
+                        "{} and {} have one name; expected one file a frame",
+                        other.display(),
+                        path.display()
+                    )));
+                }
+            }
+        }
+        Ok(found)
+    };
+    let pictures_found = list(pictures, &["png", "jpg", "jpeg"])?;
+    let mut labels_found = list(labels, &["png"])?;
+    if pictures_found.is_empty() {
+        return Err(DataError::Split(format!("{}: no PNG or JPEG pictures in it", pictures.display())));
+    }
+    let mut alone = Vec::new();
+    let mut pairs = Vec::new();
+    for (name, picture) in pictures_found {
+        match labels_found.remove(&name) {
+            Some(labels) => pairs.push((name, picture, labels)),
+            None => alone.push(picture),
+        }
+    }
+    alone.extend(labels_found.into_values());
+    if !alone.is_empty() {
+        let named: Vec<_> = alone.iter().take(5).map(|p| p.display().to_string()).collect();
+        return Err(DataError::Split(format!(
+            "{} files have no partner of the same name in {} and {}: {}{}",
+            alone.len(),
+            pictures.display(),
+            labels.display(),
+            named.join(", "),
+            if alone.len() > 5 { ", ..." } else { "" }
+        )));
+    }
+    Ok(pairs)
+}
+
+impl Item {
+    /// Name of the frame.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Checks cheaply, by the files' headers, that it can be decoded.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened, is of another kind or of another size than the picture.
+    pub fn check(&self) -> Result<(), DataError> {
+        match &self.read {
+            Read::Cityscapes(sample) => sample.check().map(|_| ()),
+            Read::Folder { picture, labels, .. } => {
+                let size = |path: &PathBuf| {
+                    image::image_dimensions(path)
+                        .map_err(|e| DataError::Bad { path: path.clone(), what: e.to_string() })
+                };
+                same_size(labels, size(picture)?, size(labels)?)
+            }
+        }
+    }
+
+    /// Reads and decodes it.
+    ///
+    /// # Errors
+    /// A part that cannot be read, parts of different sizes, a class id that the mapping does not have.
+    pub fn decode(&self) -> Result<Decoded, DataError> {
+        let mut frame = match &self.read {
+            Read::Cityscapes(sample) => decode_cityscapes(sample)?,
+            Read::Folder { picture, labels, codes, focal_px } => {
+                let rgb = open(picture)?.into_rgb8();
+                let image::DynamicImage::ImageLuma8(ids) = open(labels)? else {
+                    return Err(DataError::Bad { path: labels.clone(), what: "expected 8-bit grey class ids".into() });
+                };
+                let (width, height) = rgb.dimensions();
+                same_size(labels, (width, height), ids.dimensions())?;
+                let code = |&id: &u8| {
+                    codes[usize::from(id)].ok_or_else(|| DataError::Bad {
+                        path: labels.clone(),
+                        what: format!("class id {id} is not in the mapping; add it there (with `is: []` to ignore it)"),
+                    })
+                };
+                Decoded {
+                    width: width as usize,
+                    height: height as usize,
+                    rgb: rgb.into_raw(),
+                    labels: Some(ids.as_raw().iter().map(code).collect::<Result<_, _>>()?),
+                    depth_m: None,
+                    focal_px: focal_px.map(|f| (f, f)),
+                }
+            }
+        };
+        frame.remove_bottom(self.remove_bottom);
+        Ok(frame)
+    }
+}
+
+fn same_size(labels: &Path, picture: (u32, u32), found: (u32, u32)) -> Result<(), DataError> {
+    if found == picture {
+        return Ok(());
+    }
+    let what = format!("expected {}x{} pixels as its picture has, found {}x{}", picture.0, picture.1, found.0, found.1);
+    Err(DataError::Bad { path: labels.into(), what })
+}
+
+fn open(path: &Path) -> Result<image::DynamicImage, DataError> {
+    image::open(path).map_err(|e| DataError::Bad { path: path.into(), what: e.to_string() })
+}
+
+fn decode_cityscapes(sample: &Sample) -> Result<Decoded, DataError> {
+    let rgb = sample.read_left()?;
+    let size = rgb.dimensions();
+    let expect = |what: &str, found: (u32, u32)| {
+        if found == size {
+            return Ok(());
+        }
+        Err(DataError::Split(format!(
+            "{}: expected {what} of the picture's {}x{} pixels, found {}x{}",
+            sample.stem(),
+            size.0,
+            size.1,
+            found.0,
+            found.1
+        )))
+    };
+    let labels = match sample.options().labels {
+        LabelFiles::None => None,
+        _ => {
+            let (labels, w, h) = sample.read_labels()?;
+            expect("labels", (w, h))?;
+            Some(labels)
+        }
+    };
+    let depth_m = match sample.options().depth {
+        DepthFiles::None => None,
+        _ => {
+            let (depth_m, w, h) = sample.read_depth()?;
+            expect("depth", (w, h))?;
+            Some(depth_m)
+        }
+    };
+    let focal_px = if sample.path(Part::Camera).is_file() { Some(sample.read_focal()?) } else { None };
+    Ok(Decoded { width: size.0 as usize, height: size.1 as usize, rgb: rgb.into_raw(), labels, depth_m, focal_px })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, RgbImage};
+
+    const MAPPING: &str = "classes:\n  0: {name: sky, is: [sky]}\n  10: {name: bicyclist, is: [bicycle, rider]}\n  \
+                           11: {name: void, is: []}\n";
+
+    fn folder(ids: &[u8]) -> (tempfile::TempDir, Source) {
+        let root = tempfile::tempdir().expect("a folder");
+        for part in ["images", "labels"] {
+            fs::create_dir_all(root.path().join("val").join(part)).expect("made");
+        }
+        fs::write(root.path().join("mapping.yaml"), MAPPING).expect("written");
+        RgbImage::new(ids.len() as u32, 1).save(root.path().join("val/images/a.jpg")).expect("written");
+        GrayImage::from_raw(ids.len() as u32, 1, ids.to_vec())
+            .expect("a picture")
+            .save(root.path().join("val/labels/a.png"))
+            .expect("written");
+        let source = Source::Folder {
+            root: root.path().into(),
+            images: images(),
+            labels: labels(),
+            mapping: root.path().join("mapping.yaml"),
+            focal_px: None,
+            remove_bottom: 0.0,
+        };
+        (root, source)
+    }
+
+    #[test]
+    fn ids_become_train_ids_and_groups() {
+        let (_root, source) = folder(&[0, 10, 11]);
+        let mut groups = Groups::default();
+        let items = source.index("val", &mut groups).expect("an index");
+        let frame = items[0].decode().expect("a frame");
+        assert_eq!(frame.labels, Some(vec![10, 20, UNLABELLED_TRAIN_ID]));
+        assert!(frame.depth_m.is_none());
+        let members = groups.members();
+        assert_eq!((members.len(), &members[20]), (21, &vec![12, 18]));
+        assert!(members[19].is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let (_root, source) = folder(&[0, 7]);
+        let items = source.index("val", &mut Groups::default()).expect("an index");
+        let error = items[0].decode().expect_err("id 7").to_string();
+        assert!(error.contains("class id 7") && error.contains("a.png"), "{error}");
+
+        let (root, source) = folder(&[0]);
+        RgbImage::new(1, 1).save(root.path().join("val/images/b.png")).expect("written");
+        let error = source.index("val", &mut Groups::default()).expect_err("unpaired").to_string();
+        assert!(error.contains("b.png"), "{error}");
+
+        fs::write(root.path().join("mapping.yaml"), "classes: {0: {name: sky, is: [heaven]}}").expect("written");
+        let error = source.index("val", &mut Groups::default()).expect_err("a wrong class").to_string();
+        assert!(error.contains("heaven") && error.contains("vegetation"), "{error}");
+    }
+}

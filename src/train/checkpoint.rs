@@ -1,0 +1,152 @@
+//! All of a run's state in one file, so that a run that is killed at any moment goes on as if it had not been.
+//!
+//! Everything random in a run follows from its seed and from how far it is, so the position is all of the random state
+//! that there is to keep.
+
+use super::ema::Ema;
+use super::optimizer::Optimizer;
+use crate::model::weights::{self, WeightsError};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// Name of the file in the run's folder.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Name of the tensor that holds [`Progress`] as JSON.
+const PROGRESS: &str = "progress";
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Index of the phase.
+    pub phase: usize,
+    /// Steps taken in it.
+    pub step: usize,
+    /// Steps taken in all phases.
+    pub total: usize,
+    /// The watched measure of the best weights so far.
+    pub best: Option<f64>,
+    /// Seconds that the run has taken.
+    pub elapsed_s: f64,
+    /// Seconds of these in the present phase.
+    pub phase_elapsed_s: f64,
+    /// Factor on the loss in half precision.
+    pub loss_scale: f64,
+    /// Steps since that factor changed.
+    pub steady: usize,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            phase: 0,
+            step: 0,
+            total: 0,
+            best: None,
+            elapsed_s: 0.0,
+            phase_elapsed_s: 0.0,
+            loss_scale: 65536.0,
+            steady: 0,
+        }
+    }
+}
+
+/// What is saved besides [`Progress`].
+#[derive(Debug)]
+pub struct State<'a> {
+    /// The network's variables.
+    pub network: &'a VarStore,
+    /// What the objective has learned.
+    pub objective: &'a VarStore,
+    /// Its moments.
+    pub optimizer: &'a mut Optimizer,
+    /// The moving average, where there is one.
+    pub ema: Option<&'a mut Ema>,
+}
+
+impl State<'_> {
+    /// Writes a checkpoint; it appears whole or not at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or the disk is full.
+    pub fn save(&self, progress: &Progress, path: &Path) -> anyhow::Result<()> {
+        let mut tensors = Vec::new();
+        let mut add = |kind: &str, name: &str, t: &Tensor| {
+            // A copy: the format wants tensors that lie by themselves in host memory.
+            tensors.push((format!("{kind}/{name}"), t.detach().to_device(Device::Cpu).copy()));
+        };
+        for (kind, store) in [("network", self.network), ("objective", self.objective)] {
+            store.variables().iter().for_each(|(name, t)| add(kind, name, t));
+        }
+        self.optimizer.state().iter().for_each(|(name, t)| add("optimizer", name, t));
+        if let Some(ema) = &self.ema {
+            ema.state().iter().for_each(|(name, t)| add("ema", name, t));
+        }
+        let text = serde_json::to_vec(progress)?;
+        tensors.push((PROGRESS.into(), Tensor::from_slice(&text)));
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(weights::write(&tensors, path)?)
+    }
+
+    /// Puts everything back as it was.
+    ///
+    /// # Errors
+    /// The file cannot be read or belongs to another network or configuration.
+    pub fn load(&mut self, path: &Path) -> anyhow::Result<Progress> {
+        let context = || format!("checkpoint {}", path.display());
+        let mut parts: HashMap<String, HashMap<String, Tensor>> = HashMap::new();
+        let mut progress = None;
+        for (name, tensor) in weights::read(path)? {
+            match name.split_once('/') {
+                Some((kind, name)) => {
+                    parts.entry(kind.into()).or_default().insert(name.into(), tensor);
+                }
+                None if name == PROGRESS => progress = Some(tensor),
+                None => {}
+            }
+        }
+        let progress = progress.with_context(|| format!("{}: no state of a training run in it", path.display()))?;
+        let text = Vec::<u8>::try_from(progress.to_kind(Kind::Uint8)).with_context(context)?;
+        let progress: Progress = serde_json::from_slice(&text).with_context(context)?;
+        for (kind, store) in [("network", self.network), ("objective", self.objective)] {
+            restore(store, &parts.remove(kind).unwrap_or_default(), path)?;
+        }
+        self.optimizer.load_state(&parts.remove("optimizer").unwrap_or_default()).with_context(context)?;
+        if let Some(ema) = &mut self.ema {
+            ema.load_state(&parts.remove("ema").unwrap_or_default()).with_context(context)?;
+        }
+        Ok(progress)
+    }
+}
+
+fn restore(store: &VarStore, saved: &HashMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
+    let variables = store.variables();
+    let problems: Vec<String> = variables
+        .iter()
+        .filter_map(|(name, t)| match saved.get(name) {
+            None => Some(format!("missing {name}")),
+            Some(s) if s.size() != t.size() => {
+                Some(format!("{name}: expected shape {:?}, found {:?}", t.size(), s.size()))
+            }
+            Some(_) => None,
+        })
+        .collect();
+    if !problems.is_empty() {
+        return Err(WeightsError::Mismatch { path: path.into(), problems });
+    }
+    tch::no_grad(|| {
+        for (name, mut variable) in variables {
+            if let Some(source) = saved.get(&name) {
+                variable.f_copy_(source).map_err(|e| WeightsError::Format {
+                    path: path.into(),
+                    what: format!("{name}: {}", weights::first_line(&e)),
+                })?;
+            }
+        }
+        Ok(())
+    })
+}

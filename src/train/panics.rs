@@ -1,0 +1,48 @@
+//! tch reports libtorch's errors by panics in all calls that do not begin with `f_`. A network in hundreds of such calls
+//! is made to report them as errors here, in one place.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; the message of its panic, if it panics, which is then not printed.
+///
+/// What `work` changed must not be used after an error, but for tensors: libtorch leaves those whole.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.with(Cell::get) {
+                usual(info);
+            }
+        }));
+    });
+    QUIET.with(|q| q.set(true));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    QUIET.with(|q| q.set(false));
+    result.map_err(|payload| {
+        payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_else(|| "a panic without a message".into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::caught;
+
+    #[test]
+    fn a_libtorch_error_is_an_error() {
+        let a = tch::Tensor::zeros([2, 3], tch::kind::FLOAT_CPU);
+        let message = caught(|| a.matmul(&a)).expect_err("2x3 times 2x3");
+        assert!(message.contains("mat1 and mat2"), "{message}");
+        assert_eq!(caught(|| 1), Ok(1));
+    }
+}

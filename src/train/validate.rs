@@ -1,0 +1,171 @@
+//! A quick look at the validation frames during training; `semantic_depth evaluate` is the judge.
+//!
+//! Whole frames, scored at the heads' own resolution. A source's labels are scored as they are: a label that may be one
+//! of several classes is met by each of them.
+
+use super::batches::{collate, Batch};
+use super::config::TrainConfig;
+use super::labels::LabelTable;
+use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
+use crate::data::depth;
+use crate::data::frame::Decoded;
+use crate::eval::{Confusion, DepthErrors};
+use crate::model::{Network, Task};
+use rand::SeedableRng as _;
+use rand_pcg::Pcg32;
+use tch::{Device, Kind, Tensor};
+
+/// Validation frames of one source.
+#[derive(Debug)]
+pub struct Watched {
+    /// The source's name.
+    pub name: String,
+    /// Pixels of the network's input a pixel of the frame.
+    pub scale: f32,
+    /// Decoded.
+    pub frames: Vec<Decoded>,
+}
+
+/// What a look at one source found; a measure that cannot be taken is `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Validation {
+    /// Mean IoU over the source's classes.
+    pub miou: Option<f64>,
+    /// Mean relative depth error.
+    pub abs_rel: Option<f64>,
+    /// Mean angle between true and predicted surface normals, degrees.
+    pub normal_deg: Option<f64>,
+}
+
+/// What the network says to one frame, beside the truth, at the heads' resolution.
+#[derive(Debug)]
+pub struct Look {
+    /// What went in.
+    pub crop: Crop,
+    /// With the truth of every task.
+    pub batch: Batch,
+    /// Pixels.
+    pub size: CropSize,
+    /// Best channel of each pixel; empty without a segmentation head.
+    pub channels: Vec<u8>,
+    /// Depth code; empty without a depth head.
+    pub depth: Vec<f32>,
+    /// `[3, h, w]`; empty without that head.
+    pub normals: Vec<f32>,
+}
+
+impl Watched {
+    /// What the network says to one of the frames.
+    pub fn look(&self, index: usize, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Look {
+        let frame = &self.frames[index];
+        let side = |n: usize| ((n as f32 * self.scale).round() as usize).max(32);
+        let size = CropSize {
+            size: (side(frame.width), side(frame.height)),
+            scale: (self.scale, self.scale),
+            stride: network.heads_stride(),
+        };
+        let crop = augment::crop(frame, &size, config.augment, &mut Pcg32::seed_from_u64(0));
+        let tasks = &network.config().heads;
+        let batch = collate(std::slice::from_ref(&crop), &size, table, tasks);
+        let images = batch.images.to_device(config.device).to_kind(config.kind);
+        let answers = tch::no_grad(|| network.forward_heads_t(&images, false));
+        let flat = |t: Tensor| t.to_device(Device::Cpu).contiguous().view([-1]);
+        let floats = |task| {
+            let answer = answers.get(task).map(|t| flat(t.to_kind(Kind::Float)));
+            answer.and_then(|t| Vec::<f32>::try_from(t).ok()).unwrap_or_default()
+        };
+        // Without the last channel, "unlabelled": an answer is always a class.
+        let scored = table.channels() as i64 - 1;
+        let best =
+            answers.get(Task::Segmentation).map(|s| flat(s.narrow(1, 0, scored).argmax(1, false).to_kind(Kind::Uint8)));
+        Look {
+            channels: best.and_then(|t| Vec::<u8>::try_from(t).ok()).unwrap_or_default(),
+            depth: floats(Task::Depth),
+            normals: floats(Task::Normals),
+            crop,
+            batch,
+            size,
+        }
+    }
+
+    /// Looks at all frames.
+    pub fn validate(&self, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Validation {
+        // First which label codes there are: a channel that none of them means is no class of this source.
+        let mut occurs = [false; 256];
+        self.frames.iter().flat_map(|f| f.labels.iter().flatten()).for_each(|&l| occurs[usize::from(l)] = true);
+        let members = table.members();
+        let mut code_of = [u8::MAX; 256];
+        for (code, channels) in members.iter().enumerate().rev().filter(|(code, _)| occurs[*code]) {
+            channels.iter().for_each(|&c| code_of[usize::from(c)] = code as u8);
+        }
+        let mut confusion = Confusion::new(members.len());
+        let (mut errors, mut angles) = (DepthErrors::new(), (0.0, 0_u64));
+        for index in 0..self.frames.len() {
+            let look = self.look(index, network, table, config);
+            // What does not count gets a code beyond all that do.
+            let truth: Vec<u8> = look
+                .crop
+                .labels
+                .iter()
+                .map(|&l| if members[usize::from(l)].is_empty() { u8::MAX } else { l })
+                .collect();
+            if !look.channels.is_empty() {
+                let pairs = look.crop.labels.iter().zip(&look.channels);
+                let predicted: Vec<u8> = pairs
+                    .map(|(&t, &p)| if members[usize::from(t)].contains(&p) { t } else { code_of[usize::from(p)] })
+                    .collect();
+                confusion.add(&truth, &predicted);
+            }
+            if !look.depth.is_empty() {
+                let metres = |codes: &[f32]| codes.iter().map(|&c| depth::decode(c)).collect::<Vec<_>>();
+                errors.add(&metres(&look.crop.depth), &metres(&look.depth));
+            }
+            add_angles(&look, &mut angles);
+        }
+        let depth = errors.report();
+        Validation {
+            miou: Some(confusion.miou()).filter(|m| m.is_finite()),
+            abs_rel: (depth.pixels > 0).then_some(depth.abs_rel),
+            normal_deg: (angles.1 > 0).then(|| angles.0 / angles.1 as f64),
+        }
+    }
+}
+
+/// Sum of angles in degrees, and how many.
+fn add_angles(look: &Look, (sum, count): &mut (f64, u64)) {
+    let truth = look.batch.normals.as_ref().map(|t| t.contiguous().view([-1]));
+    let Some(truth) = truth.and_then(|t| Vec::<f32>::try_from(t).ok()).filter(|t| t.len() == look.normals.len()) else {
+        return;
+    };
+    let plane = truth.len() / 3;
+    for i in 0..plane {
+        let at = |v: &[f32]| [v[i], v[plane + i], v[2 * plane + i]];
+        let (t, p) = (at(&truth), at(&look.normals));
+        let length = p.iter().map(|v| v * v).sum::<f32>().sqrt();
+        let dot: f32 = t.iter().zip(p).map(|(a, b)| a * b).sum();
+        if dot.is_finite() && length > 0.0 {
+            *sum += f64::from((dot / length).clamp(-1.0, 1.0).acos().to_degrees());
+            *count += 1;
+        }
+    }
+}
+
+/// How a look is taken.
+#[derive(Debug)]
+pub struct LookConfig<'a> {
+    /// Without anything random.
+    pub augment: &'a AugmentConfig,
+    /// Number format of the network's input.
+    pub kind: Kind,
+    /// Where the network is.
+    pub device: Device,
+}
+
+/// The watched measure of several sources: its value and whether more is better.
+pub fn watched(config: &TrainConfig, found: &[(String, Validation)]) -> Option<(f64, bool)> {
+    let (source, measure) = config.watch.best_of();
+    let of = |v: &Validation| if measure == "miou" { v.miou } else { v.abs_rel };
+    let values: Vec<f64> =
+        found.iter().filter(|(name, _)| source.is_none_or(|s| s == name)).filter_map(|(_, v)| of(v)).collect();
+    (!values.is_empty()).then(|| (values.iter().sum::<f64>() / values.len() as f64, measure == "miou"))
+}

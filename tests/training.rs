@@ -1,0 +1,117 @@
+//! The `train` verb as a user runs it: the whole program, killed and resumed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const TOOL: &str = env!("CARGO_BIN_EXE_semantic_depth");
+
+fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(TOOL);
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tool(arguments).output().expect("the tool starts")
+}
+
+fn ok(arguments: &[&str]) {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A small rendered set and a configuration of two short phases with everything that has a state.
+fn prepare(root: &Path) -> PathBuf {
+    let data = root.join("data");
+    let data = data.to_str().expect("UTF-8");
+    ok(&["render", "--out", data, "--splits", "train=3,val=1", "--frames", "2", "--size", "128x64", "--no-stereo"]);
+    let config = root.join("config.yaml");
+    let text = format!(
+        "sources: [{{name: street, data: {{layout: cityscapes, root: {data}}}}}]\n\
+         heads: [{{task: segmentation, class_weights: true}}, {{task: depth, weight: 20, loss: berhu}}, \
+         {{task: normals}}, {{task: edges, weight: 0.5}}]\n\
+         weighting: uncertainty\n\
+         augment: {{focal_length_px: 70, flip: 0.5, jitter: 0.3, hue: 0.05}}\n\
+         optimizer: {{name: adamw, weight_decay: 1.0e-4}}\n\
+         ema: 0.9\n\
+         phases:\n\
+         - {{crop: [64, 32], scale: [0.5, 1.0], batch: 2, steps: 10, max_learning_rate: 1.0e-3}}\n\
+         - {{crop: [128, 64], scale: [1.0, 1.0], batch: 1, accumulate: 2, epochs: 3, max_learning_rate: 5.0e-4}}\n\
+         watch: {{validate_every: 5, checkpoint_every: 1, best: abs_rel, pictures: 1}}\n\
+         seed: 7\n"
+    );
+    std::fs::write(&config, text).expect("written");
+    config
+}
+
+fn train<'a>(config: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["train", config.to_str().expect("UTF-8"), "--out", out.to_str().expect("UTF-8")];
+    arguments.extend(["--device", "cpu", "--threads", "1"]);
+    arguments.extend(more);
+    arguments
+}
+
+/// Steps in the metrics file.
+fn rows(out: &Path) -> usize {
+    std::fs::read_to_string(out.join("metrics.csv")).map_or(0, |t| t.lines().count().saturating_sub(1))
+}
+
+fn kill_when(mut child: Child, ready: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !ready() && start.elapsed() < Duration::from_secs(120) && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("an end");
+}
+
+#[test]
+fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
+    ok(&train(&config, &whole, &[]));
+    for (resume, at) in [(false, 1), (true, 2), (true, 4)] {
+        let more: &[&str] = if resume { &["--resume"] } else { &[] };
+        let child = tool(&train(&config, &killed, more)).stderr(Stdio::null()).spawn().expect("the tool starts");
+        kill_when(child, || rows(&killed) >= at);
+    }
+    let output = run(&train(&config, &killed, &["--resume"]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("going on after step"), "{log}");
+    for file in ["last.safetensors", "best.safetensors"] {
+        let read = |out: &Path| std::fs::read(out.join(file)).expect(file);
+        assert!(read(&whole) == read(&killed), "{file} differs after a resume");
+    }
+    // The same rows but for what was measured with a clock.
+    let steps = |out: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(out.join("metrics.csv")).expect("metrics");
+        text.lines().map(|l| l.split(',').take(3).collect::<Vec<_>>().join(",")).collect()
+    };
+    assert_eq!(steps(&whole), steps(&killed));
+
+    // A run is not overwritten, and not resumed with another configuration.
+    let output = run(&train(&config, &whole, &[]));
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--resume"));
+    let text = std::fs::read_to_string(&config).expect("read").replace("seed: 7", "seed: 8");
+    std::fs::write(&config, text).expect("written");
+    let output = run(&train(&config, &whole, &["--resume"]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("'seed: 7' there, 'seed: 8' now"), "{log}");
+}
+
+#[test]
+fn an_exploding_loss_ends_the_run_with_the_reason() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let text = std::fs::read_to_string(&config).expect("read");
+    let text = text.replace("max_learning_rate: 1.0e-3", "max_learning_rate: 1.0e+30").replace("adamw", "adam");
+    std::fs::write(&config, text).expect("written");
+    let out = root.path().join("out");
+    let output = run(&train(&config, &out, &[]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("a lower max_learning_rate helps"), "{log}");
+    assert!(log.contains("last good state") || log.contains("no checkpoint"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
