@@ -83,6 +83,7 @@ fn manifest() -> Manifest {
             std: [0.229, 0.224, 0.225],
         },
         output: OutputSpec {
+            normals_channel: None,
             score_channels: classes::CLASSES,
             depth_channel: classes::CLASSES,
             depth: DepthDecoding {

@@ -17,6 +17,9 @@ pub struct Args {
     /// Where a source is, instead of the configuration's place; NAME= may be left out where there is one source only.
     #[arg(long, value_name = "[NAME=]PATH", value_parser = parse_place)]
     data: Vec<Place>,
+    /// Change a value of the configuration: keys and list indices separated by dots, then YAML (`heads.1.loss=berhu`).
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Weights to start from, instead of the configuration's.
     #[arg(long)]
     init: Option<PathBuf>,
@@ -47,7 +50,7 @@ fn parse_place(text: &str) -> Result<Place, std::convert::Infallible> {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut config = TrainConfig::read(&args.config)?;
+    let mut config = TrainConfig::read(&args.config, &args.set)?;
     for (name, place) in args.data {
         let names: Vec<_> = config.sources.iter().map(|s| s.name.clone()).collect();
         let found = match &name {

@@ -28,6 +28,8 @@ pub struct Progress {
     pub step: usize,
     /// Steps taken in all phases.
     pub total: usize,
+    /// Steps taken before the newest look at the validation splits.
+    pub looked: usize,
     /// The watched measure of the best weights so far.
     pub best: Option<f64>,
     /// Seconds that the run has taken.
@@ -46,6 +48,7 @@ impl Default for Progress {
             phase: 0,
             step: 0,
             total: 0,
+            looked: 0,
             best: None,
             elapsed_s: 0.0,
             phase_elapsed_s: 0.0,

@@ -253,14 +253,22 @@ fn warmup() -> f64 {
 }
 
 impl TrainConfig {
-    /// Reads and checks a configuration file.
+    /// Reads and checks a configuration file, with changes (`heads.1.loss=berhu`: keys and list indices separated by
+    /// dots, then a value as YAML).
     ///
     /// # Errors
-    /// The file cannot be read, has an unknown or missing key, or a value out of its range.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    /// The file cannot be read, a change has no place in it, an unknown or missing key, a value out of its range.
+    pub fn read(path: &Path, changes: &[String]) -> anyhow::Result<Self> {
         let context = || format!("training configuration {}", path.display());
         let text = std::fs::read_to_string(path).with_context(context)?;
-        let config: Self = serde_yaml::from_str(&text).with_context(context)?;
+        let mut value: serde_yaml::Value = serde_yaml::from_str(&text).with_context(context)?;
+        for change in changes {
+            set(&mut value, change)?;
+        }
+        // Through text again: its reader says where in the file something is wrong.
+        let changed = serde_yaml::to_string(&value)?;
+        let text = if changes.is_empty() { &text } else { &changed };
+        let config: Self = serde_yaml::from_str(text).with_context(context)?;
         config.check().with_context(context)?;
         Ok(config)
     }
@@ -403,6 +411,36 @@ fn not_negative(name: &str, value: f64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes one change to a YAML value.
+fn set(value: &mut serde_yaml::Value, change: &str) -> anyhow::Result<()> {
+    let (path, new) =
+        change.split_once('=').with_context(|| format!("--set {change}: expected KEY=VALUE, such as seed=2"))?;
+    let new: serde_yaml::Value = serde_yaml::from_str(new).with_context(|| format!("--set {change}"))?;
+    let mut at = value;
+    for key in path.split('.') {
+        at = match at {
+            serde_yaml::Value::Sequence(list) => {
+                let n = list.len();
+                let index = key.parse::<usize>().ok();
+                index.and_then(|i| list.get_mut(i)).with_context(|| {
+                    format!("--set {change}: expected an index of 0 to {} at '{key}'", n.saturating_sub(1))
+                })?
+            }
+            serde_yaml::Value::Mapping(map) => map.entry(key.into()).or_insert(serde_yaml::Value::Null),
+            nothing @ serde_yaml::Value::Null => {
+                *nothing = serde_yaml::Value::Mapping(serde_yaml::Mapping::new());
+                match nothing {
+                    serde_yaml::Value::Mapping(map) => map.entry(key.into()).or_insert(serde_yaml::Value::Null),
+                    _ => bail!("--set {change}: no place for '{key}'"),
+                }
+            }
+            _ => bail!("--set {change}: there is a plain value before '{key}', not a list or keys"),
+        };
+    }
+    *at = new;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,6 +459,18 @@ mod tests {
         let config = read(SMALL).expect("it is valid");
         assert_eq!(config.network(), NetworkConfig::default());
         assert_eq!(config.phases[0].steps(7), 12);
+    }
+
+    #[test]
+    fn changes_have_their_place() {
+        let mut value: serde_yaml::Value = serde_yaml::from_str("a: [{b: 1}, 2]").expect("YAML");
+        set(&mut value, "a.0.b=[3, x]").expect("a list's entry");
+        set(&mut value, "c.d=true").expect("a new key");
+        assert_eq!(serde_yaml::to_string(&value).expect("text"), "a:\n- b:\n  - 3\n  - x\n- 2\nc:\n  d: true\n");
+        for (change, named) in [("a.2=1", "0 to 1"), ("a.1.x=1", "plain value"), ("a", "KEY=VALUE")] {
+            let error = format!("{:#}", set(&mut value, change).expect_err(change));
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]

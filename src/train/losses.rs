@@ -43,10 +43,18 @@ pub fn segmentation_grouped(scores: &Tensor, labels: &Tensor, groups: &Tensor, w
     let w = w.where_self(&known, &zero);
     (nll.where_self(&known, &zero) * &w).sum(Kind::Float) / w.sum(Kind::Float).clamp_min(1e-12)
 }
-/// TEMP
-pub fn berhu(p: &Tensor, t: &Tensor) -> Tensor {
-    depth(p, t)
+/// Inverse Huber loss (Laina et al. 2016).
+pub fn berhu(predicted: &Tensor, truth: &Tensor) -> Tensor {
+    let known = truth.isnan().logical_not();
+    let zero = Tensor::zeros_like(truth);
+    let difference = predicted.to_kind(Kind::Float).squeeze_dim(1) - truth.where_self(&known, &zero);
+    let error = difference.abs().where_self(&known, &zero);
+    let c = (error.max() * 0.2).clamp_min(1e-6).detach();
+    let far = (error.square() + c.square()) / (&c * 2.0);
+    let loss = error.where_self(&error.le_tensor(&c), &far);
+    loss.sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0)
 }
+
 /// TEMP
 pub fn normals(p: &Tensor, _t: &Tensor) -> Tensor {
     p.sum(Kind::Float) * 0.0

@@ -115,6 +115,89 @@ fn grouped(channels: &[f32], members: &[Vec<u8>]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::{self, AugmentConfig, CropSize};
+    use crate::data::frame::Decoded;
+    use crate::data::source::Groups;
+    use crate::data::street::{Drive, DriveConfig};
+    use crate::model::{Network, NetworkConfig};
+    use crate::train::batches::collate;
+    use crate::train::config::LabelSpace;
+    use crate::train::optimizer::{Optimizer, OptimizerConfig};
+    use rand::SeedableRng as _;
+    use tch::nn::VarStore;
+    use tch::Kind;
+
+    fn batch(table: &LabelTable, tasks: &[Task]) -> Batch {
+        let frame = |seed| {
+            let frame = Drive::new(&DriveConfig::new(seed, 1, 128, 64)).frame(0, false);
+            Decoded {
+                width: 128,
+                height: 64,
+                rgb: frame.left.into_raw(),
+                labels: Some(frame.labels),
+                depth_m: Some(frame.depth_m),
+                focal_px: Some((70.0, 70.0)),
+            }
+        };
+        let size = CropSize { size: (128, 64), scale: (1.0, 1.0), stride: 4 };
+        let mut rng = rand_pcg::Pcg32::seed_from_u64(0);
+        let still = AugmentConfig::default().still();
+        let crops: Vec<_> = (0..2).map(|seed| augment::crop(&frame(seed), &size, &still, &mut rng)).collect();
+        collate(&crops, &size, table, tasks)
+    }
+
+    /// Every head learns, and the gradient reaches the encoder's first convolution: the article's published code wraps
+    /// the skips into parameters anew and so cuts the encoder off.
+    #[test]
+    fn a_few_steps_lower_every_loss_and_reach_the_first_convolution() {
+        tch::manual_seed(3);
+        let text = "sources: [{name: a, data: {layout: cityscapes, root: x}}]\nphases: []\n\
+                    heads: [{task: segmentation}, {task: depth}, {task: normals}, {task: edges}]\n";
+        let config: TrainConfig = serde_yaml::from_str(text).expect("a configuration");
+        let (vs, extra) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+        let network = Network::new(&vs.root(), &config.network());
+        let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
+        let objective = Objective::new(&extra.root(), &config, &table, &[], Device::Cpu);
+        let batch = batch(&table, &Task::ALL);
+        let trained = vs.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+        let mut optimizer = Optimizer::new(trained, OptimizerConfig::default()).expect("an optimiser");
+        let first = vs.variables()["encoder.backbone.0.0.weight"].shallow_clone();
+        let mut history: Vec<Vec<f64>> = Vec::new();
+        for _ in 0..25 {
+            optimizer.zero_grad();
+            let loss = objective.loss(&network.forward_heads_t(&batch.images, true), &batch);
+            loss.total.backward();
+            history.push(loss.parts.iter().map(|(_, t)| t.double_value(&[])).collect());
+            let gradient = first.grad().abs().sum(Kind::Float).double_value(&[]);
+            assert!(gradient > 0.0, "the encoder's first convolution gets no gradient");
+            optimizer.step(1e-3);
+        }
+        for (head, task) in Task::ALL.iter().enumerate() {
+            let of = |step: usize| history[step][head];
+            assert!(of(24) < 0.85 * of(0), "the {} loss went {history:?}", task.name());
+        }
+    }
+
+    /// The median of some random networks: other tests draw from libtorch's one generator meanwhile, so that no seed
+    /// says which networks these are, and a single one may lie at the edge.
+    #[test]
+    fn bf16_computes_the_same_to_its_precision() {
+        let mut differences: Vec<_> = (0..7).map(|_| bf16_difference()).collect();
+        differences.sort_by(f64::total_cmp);
+        assert!(differences[3] < 0.06, "relative differences {differences:?}");
+    }
+
+    fn bf16_difference() -> f64 {
+        let vs = VarStore::new(Device::Cpu);
+        let network = Network::new(&vs.root(), &NetworkConfig::default());
+        let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let scores = |x: &Tensor| {
+            let answers = network.forward_heads_t(x, true);
+            answers.get(Task::Segmentation).map(|t| t.to_kind(Kind::Float)).expect("a head")
+        };
+        let (a, b) = tch::no_grad(|| (scores(&x), scores(&x.to_kind(Kind::BFloat16))));
+        (&a - b).norm().double_value(&[]) / a.norm().double_value(&[])
+    }
 
     #[test]
     fn rare_classes_weigh_more_and_unlabelled_nothing() {

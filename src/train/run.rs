@@ -118,8 +118,6 @@ struct Run<'a> {
     watched: Vec<Watched>,
     record: Record,
     progress: Progress,
-    /// Step of the newest look at the validation splits.
-    looked: usize,
 }
 
 /// Sums between two reports.
@@ -191,7 +189,6 @@ impl<'a> Run<'a> {
             table: Arc::new(table),
             watched,
             record: Record::open(&options.out, config, progress.total, steps)?,
-            looked: progress.total,
             progress,
         })
     }
@@ -273,7 +270,7 @@ impl<'a> Run<'a> {
                 self.checkpoint()?;
             }
         }
-        if self.looked == self.progress.total {
+        if self.progress.looked == self.progress.total {
             return Ok(());
         }
         self.look()
@@ -367,7 +364,7 @@ impl<'a> Run<'a> {
 
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
     fn look(&mut self) -> anyhow::Result<()> {
-        self.looked = self.progress.total;
+        self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
             let look = LookConfig { augment: &still, kind: run.kind(), device: run.device };
