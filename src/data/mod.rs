@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod cityscapes;
 pub mod classes;
+pub mod colour;
 pub mod depth;
 pub mod frame;
 pub mod npy;

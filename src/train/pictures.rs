@@ -1,6 +1,87 @@
-//! TEMP
-use super::{labels::LabelTable, validate::Look};
-/// TEMP
-pub fn grid_of(_l: &[Look], _t: &LabelTable) -> anyhow::Result<Vec<u8>> {
-    Ok(vec![])
+//! What the network says to some validation frames, as one picture: a row a frame; the frame, then for each head the
+//! truth and the answer.
+
+use super::labels::LabelTable;
+use super::validate::Look;
+use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::data::{classes, colour, depth};
+use anyhow::Context as _;
+use image::{Rgb, RgbImage};
+
+/// Pixels between two pictures.
+const GAP: u32 = 4;
+/// Width of one picture: they are enlarged to about this, in whole steps.
+const WIDTH: u32 = 240;
+
+/// Puts the looks together; PNG.
+///
+/// # Errors
+/// The picture cannot be encoded.
+pub fn grid_of(looks: &[Look], table: &LabelTable) -> anyhow::Result<Vec<u8>> {
+    let rows: Vec<Vec<RgbImage>> = looks.iter().map(|look| cells(look, table)).collect();
+    let row_height = |row: &Vec<RgbImage>| row.iter().map(RgbImage::height).max().unwrap_or(0) + GAP;
+    let row_width = |row: &Vec<RgbImage>| row.iter().map(|c| c.width() + GAP).sum::<u32>();
+    let width = rows.iter().map(row_width).max().unwrap_or(0) + GAP;
+    let height = rows.iter().map(row_height).sum::<u32>() + GAP;
+    let mut grid = RgbImage::from_pixel(width, height, Rgb([32; 3]));
+    let mut y = GAP;
+    for row in &rows {
+        let mut x = GAP;
+        for cell in row {
+            image::imageops::replace(&mut grid, cell, x.into(), y.into());
+            x += cell.width() + GAP;
+        }
+        y += row_height(row);
+    }
+    let mut png = std::io::Cursor::new(Vec::new());
+    grid.write_to(&mut png, image::ImageFormat::Png).context("the picture of predictions")?;
+    Ok(png.into_inner())
+}
+
+fn cells(look: &Look, table: &LabelTable) -> Vec<RgbImage> {
+    let (width, _) = look.size.size;
+    let stride = look.size.stride;
+    let columns = width.div_ceil(stride);
+    let names = classes::table(table.channels()).unwrap_or_default();
+    let channel_colour = |channel: usize| names.get(channel).map_or([0; 3], |c| c.color);
+    let cell = |pixel: &dyn Fn(usize) -> [u8; 3]| {
+        let rows = look.crop.labels.len() / columns.max(1);
+        let picture =
+            RgbImage::from_fn(columns as u32, rows as u32, |x, y| Rgb(pixel(y as usize * columns + x as usize)));
+        let factor = (WIDTH / columns as u32).max(1);
+        let (w, h) = (columns as u32 * factor, rows as u32 * factor);
+        image::imageops::resize(&picture, w, h, image::imageops::FilterType::Nearest)
+    };
+    let mut cells = vec![cell(&|i| {
+        let (x, y) = (i % columns * stride, i / columns * stride);
+        let at = (y * width + x) * 3;
+        std::array::from_fn(|k| {
+            let v = look.crop.pixels[at + k] * IMAGENET_STD[k] + IMAGENET_MEAN[k];
+            (v * 255.0).round().clamp(0.0, 255.0) as u8
+        })
+    })];
+    if !look.channels.is_empty() {
+        // Of a label that may be one of several classes, the first one's colour.
+        let truth = |i: usize| table.members()[usize::from(look.crop.labels[i])].first().copied();
+        cells.push(cell(&|i| truth(i).map_or([0; 3], |c| channel_colour(c.into()))));
+        cells.push(cell(&|i| channel_colour(look.channels[i].into())));
+    }
+    if !look.depth.is_empty() {
+        cells.push(cell(&|i| colour::depth_colour(depth::decode(look.crop.depth[i]))));
+        cells.push(cell(&|i| colour::depth_colour(depth::decode(look.depth[i]))));
+    }
+    if !look.normals.is_empty() {
+        let normal = |values: &[f32], i: usize| {
+            let plane = values.len() / 3;
+            let n = [values[i], values[plane + i], values[2 * plane + i]];
+            let length = n.iter().map(|v| v * v).sum::<f32>().sqrt();
+            // The usual colours of normal maps: each axis from -1 to 1 is 0 to 255.
+            n.map(|v| if length > 0.0 { ((v / length + 1.0) * 127.5).clamp(0.0, 255.0) as u8 } else { 0 })
+        };
+        if let Some(truth) = look.batch.normals.as_ref().and_then(|t| Vec::<f32>::try_from(t.view([-1])).ok()) {
+            cells.push(cell(&|i| normal(&truth, i)));
+        }
+        cells.push(cell(&|i| normal(&look.normals, i)));
+    }
+    cells
 }
