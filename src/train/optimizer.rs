@@ -390,7 +390,7 @@ fn fill(wanted: &mut [(String, Tensor)], state: &HashMap<String, Tensor>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Network, NetworkConfig};
+    use crate::model::{Network, NetworkConfig, Task};
     use tch::nn::VarStore;
 
     const SHAPES: [&[i64]; 4] = [&[7], &[3, 4], &[2, 3, 3, 3], &[]];
@@ -549,13 +549,14 @@ mod tests {
         let network = Network::new(&vs.root(), &NetworkConfig::default());
         let parameters: Vec<_> = vs.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
         let x = Tensor::ones([2, 3, 32, 32], (Kind::Float, Device::Cpu));
-        let before = tch::no_grad(|| network.forward_heads_t(&x, true).scores);
+        let scores = || network.forward_heads_t(&x, true).get(Task::Segmentation).expect("the head").shallow_clone();
+        let before = tch::no_grad(scores);
         let mut optimizer = Optimizer::new(parameters, OptimizerConfig::default()).expect("an optimizer");
-        let moved = tch::no_grad(|| network.forward_heads_t(&x, true).scores);
+        let moved = tch::no_grad(scores);
         assert!(before.allclose(&moved, 1e-5, 1e-6, false), "taking over the storage changes no value");
-        network.forward_heads_t(&x, true).scores.square().mean(Kind::Float).backward();
+        scores().square().mean(Kind::Float).backward();
         optimizer.step(1e-3);
-        let after = tch::no_grad(|| network.forward_heads_t(&x, true).scores);
+        let after = tch::no_grad(scores);
         assert!(!before.allclose(&after, 1e-3, 1e-3, false), "the network computes with the new values");
         // Values written into the store, as loading weights does, are what the next step starts from.
         let mut bias = vs.variables().remove("decoder.seg.bias").expect("the head's bias");
