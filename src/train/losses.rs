@@ -1,14 +1,75 @@
-//! The two losses of the article.
+//! The tasks' losses: the article's two, and what else may be chosen.
+//!
+//! All are computed in float32 whatever the network computes in, as means over the pixels whose truth is known. Where
+//! no truth is known a loss is 0 and pulls at nothing.
 
 use tch::{Kind, Reduction, Tensor};
 
-/// Cross entropy, mean over the pixels (weighted, where `weights` are given).
+/// Below this a sum of weights counts as nothing.
+const NO_WEIGHT: f64 = 1e-12;
+/// The inverse Huber loss changes from linear to square at this share of the batch's largest error (Laina et al. 2016).
+const BERHU_SHARE: f64 = 0.2;
+/// No error is this small: keeps the inverse Huber loss and lengths of vectors away from a division by 0.
+const TINY: f64 = 1e-6;
+
+/// Cross entropy, mean over the pixels (weighted, where `weights` `[C]` are given).
 ///
 /// # Shapes
-/// `scores` `[B, C, h, w]`, `labels` `[B, h, w]` int64 class indices; a negative label does not count. The loss is
-/// computed in float32.
+/// `scores` `[B, C, h, w]`, `labels` `[B, h, w]` int64 class indices; a negative label does not count.
 pub fn segmentation(scores: &Tensor, labels: &Tensor, weights: Option<&Tensor>) -> Tensor {
-    scores.to_kind(Kind::Float).cross_entropy_loss(labels, weights, Reduction::Mean, -100, 0.0)
+    let known = labels.ge(0);
+    let ignored = -100;
+    let labels = labels.where_scalarother(&known, ignored);
+    let sum = scores.to_kind(Kind::Float).cross_entropy_loss(&labels, weights, Reduction::Sum, ignored, 0.0);
+    sum / weight_of(&labels, &known, weights).sum(Kind::Float).clamp_min(NO_WEIGHT)
+}
+
+/// Weight of each pixel: 0 where the label is not known.
+fn weight_of(labels: &Tensor, known: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let known = known.to_kind(Kind::Float);
+    match weights {
+        Some(weights) => weights.take(&labels.clamp_min(0)) * known,
+        None => known,
+    }
+}
+
+/// Cross entropy where a label may say "one of these classes": `-ln` of the sum of their probabilities, weighted mean
+/// over the pixels. Where each group is a single class this is [`segmentation`].
+///
+/// # Shapes
+/// `scores` `[B, C, h, w]`; `labels` `[B, h, w]` int64 indices of groups, a negative one does not count; `groups`
+/// `[G, C]` float32, 1 for a member and 0 otherwise, a group without members does not count; `weights` `[G]`.
+pub fn segmentation_grouped(scores: &Tensor, labels: &Tensor, groups: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let counts = groups.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).gt(0.0);
+    let known = labels.ge(0).logical_and(&counts.take(&labels.clamp_min(0)));
+    // Where nothing is known, any class is right: probability 1, no loss, no gradient. That is one more group.
+    let groups = Tensor::cat(&[groups.shallow_clone(), groups.ones_like().narrow(0, 0, 1)], 0);
+    let index = labels.where_scalarother(&known, groups.size()[0] - 1);
+    let members = rows_at(&groups.log(), &index);
+    let log_probability = scores.to_kind(Kind::Float).log_softmax(1, Kind::Float);
+    let loss = -(log_probability + members).logsumexp([1_i64].as_slice(), false);
+    let weight = weight_of(labels, &known, weights);
+    (loss * &weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(NO_WEIGHT)
+}
+
+/// The rows of a table `[G, C]` at `[B, h, w]` indices, as `[B, C, h, w]`.
+fn rows_at(table: &Tensor, index: &Tensor) -> Tensor {
+    let mut size = index.size();
+    size.push(table.size()[1]);
+    table.index_select(0, &index.reshape([-1])).view(size.as_slice()).permute([0, 3, 1, 2])
+}
+
+/// Mean of `values` over the `known` pixels; 0 where there is none.
+fn mean_where(values: &Tensor, known: &Tensor) -> Tensor {
+    let known = known.to_kind(Kind::Float);
+    (values * &known).sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0)
+}
+
+/// Difference of a depth code to the truth, 0 where the truth is NaN, and where it is not.
+fn code_error(predicted: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
+    let known = truth.isnan().logical_not();
+    let difference = predicted.to_kind(Kind::Float).squeeze_dim(1) - truth;
+    (difference.where_self(&known, &truth.zeros_like()), known)
 }
 
 /// Mean squared error of the depth code, over the pixels whose code is not NaN; 0 where there is none.
@@ -16,64 +77,83 @@ pub fn segmentation(scores: &Tensor, labels: &Tensor, weights: Option<&Tensor>) 
 /// # Shapes
 /// `predicted` `[B, 1, h, w]`, `truth` `[B, h, w]` float32 of [`crate::data::depth::encode`].
 pub fn depth(predicted: &Tensor, truth: &Tensor) -> Tensor {
-    let known = truth.isnan().logical_not();
-    let zero = Tensor::zeros_like(truth);
-    let difference = predicted.to_kind(Kind::Float).squeeze_dim(1) - truth.where_self(&known, &zero);
-    let squared = (&difference * &difference).where_self(&known, &zero);
-    squared.sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0)
+    let (error, known) = code_error(predicted, truth);
+    mean_where(&error.square(), &known)
 }
 
-/// TEMP
-pub fn segmentation_grouped(scores: &Tensor, labels: &Tensor, groups: &Tensor, weights: Option<&Tensor>) -> Tensor {
-    let log_p = scores.to_kind(Kind::Float).log_softmax(1, Kind::Float);
-    let known = labels.ge(0);
-    let index = labels.clamp_min(0);
-    // [B, h, w, C] of 0 / -inf
-    let open = groups
-        .log()
-        .index_select(0, &index.view([-1]))
-        .view([labels.size()[0], labels.size()[1], labels.size()[2], -1])
-        .permute([0, 3, 1, 2]);
-    let nll = -(log_p + open).logsumexp(1, false);
-    let w = match weights {
-        Some(w) => w.index_select(0, &index.view([-1])).view_as(&index),
-        None => Tensor::ones_like(&nll),
-    };
-    let zero = Tensor::zeros_like(&nll);
-    let w = w.where_self(&known, &zero);
-    (nll.where_self(&known, &zero) * &w).sum(Kind::Float) / w.sum(Kind::Float).clamp_min(1e-12)
-}
-/// Inverse Huber loss (Laina et al. 2016).
+/// Inverse Huber loss of the depth code (Laina et al. 2016): `|x|` up to `c`, `(x^2 + c^2) / (2 c)` above, where `c` is a
+/// fifth of the batch's largest error. Small errors pull harder than in [`depth`], large ones still more.
+///
+/// # Shapes
+/// As in [`depth`].
 pub fn berhu(predicted: &Tensor, truth: &Tensor) -> Tensor {
-    let known = truth.isnan().logical_not();
-    let zero = Tensor::zeros_like(truth);
-    let difference = predicted.to_kind(Kind::Float).squeeze_dim(1) - truth.where_self(&known, &zero);
-    let error = difference.abs().where_self(&known, &zero);
-    let c = (error.max() * 0.2).clamp_min(1e-6).detach();
-    let far = (error.square() + c.square()) / (&c * 2.0);
-    let loss = error.where_self(&error.le_tensor(&c), &far);
-    loss.sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0)
+    let (error, known) = code_error(predicted, truth);
+    let error = error.abs();
+    let c = (error.detach().max() * BERHU_SHARE).clamp_min(TINY);
+    let square = (error.square() + c.square()) / (&c * 2.0);
+    mean_where(&error.where_self(&error.le_tensor(&c), &square), &known)
 }
 
-/// TEMP
-pub fn normals(p: &Tensor, _t: &Tensor) -> Tensor {
-    p.sum(Kind::Float) * 0.0
+/// One minus the cosine of the angle between true and predicted surface normals, over the pixels whose normal is known.
+/// The prediction's length does not matter.
+///
+/// # Shapes
+/// `predicted` `[B, 3, h, w]`; `truth` `[B, 3, h, w]` float32 of length 1, NaN where not known.
+pub fn normals(predicted: &Tensor, truth: &Tensor) -> Tensor {
+    let over_xyz = [1_i64];
+    let known = truth.isnan().any_dim(1, true).logical_not();
+    let truth = truth.where_self(&known, &truth.zeros_like());
+    let predicted = predicted.to_kind(Kind::Float);
+    // Scaled by the largest component first: squares of large numbers overflow.
+    let predicted = &predicted / predicted.detach().abs().amax(over_xyz, true).clamp_min(TINY);
+    let sum = |t: Tensor| t.sum_dim_intlist(over_xyz.as_slice(), true, Kind::Float);
+    let length = (sum(predicted.square()) + TINY * TINY).sqrt();
+    let cosine = sum(&predicted * truth) / length;
+    mean_where(&(1.0 - cosine), &known)
 }
-/// TEMP
-pub fn edges(p: &Tensor, _t: &Tensor) -> Tensor {
-    p.sum(Kind::Float) * 0.0
+
+/// Binary cross entropy of semantic edges in which edges and the rest weigh one half each, however few the edges are
+/// (Xie & Tu 2015).
+///
+/// # Shapes
+/// `predicted` `[B, 1, h, w]` before the logistic function; `truth` `[B, h, w]` float32, 0 or 1, NaN where not known.
+pub fn edges(predicted: &Tensor, truth: &Tensor) -> Tensor {
+    let predicted = predicted.to_kind(Kind::Float).squeeze_dim(1);
+    // -ln(logistic(x)) = softplus(-x).
+    let edge = mean_where(&(-&predicted).softplus(), &truth.gt(0.5));
+    let rest = mean_where(&predicted.softplus(), &truth.le(0.5));
+    (edge + rest) * 0.5
 }
-/// TEMP
-pub fn uncertain(l: &Tensor, s: &Tensor, regression: bool) -> Tensor {
-    l * (-s).exp() * (if regression { 0.5 } else { 1.0 }) + s * 0.5
+
+/// A task's loss under a learned uncertainty (Kendall et al. 2018): `exp(-s) loss + s / 2`, with half the first term for
+/// a regression, where `s` is the logarithm of the task's variance. A loss of exactly 0 is that of a batch without the
+/// task's truth: it must not teach that the task is certain, so `s` gets no gradient then.
+pub fn uncertain(loss: &Tensor, log_variance: &Tensor, regression: bool) -> Tensor {
+    let half = if regression { 0.5 } else { 1.0 };
+    let present = loss.detach().ne(0.0).to_kind(Kind::Float);
+    loss * (-log_variance).exp() * half + log_variance * present * 0.5
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     fn number(t: &Tensor) -> f64 {
         t.double_value(&[])
+    }
+
+    fn leaf(values: &[f32], shape: &[i64]) -> Tensor {
+        Tensor::from_slice(values).view(shape).set_requires_grad(true)
+    }
+
+    fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f32> {
+        loss.backward();
+        Vec::try_from(of.grad().reshape([-1])).expect("a gradient")
+    }
+
+    fn assert_near(found: &Tensor, expected: f64) {
+        assert!((number(found) - expected).abs() < 1e-6, "{} is not {expected}", number(found));
     }
 
     #[test]
@@ -83,22 +163,181 @@ mod tests {
         let scores = Tensor::from_slice(&[s, s, s, 0.0, 0.0, 0.0]).view([1, 2, 1, 3]);
         let labels = Tensor::from_slice(&[0_i64, 1, -100]).view([1, 1, 3]);
         let expected = -(0.75_f64.ln() + 0.25_f64.ln()) / 2.0;
-        assert!((number(&segmentation(&scores, &labels, None)) - expected).abs() < 1e-6);
+        assert_near(&segmentation(&scores, &labels, None), expected);
+        let other_negative = Tensor::from_slice(&[0_i64, 1, -1]).view([1, 1, 3]);
+        assert_near(&segmentation(&scores, &other_negative, None), expected);
         let weights = Tensor::from_slice(&[1.0_f32, 3.0]);
         let expected = -(0.75_f64.ln() + 3.0 * 0.25_f64.ln()) / 4.0;
-        assert!((number(&segmentation(&scores, &labels, Some(&weights))) - expected).abs() < 1e-6);
+        assert_near(&segmentation(&scores, &labels, Some(&weights)), expected);
+    }
+
+    #[test]
+    fn a_group_is_right_where_any_member_is() {
+        // Probabilities 1/2, 1/3, 1/6 at each of four pixels.
+        let row = [3.0_f32.ln(), 2.0_f32.ln(), 0.0];
+        let scores: Vec<f32> = row.iter().flat_map(|&v| [v; 4]).collect();
+        let scores = leaf(&scores, &[1, 3, 2, 2]);
+        let groups = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0]).view([3, 3]);
+        // Class 0; one of the classes 1 and 2; a group without members; unknown.
+        let labels = Tensor::from_slice(&[0_i64, 1, 2, -100]).view([1, 2, 2]);
+        let weights = Tensor::from_slice(&[1.0_f32, 3.0, 50.0]);
+        assert_near(&segmentation_grouped(&scores, &labels, &groups, None), -(0.5_f64.ln()));
+        let only_group = Tensor::from_slice(&[1_i64, -1, -1, -1]).view([1, 2, 2]);
+        assert_near(&segmentation_grouped(&scores, &only_group, &groups, None), 2.0_f64.ln());
+        let both = segmentation_grouped(&scores, &labels, &groups, Some(&weights));
+        assert_near(&both, (2.0_f64.ln() + 3.0 * 2.0_f64.ln()) / 4.0);
+        // d/ds of -ln(sum): softmax minus the share within the group. Pixel 1, times 3/4 by its weight.
+        let g = gradient(&both, &scores);
+        let expected = [0.5, 1.0 / 3.0 - 2.0 / 3.0, 1.0 / 6.0 - 1.0 / 3.0].map(|v| 0.75 * v);
+        for (class, e) in expected.into_iter().enumerate() {
+            assert!((g[class * 4 + 1] - e).abs() < 1e-6, "{g:?}");
+            assert_eq!((g[class * 4 + 2], g[class * 4 + 3]), (0.0, 0.0), "what is not known must not pull");
+        }
+    }
+
+    #[test]
+    fn single_classes_as_groups_are_cross_entropy() {
+        let scores = Tensor::randn([2, 5, 4, 6], (Kind::Float, Device::Cpu)) * 4.0;
+        let labels = Tensor::randint_low(-2, 5, [2, 4, 6], (Kind::Int64, Device::Cpu));
+        let weights = Tensor::rand([5], (Kind::Float, Device::Cpu)) + 0.1;
+        let groups = Tensor::eye(5, (Kind::Float, Device::Cpu));
+        for weights in [None, Some(&weights)] {
+            let (a, b) = (scores.copy().set_requires_grad(true), scores.copy().set_requires_grad(true));
+            let plain = segmentation(&a, &labels, weights);
+            let grouped = segmentation_grouped(&b, &labels, &groups, weights);
+            assert!((number(&plain) - number(&grouped)).abs() < 1e-5, "{plain:?} {grouped:?}");
+            plain.backward();
+            grouped.backward();
+            assert!(a.grad().allclose(&b.grad(), 1e-4, 1e-6, false));
+        }
     }
 
     #[test]
     fn depth_error_by_hand() {
-        let predicted = Tensor::from_slice(&[0.5_f32, 0.9, 7.0]).view([1, 1, 1, 3]).set_requires_grad(true);
+        let predicted = leaf(&[0.5, 0.9, 7.0], &[1, 1, 1, 3]);
         let truth = Tensor::from_slice(&[0.2_f32, 1.0, f32::NAN]).view([1, 1, 3]);
         let loss = depth(&predicted, &truth);
-        assert!((number(&loss) - (0.09 + 0.01) / 2.0).abs() < 1e-7);
-        loss.backward();
-        let gradient = Vec::<f32>::try_from(predicted.grad().view([-1])).expect("a gradient");
+        assert_near(&loss, (0.09 + 0.01) / 2.0);
+        let gradient = gradient(&loss, &predicted);
         assert!((gradient[0] - 0.3).abs() < 1e-6 && gradient[2] == 0.0, "an unknown depth must not pull: {gradient:?}");
-        let none = Tensor::from_slice(&[f32::NAN; 3]).view([1, 1, 3]);
-        assert_eq!(number(&depth(&predicted, &none)), 0.0);
+    }
+
+    #[test]
+    fn inverse_huber_by_hand() {
+        // The largest error is 5, so c is 1: 0.5 is linear, -3 and 5 are square; the last is not known.
+        let predicted = leaf(&[0.5, -3.0, 5.0, 100.0], &[1, 1, 1, 4]);
+        let truth = Tensor::from_slice(&[0.0_f32, 0.0, 0.0, f32::NAN]).view([1, 1, 4]);
+        let loss = berhu(&predicted, &truth);
+        assert_near(&loss, (0.5 + (9.0 + 1.0) / 2.0 + (25.0 + 1.0) / 2.0) / 3.0);
+        let g = gradient(&loss, &predicted);
+        for (found, expected) in g.iter().zip([1.0 / 3.0, -3.0 / 3.0, 5.0 / 3.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-6, "{g:?}");
+        }
+        let right = leaf(&[0.0; 4], &[1, 1, 1, 4]);
+        let loss = berhu(&right, &truth);
+        assert_near(&loss, 0.0);
+        assert_eq!(gradient(&loss, &right), [0.0; 4]);
+    }
+
+    #[test]
+    fn normals_by_hand() {
+        // Right but three times as long; at 90 degrees; opposite; not known. Components are planes.
+        let predicted = leaf(&[0., 1., 0., 9., 0., 0., 0., 9., -3., 0., 1., 9.], &[1, 3, 2, 2]);
+        let n = f32::NAN;
+        let truth = Tensor::from_slice(&[0., 0., 0., n, 0., 0., 0., n, -1., -1., -1., n]).view([1, 3, 2, 2]);
+        let loss = normals(&predicted, &truth);
+        assert_near(&loss, (0.0 + 1.0 + 2.0) / 3.0);
+        let g = gradient(&loss, &predicted);
+        // At 90 degrees the second pixel is pulled along the truth only.
+        assert!((g[9] - 1.0 / 3.0).abs() < 1e-6 && g[1].abs() < 1e-6 && g[5] == 0.0, "{g:?}");
+        assert_eq!((g[3], g[7], g[11]), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn edges_by_hand() {
+        // One edge of probability 3/4 and three others of probability 1/4: both sides weigh the same.
+        let s = 3.0_f32.ln();
+        let predicted = leaf(&[s, -s, -s, -s, 7.0], &[1, 1, 1, 5]);
+        let truth = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 0.0, f32::NAN]).view([1, 1, 5]);
+        let loss = edges(&predicted, &truth);
+        assert_near(&loss, -(0.75_f64.ln()));
+        let g = gradient(&loss, &predicted);
+        for (found, expected) in g.iter().zip([-0.125, 0.125 / 3.0, 0.125 / 3.0, 0.125 / 3.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-6, "{g:?}");
+        }
+    }
+
+    #[test]
+    fn uncertainty_by_hand() {
+        let s = leaf(&[2.0_f32.ln()], &[1]);
+        let of = |loss: f32, regression| uncertain(&Tensor::from(loss), &s, regression).squeeze();
+        assert_near(&of(6.0, false), 3.0 + 2.0_f64.ln() / 2.0);
+        assert_near(&of(6.0, true), 1.5 + 2.0_f64.ln() / 2.0);
+        // For a regression the best variance is the loss itself: 0.5 exp(-s) loss = 0.5.
+        assert!(gradient(&of(2.0, true), &s)[0].abs() < 1e-6);
+        let mut before = s.grad();
+        let _ = before.zero_();
+        assert_eq!(gradient(&of(0.0, true), &s), [0.0], "a task that is not there teaches nothing");
+    }
+
+    #[test]
+    fn extremes_have_finite_gradients() {
+        let labels = Tensor::from_slice(&[0_i64, 1, -100, 1]).view([1, 2, 2]);
+        let none = Tensor::from_slice(&[-100_i64; 4]).view([1, 2, 2]);
+        let groups = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 1.0, 1.0, 1.0]).view([2, 3]);
+        let n = f32::NAN;
+        let code = Tensor::from_slice(&[0.1_f32, 1.0, n, 0.4]).view([1, 2, 2]);
+        let edge = Tensor::from_slice(&[0.0_f32, 1.0, n, 1.0]).view([1, 2, 2]);
+        let normal = Tensor::from_slice(&[0.0_f32, 1.0, n, 0.6, 0.0, 0.0, n, 0.0, 1.0, 0.0, n, 0.8]).view([1, 3, 2, 2]);
+        let unknown = |t: &Tensor| t.full_like(f64::NAN);
+        for size in [0.0_f32, 1.0, 1e4, 1e15] {
+            let three: Vec<f32> = (0..12).map(|i| size * [1.0, -1.0, 0.5, 0.0, -0.25][i % 5]).collect();
+            let three = leaf(&three, &[1, 3, 2, 2]);
+            let one = leaf(&[size, -size, size, 0.5 * size], &[1, 1, 2, 2]);
+            let weights = Tensor::from_slice(&[1.0_f32, 2.0, 0.0]);
+            let known = [
+                (segmentation(&three, &labels, Some(&weights)), &three),
+                (segmentation_grouped(&three, &labels, &groups, None), &three),
+                (normals(&three, &normal), &three),
+                (depth(&one, &code), &one),
+                (berhu(&one, &code), &one),
+                (edges(&one, &edge), &one),
+            ];
+            for (i, (loss, answer)) in known.iter().enumerate() {
+                let mut old = answer.grad();
+                if old.defined() {
+                    let _ = old.zero_();
+                }
+                let g = gradient(loss, answer);
+                assert!(number(loss).is_finite() && g.iter().all(|v| v.is_finite()), "{i} at {size}: {loss:?} {g:?}");
+            }
+            let nothing = [
+                (segmentation(&three, &none, Some(&weights)), &three),
+                (segmentation(&three, &none, None), &three),
+                (segmentation_grouped(&three, &none, &groups, None), &three),
+                (normals(&three, &unknown(&normal)), &three),
+                (depth(&one, &unknown(&code)), &one),
+                (berhu(&one, &unknown(&code)), &one),
+                (edges(&one, &unknown(&edge)), &one),
+            ];
+            for (i, (loss, answer)) in nothing.iter().enumerate() {
+                let _ = answer.grad().zero_();
+                assert_eq!(number(loss), 0.0, "{i} at {size}");
+                assert!(gradient(loss, answer).iter().all(|&v| v == 0.0), "{i} at {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_answers_have_float_losses() {
+        let scores = Tensor::randn([1, 3, 4, 4], (Kind::BFloat16, Device::Cpu));
+        let labels = Tensor::zeros([1, 4, 4], (Kind::Int64, Device::Cpu));
+        assert_eq!(segmentation(&scores, &labels, None).kind(), Kind::Float);
+        let groups = Tensor::eye(3, (Kind::Float, Device::Cpu));
+        assert_eq!(segmentation_grouped(&scores, &labels, &groups, None).kind(), Kind::Float);
+        let code = Tensor::zeros([1, 4, 4], (Kind::Float, Device::Cpu));
+        let one = scores.narrow(1, 0, 1);
+        assert!([depth, berhu, edges].iter().all(|loss| loss(&one, &code).kind() == Kind::Float));
+        assert_eq!(normals(&scores, &Tensor::ones([1, 3, 4, 4], (Kind::Float, Device::Cpu))).kind(), Kind::Float);
     }
 }

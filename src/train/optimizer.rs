@@ -390,7 +390,7 @@ fn fill(wanted: &mut [(String, Tensor)], state: &HashMap<String, Tensor>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Network, NetworkConfig};
+    use crate::model::{Network, NetworkConfig, Task};
     use tch::nn::VarStore;
 
     const SHAPES: [&[i64]; 4] = [&[7], &[3, 4], &[2, 3, 3, 3], &[]];
@@ -549,10 +549,7 @@ mod tests {
         let network = Network::new(&vs.root(), &NetworkConfig::default());
         let parameters: Vec<_> = vs.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
         let x = Tensor::ones([2, 3, 32, 32], (Kind::Float, Device::Cpu));
-        let scores = || {
-            let answers = network.forward_heads_t(&x, true);
-            answers.get(crate::model::Task::Segmentation).expect("a head").shallow_clone()
-        };
+        let scores = || network.forward_heads_t(&x, true).get(Task::Segmentation).expect("the head").shallow_clone();
         let before = tch::no_grad(scores);
         let mut optimizer = Optimizer::new(parameters, OptimizerConfig::default()).expect("an optimizer");
         let moved = tch::no_grad(scores);
