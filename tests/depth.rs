@@ -50,7 +50,7 @@ fn depth_is_made_and_judged_on_rendered_pairs() {
     let (coverage, bad3, abs_rel) = figures(&json, "cleaned");
     assert!((0.6..0.8).contains(&coverage) && bad3 < 0.01 && abs_rel < 0.01, "cleaned: {coverage} {bad3} {abs_rel}");
     let (coverage, bad3, abs_rel) = figures(&json, "sgm");
-    assert!(coverage > 0.4 && bad3 < 0.1 && abs_rel < 0.15, "sgm: {coverage} {bad3} {abs_rel}");
+    assert!(coverage > 0.5 && bad3 < 0.15 && abs_rel < 0.25, "sgm: {coverage} {bad3} {abs_rel}");
     // The network answers everywhere, knows 24 pixels at most, and has no smoothness: better than chance is asked for.
     let (coverage, bad3, _) = figures(&json, "network");
     assert!(coverage > 0.9 && bad3 < 0.7, "network: {coverage} {bad3}");

@@ -90,7 +90,7 @@ struct CleanArgs {
     #[arg(long)]
     no_inpaint: bool,
     /// Widest hole that is filled, in pixels.
-    #[arg(long, default_value_t = 32, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 16, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
     inpaint: u16,
 }
 

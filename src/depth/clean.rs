@@ -194,12 +194,8 @@ mod tests {
         let cut =
             CleanOptions { edges: Some(Edges { left: 0.25, top: 0.2, bottom: 0.2 }), smooth_radius: 2, hole_px: 9 };
         clean(&mut d, &cut).expect("cleaned");
-        let mut expected = [5.0; 20];
-        for i in 0..20 {
-            if i % 4 == 0 || i < 4 || i >= 16 {
-                expected[i] = N;
-            }
-        }
+        let kept = |i: usize| !i.is_multiple_of(4) && (4..16).contains(&i);
+        let expected: [f32; 20] = std::array::from_fn(|i| if kept(i) { 5.0 } else { N });
         same(&d.px, &expected);
     }
 

@@ -201,9 +201,9 @@ fn plane(answer: IValue, (h, w): (i64, i64)) -> Result<Tensor, TeacherError> {
     if !matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double) {
         return Err(refuse(format!("numbers of kind {kind:?}")));
     }
-    let view = match size.as_slice() {
-        &[1, 1 | 2, a, b] if (a, b) == (h, w) => tensor.f_select(0, 0).and_then(|t| t.f_select(0, 0)),
-        &[1, a, b] if (a, b) == (h, w) => tensor.f_select(0, 0),
+    let view = match *size.as_slice() {
+        [1, 1 | 2, a, b] if (a, b) == (h, w) => tensor.f_select(0, 0).and_then(|t| t.f_select(0, 0)),
+        [1, a, b] if (a, b) == (h, w) => tensor.f_select(0, 0),
         _ => return Err(refuse(format!("a tensor of shape {size:?}"))),
     };
     Ok(view.map_err(torch_error("take the teacher's disparity"))?)
