@@ -1,13 +1,9 @@
 //! The contact sheet: one row a frame, with what was seen, what was answered, and the truth, side by side.
 
 use crate::data::classes;
+use crate::eval::colour::{depth_colour, SCALE_MAX_M, SCALE_MIN_M};
 use image::{Rgb, RgbImage};
 use noto_sans_mono_bitmap::{get_raster, get_raster_width, FontWeight, RasterHeight};
-
-/// Nearest depth of the colour scale, in metres (dark red).
-pub const SCALE_MIN_M: f32 = 2.0;
-/// Farthest depth of the colour scale, in metres (dark blue).
-pub const SCALE_MAX_M: f32 = 100.0;
 
 /// Width of a tile, in pixels.
 const TILE: u32 = 384;
@@ -70,23 +66,6 @@ impl Tile {
     pub fn depth(width: u32, height: u32, depth_m: &[f32]) -> Self {
         Self::sampled(width, height, |i| depth_colour(depth_m.get(i).copied().unwrap_or(f32::NAN)))
     }
-}
-
-/// Near is red, far is blue, on a logarithmic scale; black where there is no depth.
-pub fn depth_colour(depth_m: f32) -> [u8; 3] {
-    if !depth_m.is_finite() || depth_m <= 0.0 {
-        return [0; 3];
-    }
-    let far = (depth_m / SCALE_MIN_M).ln() / (SCALE_MAX_M / SCALE_MIN_M).ln();
-    turbo(1.0 - far.clamp(0.0, 1.0))
-}
-
-/// The Turbo colour map (A. Mikhailov, Google, 2019) by its published polynomial approximation, `t` in `0 ..= 1`.
-fn turbo(t: f32) -> [u8; 3] {
-    const R: [f32; 6] = [0.135_721_4, 4.615_392_6, -42.660_323, 132.131_08, -152.942_39, 59.286_38];
-    const G: [f32; 6] = [0.091_402_61, 2.194_188_4, 4.842_966_6, -14.185_033, 4.277_298_6, 2.829_566];
-    const B: [f32; 6] = [0.106_673_3, 12.641_946, -60.582_05, 110.362_77, -89.903_11, 27.348_25];
-    [R, G, B].map(|c| (255.0 * c.iter().rev().fold(0.0, |sum, c| sum * t + c)).round().clamp(0.0, 255.0) as u8)
 }
 
 /// One row: its caption and its tiles, in the order of the columns; `None` leaves a place empty.
@@ -189,24 +168,6 @@ fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) -> u3
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn turbo_is_blue_then_green_then_red() {
-        let [low, mid, high] = [0.1, 0.5, 0.9].map(turbo);
-        assert!(low[2] > low[0] && low[2] > low[1], "{low:?}");
-        assert!(mid[1] > mid[0] && mid[1] > mid[2], "{mid:?}");
-        assert!(high[0] > high[1] && high[0] > high[2], "{high:?}");
-    }
-
-    #[test]
-    fn near_is_red_far_is_blue_and_nothing_is_black() {
-        let (near, far) = (depth_colour(4.0), depth_colour(70.0));
-        assert!(near[0] > near[2] && far[2] > far[0], "{near:?} {far:?}");
-        for none in [f32::NAN, f32::INFINITY, 0.0, -3.0] {
-            assert_eq!(depth_colour(none), [0; 3]);
-        }
-        assert_eq!(depth_colour(SCALE_MAX_M), depth_colour(1e6), "beyond the scale is its end");
-    }
 
     #[test]
     fn tiles_keep_where_things_are() {
