@@ -61,7 +61,7 @@ pub fn frames(root: &Path, split: &str, options: &ReadOptions, parts: &[Part]) -
             first.display()
         );
     }
-    Sample::check_all(&samples)?;
+    Sample::check_all(&samples, parts)?;
     Ok(samples)
 }
 
@@ -381,5 +381,8 @@ mod tests {
             error.contains("1 files are missing") && error.contains("town_000000_000001_rightImg8bit.png"),
             "{error}"
         );
+        samples[1].write_picture(Part::Right, &RgbImage::new(20, 11)).expect("written");
+        let error = frames(folder.path(), "train", &options, &[Part::Right]).expect_err("another size").to_string();
+        assert!(error.contains("1 of 2 frames") && error.contains("found 20x11"), "{error}");
     }
 }
