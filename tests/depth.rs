@@ -58,7 +58,7 @@ fn depth_is_made_and_judged_on_rendered_pairs() {
     // What was made is a source of depth for training.
     let options = ReadOptions { depth: "sgm_cleaned".parse().expect("a folder"), ..ReadOptions::default() };
     let samples = Sample::index(&root, "val", &options).expect("indexed");
-    Sample::check_all(&samples).expect("whole");
+    Sample::check_all(&samples, &[]).expect("whole");
     let (depth, ..) = samples[0].read_depth().expect("read");
     assert!(depth.iter().any(|d| d.is_finite()));
 

@@ -47,6 +47,9 @@ struct FileArgs {
     /// Folder for the depth, beside leftImg8bit; train with `depth: NAME`.
     #[arg(long, value_name = "NAME", value_parser = folder_name)]
     out_folder: String,
+    /// Make the pixels that gtFine's label ids call sky infinitely far (inf), whatever stereo says of them.
+    #[arg(long)]
+    sky_from_labels: bool,
     /// Write float16, half the size.
     #[arg(long)]
     half: bool,
@@ -59,6 +62,17 @@ struct FileArgs {
     /// Which frame the picture shows, by its name without ending [default: the first].
     #[arg(long, value_name = "STEM", requires = "preview")]
     preview_frame: Option<String>,
+}
+
+impl FileArgs {
+    /// Labels are needed for the sky only.
+    fn labels(&self) -> LabelFiles {
+        if self.sky_from_labels {
+            LabelFiles::LabelIds
+        } else {
+            LabelFiles::None
+        }
+    }
 }
 
 /// Cleaning.
@@ -234,6 +248,7 @@ fn job(files: &FileArgs, clean: CleanOptions, cut_into: Option<&PathBuf>) -> Job
         folder: files.out_folder.clone(),
         clean,
         cut_into: cut_into.cloned(),
+        sky_from_labels: files.sky_from_labels,
         precision: if files.half { Precision::Half } else { Precision::Single },
         overwrite: files.overwrite,
         write_disparity: false,
@@ -293,14 +308,14 @@ fn write_preview(
 }
 
 fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
-    let options = ReadOptions { labels: LabelFiles::None, depth: DepthFiles::Disparity };
+    let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::Disparity };
     let samples = files::frames(&args.files.data, &args.files.split, &options, &[])?;
     let job = job(&args.files, args.clean.options(), args.clean.cut_into.as_ref());
     make(&samples, &args.files, &job, &"disparity", |sample| Ok(Disparity::read(sample)?))
 }
 
 fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
-    let options = ReadOptions { labels: LabelFiles::None, depth: DepthFiles::None };
+    let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::None };
     let (root, split) = (&args.files.data, &args.files.split);
     let samples = files::frames(root, split, &options, &[Part::Right, Part::Camera])?;
     let clean = if args.wants_clean { args.clean.options() } else { CleanOptions::NONE };

@@ -3,6 +3,7 @@
 use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, DataError, Part, ReadOptions, Sample};
+use crate::data::classes::SKY_TRAIN_ID;
 use crate::data::npy;
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
@@ -22,6 +23,8 @@ pub struct Job {
     pub clean: CleanOptions,
     /// Data set to write instead, with all parts of each frame cut to what cleaning leaves of it ([`cut`]).
     pub cut_into: Option<PathBuf>,
+    /// Pixels that the labels call sky become infinitely far: stereo finds something in an even sky, or nothing.
+    pub sky_from_labels: bool,
     /// Of the depth files.
     pub precision: npy::Precision,
     /// Make what is there already anew.
@@ -58,7 +61,7 @@ pub fn frames(root: &Path, split: &str, options: &ReadOptions, parts: &[Part]) -
             first.display()
         );
     }
-    Sample::check_all(&samples)?;
+    Sample::check_all(&samples, parts)?;
     Ok(samples)
 }
 
@@ -120,6 +123,7 @@ fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) ->
         "how": how,
         "clean": job.clean,
         "edges": edges,
+        "sky_from_labels": job.sky_from_labels,
         "half": job.precision == npy::Precision::Half,
         "disparity_written": job.write_disparity,
     });
@@ -168,6 +172,9 @@ fn one(sample: &Sample, job: &Job, make: impl Fn(&Sample) -> anyhow::Result<Disp
     let (width, height) = (disparity.width, disparity.height);
     let (baseline_m, focal_px) = sample.read_camera()?;
     let mut depth_m = disparity.depth_m(baseline_m, focal_px);
+    if job.sky_from_labels {
+        mark_sky(sample, &mut depth_m, (width, height))?;
+    }
     let target = target(sample, job);
     if let (Some(_), Some(edges)) = (&job.cut_into, &job.clean.edges) {
         let window = edges.window(width, height).map_err(anyhow::Error::msg)?;
@@ -179,6 +186,20 @@ fn one(sample: &Sample, job: &Job, make: impl Fn(&Sample) -> anyhow::Result<Disp
         sample.write_disparity_codes(codes, width as u32, height as u32)?;
     }
     npy::write(&target.depth_file(&job.folder), &depth_m, width as u32, height as u32, job.precision)?;
+    Ok(())
+}
+
+/// Makes the sky of the labels infinitely far, as in exact depth.
+fn mark_sky(sample: &Sample, depth_m: &mut [f32], (width, height): (usize, usize)) -> anyhow::Result<()> {
+    let (labels, w, h) = sample.read_labels()?;
+    ensure!(
+        (w as usize, h as usize) == (width, height),
+        "{}: expected labels of {width}x{height} as the depth has, found {w}x{h}",
+        sample.path(Part::Labels).display()
+    );
+    for (depth, _) in depth_m.iter_mut().zip(&labels).filter(|(_, &label)| label == SKY_TRAIN_ID) {
+        *depth = f32::INFINITY;
+    }
     Ok(())
 }
 
@@ -229,6 +250,7 @@ mod tests {
             folder: "made".into(),
             clean: CleanOptions::NONE,
             cut_into: None,
+            sky_from_labels: false,
             precision: npy::Precision::Single,
             overwrite: false,
             write_disparity: false,
@@ -320,6 +342,19 @@ mod tests {
     }
 
     #[test]
+    fn the_sky_of_the_labels_is_infinitely_far() {
+        let (_folder, samples) = data_set(1);
+        let job = Job { sky_from_labels: true, ..job() };
+        assert!(make(&samples, &job).is_err(), "read without labels");
+        let labels: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| if i < WIDTH { SKY_TRAIN_ID } else { 0 }).collect();
+        samples[0].write_labels(&labels, 20, 10).expect("written");
+        let with_labels = [samples[0].clone().with_options(&ReadOptions::default())];
+        make(&with_labels, &job).expect("made");
+        let (depth, ..) = npy::read(&samples[0].depth_file("made")).expect("read");
+        assert!(depth[..WIDTH].iter().all(|&d| d == f32::INFINITY) && depth[WIDTH..40].iter().all(|&d| d == 12.5));
+    }
+
+    #[test]
     fn a_cut_data_set_has_all_parts() {
         let (folder, samples) = data_set(2);
         let out = folder.path().join("cut");
@@ -346,5 +381,8 @@ mod tests {
             error.contains("1 files are missing") && error.contains("town_000000_000001_rightImg8bit.png"),
             "{error}"
         );
+        samples[1].write_picture(Part::Right, &RgbImage::new(20, 11)).expect("written");
+        let error = frames(folder.path(), "train", &options, &[Part::Right]).expect_err("another size").to_string();
+        assert!(error.contains("1 of 2 frames") && error.contains("found 20x11"), "{error}");
     }
 }
