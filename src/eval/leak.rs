@@ -14,8 +14,8 @@
 //! - *apart*: true ground in the rows of beside and below, between 4 and 8 reaches to the left and right: what the same
 //!   rows look like where there is no pole
 //!
-//! Of each zone: the mean of ln(predicted depth / true depth), and the shares of pixels that are predicted as pole and
-//! as ground. Every figure is the mean over poles of the pole's own figure, so that a near pole counts no more than a
+//! Of each zone: the mean of ln(predicted depth / true depth), whether that is nearer than the truth by more than
+//! [`TAKEN_AS_NEAR`], and the shares of pixels that are predicted as pole and as ground. Every figure is the mean over poles of the pole's own figure, so that a near pole counts no more than a
 //! far one.
 
 use super::classes::{ClassTable, GROUND, NO_CLASS, POLES};
@@ -30,7 +30,7 @@ pub const LEAST_SLENDER: f64 = 3.0;
 pub const FOOT_GAP: usize = 3;
 /// Largest ratio of true depths within one pole from pixel to pixel.
 pub const SAME_DEPTH: f32 = 1.1;
-/// A bottom that is this much nearer than the middle, both against their truth, is taken as near.
+/// What is nearer than this share of its true depth is taken as near.
 pub const TAKEN_AS_NEAR: f64 = 0.95;
 
 /// Parts of a pole's height.
@@ -99,6 +99,8 @@ pub struct Leak {
 pub struct ZoneReport {
     /// Mean of ln(predicted / true depth).
     pub log_error: Option<f64>,
+    /// Share of the poles whose zone is on the average (of the logarithm) more than 5% nearer than the truth.
+    pub taken_as_near: Option<f64>,
     /// Share of the zone that is predicted as pole, 0 to 1.
     pub as_pole: Option<f64>,
     /// Share of the zone that is predicted as ground, 0 to 1.
@@ -112,12 +114,11 @@ pub struct LeakReport {
     pub poles: usize,
     /// Poles whose depth was measured at bottom and middle.
     pub poles_with_depth: usize,
-    /// Mean over poles of ln error of the bottom minus that of the middle: below zero, the foot is taken as near.
+    /// Mean over poles of ln error of the bottom minus that of the middle. Below zero, the pole leans towards the camera:
+    /// its bottom is too near, or what is behind it shows through its middle; the zones' own errors tell which.
     pub depth_leak: Option<f64>,
     /// The median of the same.
     pub depth_leak_median: Option<f64>,
-    /// Share of poles whose bottom is more than 5% nearer than their middle, each against its truth.
-    pub taken_as_near: Option<f64>,
     /// Mean over poles of ln error of the ground beside and below minus that of the ground apart.
     pub ground_depth_leak: Option<f64>,
     /// Mean share of the bottom that is predicted as ground, minus the same of the middle.
@@ -269,6 +270,9 @@ impl Leak {
             let zones: Vec<_> = self.poles.iter().map(|pole| Zone::sum(&pole[range.clone()])).collect();
             ZoneReport {
                 log_error: mean(zones.iter().filter_map(Zone::mean_log_error)),
+                taken_as_near: mean(
+                    zones.iter().filter_map(Zone::mean_log_error).map(|e| f64::from(e < TAKEN_AS_NEAR.ln())),
+                ),
                 as_pole: mean(zones.iter().filter_map(|z| z.share(z.as_pole))),
                 as_ground: mean(zones.iter().filter_map(|z| z.share(z.as_ground))),
             }
@@ -282,7 +286,6 @@ impl Leak {
                 self.poles.iter().filter_map(of_pole).collect::<Vec<f64>>()
             };
         let leaks = difference(&Zone::mean_log_error, BOTTOM, MIDDLE);
-        let near = leaks.iter().filter(|&&d| d < TAKEN_AS_NEAR.ln()).count();
         let mut sorted: Vec<f32> = leaks.iter().map(|&d| d as f32).collect();
         let average = |values: Vec<f64>| mean(values.into_iter());
         LeakReport {
@@ -290,7 +293,6 @@ impl Leak {
             poles_with_depth: leaks.len(),
             depth_leak: mean(leaks.iter().copied()),
             depth_leak_median: median(&mut sorted),
-            taken_as_near: (!leaks.is_empty()).then(|| near as f64 / leaks.len() as f64),
             ground_depth_leak: average(difference(&Zone::mean_log_error, BESIDE..APART, APART..ZONES)),
             foot_lost_to_ground: average(difference(&|z| z.share(z.as_ground), BOTTOM, MIDDLE)),
             ground_lost_to_pole: average(difference(&|z| z.share(z.as_pole), BESIDE..APART, APART..ZONES)),
@@ -361,7 +363,10 @@ mod tests {
         let (labels, depth_m) = street(&[60, 120]);
         let r = leak(&labels, &labels, Some((&depth_m, &depth_m)));
         assert_eq!((r.poles, r.poles_with_depth), (2, 2));
-        assert!(near(r.depth_leak, 0.0) && near(r.taken_as_near, 0.0) && near(r.ground_depth_leak, 0.0), "{r:?}");
+        assert!(
+            near(r.depth_leak, 0.0) && near(r.bottom.taken_as_near, 0.0) && near(r.ground_depth_leak, 0.0),
+            "{r:?}"
+        );
         assert!(near(r.foot_lost_to_ground, 0.0) && near(r.ground_lost_to_pole, 0.0));
         assert!(near(r.bottom.as_pole, 1.0) && near(r.below.as_ground, 1.0) && near(r.apart.as_pole, 0.0));
     }
@@ -378,7 +383,8 @@ mod tests {
         fill(&mut predicted, 60..64, 150..154, 20.0);
         let r = leak(&labels, &answer, Some((&depth_m, &predicted)));
         assert!(near(r.depth_leak, 0.8_f64.ln() / 2.0), "{r:?}");
-        assert!(near(r.taken_as_near, 0.5) && near(r.foot_lost_to_ground, 0.25));
+        assert!(near(r.bottom.taken_as_near, 0.5) && near(r.middle.taken_as_near, 0.0));
+        assert!(near(r.foot_lost_to_ground, 0.25));
         assert!(near(r.below.as_pole, 0.25) && near(r.beside.as_pole, 0.0));
         assert!(near(r.below.log_error, (20.0_f64 / 15.0).ln() / 2.0) && near(r.apart.log_error, 0.0));
         // Of 20 rows x 8 pixels beside and 4 x 4 below, 8 are lost and 16 too far.

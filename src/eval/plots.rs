@@ -113,7 +113,7 @@ impl<'a> Axis<'a> {
         let (low, high) = (ends.0.min(ends.1), ends.0.max(ends.1));
         let step = step(high - low);
         let (first, last) = ((low / step - 1e-6).ceil() as i64, (high / step + 1e-6).floor() as i64);
-        Self { name, ends, ticks: (first..=last).map(|i| i as f64 * step).collect(), write, room_px: 52 }
+        Self { name, ends, ticks: (first..=last).map(|i| i as f64 * step).collect(), write, room_px: 66 }
     }
 
     fn scale(&self) -> Scale {
@@ -129,7 +129,7 @@ impl<'a> Axis<'a> {
     fn log_metres(name: &'a str, near_m: f64, far_m: f64) -> Self {
         let marks = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0_f64];
         let ticks = marks.into_iter().filter(|m| (near_m..=far_m * 1.0001).contains(m)).map(f64::ln).collect();
-        Self { name, ends: (near_m.ln(), far_m.ln()), ticks, write: &exp_metres, room_px: 52 }
+        Self { name, ends: (near_m.ln(), far_m.ln()), ticks, write: &exp_metres, room_px: 66 }
     }
 }
 
@@ -272,13 +272,16 @@ fn over(RGBColor(r, g, b): RGBColor) -> RGBColor {
     }
 }
 
+/// Upright bars: name, colour, and the value of a band.
+type Series<'a, T> = (&'a str, RGBColor, &'a dyn Fn(&T) -> f64);
+
 /// Groups of upright bars, one group a band of distance.
 fn by_band<T>(
     area: &Area<'_>,
     title: &str,
     axis: &str,
     bands: &[ByDistance<T>],
-    series: &[(&str, RGBColor, &dyn Fn(&T) -> f64)],
+    series: &[Series<'_, T>],
 ) -> Result<(), PlotError> {
     let values = bands.iter().flat_map(|b| series.iter().map(|s| (s.2)(&b.report)));
     let names: Vec<_> = bands.iter().map(|b| format!("{} to {}", b.band.from_m, b.band.to_m)).collect();
@@ -456,7 +459,7 @@ pub fn depth_by_row(depth: &Depth) -> Result<String, PlotError> {
         let ends = ends_around_zero(bias.iter().map(|p| p.0));
         lines(
             &areas[1],
-            "Bias by image row: left of 0 is taken as near",
+            "Bias by image row: left of 0 is too near",
             &Axis::new("mean of ln(prediction / truth)", ends, &plain),
             &row_axis(),
             &[Line { name: "as predicted", colour: BLUE, points: bias }],
@@ -541,7 +544,7 @@ pub fn leak(leak: &LeakReport) -> Result<String, PlotError> {
         if let Some(area) = areas.get(1) {
             let error = points(&|z| z.log_error);
             let y = Axis::new("mean of ln(prediction / truth)", ends_around_zero(error.iter().map(|p| p.1)), &plain);
-            let title = "Depth of poles: below 0 is taken as near";
+            let title = "Depth of poles: below 0 is too near, above 0 too far";
             lines(area, title, &height(), &y, &[Line { name: "depth error", colour: BLUE, points: error }], true)?;
         }
         Ok(())

@@ -258,16 +258,14 @@ fn leak_part(out: &mut String, leak: &LeakReport) -> Result<(), PlotError> {
         out,
         "<h2>The bottom of poles</h2>\n<p class=\"note\">{} poles that stand on visible ground, {} of them with depth; \
          each counts once. Bottom: the lowest fifth of a pole; middle: its middle fifth. Beside and below: true ground \
-         within a pole's width; apart: true ground in the same rows, 4 to 8 widths away.</p>",
+         within a pole's width; apart: true ground in the same rows, 4 to 8 widths away. A depth leak below 0: the pole \
+         leans towards the camera; its bottom is too near, or what is behind it shows through its middle. The errors of \
+         the zones tell which.</p>",
         leak.poles, leak.poles_with_depth
     );
     let figures = [
-        (
-            "depth leak: ln error of the bottom minus that of the middle (below 0: the foot is taken as near)",
-            leak.depth_leak,
-        ),
+        ("depth leak: ln error of the bottom minus that of the middle", leak.depth_leak),
         ("the same, median of the poles", leak.depth_leak_median),
-        ("share of poles whose bottom is more than 5% nearer than their middle", leak.taken_as_near),
         ("ground's depth leak: ln error beside and below minus that apart", leak.ground_depth_leak),
         ("bottom labelled as ground, minus the same of the middle", leak.foot_lost_to_ground),
         ("ground beside and below labelled as pole, minus the same apart", leak.ground_lost_to_pole),
@@ -282,9 +280,16 @@ fn leak_part(out: &mut String, leak: &LeakReport) -> Result<(), PlotError> {
         ("ground apart", &leak.apart),
     ];
     let zone_row = |(name, z): (&str, &ZoneReport)| {
-        vec![name.into(), optional(z.log_error, 4), optional(z.as_pole, 4), optional(z.as_ground, 4)]
+        let near = optional(z.taken_as_near, 4);
+        vec![name.into(), optional(z.log_error, 4), near, optional(z.as_pole, 4), optional(z.as_ground, 4)]
     };
-    let head = ["zone", "mean ln(prediction / truth)", "labelled as pole", "labelled as ground"];
+    let head = [
+        "zone",
+        "mean ln(prediction / truth)",
+        "poles more than 5% too near",
+        "labelled as pole",
+        "labelled as ground",
+    ];
     rows(out, &head, zones.into_iter().map(zone_row));
     *out += &plots::leak(leak)?;
     Ok(())

@@ -402,8 +402,9 @@ fn leak_table(leak: &LeakReport, details: bool) -> String {
         Some(value) => format!("  {what:<56} {value:+.4}\n"),
         None => String::new(),
     };
-    out += &line("depth leak: ln error of the bottom minus the middle", leak.depth_leak);
-    out += &line("share of poles with a bottom > 5% nearer than the middle", leak.taken_as_near);
+    out += &line("ln error of the bottom; below 0 is too near", leak.bottom.log_error);
+    out += &line("depth leak: that minus the ln error of the middle", leak.depth_leak);
+    out += &line("share of poles with a bottom more than 5% too near", leak.bottom.taken_as_near);
     out += &line("ground's depth leak: ln error beside a pole minus apart", leak.ground_depth_leak);
     out += &line("bottom labelled as ground, more than the middle", leak.foot_lost_to_ground);
     out += &line("ground beside a pole labelled as pole, more than apart", leak.ground_lost_to_pole);
@@ -417,8 +418,9 @@ fn leak_table(leak: &LeakReport, details: bool) -> String {
         ];
         for (name, zone) in zones {
             out += &format!(
-                "  {name:<14} ln error {}  as pole {}  as ground {}\n",
+                "  {name:<14} ln error {}  too near {}  as pole {}  as ground {}\n",
                 number(zone.log_error),
+                number(zone.taken_as_near),
                 number(zone.as_pole),
                 number(zone.as_ground)
             );

@@ -1,0 +1,145 @@
+//! `semantic_depth evaluate` from end to end: rendered frames and a folder of pictures with class ids, a small network
+//! of random weights.
+
+use clap::Parser as _;
+use semantic_depth::cli::Cli;
+use semantic_depth::export::trace::{export, ExportRequest};
+use semantic_depth::model::{weights, Network, NetworkConfig};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use tch::nn::VarStore;
+use tch::Device;
+
+/// A folder with `model`, `street` (three rendered frames, split test) and `folder` (two pictures, split val).
+fn place() -> &'static Path {
+    static ONCE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let place = ONCE.get_or_init(|| {
+        let place = tempfile::tempdir().expect("a folder");
+        tch::manual_seed(5);
+        let vs = VarStore::new(Device::Cpu);
+        Network::new(&vs.root(), &NetworkConfig::default());
+        let path = place.path().join("w.safetensors");
+        weights::save(&vs, &path).expect("saved");
+        let request = ExportRequest {
+            weights: path,
+            network: NetworkConfig::default(),
+            size: (96, 64),
+            focal_length_px: 110.0,
+            name: "small".into(),
+            training: "random weights".into(),
+            command: "test".into(),
+            created: "2026-01-01T00:00:00Z".into(),
+        };
+        export(&request, &place.path().join("model")).expect("exported");
+        let out = place.path().join("street");
+        run(&[
+            "render",
+            "--out",
+            text(&out),
+            "--splits",
+            "test=1",
+            "--frames",
+            "3",
+            "--size",
+            "256x128",
+            "--no-stereo",
+        ])
+        .expect("rendered");
+        for part in ["pictures", "ids"] {
+            fs::create_dir_all(place.path().join("folder").join(part).join("val")).expect("made");
+        }
+        for name in ["a", "b"] {
+            let path = |part: &str| place.path().join("folder").join(part).join("val").join(format!("{name}.png"));
+            image::RgbImage::from_fn(120, 90, |x, y| image::Rgb([x as u8, y as u8, 90]))
+                .save(path("pictures"))
+                .expect("written");
+            image::GrayImage::from_fn(120, 90, |x, _| image::Luma([(x % 12) as u8]))
+                .save(path("ids"))
+                .expect("written");
+        }
+        place
+    });
+    place.path()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn run(args: &[&str]) -> anyhow::Result<()> {
+    Cli::try_parse_from(["semantic_depth"].iter().chain(args))?.run()
+}
+
+fn evaluate(data: &str, more: &[&str]) -> anyhow::Result<()> {
+    let (model, data) = (place().join("model"), place().join(data));
+    let args = ["evaluate", "--device", "cpu", "--model", text(&model), "--data", text(&data)];
+    run(&[&args, more].concat())
+}
+
+fn camvid() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/data/camvid.yaml")
+}
+
+#[test]
+fn rendered_frames_are_judged_and_reported() {
+    let (json, report) = (place().join("street.json"), place().join("report"));
+    evaluate("street", &["--json", text(&json), "--report", text(&report), "--pictures", "1", "--verbose"])
+        .expect("judged");
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!((figures["model"].as_str(), figures["frames"].as_u64()), (Some("small"), Some(3)));
+    assert_eq!(figures["iou"].as_array().map(Vec::len), Some(19));
+    for value in [&figures["miou"], &figures["pixel_accuracy"], &figures["depth_factor"], &figures["depth"]["abs_rel"]]
+    {
+        assert!(value.as_f64().is_some_and(f64::is_finite), "{value}");
+    }
+    assert_eq!(figures["depth_detail"]["by_row"].as_array().map(Vec::len), Some(32));
+    assert_eq!(figures["segmentation"]["pooled"]["miou"], figures["miou"]);
+    assert_eq!(figures["per_frame"].as_array().map(Vec::len), Some(3));
+    let page = fs::read_to_string(report.join("report.html")).expect("a report");
+    assert!(page.matches("<svg").count() >= 9, "{} plots", page.matches("<svg").count());
+    // Five lists of one frame with seven pictures each.
+    assert_eq!(page.matches("<img src=\"data:image/").count(), 35);
+    // Without the pictures' own letters, and the name of SVG.
+    let (first, pictures) = page.split_once("base64,").expect("pictures");
+    let after = pictures.split("base64,").filter_map(|picture| picture.split_once('"')).map(|(_, rest)| rest);
+    let bare: String = std::iter::once(first).chain(after).collect();
+    let bare = bare.replace("http://www.w3.org/2000/svg", "");
+    assert!(bare.len() > 100_000 && bare.ends_with("</html>\n"), "{} letters", bare.len());
+    for word in ["http", "<script", "NaN", "url("] {
+        assert!(!bare.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_folder_is_judged_in_its_own_classes() {
+    let (json, report, mapping) = (place().join("folder.json"), place().join("folder_report"), camvid());
+    let layout = ["--layout", "folder", "--mapping", text(&mapping), "--split", "val"];
+    let patterns = ["--images", "pictures/{split}", "--labels", "ids/{split}"];
+    let outputs = ["--json", text(&json), "--report", text(&report)];
+    evaluate("folder", &[&layout[..], &patterns, &outputs].concat()).expect("judged");
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!(figures["iou"].as_array().map(Vec::len), Some(11));
+    assert_eq!(figures["segmentation"]["classes"][10]["name"].as_str(), Some("bicyclist"));
+    assert_eq!(figures["segmentation"]["pooled"]["pixels"].as_u64(), Some(2 * 90 * 110), "id 11 does not count");
+    assert!(figures["depth"].is_null() && figures["depth_detail"].is_null());
+    let page = fs::read_to_string(report.join("report.html")).expect("a report");
+    assert!(page.contains("No frame of this data has depth"));
+}
+
+#[test]
+fn wrong_arguments_are_refused_before_the_work() {
+    let mapping = camvid();
+    for (data, more, expected) in [
+        ("folder", vec!["--layout", "folder"], "--mapping"),
+        ("street", vec!["--mapping", text(&mapping)], "--layout folder"),
+        ("street", vec!["--cap", "0.5"], "metres above 1"),
+        ("street", vec!["--json", "/nowhere/at/all.json"], "is not a folder"),
+        ("street", vec!["--split", "val"], "leftImg8bit"),
+        ("folder", vec!["--layout", "folder", "--mapping", text(&mapping), "--split", "val"], "folder/val/images"),
+    ] {
+        let error = format!("{:#}", evaluate(data, &more).expect_err("refused"));
+        assert!(error.contains(expected), "{more:?}: {error}");
+    }
+}
