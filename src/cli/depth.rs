@@ -41,9 +41,9 @@ struct FileArgs {
     /// Root of the data set (Cityscapes layout).
     #[arg(long)]
     data: PathBuf,
-    /// train, val or test.
-    #[arg(long)]
-    split: String,
+    /// train, val or test; several with commas.
+    #[arg(long, required = true, value_delimiter = ',')]
+    split: Vec<String>,
     /// Folder for the depth, beside leftImg8bit; train with `depth: NAME`.
     #[arg(long, value_name = "NAME", value_parser = folder_name)]
     out_folder: String,
@@ -259,6 +259,7 @@ fn job(files: &FileArgs, clean: CleanOptions, cut_into: Option<&PathBuf>) -> Job
 /// Makes the split, and tells.
 fn make(
     samples: &[Sample],
+    split: &str,
     files: &FileArgs,
     job: &Job,
     how: &impl Serialize,
@@ -273,7 +274,7 @@ fn make(
         "{} depth files written to {} ({}), {} were there, {:.1} s",
         done.made,
         job.cut_into.as_ref().unwrap_or(&files.data).join(&job.folder).display(),
-        files.split,
+        split,
         done.skipped,
         started.elapsed().as_secs_f64()
     );
@@ -309,15 +310,16 @@ fn write_preview(
 
 fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
     let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::Disparity };
-    let samples = files::frames(&args.files.data, &args.files.split, &options, &[])?;
     let job = job(&args.files, args.clean.options(), args.clean.cut_into.as_ref());
-    make(&samples, &args.files, &job, &"disparity", |sample| Ok(Disparity::read(sample)?))
+    for split in &args.files.split {
+        let samples = files::frames(&args.files.data, split, &options, &[])?;
+        make(&samples, split, &args.files, &job, &"disparity", |sample| Ok(Disparity::read(sample)?))?;
+    }
+    Ok(())
 }
 
 fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::None };
-    let (root, split) = (&args.files.data, &args.files.split);
-    let samples = files::frames(root, split, &options, &[Part::Right, Part::Camera])?;
     let clean = if args.wants_clean { args.clean.options() } else { CleanOptions::NONE };
     let mut job = job(&args.files, clean, args.clean.cut_into.as_ref());
     ensure!(
@@ -325,13 +327,17 @@ fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         "--cut-into is a step of cleaning, which is off: pass --clean, too"
     );
     job.write_disparity = args.write_disparity;
-    match &args.teacher {
-        Some(path) => network(args, path, &samples, job),
-        None => matcher(args, &samples, job),
+    for split in &args.files.split {
+        let samples = files::frames(&args.files.data, split, &options, &[Part::Right, Part::Camera])?;
+        match &args.teacher {
+            Some(path) => network(args, path, split, &samples, job.clone())?,
+            None => matcher(args, split, &samples, job.clone())?,
+        }
     }
+    Ok(())
 }
 
-fn network(args: &TeacherArgs, path: &Path, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+fn network(args: &TeacherArgs, path: &Path, split: &str, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
     let options = TeacherOptions {
         range: args.teacher_range,
         sign: args.teacher_sign,
@@ -346,10 +352,17 @@ fn network(args: &TeacherArgs, path: &Path, samples: &[Sample], mut job: Job) ->
     job.frames_at_once = 1;
     let how = serde_json::json!({ "teacher": path.file_name().map(|n| n.to_string_lossy()), "sha256": sha256, "options": options });
     println!("teacher {} on {}", path.display(), device_name(device));
-    make(samples, &args.files, &job, &how, |sample| Ok(teacher.run(&sample.read_left()?, &sample.read_right()?)?))
+    make(
+        samples,
+        split,
+        &args.files,
+        &job,
+        &how,
+        |sample| Ok(teacher.run(&sample.read_left()?, &sample.read_right()?)?),
+    )
 }
 
-fn matcher(args: &TeacherArgs, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+fn matcher(args: &TeacherArgs, split: &str, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
     let Some(first) = samples.first() else { bail!("no frame") };
     let (width, height) = first.check()?;
     let (width, height) = (width as usize, height as usize);
@@ -379,7 +392,7 @@ fn matcher(args: &TeacherArgs, samples: &[Sample], mut job: Job) -> anyhow::Resu
         Paths::Eight => rayon::current_num_threads().div_ceil(2),
     };
     job.frames_at_once = at_once.min(pairs);
-    make(samples, &args.files, &job, &serde_json::json!({ "matcher": options }), |sample| {
+    make(samples, split, &args.files, &job, &serde_json::json!({ "matcher": options }), |sample| {
         let (left, right) = (sample.read_left()?, sample.read_right()?);
         let grey = |picture| DynamicImage::ImageRgb8(picture).to_luma8();
         Ok(options.run(&grey(left), &grey(right))?)

@@ -1,6 +1,7 @@
 //! `semantic_depth evaluate`
 
 use super::render::bar;
+use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::CLASSES;
 use crate::data::frame::Decoded;
 use crate::data::source::{Groups, Item, Source};
@@ -51,6 +52,16 @@ pub struct Args {
     /// How the data set lies on disk. folder: pictures and 8-bit class ids, paired by name; needs --mapping.
     #[arg(long, value_enum, default_value = "cityscapes")]
     layout: Layout,
+    /// Layout cityscapes: which files the depth comes from: auto (exactDepth, else disparity), disparity, none, or the name
+    /// of a folder.
+    #[arg(long, value_name = "auto|disparity|none|NAME")]
+    depth: Option<DepthFiles>,
+    /// Layout cityscapes: the labels are label ids, train ids or none.
+    #[arg(long, value_name = "label_ids|train_ids|none", value_parser = parse_label_files)]
+    label_files: Option<LabelFiles>,
+    /// Share of the rows at the bottom that are left out: the vehicle that carries the camera.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    remove_bottom: f64,
     /// Layout folder: YAML file that says what the class ids are, such as config/data/camvid.yaml. It is judged in
     /// these classes.
     #[arg(long, value_name = "FILE")]
@@ -88,6 +99,11 @@ pub struct Args {
     pictures: usize,
 }
 
+fn parse_label_files(text: &str) -> Result<LabelFiles, String> {
+    // As in training configurations.
+    serde_yaml::from_str(text).map_err(|_| format!("expected label_ids, train_ids or none, found '{text}'"))
+}
+
 fn parse_cap(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(cap) if cap.is_finite() && cap > NEAREST_M => Ok(cap),
@@ -107,7 +123,15 @@ impl Args {
                 if let Some((name, _)) = folder_only.iter().find(|(_, given)| *given) {
                     bail!("{name} is of the layout folder; add --layout folder");
                 }
-                Ok(Source::cityscapes(self.data.clone()))
+                Ok(Source::Cityscapes {
+                    root: self.data.clone(),
+                    labels: self.label_files.unwrap_or_default(),
+                    depth: self.depth.clone().unwrap_or_default(),
+                    remove_bottom: self.remove_bottom,
+                })
+            }
+            (Layout::Folder, _) if self.depth.is_some() || self.label_files.is_some() => {
+                bail!("--depth and --label-files are of the layout cityscapes")
             }
             (Layout::Folder, None) => bail!("--layout folder needs --mapping FILE, which says what the class ids are"),
             (Layout::Folder, Some(mapping)) => Ok(Source::Folder {
@@ -116,7 +140,7 @@ impl Args {
                 labels: self.labels.clone().unwrap_or_else(|| "{split}/labels".into()),
                 mapping: mapping.clone(),
                 focal_px: None,
-                remove_bottom: 0.0,
+                remove_bottom: self.remove_bottom,
             }),
         }
     }

@@ -7,6 +7,7 @@
 use super::cityscapes::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
 use super::frame::Decoded;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -321,6 +322,20 @@ fn pair(pictures: &Path, labels: &Path) -> Result<Vec<(String, PathBuf, PathBuf)
         )));
     }
     Ok(pairs)
+}
+
+/// [`Item::check`] of all frames, in parallel.
+///
+/// # Errors
+/// How many frames are broken, and the first of them with the reasons.
+pub fn check_all(items: &[Item]) -> Result<(), DataError> {
+    let broken: Vec<String> = items.par_iter().filter_map(|item| item.check().err()).map(|e| e.to_string()).collect();
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let named = broken[..broken.len().min(5)].join("; ");
+    let more = if broken.len() > 5 { "; ..." } else { "" };
+    Err(DataError::Split(format!("{} of {} frames cannot be used: {named}{more}", broken.len(), items.len())))
 }
 
 impl Item {

@@ -9,7 +9,7 @@ use super::targets;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::cityscapes::DataError;
 use crate::data::frame::Decoded;
-use crate::data::source::{Groups, Item};
+use crate::data::source::{self, Groups, Item};
 use crate::model::Task;
 use anyhow::Context as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -98,27 +98,27 @@ impl Supply {
 /// The first frame or source that cannot be read, before any training.
 pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Supply>> {
     let mut supplies = Vec::new();
-    for source in &config.sources {
-        let context = || format!("source {}", source.name);
-        let items = source.data.index(&source.train, groups).with_context(context)?;
+    for part in &config.sources {
+        let context = || format!("source {}", part.name);
+        let items = part.data.index(&part.train, groups).with_context(context)?;
         // A broken file is an error now and not at epoch 40.
-        items.par_iter().try_for_each(Item::check).with_context(context)?;
-        let frames = match (config.cache, &source.expert) {
+        source::check_all(&items).with_context(context)?;
+        let frames = match (config.cache, &part.expert) {
             (Cache::None, None) => Frames::OnDisk(items),
             _ => {
                 let mut frames: Vec<_> =
                     items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
-                if let Some(model) = &source.expert {
-                    super::expert::complete(&mut frames, model, &source.name)?;
+                if let Some(model) = &part.expert {
+                    super::expert::complete(&mut frames, model, &part.name)?;
                 }
                 Frames::Decoded(frames)
             }
         };
-        let share = source.share.unwrap_or(match &frames {
+        let share = part.share.unwrap_or(match &frames {
             Frames::Decoded(f) => f.len() as f64,
             Frames::OnDisk(i) => i.len() as f64,
         });
-        supplies.push(Supply { name: source.name.clone(), share, scale: source.scale as f32, frames });
+        supplies.push(Supply { name: part.name.clone(), share, scale: part.scale as f32, frames });
     }
     let all: f64 = supplies.iter().map(|s| s.share).sum();
     supplies.iter_mut().for_each(|s| s.share /= all);
