@@ -6,6 +6,7 @@
 //! - [`model`]: the network in tch, weights in and out
 //! - [`export`]: the deployable artifact (TorchScript and manifest)
 //! - [`frame`]: one frame's path from bytes to labels and metres
+//! - [`depth`]: depth truth made from stereo: disparity, a semi-global matcher, a TorchScript teacher
 //! - [`train`], [`eval`]: how weights are made and judged
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod data;
 #[cfg(feature = "ros")]
 pub mod demo;
+pub mod depth;
 pub mod eval;
 pub mod export;
 pub mod frame;

@@ -1,10 +1,18 @@
 //! `semantic_depth evaluate`
 
 use super::render::bar;
-use crate::data::classes::{CLASSES, SCORED_CLASSES};
+use crate::data::classes::CLASSES;
 use crate::data::frame::Decoded;
-use crate::data::source::{Groups, Source};
-use crate::eval::{self, Confusion, DepthErrors, DepthReport};
+use crate::data::source::{Groups, Item, Source};
+use crate::eval::ahead::ahead;
+use crate::eval::depth::JUDGED_M;
+use crate::eval::distribution::NEAREST_M;
+use crate::eval::judge::FrameScore;
+use crate::eval::leak::LeakReport;
+use crate::eval::pictures::{choose, exhibit};
+use crate::eval::report::{page, Gallery, Head};
+use crate::eval::summary::{Depth, Segmentation, Summary};
+use crate::eval::{ClassTable, DepthReport, Judge};
 use crate::frame::camera::{focal_ratio, DepthScaling};
 use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};
@@ -13,7 +21,20 @@ use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use crate::frame::view::ImageView;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Most threads that read frames ahead; each holds up to two.
+const MOST_READERS: usize = 8;
+
+/// How a data set lies on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Layout {
+    /// Cityscapes' folders.
+    Cityscapes,
+    /// Pictures in one folder, class ids in another, and a mapping file.
+    Folder,
+}
 
 /// Arguments of `semantic_depth evaluate`.
 #[derive(Debug, clap::Args)]
@@ -21,12 +42,25 @@ pub struct Args {
     /// The model's folder or its model.yaml.
     #[arg(long)]
     model: PathBuf,
-    /// Root of the data set (Cityscapes layout).
+    /// Root of the data set.
     #[arg(long)]
     data: PathBuf,
     /// train, val or test.
     #[arg(long, default_value = "test")]
     split: String,
+    /// How the data set lies on disk. folder: pictures and 8-bit class ids, paired by name; needs --mapping.
+    #[arg(long, value_enum, default_value = "cityscapes")]
+    layout: Layout,
+    /// Layout folder: YAML file that says what the class ids are, such as config/data/camvid.yaml. It is judged in
+    /// these classes.
+    #[arg(long, value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Layout folder: where the pictures are below the root; {split} stands for the split [default: {split}/images].
+    #[arg(long, value_name = "PATTERN")]
+    images: Option<String>,
+    /// Layout folder: where the class ids are, likewise [default: {split}/labels].
+    #[arg(long, value_name = "PATTERN")]
+    labels: Option<String>,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -37,9 +71,69 @@ pub struct Args {
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
     #[arg(long, value_name = "camera_info|none|FACTOR")]
     depth_scaling: Option<DepthScaling>,
-    /// Write the figures as JSON, too.
+    /// Depth is judged where the truth is nearer than this, in metres.
+    #[arg(long, value_name = "METRES", default_value_t = JUDGED_M.1, value_parser = parse_cap)]
+    cap: f32,
+    /// Print the figures by class, distance and image row, too.
     #[arg(long)]
+    verbose: bool,
+    /// Write all figures as JSON, too.
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write report.html with plots and pictures into this folder.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// With --report: show this many of the worst, of the best and of evenly chosen frames.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pictures: usize,
+}
+
+fn parse_cap(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(cap) if cap.is_finite() && cap > NEAREST_M => Ok(cap),
+        _ => Err(format!("expected metres above {NEAREST_M}, found '{text}'")),
+    }
+}
+
+impl Args {
+    fn source(&self) -> anyhow::Result<Source> {
+        let folder_only = [
+            ("--mapping", self.mapping.is_some()),
+            ("--images", self.images.is_some()),
+            ("--labels", self.labels.is_some()),
+        ];
+        match (self.layout, &self.mapping) {
+            (Layout::Cityscapes, _) => {
+                if let Some((name, _)) = folder_only.iter().find(|(_, given)| *given) {
+                    bail!("{name} is of the layout folder; add --layout folder");
+                }
+                Ok(Source::cityscapes(self.data.clone()))
+            }
+            (Layout::Folder, None) => bail!("--layout folder needs --mapping FILE, which says what the class ids are"),
+            (Layout::Folder, Some(mapping)) => Ok(Source::Folder {
+                root: self.data.clone(),
+                images: self.images.clone().unwrap_or_else(|| "{split}/images".into()),
+                labels: self.labels.clone().unwrap_or_else(|| "{split}/labels".into()),
+                mapping: mapping.clone(),
+                focal_px: None,
+                remove_bottom: 0.0,
+            }),
+        }
+    }
+
+    /// What would fail only after the whole work otherwise.
+    fn check_outputs(&self) -> anyhow::Result<()> {
+        if let Some(report) = &self.report {
+            fs::create_dir_all(report).with_context(|| format!("--report {}", report.display()))?;
+        }
+        if let Some(json) = &self.json {
+            let folder = json.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                bail!("--json {}: {} is not a folder; make it first", json.display(), folder.display());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
@@ -55,47 +149,21 @@ fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_m
     }
 }
 
-/// The figures as JSON.
-#[derive(Debug, Serialize)]
-struct Report {
-    model: String,
-    data: String,
-    split: String,
-    frames: usize,
-    miou: f64,
-    pixel_accuracy: f64,
-    /// In train id order; null for a class that does not occur.
-    iou: Vec<Option<f64>>,
-    depth: DepthReport,
-    /// Mean over the frames of what depth was multiplied with.
-    depth_factor: f64,
+/// The network with what it takes to answer a decoded frame.
+struct Runner {
+    pipeline: Pipeline,
+    depth_scaling: Option<DepthScaling>,
+    outputs: Outputs,
 }
 
-/// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
-pub fn run(args: Args) -> anyhow::Result<()> {
-    let mut pipeline =
-        Pipeline::load(&args.model, &LoadOptions { device: args.device, precision: args.precision, max_batch: 1 })?;
-    let classes = pipeline.manifest().classes.len();
-    if classes != CLASSES {
-        bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
-    }
-    let source = Source::cityscapes(args.data.clone());
-    let samples = source.index(&args.split, &mut Groups::default())?;
-    let mut confusion = Confusion::new(SCORED_CLASSES);
-    let mut errors = DepthErrors::new();
-    let mut outputs = Outputs::default();
-    let f_model = f64::from(pipeline.manifest().output.depth.focal_length_px);
-    let mut factors = 0.0;
-    let progress = bar(samples.len() as u64, "evaluating");
-    for sample in &samples {
-        let frame = sample.decode()?;
-        let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)
-            .with_context(|| sample.name().to_string())?;
-        let geometry = Geometry::new(&Placement::default(), (frame.width, frame.height), pipeline.network_size())
-            .with_context(|| sample.name().to_string())?;
-        let factor =
-            factor(args.depth_scaling, &frame, &geometry, f_model).with_context(|| sample.name().to_string())?;
-        factors += factor;
+impl Runner {
+    /// Answers a frame into `outputs`, at its own size, the node's own way; returns what depth was multiplied with.
+    fn run(&mut self, frame: &Decoded) -> anyhow::Result<f64> {
+        let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)?;
+        let size = (frame.width, frame.height);
+        let geometry = Geometry::new(&Placement::default(), size, self.pipeline.network_size())?;
+        let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
+        let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
         let job = Job {
             image: view,
             geometry: &geometry,
@@ -104,47 +172,160 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             depth_factor: factor as f32,
             overlay_opacity: 0.0,
             mask_values: &[0; 256],
-            outputs: &mut outputs,
+            outputs: &mut self.outputs,
             times: StageTimes::default(),
         };
-        pipeline.run(&mut [job]).with_context(|| sample.name().to_string())?;
-        if let Some(labels) = &frame.labels {
-            confusion.add(labels, &outputs.labels);
-        }
-        if let Some(depth_m) = &frame.depth_m {
-            errors.add(depth_m, &outputs.depth_m);
-        }
-        progress.inc(1);
+        self.pipeline.run(&mut [job])?;
+        Ok(factor)
     }
-    progress.finish_and_clear();
-    let depth = errors.report();
-    let depth_factor = factors / samples.len() as f64;
-    println!(
-        "{} on {} frames of {} ({}), {}",
-        pipeline.manifest().name,
-        samples.len(),
-        args.data.display(),
-        args.split,
-        pipeline.device_name()
-    );
+}
+
+/// The figures as JSON.
+#[derive(Debug, Serialize)]
+struct Figures<'a> {
+    model: &'a str,
+    data: String,
+    split: &'a str,
+    device: String,
+    frames: usize,
+    miou: Option<f64>,
+    pixel_accuracy: Option<f64>,
+    /// In the order of the classes; null for a class that does not occur.
+    iou: Vec<Option<f64>>,
+    /// Over all pixels, without median scaling.
+    depth: Option<DepthReport>,
+    /// Mean over the frames of what depth was multiplied with.
+    depth_factor: f64,
+    segmentation: Option<&'a Segmentation>,
+    depth_detail: Option<&'a Depth>,
+    leak: Option<&'a LeakReport>,
+    per_frame: &'a [FrameScore],
+}
+
+/// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let source = args.source()?;
+    args.check_outputs()?;
+    let mut groups = Groups::default();
+    let items = source.index(&args.split, &mut groups)?;
+    let table = ClassTable::new(source.judged_classes()?, &groups);
+    let options = LoadOptions { device: args.device, precision: args.precision, max_batch: 1 };
+    let pipeline = Pipeline::load(&args.model, &options)?;
+    let classes = pipeline.manifest().classes.len();
+    if classes != CLASSES {
+        bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
+    }
+    let mut runner = Runner { pipeline, depth_scaling: args.depth_scaling, outputs: Outputs::default() };
+    let mut judge = Judge::new(table, args.cap);
+    let depth_factor = judge_all(&items, &mut runner, &mut judge)?;
+    let summary = judge.summary();
+    let name = runner.pipeline.manifest().name.clone();
+    let device = runner.pipeline.device_name();
+    println!("{name} on {} frames of {} ({}), {device}", items.len(), args.data.display(), args.split);
     println!("depth times {depth_factor:.4} (mean of the frames)");
-    print!("{}", eval::table(&confusion, &depth));
-    if let Some(path) = args.json {
-        let report = Report {
-            model: pipeline.manifest().name.clone(),
+    print!("{}", summary.table(args.verbose));
+    if let Some(path) = &args.json {
+        let segmentation = summary.segmentation.as_ref();
+        let figures = Figures {
+            model: &name,
             data: args.data.display().to_string(),
-            split: args.split,
-            frames: samples.len(),
-            miou: confusion.miou(),
-            pixel_accuracy: confusion.pixel_accuracy(),
-            iou: (0..SCORED_CLASSES).map(|c| confusion.iou(c)).collect(),
-            depth,
+            split: &args.split,
+            device: device.clone(),
+            frames: items.len(),
+            miou: segmentation.map(|s| s.pooled.miou),
+            pixel_accuracy: segmentation.map(|s| s.pooled.pixel_accuracy),
+            iou: segmentation.map_or(vec![], |s| s.classes.iter().map(|c| c.iou).collect()),
+            depth: summary.depth.as_ref().map(|d| d.pooled.plain),
             depth_factor,
+            segmentation,
+            depth_detail: summary.depth.as_ref(),
+            leak: summary.leak.as_ref(),
+            per_frame: &summary.per_frame,
         };
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())?;
+        let text = serde_json::to_string_pretty(&figures)?;
+        fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(folder) = &args.report {
+        let head = Head {
+            model: name,
+            data: format!("{} ({})", args.data.display(), args.split),
+            facts: vec![
+                ("Frames".into(), items.len().to_string()),
+                ("Model".into(), args.model.display().to_string()),
+                ("Device".into(), device),
+                ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
+                ("Made by".into(), format!("semantic_depth {} evaluate", env!("CARGO_PKG_VERSION"))),
+            ],
+        };
+        let galleries = galleries(&items, &summary, &mut runner, &judge, &args)?;
+        let path = folder.join("report.html");
+        let text = page(&head, judge.table(), &summary, &galleries)?;
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        println!("{}", path.display());
     }
     Ok(())
+}
+
+/// Returns the mean of what the frames' depth was multiplied with.
+fn judge_all(items: &[Item], runner: &mut Runner, judge: &mut Judge) -> anyhow::Result<f64> {
+    let progress = bar(items.len() as u64, "evaluating");
+    let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
+    let mut factors = 0.0;
+    ahead(items, readers, Item::decode, |item, frame| -> anyhow::Result<()> {
+        let frame = frame?;
+        factors += runner.run(&frame).with_context(|| item.name().to_string())?;
+        judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
+        progress.inc(1);
+        Ok(())
+    })?;
+    progress.finish_and_clear();
+    Ok(factors / items.len() as f64)
+}
+
+/// The frames of the report: worst and best by their own mIoU and by their own AbsRel, and evenly chosen ones.
+fn galleries(
+    items: &[Item],
+    summary: &Summary,
+    runner: &mut Runner,
+    judge: &Judge,
+    args: &Args,
+) -> anyhow::Result<Vec<Gallery>> {
+    let frames = &summary.per_frame;
+    let miou: Vec<_> = frames.iter().map(|f| f.segmentation.map(|s| s.miou)).collect();
+    let abs_rel: Vec<_> = frames.iter().map(|f| f.depth.map(|d| d.abs_rel)).collect();
+    let [worst_labels, best_labels, even] = choose(&miou, args.pictures);
+    let [best_depth, worst_depth, _] = choose(&abs_rel, args.pictures);
+    let lists = [
+        ("Evenly chosen", even),
+        ("Worst by the frame's own mIoU", worst_labels),
+        ("Best by the frame's own mIoU", best_labels),
+        ("Worst by the frame's own AbsRel", worst_depth),
+        ("Best by the frame's own AbsRel", best_depth),
+    ];
+    let mut galleries = Vec::new();
+    for (title, chosen) in lists {
+        let mut exhibits = Vec::new();
+        for index in chosen {
+            let (item, score) = (&items[index], &frames[index]);
+            let frame = item.decode()?;
+            runner.run(&frame).with_context(|| item.name().to_string())?;
+            let Outputs { labels, depth_m, .. } = &runner.outputs;
+            exhibits.push(exhibit(judge.table(), &frame, labels, depth_m, args.cap, caption(score))?);
+        }
+        galleries.push(Gallery { title: title.into(), exhibits });
+    }
+    Ok(galleries)
+}
+
+fn caption(score: &FrameScore) -> String {
+    let mut text = score.name.clone();
+    if let Some(s) = &score.segmentation {
+        text += &format!(", mIoU {:.3}, pixel accuracy {:.3}", s.miou, s.pixel_accuracy);
+    }
+    if let Some(d) = &score.depth {
+        text += &format!(", AbsRel {:.3}, RMSE {:.2} m", d.abs_rel, d.rmse_m);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "ros")]
 pub mod demo;
+pub mod depth;
 pub mod evaluate;
 pub mod export;
 pub mod interface;
@@ -22,6 +23,8 @@ pub struct Cli {
 enum Command {
     /// Draw deterministic street drives with exact labels and depth, in the Cityscapes folder layout.
     Render(render::Args),
+    /// Make depth truth from stereo, and judge it.
+    Depth(depth::Args),
     /// Train the network.
     Train(train::Args),
     /// Score a model against the truth of a data set.
@@ -40,6 +43,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Render(args) => render::run(args),
+            Command::Depth(args) => depth::run(args),
             Command::Train(args) => train::run(args),
             Command::Evaluate(args) => evaluate::run(args),
             Command::Export(args) => export::run(args),

@@ -9,6 +9,8 @@ pub const SCORED_CLASSES: usize = 19;
 pub const CLASSES: usize = 20;
 /// Train id of "unlabelled" inside the network (channel 19).
 pub const UNLABELLED_TRAIN_ID: u8 = 19;
+/// Train id of the sky, which has no depth.
+pub const SKY_TRAIN_ID: u8 = 10;
 /// Value of an unlabelled pixel in every label image that leaves the project.
 pub const UNLABELLED: u8 = 255;
 
@@ -130,6 +132,7 @@ mod tests {
         ] {
             assert_eq!(category(class), expected, "{class}");
         }
+        assert_eq!(classes[usize::from(SKY_TRAIN_ID)].name, "sky");
         assert_eq!(category_of(UNLABELLED_TRAIN_ID), CATEGORIES as u8);
     }
 

@@ -118,6 +118,15 @@ impl Mapping {
     }
 }
 
+/// A class by which predictions on a source are judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JudgedClass {
+    /// The source's own name.
+    pub name: String,
+    /// Sorted train ids: where this class is the truth, a prediction of any of them is right.
+    pub train_ids: Vec<u8>,
+}
+
 /// What a label code above the train ids stands for: one of several classes.
 ///
 /// Code `c < 20` is the train id `c` (19: unlabelled); code `20 + g` is group `g`.
@@ -194,6 +203,35 @@ impl Source {
             Self::Cityscapes { root, .. } | Self::Folder { root, .. } => *root = place,
         }
         self
+    }
+
+    /// The classes by which predictions on this source are judged, in the order of its ids: the 19 of Cityscapes, or
+    /// those of the mapping that count. Classes of the same train ids cannot be told apart and are one, "a / b".
+    ///
+    /// # Errors
+    /// The mapping cannot be read, makes no sense, or no class of it counts.
+    pub fn judged_classes(&self) -> Result<Vec<JudgedClass>, DataError> {
+        let Self::Folder { mapping: path, .. } = self else {
+            let scored = classes::cityscapes().into_iter().take(SCORED_CLASSES);
+            return Ok(scored.map(|c| JudgedClass { name: c.name, train_ids: vec![c.id] }).collect());
+        };
+        let bad = |what: String| DataError::Bad { path: path.clone(), what };
+        let mapping = Mapping::read(path)?;
+        let mut judged: Vec<JudgedClass> = Vec::new();
+        for (id, train_ids) in mapping.train_ids().map_err(bad)? {
+            let name = &mapping.classes[&id].name;
+            if train_ids.is_empty() {
+                continue;
+            }
+            match judged.iter_mut().find(|c| c.train_ids == train_ids) {
+                Some(same) => same.name = format!("{} / {name}", same.name),
+                None => judged.push(JudgedClass { name: name.clone(), train_ids }),
+            }
+        }
+        if judged.is_empty() {
+            return Err(bad("no class counts; expected at least one with a class name in `is`".into()));
+        }
+        Ok(judged)
     }
 
     /// The frames of a split, sorted by name. Label codes of several classes are entered into `groups`.
@@ -432,6 +470,22 @@ mod tests {
         let members = groups.members();
         assert_eq!((members.len(), &members[20]), (21, &vec![12, 18]));
         assert!(members[19].is_empty());
+    }
+
+    #[test]
+    fn a_mapped_source_is_judged_in_its_own_classes() {
+        let (root, source) = folder(&[0]);
+        let class = |name: &str, train_ids: &[u8]| JudgedClass { name: name.into(), train_ids: train_ids.into() };
+        let expected = [class("sky", &[10]), class("bicyclist", &[12, 18])];
+        assert_eq!(source.judged_classes().expect("classes"), expected);
+        let same = MAPPING.replace("name: void, is: []", "name: clouds, is: [sky]");
+        fs::write(root.path().join("mapping.yaml"), same).expect("written");
+        assert_eq!(source.judged_classes().expect("classes")[0], class("sky / clouds", &[10]));
+        fs::write(root.path().join("mapping.yaml"), "classes: {0: {name: sky, is: []}}").expect("written");
+        let error = source.judged_classes().expect_err("nothing counts").to_string();
+        assert!(error.contains("no class counts"), "{error}");
+        let cityscapes = Source::cityscapes("x".into()).judged_classes().expect("classes");
+        assert_eq!((cityscapes.len(), &cityscapes[18]), (19, &class("bicycle", &[18])));
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub enum NetworkError {
 
 /// libtorch's messages carry a C++ stack: one line says it all, the first one, or after a TorchScript traceback the one
 /// that names the error.
-fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError) -> NetworkError {
+pub(crate) fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError) -> NetworkError {
     move |error| {
         let text = error.to_string();
         let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("Internal torch error"));

@@ -1,5 +1,6 @@
 //! What a run leaves in its folder: configuration, provenance, metrics as CSV and TensorBoard events, pictures.
 
+use super::checkpoint::Progress;
 use super::config::TrainConfig;
 use super::events::EventWriter;
 use super::validate::Validation;
@@ -41,11 +42,12 @@ pub struct StepReport<'a> {
 }
 
 impl Record {
-    /// Opens the records of a run of `steps` steps; what an earlier part of the run wrote after step `done` is cut off.
+    /// Opens the records of a run of `steps` steps; what an earlier part of the run wrote after the step of `progress`, or
+    /// of a look that it does not count yet, is cut off.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn open(folder: &Path, config: &TrainConfig, done: usize, steps: usize) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, config: &TrainConfig, progress: &Progress, steps: usize) -> anyhow::Result<Self> {
         let mut columns: Vec<String> =
             ["step", "phase", "learning_rate", "crops_per_s", "waiting"].map(String::from).to_vec();
         columns.extend(config.heads.iter().map(|h| format!("loss_{}", h.task.name())));
@@ -55,10 +57,15 @@ impl Record {
         let path = folder.join(METRICS);
         let header = columns.join(",");
         let mut kept = vec![header.clone()];
+        let done = progress.total;
         if done > 0 {
             if let Ok(text) = fs::read_to_string(&path) {
                 let before = |line: &&str| {
-                    line.split(',').next().and_then(|s| s.parse::<usize>().ok()).is_some_and(|step| step <= done)
+                    let mut cells = line.split(',');
+                    let step = cells.next().and_then(|s| s.parse::<usize>().ok());
+                    // Only steps have a learning rate.
+                    let last = if cells.nth(1) == Some("") { progress.looked } else { done };
+                    step.is_some_and(|step| step <= last)
                 };
                 kept.extend(text.lines().skip(1).filter(before).map(String::from));
             }

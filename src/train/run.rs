@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
             frames,
             table: Arc::new(table),
             watched,
-            record: Record::open(&options.out, config, progress.total, steps)?,
+            record: Record::open(&options.out, config, &progress, steps)?,
             progress,
         })
     }

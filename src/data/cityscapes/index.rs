@@ -136,37 +136,49 @@ impl Sample {
     /// # Errors
     /// The first part that is not so.
     pub fn check(&self) -> Result<(u32, u32), DataError> {
+        self.check_with(&[])
+    }
+
+    /// [`Sample::check`], and the same of further parts, whatever the options say.
+    fn check_with(&self, further: &[Part]) -> Result<(u32, u32), DataError> {
         let size = picture_size(&self.path(Part::Left), None)?;
-        let same = |path: PathBuf, found: (u32, u32)| {
-            if found == size {
-                return Ok(());
-            }
-            let (expected, found) = (format!("{}x{}", size.0, size.1), format!("{}x{}", found.0, found.1));
-            Err(DataError::bad(&path, format!("expected {expected} as the picture has, found {found}")))
-        };
         if self.options.labels != LabelFiles::None {
-            let path = self.path(Part::Labels);
-            same(path.clone(), picture_size(&path, Some(ColorType::L8))?)?;
+            self.check_part(Part::Labels, size)?;
         }
         match self.depth_origin() {
-            Some(super::DepthOrigin::Npy(path)) => same(path.clone(), npy::read_size(&path)?)?,
+            Some(super::DepthOrigin::Npy(path)) => same_size(&path, npy::read_size(&path)?, size)?,
             Some(super::DepthOrigin::Disparity) => {
-                let path = self.path(Part::Disparity);
-                same(path.clone(), picture_size(&path, Some(ColorType::L16))?)?;
-                self.read_camera()?;
+                self.check_part(Part::Disparity, size)?;
+                self.check_part(Part::Camera, size)?;
             }
             None => {}
         }
+        further.iter().try_for_each(|part| self.check_part(*part, size))?;
         Ok(size)
     }
 
-    /// [`Sample::check`] of all frames, in parallel.
+    fn check_part(&self, part: Part, size: (u32, u32)) -> Result<(), DataError> {
+        let path = self.path(part);
+        let found = match part {
+            Part::Left | Part::Right => picture_size(&path, None)?,
+            Part::Labels => picture_size(&path, Some(ColorType::L8))?,
+            Part::Disparity => picture_size(&path, Some(ColorType::L16))?,
+            Part::Depth => npy::read_size(&path)?,
+            Part::Camera => {
+                self.read_camera()?;
+                return self.read_focal().map(|_| ());
+            }
+        };
+        same_size(&path, found, size)
+    }
+
+    /// [`Sample::check`] of all frames, in parallel, and of `further` parts that the options do not ask for.
     ///
     /// # Errors
     /// How many frames are broken, and the first of them with the reason.
-    pub fn check_all(samples: &[Self]) -> Result<(), DataError> {
+    pub fn check_all(samples: &[Self], further: &[Part]) -> Result<(), DataError> {
         let broken: Vec<String> =
-            samples.par_iter().filter_map(|s| s.check().err()).map(|error| error.to_string()).collect();
+            samples.par_iter().filter_map(|s| s.check_with(further).err()).map(|error| error.to_string()).collect();
         if broken.is_empty() {
             return Ok(());
         }
@@ -193,6 +205,14 @@ fn files(split: &Path) -> Result<Vec<(String, String)>, DataError> {
     }
     found.sort();
     Ok(found)
+}
+
+fn same_size(path: &Path, found: (u32, u32), expected: (u32, u32)) -> Result<(), DataError> {
+    if found == expected {
+        return Ok(());
+    }
+    let [expected, found] = [expected, found].map(|(w, h)| format!("{w}x{h}"));
+    Err(DataError::bad(path, format!("expected {expected} as the picture has, found {found}")))
 }
 
 fn named(paths: &[PathBuf]) -> String {

@@ -293,6 +293,11 @@ impl Sample {
         write_png(&self.path(Part::Labels), &ids, width, height, image::ExtendedColorType::L8)
     }
 
+    /// Writes the values of a label file as they are.
+    pub(crate) fn write_label_values(&self, values: &[u8], width: u32, height: u32) -> Result<(), DataError> {
+        write_png(&self.path(Part::Labels), values, width, height, image::ExtendedColorType::L8)
+    }
+
     /// Writes depth as disparity of a stereo pair.
     pub fn write_disparity(&self, depth_m: &[f32], camera: &Camera, width: u32, height: u32) -> Result<(), DataError> {
         let bf = (camera.baseline_m * camera.focal_px) as f32;

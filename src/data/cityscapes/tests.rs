@@ -64,7 +64,7 @@ fn depth_comes_from_a_named_folder_under_each_accepted_name() {
         npy::write(&at(i, ending), &[i as f32 + 1.0; 8], 4, 2, Precision::Half).expect("written");
     }
     let found = Sample::index(folder.path(), "val", &asked).expect("indexed");
-    Sample::check_all(&found).expect("whole");
+    Sample::check_all(&found, &[]).expect("whole");
     for (i, sample) in found.iter().enumerate() {
         assert_eq!(sample.read_depth().expect("read"), (vec![i as f32 + 1.0; 8], 4, 2));
     }
@@ -104,7 +104,7 @@ fn a_check_finds_what_is_broken_without_decoding_it() {
     let all = |depth: &str| {
         Sample::index(folder.path(), "val", &options(LabelFiles::LabelIds, depth)).expect("indexed by name")
     };
-    Sample::check_all(&all("auto")).expect("whole");
+    Sample::check_all(&all("auto"), &[]).expect("whole");
     let cut = |part: Part, i: usize| {
         let path = samples[i].path(part);
         let bytes = fs::read(&path).expect("read");
@@ -128,6 +128,6 @@ fn a_check_finds_what_is_broken_without_decoding_it() {
         assert!(error.as_ref().is_some_and(|e| e.contains(expected)), "expected '{expected}', found {error:?}");
     }
     assert_eq!(errors[6], None);
-    let error = Sample::check_all(&all("auto")).expect_err("broken").to_string();
+    let error = Sample::check_all(&all("auto"), &[]).expect_err("broken").to_string();
     assert!(error.contains("6 of 7 frames cannot be used") && error.ends_with("; ..."), "{error}");
 }

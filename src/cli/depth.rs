@@ -1,0 +1,462 @@
+//! `semantic_depth depth`: depth truth from stereo, and how good it is.
+
+use super::render::{bar, parse_size};
+use crate::data::cityscapes::{folder_name, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use crate::data::npy::Precision;
+use crate::depth::accuracy::{self, Accuracy, Report};
+use crate::depth::clean::{clean, CleanOptions, Edges};
+use crate::depth::files::{self, Job};
+use crate::depth::matcher::{MatcherOptions, Paths};
+use crate::depth::teacher::{Sign, Teacher, TeacherOptions, ValueRange};
+use crate::depth::{preview, Disparity};
+use crate::frame::network::{device_name, resolve, DeviceChoice};
+use anyhow::{bail, ensure, Context as _};
+use image::DynamicImage;
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Arguments of `semantic_depth depth`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    way: Way,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Way {
+    /// From the disparity of the data set: baseline x focal length / disparity, cleaned.
+    Disparity(DisparityArgs),
+    /// From both pictures, by a teacher: the built-in semi-global matcher, or a TorchScript network.
+    Teacher(TeacherArgs),
+    /// How near the depth in folders is to exact depth.
+    Compare(CompareArgs),
+}
+
+/// What goes in and what comes out.
+#[derive(Debug, clap::Args)]
+struct FileArgs {
+    /// Root of the data set (Cityscapes layout).
+    #[arg(long)]
+    data: PathBuf,
+    /// train, val or test.
+    #[arg(long)]
+    split: String,
+    /// Folder for the depth, beside leftImg8bit; train with `depth: NAME`.
+    #[arg(long, value_name = "NAME", value_parser = folder_name)]
+    out_folder: String,
+    /// Make the pixels that gtFine's label ids call sky infinitely far (inf), whatever stereo says of them.
+    #[arg(long)]
+    sky_from_labels: bool,
+    /// Write float16, half the size.
+    #[arg(long)]
+    half: bool,
+    /// Make anew what is there already; otherwise it stays, and an interrupted run goes on.
+    #[arg(long)]
+    overwrite: bool,
+    /// Write a picture of one frame: left picture, depth before and after cleaning.
+    #[arg(long, value_name = "FILE.png")]
+    preview: Option<PathBuf>,
+    /// Which frame the picture shows, by its name without ending [default: the first].
+    #[arg(long, value_name = "STEM", requires = "preview")]
+    preview_frame: Option<String>,
+}
+
+impl FileArgs {
+    /// Labels are needed for the sky only.
+    fn labels(&self) -> LabelFiles {
+        if self.sky_from_labels {
+            LabelFiles::LabelIds
+        } else {
+            LabelFiles::None
+        }
+    }
+}
+
+/// Cleaning.
+#[derive(Debug, clap::Args)]
+struct CleanArgs {
+    /// Leave the edges as they are.
+    #[arg(long)]
+    no_crop: bool,
+    /// Share of the height that is taken off at the bottom: the own vehicle.
+    #[arg(long, default_value_t = Edges::default().bottom, value_name = "SHARE")]
+    crop_bottom: f64,
+    /// Share of the width that is taken off at the left: what the right camera does not see.
+    #[arg(long, default_value_t = Edges::default().left, value_name = "SHARE")]
+    crop_left: f64,
+    /// Share of the height that is taken off at the top.
+    #[arg(long, default_value_t = Edges::default().top, value_name = "SHARE")]
+    crop_top: f64,
+    /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
+    /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there.
+    #[arg(long, value_name = "ROOT", conflicts_with = "no_crop")]
+    cut_into: Option<PathBuf>,
+    /// Do not smooth.
+    #[arg(long)]
+    no_smooth: bool,
+    /// Median over a square of 2 x RADIUS + 1 pixels.
+    #[arg(long, default_value_t = 1, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15))]
+    smooth: u8,
+    /// Do not fill holes.
+    #[arg(long)]
+    no_inpaint: bool,
+    /// Widest hole that is filled, in pixels.
+    #[arg(long, default_value_t = 16, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    inpaint: u16,
+}
+
+impl CleanArgs {
+    fn options(&self) -> CleanOptions {
+        let edges = Edges { left: self.crop_left, top: self.crop_top, bottom: self.crop_bottom };
+        CleanOptions {
+            edges: (!self.no_crop).then_some(edges),
+            smooth_radius: if self.no_smooth { 0 } else { usize::from(self.smooth) },
+            hole_px: if self.no_inpaint { 0 } else { usize::from(self.inpaint) },
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct DisparityArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    clean: CleanArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct TeacherArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// A TorchScript stereo network (docs/DEPTH.md has its signature); without it the built-in matcher teaches.
+    #[arg(long, value_name = "FILE.pt")]
+    teacher: Option<PathBuf>,
+    /// Range of the network's input: 255 or 1.
+    #[arg(long, default_value = "255", value_name = "255|1", value_parser = parse_range, requires = "teacher")]
+    teacher_range: ValueRange,
+    /// Sign of the network's disparity: positive or negative.
+    #[arg(long, default_value = "positive", value_name = "positive|negative", value_parser = parse_sign,
+          requires = "teacher", allow_hyphen_values = true)]
+    teacher_sign: Sign,
+    /// Size that the network was traced at; pictures are resized to it, and disparity back.
+    #[arg(long, value_name = "WxH", value_parser = parse_size, requires = "teacher")]
+    teacher_size: Option<(usize, usize)>,
+    /// The network's input is padded to multiples of this.
+    #[arg(long, default_value_t = 32, value_name = "PIXELS", requires = "teacher",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    teacher_multiple: u16,
+    /// Where the network runs: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", requires = "teacher")]
+    device: DeviceChoice,
+    /// The matcher's range, in pixels of disparity [default: an eighth of the width].
+    #[arg(long, value_name = "PIXELS", conflicts_with = "teacher")]
+    max_disparity: Option<usize>,
+    /// From how many directions the matcher adds up costs: 5 or 8.
+    #[arg(long, default_value = "8", value_name = "5|8", value_parser = parse_paths, conflicts_with = "teacher")]
+    paths: Paths,
+    /// The matcher's penalty of a step of one pixel.
+    #[arg(long, default_value_t = MatcherOptions::default().p1, conflicts_with = "teacher")]
+    p1: u16,
+    /// The matcher's penalty of any larger step.
+    #[arg(long, default_value_t = MatcherOptions::default().p2, conflicts_with = "teacher")]
+    p2: u16,
+    /// How often pictures are smoothed (3 x 3) before the matcher compares them, against the sensor's noise.
+    #[arg(long, default_value_t = MatcherOptions::default().presmooth, value_name = "TIMES", conflicts_with = "teacher")]
+    presmooth: usize,
+    /// Share by which the matcher's best disparity must beat every other one.
+    #[arg(long, default_value_t = MatcherOptions::default().uniqueness, value_name = "SHARE", conflicts_with = "teacher")]
+    uniqueness: f32,
+    /// Leave out the matcher's left-right check.
+    #[arg(long, conflicts_with = "teacher")]
+    no_left_right: bool,
+    /// Smallest region that the matcher keeps, in pixels; 0 keeps all.
+    #[arg(long, default_value_t = MatcherOptions::default().speckle_px, value_name = "PIXELS", conflicts_with = "teacher")]
+    speckle: usize,
+    /// Memory for pairs that are matched at the same time, in MiB.
+    #[arg(long, default_value_t = 2048, value_name = "MIB", conflicts_with = "teacher")]
+    memory: usize,
+    /// Write 16-bit disparity into `disparity`, too.
+    #[arg(long)]
+    write_disparity: bool,
+    /// Clean what the teacher says, in the same way as `depth disparity`.
+    #[arg(long = "clean")]
+    wants_clean: bool,
+    #[command(flatten)]
+    clean: CleanArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// Root of the data set (Cityscapes layout), with exactDepth and camera.
+    #[arg(long)]
+    data: PathBuf,
+    /// train, val or test.
+    #[arg(long)]
+    split: String,
+    /// Folders of depth; `disparity` is the data set's own disparity, as it is.
+    #[arg(long = "folder", value_name = "NAME", num_args = 1.., required = true)]
+    folders: Vec<DepthFiles>,
+    /// Share of the height at the bottom that is not judged.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    ignore_bottom: f64,
+    /// Exact depth from here on does not count for AbsRel, in metres.
+    #[arg(long, default_value_t = 80.0, value_name = "METRES")]
+    cap: f32,
+    /// Write the figures as JSON, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn parse_range(text: &str) -> Result<ValueRange, String> {
+    match text {
+        "255" => Ok(ValueRange::Bytes),
+        "1" => Ok(ValueRange::Unit),
+        _ => Err(format!("expected 255 or 1, found '{text}'")),
+    }
+}
+
+fn parse_sign(text: &str) -> Result<Sign, String> {
+    match text {
+        "positive" => Ok(Sign::Positive),
+        "negative" => Ok(Sign::Negative),
+        _ => Err(format!("expected positive or negative, found '{text}'")),
+    }
+}
+
+fn parse_paths(text: &str) -> Result<Paths, String> {
+    match text {
+        "5" => Ok(Paths::Five),
+        "8" => Ok(Paths::Eight),
+        _ => Err(format!("expected 5 or 8, found '{text}'")),
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.way {
+        Way::Disparity(args) => disparity(&args),
+        Way::Teacher(args) => teacher(&args),
+        Way::Compare(args) => compare(&args),
+    }
+}
+
+fn job(files: &FileArgs, clean: CleanOptions, cut_into: Option<&PathBuf>) -> Job {
+    Job {
+        folder: files.out_folder.clone(),
+        clean,
+        cut_into: cut_into.cloned(),
+        sky_from_labels: files.sky_from_labels,
+        precision: if files.half { Precision::Half } else { Precision::Single },
+        overwrite: files.overwrite,
+        write_disparity: false,
+        frames_at_once: usize::MAX,
+    }
+}
+
+/// Makes the split, and tells.
+fn make(
+    samples: &[Sample],
+    files: &FileArgs,
+    job: &Job,
+    how: &impl Serialize,
+    make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let progress = bar(samples.len() as u64, "making depth");
+    let done = files::run(samples, job, how, &make, || progress.inc(1));
+    progress.finish_and_clear();
+    let done = done?;
+    println!(
+        "{} depth files written to {} ({}), {} were there, {:.1} s",
+        done.made,
+        job.cut_into.as_ref().unwrap_or(&files.data).join(&job.folder).display(),
+        files.split,
+        done.skipped,
+        started.elapsed().as_secs_f64()
+    );
+    if let Some(path) = &files.preview {
+        let wanted = files.preview_frame.as_deref();
+        let sample = samples
+            .iter()
+            .find(|s| wanted.is_none_or(|stem| s.stem() == stem))
+            .with_context(|| format!("--preview-frame {}: no such frame", wanted.unwrap_or_default()))?;
+        write_preview(path, sample, &job.clean, make)?;
+        println!("{}: {}, its depth before and after cleaning", path.display(), sample.stem());
+    }
+    Ok(())
+}
+
+fn write_preview(
+    path: &Path,
+    sample: &Sample,
+    options: &CleanOptions,
+    make: impl Fn(&Sample) -> anyhow::Result<Disparity>,
+) -> anyhow::Result<()> {
+    let before = make(sample)?;
+    let mut after = before.clone();
+    clean(&mut after, options).map_err(anyhow::Error::msg)?;
+    let (baseline_m, focal_px) = sample.read_camera()?;
+    let depth = |d: Disparity| d.depth_m(baseline_m, focal_px);
+    let sheet = preview::before_and_after(&sample.read_left()?, &depth(before), &depth(after));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    sheet.save(path).with_context(|| path.display().to_string())
+}
+
+fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
+    let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::Disparity };
+    let samples = files::frames(&args.files.data, &args.files.split, &options, &[])?;
+    let job = job(&args.files, args.clean.options(), args.clean.cut_into.as_ref());
+    make(&samples, &args.files, &job, &"disparity", |sample| Ok(Disparity::read(sample)?))
+}
+
+fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
+    let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::None };
+    let (root, split) = (&args.files.data, &args.files.split);
+    let samples = files::frames(root, split, &options, &[Part::Right, Part::Camera])?;
+    let clean = if args.wants_clean { args.clean.options() } else { CleanOptions::NONE };
+    let mut job = job(&args.files, clean, args.clean.cut_into.as_ref());
+    ensure!(
+        args.wants_clean || args.clean.cut_into.is_none(),
+        "--cut-into is a step of cleaning, which is off: pass --clean, too"
+    );
+    job.write_disparity = args.write_disparity;
+    match &args.teacher {
+        Some(path) => network(args, path, &samples, job),
+        None => matcher(args, &samples, job),
+    }
+}
+
+fn network(args: &TeacherArgs, path: &Path, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+    let options = TeacherOptions {
+        range: args.teacher_range,
+        sign: args.teacher_sign,
+        size: args.teacher_size,
+        multiple: usize::from(args.teacher_multiple),
+    };
+    let device = resolve(args.device)?;
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let teacher = Teacher::load(path, device, options)?;
+    // libtorch has threads of its own, and a network's memory is not ours to foresee.
+    job.frames_at_once = 1;
+    let how = serde_json::json!({ "teacher": path.file_name().map(|n| n.to_string_lossy()), "sha256": sha256, "options": options });
+    println!("teacher {} on {}", path.display(), device_name(device));
+    make(samples, &args.files, &job, &how, |sample| Ok(teacher.run(&sample.read_left()?, &sample.read_right()?)?))
+}
+
+fn matcher(args: &TeacherArgs, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+    let Some(first) = samples.first() else { bail!("no frame") };
+    let (width, height) = first.check()?;
+    let (width, height) = (width as usize, height as usize);
+    let options = MatcherOptions {
+        max_disparity: args.max_disparity.unwrap_or((width / 8).next_multiple_of(16).clamp(16, 1024)),
+        paths: args.paths,
+        p1: args.p1,
+        p2: args.p2,
+        presmooth: args.presmooth,
+        uniqueness: args.uniqueness,
+        left_right_px: (!args.no_left_right).then_some(MatcherOptions::default().left_right_px.unwrap_or(1)),
+        speckle_px: args.speckle,
+    };
+    options.check()?;
+    let each = options.memory_bytes(width, height);
+    let at_once = (args.memory << 20) / each;
+    ensure!(
+        at_once > 0,
+        "matching one pair of {width}x{height} takes about {} MiB, more than --memory {}: raise it, or lower \
+         --max-disparity, or pass --paths 5",
+        each >> 20,
+        args.memory
+    );
+    // Two threads work on a pair with 8 paths, one on a pair with 5.
+    let pairs = match options.paths {
+        Paths::Five => rayon::current_num_threads(),
+        Paths::Eight => rayon::current_num_threads().div_ceil(2),
+    };
+    job.frames_at_once = at_once.min(pairs);
+    make(samples, &args.files, &job, &serde_json::json!({ "matcher": options }), |sample| {
+        let (left, right) = (sample.read_left()?, sample.read_right()?);
+        let grey = |picture| DynamicImage::ImageRgb8(picture).to_luma8();
+        Ok(options.run(&grey(left), &grey(right))?)
+    })
+}
+
+/// The figures as JSON.
+#[derive(Debug, Serialize)]
+struct Figures {
+    data: String,
+    split: String,
+    frames: usize,
+    ignore_bottom: f64,
+    cap_m: f32,
+    folders: Vec<Named>,
+}
+
+#[derive(Debug, Serialize)]
+struct Named {
+    folder: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+fn compare(args: &CompareArgs) -> anyhow::Result<()> {
+    ensure!(
+        (0.0..1.0).contains(&args.ignore_bottom),
+        "--ignore-bottom: expected a share of at least 0 and under 1, found {}",
+        args.ignore_bottom
+    );
+    ensure!(args.cap > 0.0, "--cap: expected metres above 0, found {}", args.cap);
+    let mut rows = Vec::new();
+    let mut frames = 0;
+    for folder in &args.folders {
+        ensure!(*folder != DepthFiles::None, "--folder none: expected a folder of depth, or disparity");
+        let options = ReadOptions { labels: LabelFiles::None, depth: folder.clone() };
+        let samples = files::frames(&args.data, &args.split, &options, &[Part::Depth, Part::Camera])?;
+        let progress = bar(samples.len() as u64, "comparing");
+        let sums = samples
+            .par_iter()
+            .map(|sample| compare_one(sample, args).inspect(|_| progress.inc(1)))
+            .try_reduce(Accuracy::default, |a, b| Ok(a.merged(&b)))?;
+        progress.finish_and_clear();
+        frames = samples.len();
+        rows.push((folder.to_string(), sums.report()));
+    }
+    println!("{frames} frames of {} ({}) against exactDepth", args.data.display(), args.split);
+    print!("{}", accuracy::table(&rows));
+    if let Some(path) = &args.json {
+        let folders = rows.into_iter().map(|(folder, report)| Named { folder, report }).collect();
+        let figures = Figures {
+            data: args.data.display().to_string(),
+            split: args.split.clone(),
+            frames,
+            ignore_bottom: args.ignore_bottom,
+            cap_m: args.cap,
+            folders,
+        };
+        let text = serde_json::to_string_pretty(&figures)?;
+        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn compare_one(sample: &Sample, args: &CompareArgs) -> anyhow::Result<Accuracy> {
+    let exact = ReadOptions { labels: LabelFiles::None, depth: DepthFiles::Auto };
+    let (exact_m, width, height) = sample.clone().with_options(&exact).read_depth()?;
+    let (depth_m, w, h) = sample.read_depth()?;
+    ensure!(
+        (w, h) == (width, height),
+        "{}: expected depth of {width}x{height} as exactDepth has, found {w}x{h}",
+        sample.stem()
+    );
+    let (baseline_m, focal_px) = sample.read_camera()?;
+    let rows = (f64::from(height) * (1.0 - args.ignore_bottom)).round() as usize;
+    let judged = rows * width as usize;
+    let mut sums = Accuracy::default();
+    sums.add(&exact_m[..judged], &depth_m[..judged], baseline_m * focal_px, args.cap);
+    Ok(sums)
+}

@@ -1,0 +1,388 @@
+//! Depth of a whole split, as files: in parallel, each whole or not there, and going on where it was interrupted.
+
+use super::clean::{clean, CleanOptions};
+use super::{cut, Disparity};
+use crate::data::cityscapes::{encode_disparity, DataError, Part, ReadOptions, Sample};
+use crate::data::classes::SKY_TRAIN_ID;
+use crate::data::npy;
+use anyhow::{bail, ensure, Context as _};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Name of the file beside the cities that says how the depth of a split was made.
+pub const RECIPE: &str = "recipe.json";
+
+/// What is made, and where.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Folder beside `leftImg8bit`.
+    pub folder: String,
+    /// Cleaning.
+    pub clean: CleanOptions,
+    /// Data set to write instead, with all parts of each frame cut to what cleaning leaves of it ([`cut`]).
+    pub cut_into: Option<PathBuf>,
+    /// Pixels that the labels call sky become infinitely far: stereo finds something in an even sky, or nothing.
+    pub sky_from_labels: bool,
+    /// Of the depth files.
+    pub precision: npy::Precision,
+    /// Make what is there already anew.
+    pub overwrite: bool,
+    /// Write disparity after Cityscapes' fashion, too.
+    pub write_disparity: bool,
+    /// Frames that are worked on at the same time, which bounds memory; at least 1.
+    pub frames_at_once: usize,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Files that were written.
+    pub made: usize,
+    /// Files that were there.
+    pub skipped: usize,
+}
+
+/// The frames of a split with the named parts, whatever else they have.
+///
+/// # Errors
+/// No frame, or frames without one of `parts`: the first are named.
+pub fn frames(root: &Path, split: &str, options: &ReadOptions, parts: &[Part]) -> anyhow::Result<Vec<Sample>> {
+    let samples = Sample::index(root, split, options)?;
+    let missing: Vec<PathBuf> =
+        samples.iter().flat_map(|s| parts.iter().map(|p| s.path(*p))).filter(|p| !p.is_file()).collect();
+    if let Some(first) = missing.first() {
+        bail!(
+            "split '{split}' of {}: {} files are missing from its {} frames, the first is {}",
+            root.display(),
+            missing.len(),
+            samples.len(),
+            first.display()
+        );
+    }
+    Sample::check_all(&samples, parts)?;
+    Ok(samples)
+}
+
+/// Makes the depth of `samples`, all of one split, with `make`; `how` describes `make` in the recipe. Calls `tick`
+/// after each frame. Files that are there stay, if they were made in the same way.
+///
+/// # Errors
+/// What is there was made in another way; a frame cannot be read, made or written. Frames that are done stay done.
+pub fn run(
+    samples: &[Sample],
+    job: &Job,
+    how: &impl Serialize,
+    make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
+    tick: impl Fn() + Sync,
+) -> anyhow::Result<Done> {
+    let Some(first) = samples.first() else { return Ok(Done { made: 0, skipped: 0 }) };
+    ensure!(
+        job.folder != "exactDepth",
+        "exactDepth is the folder of exact depth, which nothing but `render` writes: choose another name"
+    );
+    ensure!(
+        job.cut_into.is_none() || job.clean.edges.is_some(),
+        "a data set is cut at the edges, but cropping is off: leave one of the two out"
+    );
+    ensure!(
+        job.cut_into.is_none() || !job.write_disparity,
+        "a cut and stretched data set has no disparity: leave one of the two out"
+    );
+    begin(first, samples, job, how)?;
+    let made = AtomicUsize::new(0);
+    for chunk in samples.chunks(job.frames_at_once.max(1)) {
+        chunk.par_iter().try_for_each(|sample| -> anyhow::Result<()> {
+            if job.overwrite || !is_done(sample, job) {
+                one(sample, job, &make).with_context(|| sample.stem().to_string())?;
+                made.fetch_add(1, Ordering::Relaxed);
+            }
+            tick();
+            Ok(())
+        })?;
+    }
+    let made = made.into_inner();
+    Ok(Done { made, skipped: samples.len() - made })
+}
+
+/// Where a frame's results go.
+fn target(sample: &Sample, job: &Job) -> Sample {
+    job.cut_into.as_ref().map_or_else(|| sample.clone(), |root| sample.in_root(root))
+}
+
+/// Depth is written last, so where it is, everything is.
+fn is_done(sample: &Sample, job: &Job) -> bool {
+    npy::read_size(&target(sample, job).depth_file(&job.folder)).is_ok()
+}
+
+/// Compares the recipe with the one that is there, or leaves it there.
+fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Result<()> {
+    let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
+    let recipe = serde_json::json!({
+        "how": how,
+        "clean": job.clean,
+        "edges": edges,
+        "sky_from_labels": job.sky_from_labels,
+        "half": job.precision == npy::Precision::Half,
+        "disparity_written": job.write_disparity,
+    });
+    let file = target(first, job).depth_file(&job.folder);
+    let path = file.parent().and_then(Path::parent).unwrap_or(&file).join(RECIPE);
+    let found = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(DataError::io(&path)(e).into()),
+    };
+    if !job.overwrite {
+        if let Some(text) = found {
+            let there: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+            // Through text and back: a float may not come back from a file bit for bit.
+            let ours: serde_json::Value = serde_json::from_str(&recipe.to_string())?;
+            ensure!(
+                there == ours,
+                "{} says that the depth there was made in another way; pass --overwrite to make it anew, or choose \
+                 another folder. There: {there}. Asked for: {ours}",
+                path.display()
+            );
+            return Ok(());
+        }
+        if let Some(there) = samples.iter().map(|s| target(s, job).depth_file(&job.folder)).find(|p| p.exists()) {
+            bail!(
+                "{} is there, and no {RECIPE} says how it was made; pass --overwrite to make it anew, or choose \
+                 another folder",
+                there.display()
+            );
+        }
+        let replaced = samples.iter().map(|s| s.path(Part::Disparity)).find(|p| job.write_disparity && p.exists());
+        if let Some(there) = replaced {
+            bail!("{} is there and would be replaced; pass --overwrite to replace it", there.display());
+        }
+    }
+    npy::write_atomically(&path, |file| {
+        use std::io::Write as _;
+        writeln!(file, "{recipe:#}")
+    })?;
+    Ok(())
+}
+
+fn one(sample: &Sample, job: &Job, make: impl Fn(&Sample) -> anyhow::Result<Disparity>) -> anyhow::Result<()> {
+    let mut disparity = make(sample)?;
+    clean(&mut disparity, &job.clean).map_err(anyhow::Error::msg)?;
+    let (width, height) = (disparity.width, disparity.height);
+    let (baseline_m, focal_px) = sample.read_camera()?;
+    let mut depth_m = disparity.depth_m(baseline_m, focal_px);
+    if job.sky_from_labels {
+        mark_sky(sample, &mut depth_m, (width, height))?;
+    }
+    let target = target(sample, job);
+    if let (Some(_), Some(edges)) = (&job.cut_into, &job.clean.edges) {
+        let window = edges.window(width, height).map_err(anyhow::Error::msg)?;
+        cut::write_frame(sample, &target, window)?;
+        depth_m = cut::stretch(&depth_m, width, height, window);
+    }
+    if job.write_disparity {
+        let codes = disparity.px.iter().map(|&d| encode_disparity(d)).collect();
+        sample.write_disparity_codes(codes, width as u32, height as u32)?;
+    }
+    npy::write(&target.depth_file(&job.folder), &depth_m, width as u32, height as u32, job.precision)?;
+    Ok(())
+}
+
+/// Makes the sky of the labels infinitely far, as in exact depth.
+fn mark_sky(sample: &Sample, depth_m: &mut [f32], (width, height): (usize, usize)) -> anyhow::Result<()> {
+    let (labels, w, h) = sample.read_labels()?;
+    ensure!(
+        (w as usize, h as usize) == (width, height),
+        "{}: expected labels of {width}x{height} as the depth has, found {w}x{h}",
+        sample.path(Part::Labels).display()
+    );
+    for (depth, _) in depth_m.iter_mut().zip(&labels).filter(|(_, &label)| label == SKY_TRAIN_ID) {
+        *depth = f32::INFINITY;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clean::Edges;
+    use super::*;
+    use crate::data::cityscapes::{DepthFiles, LabelFiles};
+    use crate::data::street::Camera;
+    use image::RgbImage;
+    use std::time::SystemTime;
+
+    const WIDTH: usize = 20;
+    const HEIGHT: usize = 10;
+
+    /// Frames of 20x10 with a disparity of 4 pixels (of 0.5 m x 100 px: 12.5 m) and a hole in the middle.
+    fn data_set(frames: usize) -> (tempfile::TempDir, Vec<Sample>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let camera = Camera {
+            focal_px: 100.0,
+            center_x: 10.0,
+            center_y: 5.0,
+            baseline_m: 0.5,
+            height_m: 1.0,
+            pitch: 0.0,
+            yaw: 0.0,
+            roll: 0.0,
+        };
+        for frame in 0..frames {
+            let sample = Sample::new(folder.path(), "train", "town", 0, frame);
+            sample.write_picture(Part::Left, &RgbImage::new(20, 10)).expect("written");
+            let mut codes = vec![encode_disparity(4.0); WIDTH * HEIGHT];
+            codes[4 * WIDTH + 9] = 0;
+            sample.write_disparity_codes(codes, 20, 10).expect("written");
+            sample.write_camera(&camera).expect("written");
+        }
+        let options = ReadOptions { labels: LabelFiles::None, depth: DepthFiles::Disparity };
+        let samples = frames_of(folder.path(), &options);
+        (folder, samples)
+    }
+
+    fn frames_of(root: &Path, options: &ReadOptions) -> Vec<Sample> {
+        frames(root, "train", options, &[]).expect("whole")
+    }
+
+    fn job() -> Job {
+        Job {
+            folder: "made".into(),
+            clean: CleanOptions::NONE,
+            cut_into: None,
+            sky_from_labels: false,
+            precision: npy::Precision::Single,
+            overwrite: false,
+            write_disparity: false,
+            frames_at_once: 2,
+        }
+    }
+
+    fn own(sample: &Sample) -> anyhow::Result<Disparity> {
+        Ok(Disparity::read(sample)?)
+    }
+
+    fn make(samples: &[Sample], job: &Job) -> anyhow::Result<Done> {
+        run(samples, job, &"test", own, || ())
+    }
+
+    #[test]
+    fn depth_is_written_where_training_reads_it() {
+        let (folder, samples) = data_set(3);
+        let ticks = AtomicUsize::new(0);
+        let count = || {
+            ticks.fetch_add(1, Ordering::Relaxed);
+        };
+        assert_eq!(run(&samples, &job(), &"test", own, count).expect("made"), Done { made: 3, skipped: 0 });
+        assert_eq!(ticks.into_inner(), 3);
+        let options = ReadOptions { labels: LabelFiles::None, depth: "made".parse().expect("a folder") };
+        for sample in frames_of(folder.path(), &options) {
+            let (depth, w, h) = sample.read_depth().expect("read");
+            assert_eq!((w, h), (20, 10));
+            assert!(depth.iter().enumerate().all(|(i, &d)| if i == 89 { d.is_nan() } else { d == 12.5 }));
+        }
+    }
+
+    #[test]
+    fn an_interrupted_run_goes_on_and_what_is_there_stays() {
+        let (_folder, samples) = data_set(4);
+        // The third frame fails at first: what was made before stays.
+        let failing = |sample: &Sample| {
+            ensure!(!sample.stem().ends_with("000002"), "no power");
+            own(sample)
+        };
+        let one_at_once = Job { frames_at_once: 1, ..job() };
+        let error = format!("{:#}", run(&samples, &one_at_once, &"test", failing, || ()).expect_err("it failed"));
+        assert!(error.contains("town_000000_000002") && error.contains("no power"), "{error}");
+        let made = |i: usize| -> SystemTime {
+            let path = samples[i].depth_file("made");
+            std::fs::metadata(path).and_then(|m| m.modified()).expect("a time")
+        };
+        let before = [made(0), made(1)];
+        // A file that is cut short counts for nothing.
+        let path = samples[3].depth_file("made");
+        std::fs::write(&path, b"\x93NUMPY").expect("written");
+        assert_eq!(make(&samples, &job()).expect("made"), Done { made: 2, skipped: 2 });
+        assert_eq!([made(0), made(1)], before);
+        assert_eq!(make(&samples, &job()).expect("made"), Done { made: 0, skipped: 4 });
+        assert_eq!(make(&samples, &Job { overwrite: true, ..job() }).expect("made"), Done { made: 4, skipped: 0 });
+    }
+
+    #[test]
+    fn depth_made_in_two_ways_is_never_mixed() {
+        let (_folder, samples) = data_set(1);
+        make(&samples, &job()).expect("made");
+        let filled = Job { clean: CleanOptions { hole_px: 3, ..CleanOptions::NONE }, ..job() };
+        let error = make(&samples, &filled).expect_err("another way").to_string();
+        assert!(error.contains("recipe.json") && error.contains("--overwrite"), "{error}");
+        make(&samples, &Job { overwrite: true, ..filled.clone() }).expect("made anew");
+        assert_eq!(make(&samples, &filled).expect("the same way"), Done { made: 0, skipped: 1 });
+        let (depth, ..) = npy::read(&samples[0].depth_file("made")).expect("read");
+        assert_eq!(depth[89], 12.5, "the hole is filled");
+        // Depth of unknown origin is not taken for ours.
+        std::fs::remove_file(samples[0].depth_file("made").with_file_name("../recipe.json")).expect("removed");
+        assert!(make(&samples, &filled).expect_err("whose?").to_string().contains("no recipe.json"));
+    }
+
+    #[test]
+    fn truth_and_disparity_are_not_overwritten_by_accident() {
+        let (_folder, samples) = data_set(1);
+        let error = make(&samples, &Job { folder: "exactDepth".into(), ..job() }).expect_err("refused").to_string();
+        assert!(error.contains("choose another name"), "{error}");
+        let error = make(&samples, &Job { write_disparity: true, ..job() }).expect_err("refused").to_string();
+        assert!(error.contains("would be replaced"), "{error}");
+        let twice = |s: &Sample| {
+            let mut d = own(s)?;
+            d.px.iter_mut().for_each(|d| *d *= 2.0);
+            Ok(d)
+        };
+        let job = Job { write_disparity: true, overwrite: true, ..job() };
+        run(&samples, &job, &"twice", twice, || ()).expect("made");
+        assert_eq!(samples[0].read_disparity().expect("read").0[0], 8.0);
+    }
+
+    #[test]
+    fn the_sky_of_the_labels_is_infinitely_far() {
+        let (_folder, samples) = data_set(1);
+        let job = Job { sky_from_labels: true, ..job() };
+        assert!(make(&samples, &job).is_err(), "read without labels");
+        let labels: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| if i < WIDTH { SKY_TRAIN_ID } else { 0 }).collect();
+        samples[0].write_labels(&labels, 20, 10).expect("written");
+        let with_labels = [samples[0].clone().with_options(&ReadOptions::default())];
+        make(&with_labels, &job).expect("made");
+        let (depth, ..) = npy::read(&samples[0].depth_file("made")).expect("read");
+        assert!(depth[..WIDTH].iter().all(|&d| d == f32::INFINITY) && depth[WIDTH..40].iter().all(|&d| d == 12.5));
+    }
+
+    #[test]
+    fn a_cut_data_set_has_all_parts() {
+        let (folder, samples) = data_set(2);
+        let out = folder.path().join("cut");
+        let edges = Some(Edges { left: 0.5, top: 0.0, bottom: 0.5 });
+        let clean = CleanOptions { edges, ..CleanOptions::NONE };
+        let job = Job { clean, cut_into: Some(out.clone()), ..job() };
+        assert_eq!(make(&samples, &job).expect("made"), Done { made: 2, skipped: 0 });
+        let options = ReadOptions { labels: LabelFiles::None, depth: "made".parse().expect("a folder") };
+        for sample in frames_of(&out, &options) {
+            assert!(sample.read_depth().expect("read").0.iter().all(|&d| d == 12.5), "nothing is masked");
+            assert_eq!(sample.read_focal().expect("camera"), (200.0, 200.0));
+        }
+        let no_edges = Job { clean: CleanOptions::NONE, ..job };
+        assert!(make(&samples, &no_edges).expect_err("refused").to_string().contains("cropping is off"));
+    }
+
+    #[test]
+    fn a_frame_without_its_right_picture_is_named_before_anything_is_made() {
+        let (folder, samples) = data_set(2);
+        samples[0].write_picture(Part::Right, &RgbImage::new(20, 10)).expect("written");
+        let options = ReadOptions { labels: LabelFiles::None, depth: DepthFiles::None };
+        let error = frames(folder.path(), "train", &options, &[Part::Right]).expect_err("one lacks it").to_string();
+        assert!(
+            error.contains("1 files are missing") && error.contains("town_000000_000001_rightImg8bit.png"),
+            "{error}"
+        );
+        samples[1].write_picture(Part::Right, &RgbImage::new(20, 11)).expect("written");
+        let error = frames(folder.path(), "train", &options, &[Part::Right]).expect_err("another size").to_string();
+        assert!(error.contains("1 of 2 frames") && error.contains("found 20x11"), "{error}");
+    }
+}

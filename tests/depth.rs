@@ -1,0 +1,71 @@
+//! `semantic_depth depth` on rendered stereo pairs: both ways, both teachers, and their table.
+
+use clap::Parser as _;
+use semantic_depth::cli::Cli;
+use semantic_depth::data::cityscapes::{ReadOptions, Sample};
+use std::path::Path;
+
+fn tool(words: &[&str]) -> Result<(), String> {
+    let words = std::iter::once("semantic_depth").chain(words.iter().copied());
+    Cli::try_parse_from(words).map_err(|e| e.to_string())?.run().map_err(|e| format!("{e:#}"))
+}
+
+fn figures(path: &Path, folder: &str) -> (f64, f64, f64) {
+    let text = std::fs::read_to_string(path).expect("the figures");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let rows = json["folders"].as_array().expect("rows");
+    let row = rows.iter().find(|r| r["folder"] == folder).expect("the folder's row");
+    let number = |key: &str| row[key].as_f64().expect("a number");
+    (number("coverage"), number("bad3"), number("abs_rel"))
+}
+
+#[test]
+fn depth_is_made_and_judged_on_rendered_pairs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("street");
+    let (data, json) = (root.to_str().expect("a path"), folder.path().join("table.json"));
+    tool(&["render", "--out", data, "--size", "512x256", "--splits", "val=2", "--frames", "1"]).expect("rendered");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/block_matcher.pt");
+    let of = ["--data", data, "--split", "val"];
+    let run = |way: &str, more: &[&str]| tool(&[&["depth", way], &of[..], more].concat());
+    let preview = folder.path().join("pictures/preview.png");
+    let raw = ["--no-crop", "--no-smooth", "--no-inpaint"];
+    run("disparity", &[&["--out-folder", "raw"], &raw[..]].concat()).expect("raw");
+    run("disparity", &["--out-folder", "cleaned", "--half", "--preview", preview.to_str().expect("a path")])
+        .expect("cleaned");
+    run("teacher", &["--out-folder", "sgm", "--max-disparity", "64"]).expect("matched");
+    run("teacher", &["--out-folder", "sgm_cleaned", "--max-disparity", "64", "--clean"]).expect("matched");
+    let network = golden.to_str().expect("a path");
+    run("teacher", &["--out-folder", "network", "--teacher", network, "--device", "cpu"]).expect("taught");
+    let folders = ["disparity", "raw", "cleaned", "sgm", "sgm_cleaned", "network"];
+    let table = [&["--json", json.to_str().expect("a path"), "--folder"], &folders[..]].concat();
+    run("compare", &table).expect("compared");
+
+    let (width, height) = image::image_dimensions(&preview).expect("a picture");
+    assert_eq!((width, height), (512, 3 * 256 + 12));
+    for name in ["disparity", "raw"] {
+        let (coverage, bad3, abs_rel) = figures(&json, name);
+        assert!(coverage > 0.999 && bad3 == 0.0 && abs_rel < 1e-3, "{name}: {coverage} {bad3} {abs_rel}");
+    }
+    let (coverage, bad3, abs_rel) = figures(&json, "cleaned");
+    assert!((0.6..0.8).contains(&coverage) && bad3 < 0.01 && abs_rel < 0.01, "cleaned: {coverage} {bad3} {abs_rel}");
+    let (coverage, bad3, abs_rel) = figures(&json, "sgm");
+    assert!(coverage > 0.5 && bad3 < 0.15 && abs_rel < 0.25, "sgm: {coverage} {bad3} {abs_rel}");
+    // The network answers everywhere, knows 24 pixels at most, and has no smoothness: better than chance is asked for.
+    let (coverage, bad3, _) = figures(&json, "network");
+    assert!(coverage > 0.9 && bad3 < 0.7, "network: {coverage} {bad3}");
+
+    // What was made is a source of depth for training.
+    let options = ReadOptions { depth: "sgm_cleaned".parse().expect("a folder"), ..ReadOptions::default() };
+    let samples = Sample::index(&root, "val", &options).expect("indexed");
+    Sample::check_all(&samples, &[]).expect("whole");
+    let (depth, ..) = samples[0].read_depth().expect("read");
+    assert!(depth.iter().any(|d| d.is_finite()));
+
+    let error = run("teacher", &["--out-folder", "gtFine"]).expect_err("refused");
+    assert!(error.contains("choose another name"), "{error}");
+    let error = run("teacher", &["--out-folder", "x", "--memory", "1"]).expect_err("refused");
+    assert!(error.contains("--memory 1") && error.contains("--paths 5"), "{error}");
+    let error = run("compare", &["--folder", "nothing"]).expect_err("refused");
+    assert!(error.contains("nothing"), "{error}");
+}
