@@ -7,8 +7,8 @@
 //! interpolated to the network's size, as the network itself ends. `read` is a part of labels and of depth that they
 //! share: a frame of both costs decode + read + labels + depth.
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{criterion_group, criterion_main, Criterion};
+use processor_time::ProcessorTime;
 use semantic_depth::data::street::{Drive, DriveConfig};
 use semantic_depth::data::{classes, depth};
 use semantic_depth::export::manifest::{
@@ -23,51 +23,12 @@ use std::hint::black_box;
 use std::time::Duration;
 use tch::{Kind, Tensor};
 
+mod processor_time;
+
 const SOURCE: (usize, usize) = (2048, 1024);
 const NETWORK: (usize, usize) = (512, 256);
 const HEAD: (usize, usize) = (128, 64);
 const CHANNELS: usize = classes::CLASSES + 1;
-
-/// Processor time of the whole process.
-struct ProcessorTime;
-
-impl Measurement for ProcessorTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        processor_time()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        processor_time() - start
-    }
-
-    fn add(&self, a: &Duration, b: &Duration) -> Duration {
-        *a + *b
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        WallTime.to_f64(value)
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
-
-#[allow(unsafe_code)]
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes one timespec to where the pointer points, which is one.
-    let answer = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    assert_eq!(answer, 0, "the system has a clock of the process's processor time");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
 
 fn manifest() -> Manifest {
     Manifest {

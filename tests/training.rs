@@ -32,7 +32,7 @@ fn prepare(root: &Path) -> PathBuf {
          heads: [{{task: segmentation, class_weights: true}}, {{task: depth, weight: 20, loss: berhu}}, \
          {{task: normals}}, {{task: edges, weight: 0.5}}]\n\
          weighting: uncertainty\n\
-         augment: {{focal_length_px: 70, flip: 0.5, jitter: 0.3, hue: 0.05}}\n\
+         augment: {{focal_length_px: 70, vertical_flip: 0.2, rotation_deg: 5, stretch: 1.2, jitter: {{contrast: 0.3, hue: 0.05}}}}\n\
          optimizer: {{name: adamw, weight_decay: 1.0e-4}}\n\
          ema: 0.9\n\
          phases:\n\

@@ -346,7 +346,7 @@ mod tests {
     fn batches(skip: usize) -> Batches {
         let config = BatchesConfig {
             size: CropSize { size: (32, 32), scale: (0.5, 1.0), stride: 4 },
-            augment: AugmentConfig { jitter: 0.3, ..AugmentConfig::default() },
+            augment: AugmentConfig { stretch: 1.2, ..AugmentConfig::default() },
             batch: 4,
             tasks: vec![Task::Segmentation, Task::Depth],
             seed: 5,

@@ -20,6 +20,15 @@ struct Event {
     file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
     summary: Option<Summary>,
+    #[prost(message, optional, tag = "7")]
+    session_log: Option<SessionLog>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SessionLog {
+    /// 1: a session starts.
+    #[prost(int32, tag = "1")]
+    status: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -59,11 +68,12 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Makes `events.out.tfevents.SECONDS.semantic_depth` in a folder.
+    /// Makes `events.out.tfevents.SECONDS.semantic_depth` in a folder. A resumed run takes some steps again: TensorBoard
+    /// forgets what earlier files say of `first_step`, the step that comes next, and of later ones.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn create(folder: &Path) -> anyhow::Result<Self> {
+    pub fn create(folder: &Path, first_step: i64) -> anyhow::Result<Self> {
         let seconds = now_s() as u64;
         // Two parts of a run within a second have two files.
         let (path, file) = (seconds..)
@@ -76,6 +86,7 @@ impl EventWriter {
         let file = BufWriter::new(file.with_context(|| path.display().to_string())?);
         let mut writer = Self { path, file };
         writer.write(0, |event| event.file_version = Some("brain.Event:2".into()))?;
+        writer.write(first_step, |event| event.session_log = Some(SessionLog { status: 1 }))?;
         writer.flush()?;
         Ok(writer)
     }
@@ -113,7 +124,7 @@ impl EventWriter {
     }
 
     fn write(&mut self, step: i64, fill: impl FnOnce(&mut Event)) -> anyhow::Result<()> {
-        let mut event = Event { wall_time: now_s(), step, file_version: None, summary: None };
+        let mut event = Event { wall_time: now_s(), step, ..Event::default() };
         fill(&mut event);
         let record = framed(&event.encode_to_vec());
         self.file.write_all(&record).with_context(|| self.path.display().to_string())
@@ -143,25 +154,25 @@ fn masked_crc(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Known answer, worked out from RFC 3720's CRC32C of 32 zero bytes, 0x8a9136aa.
+    /// Known answers: RFC 3720's CRC32C of 32 zero bytes, and how every file begins that TensorFlow writes (a first
+    /// record of 24 bytes).
     #[test]
     fn the_checksum_is_tensorflows() {
-        let crc = 0x8a91_36aa_u32;
-        assert_eq!(crc32c::crc32c(&[0; 32]), crc);
-        assert_eq!(masked_crc(&[0; 32]), ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8));
+        assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(framed(&[0; 24])[..12], [24, 0, 0, 0, 0, 0, 0, 0, 0xa3, 0x7f, 0x4b, 0x22]);
     }
 
     #[test]
     fn what_is_written_can_be_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut writer = EventWriter::create(folder.path()).expect("a file");
+        let mut writer = EventWriter::create(folder.path(), 3).expect("a file");
         writer.scalar("loss", 3, 0.25).expect("written");
         let mut png = std::io::Cursor::new(Vec::new());
         image::RgbImage::new(4, 2).write_to(&mut png, image::ImageFormat::Png).expect("a picture");
         writer.image("look", 4, png.get_ref()).expect("written");
         assert!(writer.image("look", 5, b"no picture").is_err());
         writer.flush().expect("written");
-        let _second = EventWriter::create(folder.path()).expect("a file of its own");
+        let _second = EventWriter::create(folder.path(), 4).expect("a file of its own");
 
         let bytes = std::fs::read(&writer.path).expect("read");
         let (mut at, mut events) = (0, Vec::new());
@@ -175,9 +186,10 @@ mod tests {
             at += 16 + length;
         }
         assert_eq!(events[0].file_version.as_deref(), Some("brain.Event:2"));
+        assert_eq!((events[1].step, events[1].session_log.as_ref().map(|l| l.status)), (3, Some(1)));
         let value = |i: usize| &events[i].summary.as_ref().expect("a summary").value[0];
-        assert_eq!((events[1].step, value(1).tag.as_str(), value(1).simple_value), (3, "loss", Some(0.25)));
-        let picture = value(2).image.as_ref().expect("a picture");
+        assert_eq!((events[2].step, value(2).tag.as_str(), value(2).simple_value), (3, "loss", Some(0.25)));
+        let picture = value(3).image.as_ref().expect("a picture");
         assert_eq!((picture.width, picture.height), (4, 2));
     }
 }

@@ -7,6 +7,7 @@ use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, colour, depth};
 use anyhow::Context as _;
 use image::{Rgb, RgbImage};
+use tch::Tensor;
 
 /// Pixels between two pictures.
 const GAP: u32 = 4;
@@ -78,10 +79,88 @@ fn cells(look: &Look, table: &LabelTable) -> Vec<RgbImage> {
             // The usual colours of normal maps: each axis from -1 to 1 is 0 to 255.
             n.map(|v| if length > 0.0 { ((v / length + 1.0) * 127.5).clamp(0.0, 255.0) as u8 } else { 0 })
         };
-        if let Some(truth) = look.batch.normals.as_ref().and_then(|t| Vec::<f32>::try_from(t.view([-1])).ok()) {
+        if let Some(truth) = numbers(look.batch.normals.as_ref()) {
             cells.push(cell(&|i| normal(&truth, i)));
         }
         cells.push(cell(&|i| normal(&look.normals, i)));
     }
+    if !look.edges.is_empty() {
+        // White is an edge; what is not known is red.
+        if let Some(truth) = numbers(look.batch.edges.as_ref()) {
+            cells.push(cell(&|i| if truth[i].is_nan() { [96, 0, 0] } else { [(255.0 * truth[i]) as u8; 3] }));
+        }
+        cells.push(cell(&|i| [(255.0 / (1.0 + (-look.edges[i]).exp())) as u8; 3]));
+    }
     cells
+}
+
+fn numbers(truth: Option<&Tensor>) -> Option<Vec<f32>> {
+    truth.and_then(|t| Vec::try_from(t.reshape([-1])).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::augment::{Crop, CropSize};
+    use crate::data::source::Groups;
+    use crate::model::Task;
+    use crate::train::batches::collate;
+    use crate::train::config::LabelSpace;
+
+    /// Left half road at 4 m, right half sky without depth; the network takes the halves for each other.
+    fn look(table: &LabelTable) -> Look {
+        let size = CropSize { size: (64, 32), scale: (1.0, 1.0), stride: 4 };
+        let left = |i: usize| i % 16 < 8;
+        let pixels = 16 * 8;
+        let map = |f: &dyn Fn(usize) -> f32| (0..pixels).map(f).collect::<Vec<f32>>();
+        let near = depth::encode(4.0).expect("positive");
+        let crop = Crop {
+            pixels: vec![0.0; 64 * 32 * 3],
+            labels: (0..pixels).map(|i| if left(i) { 0 } else { 10 }).collect(),
+            depth: map(&|i| if left(i) { near } else { f32::NAN }),
+            focal_px: Some((30.0, 30.0)),
+            principal_px: (8.0, 4.0),
+        };
+        Look {
+            batch: collate(std::slice::from_ref(&crop), &size, table, &[Task::Normals, Task::Edges]),
+            crop,
+            size,
+            channels: (0..pixels).map(|i| if left(i) { 10 } else { 0 }).collect(),
+            depth: map(&|i| if left(i) { depth::encode(70.0).expect("positive") } else { near }),
+            normals: [vec![0.0; pixels], vec![-3.0; pixels], vec![0.0; pixels]].concat(),
+            edges: map(&|i| if left(i) { 20.0 } else { -20.0 }),
+        }
+    }
+
+    #[test]
+    fn every_picture_is_in_its_place() {
+        let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
+        let png = grid_of(&[look(&table), look(&table)], &table).expect("a picture");
+        let grid = image::load_from_memory(&png).expect("PNG").to_rgb8();
+        let (cell, row) = (16 * 15 + GAP, 8 * 15 + GAP);
+        assert_eq!(grid.dimensions(), (9 * cell + GAP, 2 * row + GAP));
+        let (road, sky) = ([128, 64, 128], [70, 130, 180]);
+        let (near, far) = (colour::depth_colour(4.0), colour::depth_colour(70.0));
+        let mean = IMAGENET_MEAN.map(|m| (255.0 * m).round() as u8);
+        let expected = [
+            (mean, mean),
+            (road, sky),
+            (sky, road),
+            (near, [0; 3]),
+            (far, near),
+            // A wall ahead, and where it is not known; then a road.
+            ([127, 127, 0], [0; 3]),
+            ([127, 0, 127], [127, 0, 127]),
+            ([0; 3], [0; 3]),
+            ([255; 3], [0; 3]),
+        ];
+        for (column, (left, right)) in expected.into_iter().enumerate() {
+            for y in [GAP + 50, GAP + row + 50] {
+                let x = GAP + column as u32 * cell;
+                // Inside of the halves, away from the border between them and from that of the normals.
+                assert_eq!(grid.get_pixel(x + 60, y).0, left, "left half of picture {column}");
+                assert_eq!(grid.get_pixel(x + 180, y).0, right, "right half of picture {column}");
+            }
+        }
+    }
 }

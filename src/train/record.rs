@@ -73,7 +73,7 @@ impl Record {
         let context = || path.display().to_string();
         fs::write(&path, kept.join("\n") + "\n").with_context(context)?;
         let metrics = fs::OpenOptions::new().append(true).open(&path).with_context(context)?;
-        let events = EventWriter::create(folder)?;
+        let events = EventWriter::create(folder, done as i64 + 1)?;
         let bar = if std::io::stderr().is_terminal() {
             let style = "{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}";
             indicatif::ProgressBar::new(steps as u64)

@@ -52,6 +52,8 @@ pub struct Look {
     pub depth: Vec<f32>,
     /// `[3, h, w]`; empty without that head.
     pub normals: Vec<f32>,
+    /// Before the logistic function; empty without that head.
+    pub edges: Vec<f32>,
 }
 
 impl Watched {
@@ -82,6 +84,7 @@ impl Watched {
             channels: best.and_then(|t| Vec::<u8>::try_from(t).ok()).unwrap_or_default(),
             depth: floats(Task::Depth),
             normals: floats(Task::Normals),
+            edges: floats(Task::Edges),
             crop,
             batch,
             size,
