@@ -165,7 +165,8 @@ pub fn judged(truth_m: f32, cap_m: f32) -> bool {
 pub fn median_ratio(truth_m: &[f32], predicted_m: &[f32], cap_m: f32) -> Option<f64> {
     let pairs = truth_m.iter().zip(predicted_m).filter(|(&t, p)| judged(t, cap_m) && !p.is_nan());
     let (mut truth, mut predicted): (Vec<f32>, Vec<f32>) = pairs.unzip();
-    let (truth, predicted) = (median(&mut truth)?, median(&mut predicted)?);
+    let (truth, predicted) = rayon::join(|| median(&mut truth), || median(&mut predicted));
+    let (truth, predicted) = (truth?, predicted?);
     // A prediction that is zero or infinite nearly everywhere cannot be scaled.
     Some(truth / predicted).filter(|r| r.is_finite() && *r > 0.0)
 }

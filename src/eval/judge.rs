@@ -171,22 +171,36 @@ impl Judge {
         let pixels = frame.width * frame.height;
         assert!(labels.len() == pixels && depth_m.len() == pixels, "truth and prediction of {name} differ in size");
         let (mut truth, mut answer) = (std::mem::take(&mut self.truth), std::mem::take(&mut self.answer));
-        if let Some(codes) = &frame.labels {
-            self.table.translate(codes, labels, &mut truth, &mut answer);
-        }
-        let ratio = frame.depth_m.as_ref().and_then(|t| median_ratio(t, depth_m, self.cap_m));
+        let ((), ratio) = rayon::join(
+            || {
+                if let Some(codes) = &frame.labels {
+                    self.table.translate(codes, labels, &mut truth, &mut answer);
+                }
+            },
+            || frame.depth_m.as_ref().and_then(|t| median_ratio(t, depth_m, self.cap_m)),
+        );
         let whole = Pixels {
             labels: frame.labels.as_ref().map(|_| (truth.as_slice(), answer.as_slice())),
             depth: frame.depth_m.as_ref().map(|t| (t.as_slice(), depth_m)),
             scale: ratio.unwrap_or(1.0),
         };
-        let by_rows: Vec<Counts> = (0..ROW_BANDS)
-            .into_par_iter()
-            .map(|band| {
-                let rows = rows_of(band, frame.height);
-                self.count(whole.part(rows.start * frame.width..rows.end * frame.width))
-            })
-            .collect();
+        let mut leak = self.leak.take();
+        let ((), by_rows) = rayon::join(
+            || {
+                if let (Some(leak), Some((truth, answer))) = (&mut leak, whole.labels) {
+                    let depth = whole.depth.map(|(t, p)| (t, p, self.cap_m));
+                    leak.add(&Scene { width: frame.width, truth, answer, depth });
+                }
+            },
+            || {
+                let count = |band| {
+                    let rows = rows_of(band, frame.height);
+                    self.count(whole.part(rows.start * frame.width..rows.end * frame.width))
+                };
+                (0..ROW_BANDS).into_par_iter().map(count).collect::<Vec<Counts>>()
+            },
+        );
+        self.leak = leak;
         // In the order of the rows, so that sums do not depend on the threads.
         let mut counts = Counts::new(self.table.len(), self.bands.len(), self.cap_m);
         for (row, part) in self.rows.iter_mut().zip(&by_rows) {
@@ -203,10 +217,6 @@ impl Judge {
             median_ratio: ratio,
         });
         self.counts.merge(&counts);
-        if let (Some(leak), Some((truth, answer))) = (&mut self.leak, whole.labels) {
-            let depth = whole.depth.map(|(t, p)| (t, p, self.cap_m));
-            leak.add(&Scene { width: frame.width, truth, answer, depth });
-        }
         (self.truth, self.answer) = (truth, answer);
     }
 

@@ -343,10 +343,11 @@ pub fn confusion(segmentation: &Segmentation) -> Result<String, PlotError> {
     let longest = names.iter().map(|n| n.chars().count()).max().unwrap_or(0) as i32 * CHARACTER_PX;
     let (left, top) = (longest + 44, longest + 66);
     let (rows, columns) = (segmentation.confusion.len() as i32, names.len() as i32);
-    let size = ((left + CELL * columns + 16) as u32, (top + CELL * rows + 16) as u32);
+    // Wide enough for the title.
+    let size = ((left + CELL * columns + 16).max(520) as u32, (top + CELL * rows + 16) as u32);
     draw((1, size), |areas| {
         let area = &areas[0];
-        let title = "Share of each true class (row) that is predicted as each class (column), in %";
+        let title = "Confusion: rows are true, columns predicted; % of the row";
         area.draw_text(title, &text_style(TITLE_PX, BLACK, HPos::Left, VPos::Top), (12, 8))?;
         let middle = |i: usize| CELL * i as i32 + CELL / 2;
         for (column, name) in names.iter().enumerate() {
