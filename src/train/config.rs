@@ -35,6 +35,9 @@ pub struct TrainConfig {
     /// Adam or AdamW.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Longest gradient, as the Euclidean norm over all weights; a longer one is shortened to it. 0: none is.
+    #[serde(default)]
+    pub clip_gradient: f64,
     /// Weights to start from: ours, PyTorch's of the article's network, or torchvision's MobileNetV3-small.
     #[serde(default)]
     pub init: Option<PathBuf>,
@@ -310,6 +313,7 @@ impl TrainConfig {
         }
         self.augment.check()?;
         self.optimizer.check()?;
+        not_negative("clip_gradient", self.clip_gradient)?;
         if !(0.0..1.0).contains(&self.ema) {
             bail!("ema: expected 0 or more and less than 1, found {}", self.ema);
         }

@@ -35,6 +35,8 @@ pub struct StepReport<'a> {
     pub learning_rate: f64,
     /// Mean loss of each head.
     pub losses: &'a [(Task, f64)],
+    /// Mean norm of the gradient before it was shortened, where that is done.
+    pub gradient_norm: Option<f64>,
     /// Crops a second.
     pub crops_per_s: f64,
     /// Share of the time in which the training waited for crops.
@@ -49,7 +51,7 @@ impl Record {
     /// The folder cannot be written to.
     pub fn open(folder: &Path, config: &TrainConfig, progress: &Progress, steps: usize) -> anyhow::Result<Self> {
         let mut columns: Vec<String> =
-            ["step", "phase", "learning_rate", "crops_per_s", "waiting"].map(String::from).to_vec();
+            ["step", "phase", "learning_rate", "gradient_norm", "crops_per_s", "waiting"].map(String::from).to_vec();
         columns.extend(config.heads.iter().map(|h| format!("loss_{}", h.task.name())));
         for source in &config.sources {
             columns.extend(["miou", "abs_rel", "normal_deg"].map(|m| format!("{}/{m}", source.name)));
@@ -141,6 +143,7 @@ impl Record {
             ("crops_per_s".into(), report.crops_per_s),
             ("waiting".into(), report.waiting),
         ];
+        values.extend(report.gradient_norm.map(|n| ("gradient_norm".to_string(), n)));
         values.extend(report.losses.iter().map(|(task, v)| (format!("loss_{}", task.name()), *v)));
         self.row(report.total, report.phase, &values)
     }

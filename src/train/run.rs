@@ -124,6 +124,8 @@ struct Run<'a> {
 #[derive(Default)]
 struct Sums {
     losses: Vec<(Task, f64)>,
+    /// Of the gradient's norm, where it is looked at.
+    gradient: f64,
     steps: usize,
     waited: Duration,
     since: Option<Instant>,
@@ -340,6 +342,9 @@ impl<'a> Run<'a> {
                 self.progress.steady = 0;
             }
         }
+        if self.config.clip_gradient > 0.0 {
+            sums.gradient += self.optimizer.clip_gradient_norm(self.config.clip_gradient).double_value(&[]);
+        }
         self.optimizer.step(rate);
         if let Some(ema) = &mut self.ema {
             ema.update();
@@ -356,6 +361,7 @@ impl<'a> Run<'a> {
             total: self.progress.total,
             learning_rate: rate,
             losses: &losses,
+            gradient_norm: (sums.gradient > 0.0).then(|| sums.gradient / sums.steps as f64),
             crops_per_s: (sums.steps * crops) as f64 / seconds,
             waiting: sums.waited.as_secs_f64() / seconds,
         };
