@@ -24,6 +24,7 @@ fn augment(c: &mut Criterion<ProcessorTime>) {
         labels: Some(street.labels),
         depth_m: Some(street.depth_m),
         focal_px: Some((1131.0, 1131.0)),
+        principal_px: None,
     };
     let jitter = JitterConfig { brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.04 };
     let usual = AugmentConfig { jitter, ..AugmentConfig::default() };

@@ -82,6 +82,7 @@ fn judged(golden: &Golden) -> Summary {
             labels: Some(golden.labels[range.clone()].to_vec()),
             depth_m: Some(golden.depth_m[range.clone()].to_vec()),
             focal_px: None,
+            principal_px: None,
         };
         judge.add(&i.to_string(), &frame, &golden.predicted[range.clone()], &golden.predicted_m[range]);
     }

@@ -101,6 +101,53 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     assert!(!output.status.success() && log.contains("'seed: 7' there, 'seed: 8' now"), "{log}");
 }
 
+/// Exports a run's weights and judges the model.
+fn evaluated(root: &Path, out: &Path) -> serde_json::Value {
+    let model = out.join("model");
+    let (weights, json) = (out.join("last.safetensors"), out.join("figures.json"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
+    ok(&["export", "--weights", &text(&weights), "--size", "128x64", "--out", &text(&model)]);
+    let data = text(&root.join("data"));
+    ok(&["evaluate", "--model", &text(&model), "--data", &data, "--split", "val", "--json", &text(&json)]);
+    serde_json::from_str(&std::fs::read_to_string(json).expect("figures")).expect("JSON")
+}
+
+#[test]
+fn further_heads_and_other_label_spaces_become_models() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let four = root.path().join("four");
+    ok(&train(&config, &four, &[]));
+    let figures = evaluated(root.path(), &four);
+    assert_eq!(figures["iou"].as_array().expect("a list").len(), 19);
+    let manifest = std::fs::read_to_string(four.join("model/model.yaml")).expect("a manifest");
+    // The edges only helped training; the focal length is the run's own.
+    assert!(manifest.contains("normals_channel: 21") && !manifest.contains("edges"), "{manifest}");
+    assert!(manifest.contains("focal_length_px: 70"), "{manifest}");
+
+    let seven = root.path().join("seven");
+    ok(&train(
+        &config,
+        &seven,
+        &["--set", "label_space=categories", "--set", "heads=[{task: segmentation}, {task: depth}]"],
+    ));
+    let figures = evaluated(root.path(), &seven);
+    assert_eq!(figures["iou"].as_array().expect("a list").len(), 7);
+    assert!(figures["depth"]["abs_rel"].as_f64().expect("a number") > 0.0);
+
+    // From a network of other heads: what fits is taken over.
+    let one = root.path().join("one");
+    let init = four.join("last.safetensors");
+    let output =
+        run(&train(&config, &one, &["--set", "heads=[{task: depth}]", "--init", init.to_str().expect("UTF-8")]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("0 variables start at random"), "{log}");
+    let output =
+        run(&["export", "--weights", one.join("last.safetensors").to_str().expect("UTF-8"), "--out", "unused"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("no segmentation head"), "{log}");
+}
+
 #[test]
 fn an_exploding_loss_ends_the_run_with_the_reason() {
     let root = tempfile::tempdir().expect("a folder");

@@ -2,7 +2,7 @@
 
 use super::render::bar;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
-use crate::data::classes::CLASSES;
+use crate::data::classes::{self, CATEGORIES, CLASSES, UNLABELLED};
 use crate::data::frame::Decoded;
 use crate::data::source::{Groups, Item, Source};
 use crate::eval::ahead::ahead;
@@ -177,6 +177,8 @@ fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_m
 struct Runner {
     pipeline: Pipeline,
     depth_scaling: Option<DepthScaling>,
+    /// The model answers categories: they stand as the first train id of each.
+    of_categories: bool,
     outputs: Outputs,
 }
 
@@ -200,6 +202,11 @@ impl Runner {
             times: StageTimes::default(),
         };
         self.pipeline.run(&mut [job])?;
+        if self.of_categories {
+            for label in &mut self.outputs.labels {
+                *label = classes::in_category(*label).next().unwrap_or(UNLABELLED);
+            }
+        }
         Ok(factor)
     }
 }
@@ -232,14 +239,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.check_outputs()?;
     let mut groups = Groups::default();
     let items = source.index(&args.split, &mut groups)?;
-    let table = ClassTable::new(source.judged_classes()?, &groups);
     let options = LoadOptions { device: args.device, precision: args.precision, max_batch: 1 };
     let pipeline = Pipeline::load(&args.model, &options)?;
     let classes = pipeline.manifest().classes.len();
-    if classes != CLASSES {
-        bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", args.model.display());
+    let of_categories = classes == CATEGORIES + 1;
+    if classes != CLASSES && !of_categories {
+        bail!(
+            "{}: expected a model of the {CLASSES} Cityscapes classes or of its {} categories, found {classes}",
+            args.model.display(),
+            CATEGORIES + 1
+        );
     }
-    let mut runner = Runner { pipeline, depth_scaling: args.depth_scaling, outputs: Outputs::default() };
+    let table = match of_categories {
+        true => ClassTable::categories(&groups),
+        false => ClassTable::new(source.judged_classes()?, &groups),
+    };
+    let depth_scaling = args.depth_scaling;
+    let mut runner = Runner { pipeline, depth_scaling, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap);
     let depth_factor = judge_all(&items, &mut runner, &mut judge)?;
     let summary = judge.summary();
@@ -359,7 +375,15 @@ mod tests {
     #[test]
     fn the_factor_is_the_cameras_focal_length_by_the_models() {
         let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
-        let frame = |focal_px| Decoded { width: 1000, height: 800, rgb: vec![], labels: None, depth_m: None, focal_px };
+        let frame = |focal_px| Decoded {
+            width: 1000,
+            height: 800,
+            rgb: vec![],
+            labels: None,
+            depth_m: None,
+            focal_px,
+            principal_px: None,
+        };
         let factor = |asked, focal_px| super::factor(asked, &frame(focal_px), &geometry, 250.0);
         // Without a camera file: no scaling by default, an error where it was asked for.
         assert_eq!(factor(None, None).expect("none"), 1.0);

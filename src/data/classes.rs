@@ -89,6 +89,11 @@ pub fn category_of(train_id: u8) -> u8 {
     CATEGORY_TABLE.iter().position(|c| c.2.contains(&train_id)).unwrap_or(CATEGORIES) as u8
 }
 
+/// Train ids in a category of [`categories`]; none for another number.
+pub fn in_category(category: u8) -> std::ops::Range<u8> {
+    CATEGORY_TABLE.get(usize::from(category)).map_or(0..0, |c| *c.2.start()..c.2.end() + 1)
+}
+
 /// The table of the categories, as [`cityscapes`] is that of the classes: "unlabelled" comes last, with id 255.
 pub fn categories() -> Vec<Class> {
     CATEGORY_TABLE

@@ -16,11 +16,19 @@ pub struct Decoded {
     pub depth_m: Option<Vec<f32>>,
     /// Horizontal and vertical focal length in pixels of this frame, where a camera file tells it.
     pub focal_px: Option<(f64, f64)>,
+    /// Where the optical axis goes through the picture, where a camera file tells it; else through its middle.
+    pub principal_px: Option<(f64, f64)>,
 }
 
 impl Decoded {
+    /// Where the optical axis goes through the picture, pixels.
+    pub fn principal(&self) -> (f64, f64) {
+        self.principal_px.unwrap_or((self.width as f64 / 2.0, self.height as f64 / 2.0))
+    }
+
     /// Cuts off this share of the rows at the bottom: the vehicle that carries the camera.
     pub fn remove_bottom(&mut self, share: f64) {
+        self.principal_px = Some(self.principal());
         let height = self.height - (self.height as f64 * share).round() as usize;
         self.height = height;
         self.rgb.truncate(height * self.width * 3);
@@ -46,8 +54,10 @@ mod tests {
             labels: Some((0..20).collect()),
             depth_m: None,
             focal_px: None,
+            principal_px: None,
         };
         frame.remove_bottom(0.2);
+        assert_eq!(frame.principal(), (1.0, 5.0), "the axis stays where it was");
         assert_eq!((frame.height, frame.rgb.len(), frame.labels.map(|l| l.len())), (8, 48, Some(16)));
     }
 }

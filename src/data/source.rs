@@ -388,6 +388,7 @@ impl Item {
                     labels: Some(ids.as_raw().iter().map(code).collect::<Result<_, _>>()?),
                     depth_m: None,
                     focal_px: focal_px.map(|f| (f, f)),
+                    principal_px: None,
                 }
             }
         };
@@ -440,8 +441,11 @@ fn decode_cityscapes(sample: &Sample) -> Result<Decoded, DataError> {
             Some(depth_m)
         }
     };
-    let focal_px = if sample.path(Part::Camera).is_file() { Some(sample.read_focal()?) } else { None };
-    Ok(Decoded { width: size.0 as usize, height: size.1 as usize, rgb: rgb.into_raw(), labels, depth_m, focal_px })
+    let camera = sample.path(Part::Camera).is_file();
+    let focal_px = if camera { Some(sample.read_focal()?) } else { None };
+    let principal_px = if camera { Some(sample.read_principal()?) } else { None };
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    Ok(Decoded { width, height, rgb: rgb.into_raw(), labels, depth_m, focal_px, principal_px })
 }
 
 #[cfg(test)]

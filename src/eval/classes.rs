@@ -1,6 +1,6 @@
 //! The classes of a judged source, and what a prediction counts as among them.
 
-use crate::data::classes::{self, SCORED_CLASSES};
+use crate::data::classes::{self, Class, CATEGORIES, SCORED_CLASSES};
 use crate::data::source::{Groups, JudgedClass};
 use std::collections::BTreeSet;
 
@@ -53,7 +53,11 @@ pub struct ClassTable {
 impl ClassTable {
     /// Of a source whose index has entered its codes into `groups`.
     pub fn new(classes: Vec<JudgedClass>, groups: &Groups) -> Self {
-        let position = |ids: &[u8]| classes.iter().position(|c| !ids.is_empty() && c.train_ids == ids);
+        let position = |ids: &[u8]| {
+            let exact = classes.iter().position(|c| !ids.is_empty() && c.train_ids == ids);
+            let whole = |c: &JudgedClass| !ids.is_empty() && ids.iter().all(|id| c.train_ids.contains(id));
+            exact.or_else(|| classes.iter().position(whole))
+        };
         let mut of_code = [NO_CLASS; 256];
         for (of_code, members) in of_code.iter_mut().zip(groups.members()) {
             *of_code = position(&members).map_or(NO_CLASS, |i| i as u8);
@@ -75,6 +79,13 @@ impl ClassTable {
     pub fn cityscapes() -> Self {
         let scored = classes::cityscapes().into_iter().take(SCORED_CLASSES);
         Self::new(scored.map(|c| JudgedClass { name: c.name, train_ids: vec![c.id] }).collect(), &Groups::default())
+    }
+
+    /// The 7 scored categories of Cityscapes, for models of these. A label that may be of several does not count.
+    pub fn categories(groups: &Groups) -> Self {
+        let scored = classes::categories().into_iter().take(CATEGORIES);
+        let class = |c: Class| JudgedClass { name: c.name, train_ids: classes::in_category(c.id).collect() };
+        Self::new(scored.map(class).collect(), groups)
     }
 
     /// Number of classes.
@@ -134,6 +145,16 @@ impl ClassTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn categories_hold_their_classes() {
+        let table = ClassTable::categories(&Groups::default());
+        let (mut truth, mut answer) = (vec![], vec![]);
+        // Road, sidewalk, person, unlabelled; answered: road, car, rider, road.
+        table.translate(&[0, 1, 11, 19], &[0, 13, 12, 0], &mut truth, &mut answer);
+        assert_eq!(truth, [0, 0, 5, NO_CLASS]);
+        assert_eq!(answer[..3], [0, 6, 5]);
+    }
 
     #[test]
     fn the_split_has_every_class_once() {

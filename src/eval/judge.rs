@@ -288,7 +288,15 @@ mod tests {
         labels[..width].fill(10);
         depth_m[..width].fill(f32::INFINITY);
         labels[width * 63..].fill(19);
-        Decoded { width, height, rgb: vec![], labels: Some(labels), depth_m: Some(depth_m), focal_px: None }
+        Decoded {
+            width,
+            height,
+            rgb: vec![],
+            labels: Some(labels),
+            depth_m: Some(depth_m),
+            focal_px: None,
+            principal_px: None,
+        }
     }
 
     fn judge() -> Judge {

@@ -158,6 +158,7 @@ mod tests {
             labels: Some(vec![0; 1680]),
             depth_m: Some(vec![10.0; 1680]),
             focal_px: None,
+            principal_px: None,
         };
         let table = ClassTable::cityscapes();
         let show = |frame: &Decoded| {

@@ -67,7 +67,8 @@ pub enum ExportError {
     },
     /// The score channels are of no known label space.
     #[error(
-        "weights {path}: {found} class score channels are no known set of classes; expected 20 (Cityscapes' train ids)"
+        "weights {path}: {found} class score channels are no known set of classes; expected 20 (Cityscapes' train ids) or \
+         8 (its categories)"
     )]
     Classes {
         /// Which file.
@@ -122,17 +123,19 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     }
     let mut vs = VarStore::new(Device::Cpu);
     let mut config = request.network.clone();
-    let (heads, channels) = weights::heads_of(&request.weights)?;
-    let table = classes::table(channels)
-        .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
-    config.heads = heads;
-    config.classes = channels;
-    let heads = &mut config.heads;
-    if let Some(missing) = PACKED[..2].iter().find(|task| !heads.contains(task)) {
-        return Err(ExportError::Head { path: request.weights.clone(), task: missing.name() });
+    let (mut heads, channels) = weights::heads_of(&request.weights)?;
+    // Without any head it is another network's file: reading it names what does not fit.
+    if !heads.is_empty() {
+        if let Some(missing) = PACKED[..2].iter().find(|task| !heads.contains(task)) {
+            return Err(ExportError::Head { path: request.weights.clone(), task: missing.name() });
+        }
+        heads.retain(|task| task.is_exported());
+        config.heads = heads;
+        config.classes = channels;
     }
-    heads.retain(|task| task.is_exported());
     let heads = &config.heads;
+    let table = classes::table(config.classes)
+        .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
     let network = Network::new(&vs.root(), &config);
     weights::load_without(&mut vs, &request.weights, |task| !task.is_exported())?;
     vs.freeze();

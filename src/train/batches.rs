@@ -337,6 +337,7 @@ mod tests {
             labels: Some(vec![label; 64 * 64]),
             depth_m: None,
             focal_px: None,
+            principal_px: None,
         };
         Supply::decoded(name, share, (0..frames).map(frame).collect())
     }

@@ -137,6 +137,7 @@ mod tests {
                 labels: Some(frame.labels),
                 depth_m: Some(frame.depth_m),
                 focal_px: Some((70.0, 70.0)),
+                principal_px: None,
             }
         };
         let size = CropSize { size: (128, 64), scale: (1.0, 1.0), stride: 4 };

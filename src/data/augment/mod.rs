@@ -42,7 +42,7 @@ pub struct Crop {
     pub depth: Vec<f32>,
     /// Horizontal and vertical focal length in pixels of the labels and the depth, where it is known.
     pub focal_px: Option<(f32, f32)>,
-    /// Where the frame's middle lies in pixels of the labels and the depth; there, or near it, goes the optical axis.
+    /// Where the optical axis goes through, in pixels of the labels and the depth.
     pub principal_px: (f32, f32),
 }
 
@@ -59,13 +59,14 @@ pub fn crop(frame: &Decoded, size: &CropSize, config: &AugmentConfig, rng: &mut 
         Some((x, y)) if config.focal_length_px > 0.0 => config.focal_length_px / (x * y).sqrt(),
         _ => 1.0,
     };
-    let middle = placement.target(frame.width as f32 / 2.0, frame.height as f32 / 2.0);
+    let (axis_x, axis_y) = frame.principal();
+    let principal = placement.target(axis_x as f32, axis_y as f32);
     Crop {
         pixels: pixels(frame, size, &placement, &color),
         labels: truth.labels(frame),
         depth: truth.depth(frame, apparent),
         focal_px: focal_px.map(|(x, y)| (x / stride, y / stride)),
-        principal_px: (middle.0 / stride, middle.1 / stride),
+        principal_px: (principal.0 / stride, principal.1 / stride),
     }
 }
 
@@ -149,6 +150,7 @@ mod tests {
             labels: Some(positions().map(|(x, y)| label_at(x, y)).collect()),
             depth_m: Some(positions().map(|(x, y)| depth_at(x, y)).collect()),
             focal_px: Some((100.0, 100.0)),
+            principal_px: None,
         }
     }
 
@@ -338,6 +340,7 @@ mod tests {
             labels: Some(vec![3; 64]),
             depth_m: Some(vec![5.0; 64]),
             focal_px: None,
+            principal_px: None,
         }
     }
 

@@ -268,6 +268,15 @@ impl Sample {
         Ok((x, y))
     }
 
+    /// Where the optical axis goes through the picture, pixels from its left and upper edge.
+    ///
+    /// # Errors
+    /// The camera file cannot be read or lacks it.
+    pub fn read_principal(&self) -> Result<(f64, f64), DataError> {
+        let [x, y] = self.camera_numbers([("intrinsic", "u0"), ("intrinsic", "v0")])?;
+        Ok((x, y))
+    }
+
     /// Positive numbers of the camera file.
     fn camera_numbers<const N: usize>(&self, keys: [(&str, &str); N]) -> Result<[f64; N], DataError> {
         let path = self.path(Part::Camera);
