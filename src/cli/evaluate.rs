@@ -8,6 +8,7 @@ use crate::data::source::{Groups, Item, Source};
 use crate::eval::ahead::ahead;
 use crate::eval::depth::JUDGED_M;
 use crate::eval::distribution::NEAREST_M;
+use crate::eval::ground::GroundReport;
 use crate::eval::judge::FrameScore;
 use crate::eval::leak::LeakReport;
 use crate::eval::pictures::{choose, exhibit};
@@ -16,7 +17,7 @@ use crate::eval::summary::{Depth, Segmentation, Summary};
 use crate::eval::{ClassTable, DepthReport, Judge};
 use crate::frame::camera::{focal_ratio, DepthScaling};
 use crate::frame::clock::StageTimes;
-use crate::frame::geometry::{Geometry, Placement};
+use crate::frame::geometry::{Geometry, Placement, ResizeMode};
 use crate::frame::network::{DeviceChoice, Precision};
 use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use crate::frame::view::ImageView;
@@ -82,6 +83,10 @@ pub struct Args {
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
     #[arg(long, value_name = "camera_info|none|FACTOR")]
     depth_scaling: Option<DepthScaling>,
+    /// How a frame becomes the network's input, as the node's parameter: stretch, letterbox or crop (whose outside is
+    /// answered by nothing and counts as wrong).
+    #[arg(long, default_value = "stretch")]
+    resize_mode: ResizeMode,
     /// Depth is judged where the truth is nearer than this, in metres.
     #[arg(long, value_name = "METRES", default_value_t = JUDGED_M.1, value_parser = parse_cap)]
     cap: f32,
@@ -177,6 +182,7 @@ fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_m
 struct Runner {
     pipeline: Pipeline,
     depth_scaling: Option<DepthScaling>,
+    placement: Placement,
     /// The model answers categories: they stand as the first train id of each.
     of_categories: bool,
     outputs: Outputs,
@@ -187,7 +193,7 @@ impl Runner {
     fn run(&mut self, frame: &Decoded) -> anyhow::Result<f64> {
         let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)?;
         let size = (frame.width, frame.height);
-        let geometry = Geometry::new(&Placement::default(), size, self.pipeline.network_size())?;
+        let geometry = Geometry::new(&self.placement, size, self.pipeline.network_size())?;
         let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
         let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
         let job = Job {
@@ -230,6 +236,7 @@ struct Figures<'a> {
     segmentation: Option<&'a Segmentation>,
     depth_detail: Option<&'a Depth>,
     leak: Option<&'a LeakReport>,
+    ground: Option<&'a GroundReport>,
     per_frame: &'a [FrameScore],
 }
 
@@ -254,8 +261,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         true => ClassTable::categories(&groups),
         false => ClassTable::new(source.judged_classes()?, &groups),
     };
+    if args.resize_mode == ResizeMode::Roi {
+        bail!("--resize-mode roi needs a region, which evaluate does not have; use stretch, letterbox or crop");
+    }
+    let placement = Placement { mode: args.resize_mode, ..Placement::default() };
     let depth_scaling = args.depth_scaling;
-    let mut runner = Runner { pipeline, depth_scaling, of_categories, outputs: Outputs::default() };
+    let mut runner = Runner { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap);
     let depth_factor = judge_all(&items, &mut runner, &mut judge)?;
     let summary = judge.summary();
@@ -280,6 +291,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             segmentation,
             depth_detail: summary.depth.as_ref(),
             leak: summary.leak.as_ref(),
+            ground: summary.ground.as_ref(),
             per_frame: &summary.per_frame,
         };
         let text = serde_json::to_string_pretty(&figures)?;

@@ -5,6 +5,7 @@ use super::classes::{ClassTable, Side, NO_CLASS};
 use super::confusion::{Confusion, SegmentationReport};
 use super::depth::{judged, median_ratio, DepthErrors, DepthReport, JUDGED_M};
 use super::distribution::JointHistogram;
+use super::ground::Ground;
 use super::leak::{Leak, Scene};
 use super::summary::{self, Summary};
 use crate::data::frame::Decoded;
@@ -101,6 +102,7 @@ pub struct Judge {
     pub(super) counts: Counts,
     pub(super) rows: Vec<Row>,
     pub(super) leak: Option<Leak>,
+    pub(super) ground: Option<Ground>,
     pub(super) frames: Vec<FrameScore>,
     /// Value of a translated pixel -> histogram of [`Counts::joint`].
     side_of: [u8; 256],
@@ -139,6 +141,7 @@ impl Judge {
             counts: Counts::new(classes, bands.len(), cap_m),
             rows: vec![empty_row; ROW_BANDS],
             leak: Leak::new(&table),
+            ground: Ground::new(&table),
             frames: Vec::new(),
             side_of: std::array::from_fn(|i| match sides.get(i) {
                 Some(Some(Side::Foreground)) => 0,
@@ -184,12 +187,15 @@ impl Judge {
             depth: frame.depth_m.as_ref().map(|t| (t.as_slice(), depth_m)),
             scale: ratio.unwrap_or(1.0),
         };
-        let mut leak = self.leak.take();
+        let (mut leak, mut ground) = (self.leak.take(), self.ground.take());
         let ((), by_rows) = rayon::join(
             || {
                 if let (Some(leak), Some((truth, answer))) = (&mut leak, whole.labels) {
                     let depth = whole.depth.map(|(t, p)| (t, p, self.cap_m));
                     leak.add(&Scene { width: frame.width, truth, answer, depth });
+                }
+                if let (Some(ground), Some((truth, _))) = (&mut ground, whole.labels) {
+                    ground.add(frame.width, truth, depth_m);
                 }
             },
             || {
@@ -200,7 +206,7 @@ impl Judge {
                 (0..ROW_BANDS).into_par_iter().map(count).collect::<Vec<Counts>>()
             },
         );
-        self.leak = leak;
+        (self.leak, self.ground) = (leak, ground);
         // In the order of the rows, so that sums do not depend on the threads.
         let mut counts = Counts::new(self.table.len(), self.bands.len(), self.cap_m);
         for (row, part) in self.rows.iter_mut().zip(&by_rows) {

@@ -4,7 +4,7 @@
 //! A *pole* is a connected piece (8 neighbours; where depth is known, of neighbours whose true depth differs by less
 //! than [`SAME_DEPTH`]) of true class "pole" that is at least [`LEAST_HEIGHT`] of the picture high, at least
 //! [`LEAST_SLENDER`] times as high as wide (width: its pixels by its rows), and stands on the ground: of the labelled
-//! pixels within [`FOOT_GAP`] rows below its lowest row at least half are true ground (road, sidewalk, terrain).
+//! pixels within [`FOOT_GAP`](super::pieces::FOOT_GAP) rows below its lowest row at least half are true ground (road, sidewalk, terrain).
 //!
 //! Its *reach* is its width, or 1% of the picture's height if that is more. Its zones:
 //!
@@ -20,14 +20,13 @@
 
 use super::classes::{ClassTable, GROUND, NO_CLASS, POLES};
 use super::depth::{judged, median, JUDGED_M};
+use super::pieces::{pieces, Piece};
 use serde::Serialize;
 
 /// Least height of a pole as a share of the picture's.
 pub const LEAST_HEIGHT: f64 = 0.03;
 /// Least height of a pole in its own widths.
 pub const LEAST_SLENDER: f64 = 3.0;
-/// Rows below a pole in which its ground is looked for; annotators leave a gap there.
-pub const FOOT_GAP: usize = 3;
 /// Largest ratio of true depths within one pole from pixel to pixel.
 pub const SAME_DEPTH: f32 = 1.1;
 /// What is nearer than this share of its true depth is taken as near.
@@ -139,13 +138,6 @@ pub struct LeakReport {
     pub deciles: Vec<ZoneReport>,
 }
 
-/// One pole as its pixels lie.
-struct Segment {
-    pixels: Vec<usize>,
-    top: usize,
-    bottom: usize,
-}
-
 impl Leak {
     /// For a source's classes; `None` where none of them is "pole" or none is ground.
     pub fn new(table: &ClassTable) -> Option<Self> {
@@ -158,65 +150,27 @@ impl Leak {
         if scene.width == 0 {
             return;
         }
-        for segment in self.segments(scene) {
+        let size = (scene.width, scene.truth.len() / scene.width);
+        let is_pole = |at: usize| self.pole[usize::from(scene.truth[at])];
+        for segment in pieces(size, is_pole, |a, b| same_depth(scene, a, b)) {
             if let Some(zones) = self.measure(scene, &segment) {
                 self.poles.push(zones);
             }
         }
     }
 
-    /// Connected pieces of the class "pole".
-    fn segments(&self, scene: &Scene<'_>) -> Vec<Segment> {
-        let (width, height) = (scene.width, scene.truth.len() / scene.width);
-        let mut seen = vec![false; width * height];
-        let mut found = Vec::new();
-        let mut open = Vec::new();
-        for start in 0..width * height {
-            if seen[start] || !self.pole[usize::from(scene.truth[start])] {
-                continue;
-            }
-            let mut segment = Segment { pixels: Vec::new(), top: start / width, bottom: start / width };
-            seen[start] = true;
-            open.push(start);
-            while let Some(at) = open.pop() {
-                let (x, y) = (at % width, at / width);
-                segment.pixels.push(at);
-                segment.top = segment.top.min(y);
-                segment.bottom = segment.bottom.max(y);
-                for ny in y.saturating_sub(1)..(y + 2).min(height) {
-                    for nx in x.saturating_sub(1)..(x + 2).min(width) {
-                        let next = ny * width + nx;
-                        if !seen[next] && self.pole[usize::from(scene.truth[next])] && same_depth(scene, at, next) {
-                            seen[next] = true;
-                            open.push(next);
-                        }
-                    }
-                }
-            }
-            found.push(segment);
-        }
-        found
-    }
-
     /// The zones of a segment, if it is a pole that stands on the ground.
-    fn measure(&self, scene: &Scene<'_>, segment: &Segment) -> Option<[Zone; ZONES]> {
+    fn measure(&self, scene: &Scene<'_>, segment: &Piece) -> Option<[Zone; ZONES]> {
         let (width, height) = (scene.width, scene.truth.len() / scene.width);
-        let rows = segment.bottom - segment.top + 1;
+        let rows = segment.height();
         let mean_width = segment.pixels.len() as f64 / rows as f64;
         if (rows as f64) < (LEAST_HEIGHT * height as f64).max(LEAST_SLENDER * mean_width) || rows < DECILES {
             return None;
         }
-        // Leftmost and rightmost column of each row.
-        let mut extents = vec![(usize::MAX, 0); rows];
-        for &at in &segment.pixels {
-            let extent = &mut extents[at / width - segment.top];
-            *extent = (extent.0.min(at % width), extent.1.max(at % width));
-        }
+        let extents = segment.extents(width);
         let foot = extents[rows - 1];
-        let under: Vec<u8> = (segment.bottom + 1..(segment.bottom + 1 + FOOT_GAP).min(height))
-            .flat_map(|y| (foot.0..=foot.1).map(move |x| scene.truth[y * width + x]))
-            .filter(|&class| class != NO_CLASS)
-            .collect();
+        let under: Vec<u8> =
+            segment.under((width, height)).map(|at| scene.truth[at]).filter(|&class| class != NO_CLASS).collect();
         let on_ground = under.iter().filter(|&&class| self.ground[usize::from(class)]).count();
         if on_ground == 0 || on_ground * 2 < under.len() {
             return None;

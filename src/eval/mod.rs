@@ -2,7 +2,8 @@
 //!
 //! - [`confusion`], [`depth`]: the measures themselves
 //! - [`classes`]: the classes of a source, and its foreground and background
-//! - [`bands`]: by distance and by image row; [`distribution`]: histograms of depth; [`leak`]: the bottoms of poles
+//! - [`bands`]: by distance and by image row; [`distribution`]: histograms of depth; [`leak`]: the bottoms of poles;
+//!   [`ground`]: the road and what stands on it, where no depth is known; [`pieces`] of a class for both
 //! - [`judge`]: all of them over a data set, read by [`mod@ahead`]; [`summary`]: as they are written out
 //! - [`plots`], [`pictures`], [`report`]: as a page for a person
 
@@ -12,9 +13,11 @@ pub mod classes;
 pub mod confusion;
 pub mod depth;
 pub mod distribution;
+pub mod ground;
 pub mod judge;
 pub mod leak;
 pub mod pictures;
+pub mod pieces;
 pub mod plots;
 pub mod report;
 pub mod summary;

@@ -2,6 +2,7 @@
 
 use super::classes::ClassTable;
 use super::depth::DepthReport;
+use super::ground::GroundReport;
 use super::leak::{LeakReport, ZoneReport};
 use super::pictures::Exhibit;
 use super::plots::{self, PlotError};
@@ -63,6 +64,9 @@ pub fn page(head: &Head, table: &ClassTable, summary: &Summary, galleries: &[Gal
     }
     if let Some(leak) = &summary.leak {
         leak_part(&mut out, leak)?;
+    }
+    if let Some(ground) = &summary.ground {
+        ground_part(&mut out, ground);
     }
     galleries_part(&mut out, galleries);
     out += "</body>\n</html>\n";
@@ -293,6 +297,23 @@ fn leak_part(out: &mut String, leak: &LeakReport) -> Result<(), PlotError> {
     rows(out, &head, zones.into_iter().map(zone_row));
     *out += &plots::leak(leak)?;
     Ok(())
+}
+
+fn ground_part(out: &mut String, ground: &GroundReport) {
+    let _ = writeln!(
+        out,
+        "<h2>The ground</h2>\n<p class=\"note\">What predicted depth has to look like even where no truth tells: upwards on \
+         the true road it grows, from one of 32 bands of rows to the next, and things ({} that stand on visible ground) \
+         are as far away as the ground under them.</p>",
+        ground.things
+    );
+    let figures = [
+        ("steps upwards on the road in which depth grows", ground.road_steps_growing),
+        ("frames in which it grows at every step", ground.road_frames_growing),
+        ("things whose foot is within 15% of the ground's depth", ground.feet_on_ground),
+        ("median ln(depth of the foot / depth of the ground)", ground.foot_log_ratio),
+    ];
+    rows(out, &["measure", ""], figures.iter().map(|(name, value)| vec![(*name).into(), optional(*value, 4)]));
 }
 
 fn galleries_part(out: &mut String, galleries: &[Gallery]) {

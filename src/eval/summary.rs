@@ -5,6 +5,7 @@ use super::classes::{Side, BACKGROUND, FOREGROUND};
 use super::confusion::SegmentationReport;
 use super::depth::DepthReport;
 use super::distribution::{Distribution, JointHistogram};
+use super::ground::GroundReport;
 use super::judge::{BothErrors, FrameScore, Judge};
 use super::leak::LeakReport;
 use crate::data::classes;
@@ -21,6 +22,8 @@ pub struct Summary {
     pub depth: Option<Depth>,
     /// `None` where the classes have no pole or no ground, or no pole was found.
     pub leak: Option<LeakReport>,
+    /// Whether depth makes sense on the ground; `None` where no frame has a road.
+    pub ground: Option<GroundReport>,
     /// The scores of each frame.
     pub per_frame: Vec<FrameScore>,
 }
@@ -162,6 +165,7 @@ pub(super) fn of(judge: &Judge) -> Summary {
         segmentation: segmentation(judge),
         depth: depth(judge),
         leak,
+        ground: judge.ground.as_ref().map(super::ground::Ground::report).filter(|r| r.road_frames > 0),
         per_frame: judge.frames.clone(),
     }
 }
@@ -291,6 +295,9 @@ impl Summary {
         }
         if let Some(leak) = &self.leak {
             out += &leak_table(leak, details);
+        }
+        if let Some(ground) = &self.ground {
+            out += &ground_table(ground);
         }
         out
     }
@@ -427,6 +434,20 @@ fn leak_table(leak: &LeakReport, details: bool) -> String {
         }
     }
     out
+}
+
+fn ground_table(ground: &GroundReport) -> String {
+    let share = |value: Option<f64>| value.map_or("-".into(), |v| format!("{:.1}%", 100.0 * v));
+    format!(
+        "predicted depth grows upwards on the road in {} of the steps, at every step in {} of {} frames\n\
+         things that stand on visible ground {}: foot within 15% of the ground's depth {}, median ln ratio {}\n",
+        share(ground.road_steps_growing),
+        share(ground.road_frames_growing),
+        ground.road_frames,
+        ground.things,
+        share(ground.feet_on_ground),
+        number(ground.foot_log_ratio)
+    )
 }
 
 /// The lists of the split, for documents.
