@@ -5,6 +5,7 @@ pub mod cityscapes;
 pub mod classes;
 pub mod colour;
 pub mod depth;
+pub mod disk;
 pub mod frame;
 pub mod npy;
 pub mod source;

@@ -5,10 +5,10 @@
 //! `[height, width, 1]`. The header is read on its own, so that a whole split can be checked without its data. The
 //! readers at hand lack `uint16` and the header (`tch`), or bring a parser generator along (`npyz`, `ndarray-npy`).
 
-use super::cityscapes::{create_parent, DataError};
+use super::disk::{write_atomically, DataError};
 use half::f16;
 use std::fs;
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 /// What one element of a file is.
@@ -209,32 +209,6 @@ pub fn write(path: &Path, depth_m: &[f32], width: u32, height: u32, precision: P
             }
         }
         Ok(())
-    })
-}
-
-/// Writes a file beside its place and moves it there when it is whole and on the disk, so that whoever sees the name
-/// sees all of it, even after a crash. Missing folders are made.
-///
-/// # Errors
-/// What `fill` or the file system says.
-pub fn write_atomically(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<fs::File>) -> std::io::Result<()>,
-) -> Result<(), DataError> {
-    create_parent(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    let written = (|| {
-        let mut file = BufWriter::new(fs::File::create(&partial)?);
-        fill(&mut file)?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&partial, path)
-    })();
-    written.map_err(|e| {
-        // A full disk: what was written of it must not stay.
-        let _ = fs::remove_file(&partial);
-        DataError::io(path)(e)
     })
 }
 

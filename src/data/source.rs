@@ -4,8 +4,9 @@
 //! each of its ids one class or several (CamVid's "bicyclist" is Cityscapes' rider or bicycle). A pixel of several
 //! possible classes is coded as a group; see [`Groups`].
 
-use super::cityscapes::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
+use super::disk::DataError;
 use super::frame::Decoded;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! Where the demo's frames come from: a drive in the Cityscapes layout (with a truth), a folder of pictures, a video.
 
 use super::messages::{self, Pinhole};
-use crate::data::cityscapes::{DataError, Part, Sample};
+use crate::data::cityscapes::{Part, Sample};
+use crate::data::disk::DataError;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -5,8 +5,8 @@
 //! in the camera file, whose focal lengths and principal point are those of the new pixels.
 
 use super::clean::Window;
-use crate::data::cityscapes::{DataError, LabelFiles, Part, ReadOptions, Sample};
-use crate::data::npy;
+use crate::data::cityscapes::{LabelFiles, Part, ReadOptions, Sample};
+use crate::data::disk::{write_atomically, DataError};
 use image::imageops::{crop_imm, resize, FilterType};
 use image::RgbImage;
 
@@ -80,7 +80,7 @@ fn write_camera(from: &Sample, to: &Sample, size: (u32, u32), window: Window) ->
         intrinsic[focal] = f.into();
         intrinsic[center] = c.into();
     }
-    npy::write_atomically(&to.path(Part::Camera), |file| {
+    write_atomically(&to.path(Part::Camera), |file| {
         use std::io::Write as _;
         writeln!(file, "{json:#}")
     })

@@ -2,8 +2,9 @@
 
 use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
-use crate::data::cityscapes::{encode_disparity, DataError, Part, ReadOptions, Sample};
+use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
+use crate::data::disk::{write_atomically, DataError};
 use crate::data::npy;
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
@@ -159,7 +160,7 @@ fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) ->
             bail!("{} is there and would be replaced; pass --overwrite to replace it", there.display());
         }
     }
-    npy::write_atomically(&path, |file| {
+    write_atomically(&path, |file| {
         use std::io::Write as _;
         writeln!(file, "{recipe:#}")
     })?;

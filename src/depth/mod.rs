@@ -12,7 +12,8 @@ pub mod matcher;
 pub mod preview;
 pub mod teacher;
 
-use crate::data::cityscapes::{DataError, Sample};
+use crate::data::cityscapes::Sample;
+use crate::data::disk::DataError;
 
 /// Disparity of a rectified pair, in pixels of the left picture: a thing at column `x` of the left one is at
 /// `x - disparity` of the right one.

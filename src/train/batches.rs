@@ -7,7 +7,7 @@ use super::config::{Cache, Phase, TrainConfig};
 use super::labels::LabelTable;
 use super::targets;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
-use crate::data::cityscapes::DataError;
+use crate::data::disk::DataError;
 use crate::data::frame::Decoded;
 use crate::data::source::{self, Groups, Item};
 use crate::model::Task;

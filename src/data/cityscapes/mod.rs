@@ -12,6 +12,7 @@ mod tests;
 
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
+use super::disk::{create_parent, write_atomically, DataError};
 use super::street::Camera;
 use super::{classes, npy};
 use image::{ImageBuffer, ImageEncoder as _, Luma, RgbImage};
@@ -56,40 +57,6 @@ const TRAIN_IDS_ENDING: &str = "_gtFine_labelTrainIds.png";
 /// Ends of the names of dense depth in a folder; the first one that is there is read.
 fn depth_endings(folder: &str) -> [String; 3] {
     ["_depth.npy".into(), ".npy".into(), format!("_{folder}.npy")]
-}
-
-/// What can go wrong with a data set on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// A file or folder could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("{path}: {what}")]
-    Bad {
-        /// Which one.
-        path: PathBuf,
-        /// Expected, found, and what to do.
-        what: String,
-    },
-    /// A split cannot be used.
-    #[error("{0}")]
-    Split(String),
-}
-
-impl DataError {
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.into(), source }
-    }
-
-    pub(crate) fn bad(path: &Path, what: impl Into<String>) -> Self {
-        Self::Bad { path: path.into(), what: what.into() }
-    }
 }
 
 /// One frame of a data set, by name.
@@ -322,7 +289,7 @@ impl Sample {
             .ok_or_else(|| DataError::bad(&path, format!("{n} disparities for {width}x{height} pixels")))?;
         let mut png = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| DataError::bad(&path, e.to_string()))?;
-        npy::write_atomically(&path, |file| std::io::Write::write_all(file, png.get_ref()))
+        write_atomically(&path, |file| std::io::Write::write_all(file, png.get_ref()))
     }
 
     /// Writes exact depth.
@@ -366,13 +333,6 @@ pub fn decode_disparity(code: u16) -> f32 {
         0.0
     } else {
         (f32::from(code) - 1.0) / 256.0
-    }
-}
-
-pub(crate) fn create_parent(path: &Path) -> Result<(), DataError> {
-    match path.parent() {
-        Some(parent) => fs::create_dir_all(parent).map_err(DataError::io(parent)),
-        None => Ok(()),
     }
 }
 
