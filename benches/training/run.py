@@ -47,13 +47,13 @@ def main():
     parser.add_argument("--data", required=True, help="rendered streets")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder for the runs")
     parser.add_argument("--threads", default="0", help="processor threads of the network (0: one a core)")
-    parser.add_argument("--only", help="only variants whose name contains this")
+    parser.add_argument("--only", action="append", default=[], help="only variants whose name contains this (repeatable)")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, train nothing")
     arguments = parser.parse_args()
     config = ROOT / "config" / "train" / "ablation.yaml"
     print("| variant | mIoU | AbsRel | normals, degrees | s/step |\n|---|---|---|---|---|", flush=True)
     for name, changes in VARIANTS.items():
-        if arguments.only and arguments.only not in name:
+        if arguments.only and not any(part in name for part in arguments.only):
             continue
         out = arguments.out / "".join(c if c.isalnum() else "_" for c in name)
         if not (out / "last.safetensors").is_file() or not (out / "done").is_file():
