@@ -1,11 +1,11 @@
 //! The network against PyTorch: torchvision's encoder and an independent decoder (tests/golden/make_golden.py).
 
 use semantic_depth::export::trace::packed;
-use semantic_depth::model::{weights, Network, NetworkConfig};
+use semantic_depth::model::{weights, Network, NetworkConfig, Task};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -183,4 +183,39 @@ fn broken_files_are_refused() {
         let _ = weights::load(&mut vs, &path);
     }
     assert!(weights::load(&mut vs, &folder.path().join("none")).is_err());
+}
+
+#[test]
+fn a_training_starts_from_torchvisions_encoder_or_from_a_network_of_other_heads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("start.safetensors");
+    let given = VarStore::new(Device::Cpu);
+    let _g = Network::new(&given.root(), &NetworkConfig::default());
+    // torchvision's names, with its classifier, which is of no use here.
+    let mut tensors: Vec<(String, Tensor)> = given
+        .variables()
+        .into_iter()
+        .filter_map(|(name, t)| {
+            Some((name.strip_prefix("encoder.backbone.").map(|rest| format!("features.{rest}"))?, t))
+        })
+        .collect();
+    tensors.push(("classifier.0.weight".into(), Tensor::zeros([4, 4], (Kind::Float, Device::Cpu))));
+    Tensor::write_safetensors(&tensors, &path).expect("written");
+
+    let taken = VarStore::new(Device::Cpu);
+    let heads = vec![Task::Depth, Task::Normals];
+    let _t = Network::new(&taken.root(), &NetworkConfig { heads, ..NetworkConfig::default() });
+    let random = weights::load_start(&taken, &path).expect("it fits");
+    assert!(random.iter().all(|name| name.starts_with("decoder.")) && !random.is_empty(), "{random:?}");
+    let (a, b) = (given.variables(), taken.variables());
+    let name = "encoder.backbone.4.block.0.0.weight";
+    assert_eq!(a[name], b[name]);
+
+    weights::save(&given, &path).expect("written");
+    let random = weights::load_start(&taken, &path).expect("it fits");
+    assert!(random.iter().all(|name| name.contains("normals")) && !random.is_empty(), "{random:?}");
+
+    Tensor::write_safetensors(&[("other", Tensor::zeros([1], (Kind::Float, Device::Cpu)))], &path).expect("written");
+    let error = weights::load_start(&taken, &path).expect_err("another network's").to_string();
+    assert!(error.contains("no variable of this network"), "{error}");
 }

@@ -125,6 +125,16 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert!(manifest.contains("normals_channel: 21") && !manifest.contains("edges"), "{manifest}");
     assert!(manifest.contains("focal_length_px: 70"), "{manifest}");
 
+    // What a source lacks, a trained model answers.
+    let expert = format!("sources.0.expert={}", four.join("model").display());
+    let distilled = root.path().join("distilled");
+    let changes = ["--set", "sources.0.data.depth=none", "--set", &expert, "--set", "watch.best=miou"];
+    let output = run(&train(&config, &distilled, &changes));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("6 frames completed by semantic_depth"), "{log}");
+    let metrics = std::fs::read_to_string(distilled.join("metrics.csv")).expect("metrics");
+    assert!(!metrics.contains("NaN") && metrics.contains("loss_depth"), "{metrics}");
+
     let seven = root.path().join("seven");
     ok(&train(
         &config,
