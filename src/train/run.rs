@@ -370,6 +370,7 @@ impl<'a> Run<'a> {
 
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
     fn look(&mut self) -> anyhow::Result<()> {
+        self.check_weights()?;
         self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
@@ -417,7 +418,20 @@ impl<'a> Run<'a> {
         result
     }
 
+    /// A step along a broken gradient leaves broken weights, which the next loss would tell: too late for what is kept.
+    fn check_weights(&self) -> anyhow::Result<()> {
+        let whole = |t: &Tensor| t.isfinite().all().int64_value(&[]) != 0;
+        match named(&self.variables).into_iter().find(|(_, t)| !whole(t)) {
+            Some((name, _)) => bail!(
+                "{name} is not finite after step {}: a lower max_learning_rate or clip_gradient helps, or precision fp32",
+                self.progress.total
+            ),
+            None => Ok(()),
+        }
+    }
+
     fn checkpoint(&mut self) -> anyhow::Result<()> {
+        self.check_weights()?;
         let path = self.options.out.join(CHECKPOINT);
         let progress = self.progress;
         self.state().save(&progress, &path)

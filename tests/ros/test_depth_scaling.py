@@ -209,7 +209,7 @@ def test_depth_of_a_rendered_street_is_about_right(node_program, tool_program, m
     info.k[2], info.k[5] = k["u0"], k["v0"]
 
     card = (ROOT / "models" / "street" / "README.md").read_text()
-    stated = float(re.search(r"^\| AbsRel .*\| ([0-9.]+) \|$", card, re.MULTILINE)[1])
+    stated = float(re.search(r"^\| 512x256 \|[^|]*\|[^|]*\| ([0-9.]+) \|", card, re.MULTILINE)[1])
     parameters = {"input_reliability": "reliable"}
     with running(node_program, tmp_path / "node", model, OUTPUTS, **parameters) as peer:
         answers = peer.ask_calibrated(encode(rgb, "rgb8"), info)
