@@ -2,10 +2,10 @@
 
 use super::render::bar;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
-use crate::data::classes::{self, CATEGORIES, CLASSES, UNLABELLED};
-use crate::data::frame::Decoded;
-use crate::data::source::{Groups, Item, Source};
+use crate::data::classes::{CATEGORIES, CLASSES};
+use crate::data::source::{self, Groups, Item, Source};
 use crate::eval::ahead::ahead;
+use crate::eval::answer::Answerer;
 use crate::eval::depth::JUDGED_M;
 use crate::eval::distribution::NEAREST_M;
 use crate::eval::ground::GroundReport;
@@ -15,12 +15,10 @@ use crate::eval::pictures::{choose, exhibit};
 use crate::eval::report::{page, Gallery, Head};
 use crate::eval::summary::{Depth, Segmentation, Summary};
 use crate::eval::{ClassTable, DepthReport, Judge};
-use crate::frame::camera::{focal_ratio, DepthScaling};
-use crate::frame::clock::StageTimes;
-use crate::frame::geometry::{Geometry, Placement, ResizeMode};
+use crate::frame::camera::DepthScaling;
+use crate::frame::geometry::{Placement, ResizeMode};
 use crate::frame::network::{DeviceChoice, Precision};
-use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
-use crate::frame::view::ImageView;
+use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::fs;
@@ -141,8 +139,8 @@ impl Args {
             (Layout::Folder, None) => bail!("--layout folder needs --mapping FILE, which says what the class ids are"),
             (Layout::Folder, Some(mapping)) => Ok(Source::Folder {
                 root: self.data.clone(),
-                images: self.images.clone().unwrap_or_else(|| "{split}/images".into()),
-                labels: self.labels.clone().unwrap_or_else(|| "{split}/labels".into()),
+                images: self.images.clone().unwrap_or_else(source::images),
+                labels: self.labels.clone().unwrap_or_else(source::labels),
                 mapping: mapping.clone(),
                 focal_px: None,
                 remove_bottom: self.remove_bottom,
@@ -162,58 +160,6 @@ impl Args {
             }
         }
         Ok(())
-    }
-}
-
-/// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
-fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
-    match asked {
-        Some(DepthScaling::None) => Ok(1.0),
-        Some(DepthScaling::Factor(factor)) => Ok(factor),
-        Some(DepthScaling::CameraInfo) | None => match (frame.focal_px, asked) {
-            (Some(focal_px), _) => Ok(focal_ratio(focal_px, geometry.focal_scale(), f_model)),
-            (None, None) => Ok(1.0),
-            (None, Some(_)) => bail!("no camera file tells the focal length; use --depth-scaling none or a factor"),
-        },
-    }
-}
-
-/// The network with what it takes to answer a decoded frame.
-struct Runner {
-    pipeline: Pipeline,
-    depth_scaling: Option<DepthScaling>,
-    placement: Placement,
-    /// The model answers categories: they stand as the first train id of each.
-    of_categories: bool,
-    outputs: Outputs,
-}
-
-impl Runner {
-    /// Answers a frame into `outputs`, at its own size, the node's own way; returns what depth was multiplied with.
-    fn run(&mut self, frame: &Decoded) -> anyhow::Result<f64> {
-        let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)?;
-        let size = (frame.width, frame.height);
-        let geometry = Geometry::new(&self.placement, size, self.pipeline.network_size())?;
-        let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
-        let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
-        let job = Job {
-            image: view,
-            geometry: &geometry,
-            wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
-            confidence_stride: 1,
-            depth_factor: factor as f32,
-            overlay_opacity: 0.0,
-            mask_values: &[0; 256],
-            outputs: &mut self.outputs,
-            times: StageTimes::default(),
-        };
-        self.pipeline.run(&mut [job])?;
-        if self.of_categories {
-            for label in &mut self.outputs.labels {
-                *label = classes::in_category(*label).next().unwrap_or(UNLABELLED);
-            }
-        }
-        Ok(factor)
     }
 }
 
@@ -266,7 +212,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let placement = Placement { mode: args.resize_mode, ..Placement::default() };
     let depth_scaling = args.depth_scaling;
-    let mut runner = Runner { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
+    let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap);
     let depth_factor = judge_all(&items, &mut runner, &mut judge)?;
     let summary = judge.summary();
@@ -319,7 +265,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Returns the mean of what the frames' depth was multiplied with.
-fn judge_all(items: &[Item], runner: &mut Runner, judge: &mut Judge) -> anyhow::Result<f64> {
+fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge) -> anyhow::Result<f64> {
     let progress = bar(items.len() as u64, "evaluating");
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
     let mut factors = 0.0;
@@ -338,7 +284,7 @@ fn judge_all(items: &[Item], runner: &mut Runner, judge: &mut Judge) -> anyhow::
 fn galleries(
     items: &[Item],
     summary: &Summary,
-    runner: &mut Runner,
+    runner: &mut Answerer,
     judge: &Judge,
     args: &Args,
 ) -> anyhow::Result<Vec<Gallery>> {
@@ -378,38 +324,4 @@ fn caption(score: &FrameScore) -> String {
         text += &format!(", AbsRel {:.3}, RMSE {:.2} m", d.abs_rel, d.rmse_m);
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_factor_is_the_cameras_focal_length_by_the_models() {
-        let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
-        let frame = |focal_px| Decoded {
-            width: 1000,
-            height: 800,
-            rgb: vec![],
-            labels: None,
-            depth_m: None,
-            focal_px,
-            principal_px: None,
-        };
-        let factor = |asked, focal_px| super::factor(asked, &frame(focal_px), &geometry, 250.0);
-        // Without a camera file: no scaling by default, an error where it was asked for.
-        assert_eq!(factor(None, None).expect("none"), 1.0);
-        let error = format!("{:#}", factor(Some(DepthScaling::CameraInfo), None).expect_err("no camera"));
-        assert!(error.contains("no camera file"), "{error}");
-        // 800 pixels are 400 across and 200 down in the network: their geometric mean by 250.
-        let camera = Some((800.0, 800.0));
-        let expected = (400.0_f64 * 200.0).sqrt() / 250.0;
-        assert!((factor(None, camera).expect("scaled") - expected).abs() < 1e-12);
-        assert!((factor(Some(DepthScaling::CameraInfo), camera).expect("scaled") - expected).abs() < 1e-12);
-        assert_eq!(factor(Some(DepthScaling::None), camera).expect("none"), 1.0);
-        assert_eq!(factor("1.25".parse().ok(), camera).expect("fixed"), 1.25);
-        for bad in ["", "0", "-1", "nan", "inf", "camera"] {
-            assert!(bad.parse::<DepthScaling>().is_err(), "{bad}");
-        }
-    }
 }

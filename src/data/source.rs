@@ -57,11 +57,13 @@ pub enum Source {
     },
 }
 
-fn images() -> String {
+/// Where pictures usually are below the root.
+pub fn images() -> String {
     "{split}/images".into()
 }
 
-fn labels() -> String {
+/// Where class ids usually are below the root.
+pub fn labels() -> String {
     "{split}/labels".into()
 }
 
@@ -162,11 +164,6 @@ impl Groups {
         let single = (0..CLASSES as u8).map(|id| if id == UNLABELLED_TRAIN_ID { vec![] } else { vec![id] });
         single.chain(self.0.iter().cloned()).collect()
     }
-
-    /// Whether any label may stand for several classes.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// How one frame is read.
@@ -189,13 +186,6 @@ impl Source {
     pub fn cityscapes(root: PathBuf) -> Self {
         let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
         Self::Cityscapes { root, labels, depth, remove_bottom: 0.0 }
-    }
-
-    /// Where it is.
-    pub fn root(&self) -> &Path {
-        match self {
-            Self::Cityscapes { root, .. } | Self::Folder { root, .. } => root,
-        }
     }
 
     /// The same source at another place.

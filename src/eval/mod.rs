@@ -4,10 +4,11 @@
 //! - [`classes`]: the classes of a source, and its foreground and background
 //! - [`bands`]: by distance and by image row; [`distribution`]: histograms of depth; [`leak`]: the bottoms of poles;
 //!   [`ground`]: the road and what stands on it, where no depth is known; [`pieces`] of a class for both
-//! - [`judge`]: all of them over a data set, read by [`mod@ahead`]; [`summary`]: as they are written out
+//! - [`answer`]: what a model says to a frame; [`judge`]: all of them over a data set, read by [`mod@ahead`]; [`summary`]: as they are written out
 //! - [`plots`], [`pictures`], [`report`]: as a page for a person
 
 pub mod ahead;
+pub mod answer;
 pub mod bands;
 pub mod classes;
 pub mod confusion;

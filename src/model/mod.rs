@@ -23,11 +23,6 @@ impl Answers {
     pub fn get(&self, task: Task) -> Option<&Tensor> {
         self.0.iter().find(|(t, _)| *t == task).map(|(_, answer)| answer)
     }
-
-    /// Every head's answer.
-    pub fn iter(&self) -> impl Iterator<Item = (Task, &Tensor)> {
-        self.0.iter().map(|(task, answer)| (*task, answer))
-    }
 }
 
 /// The multi-task network of the article: MobileNetV3-small encoder, Light-Weight RefineNet decoder, and by default its two heads.

@@ -121,6 +121,14 @@ pub fn load_without(vs: &mut VarStore, path: &Path, without: impl Fn(Task) -> bo
         let of_head = [format!("decoder.{}.", task.key()), format!("decoder.pre_{}.", task.key())];
         given.retain(|name, _| !of_head.iter().any(|start| name.starts_with(start)));
     }
+    fill(vs, &given, path)
+}
+
+/// Fills all variables of `vs` from the tensors of a file.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] names every missing, extra and misshapen key; nothing is changed then.
+pub fn fill(vs: &VarStore, given: &HashMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
     let wanted = variables(vs);
     let mut problems = Vec::new();
     for (name, variable) in &wanted {

@@ -44,11 +44,6 @@ enum Frames {
 }
 
 impl Supply {
-    /// Decoded frames, as they come.
-    pub fn decoded(name: &str, share: f64, frames: Vec<Decoded>) -> Self {
-        Self { name: name.into(), share, scale: 1.0, frames: Frames::Decoded(frames) }
-    }
-
     /// Frames.
     pub fn len(&self) -> usize {
         match &self.frames {
@@ -114,11 +109,9 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
                 Frames::Decoded(frames)
             }
         };
-        let share = part.share.unwrap_or(match &frames {
-            Frames::Decoded(f) => f.len() as f64,
-            Frames::OnDisk(i) => i.len() as f64,
-        });
-        supplies.push(Supply { name: part.name.clone(), share, scale: part.scale as f32, frames });
+        let mut supply = Supply { name: part.name.clone(), share: 0.0, scale: part.scale as f32, frames };
+        supply.share = part.share.unwrap_or(supply.len() as f64);
+        supplies.push(supply);
     }
     let all: f64 = supplies.iter().map(|s| s.share).sum();
     supplies.iter_mut().for_each(|s| s.share /= all);
@@ -186,9 +179,9 @@ pub fn collate(crops: &[Crop], size: &CropSize, table: &LabelTable, tasks: &[Tas
     let (width, height) = size.size;
     let b = crops.len() as i64;
     let (lw, lh) = (width.div_ceil(size.stride), height.div_ceil(size.stride));
-    let pixels: Vec<f32> = crops.iter().flat_map(|c| c.pixels.iter().copied()).collect();
+    let joined = |part: fn(&Crop) -> &[f32]| crops.iter().map(part).collect::<Vec<_>>().concat();
+    let (pixels, depth) = (joined(|c| &c.pixels), joined(|c| &c.depth));
     let labels: Vec<i64> = crops.iter().flat_map(|c| c.labels.iter().map(|&l| table.index(l))).collect();
-    let depth: Vec<f32> = crops.iter().flat_map(|c| c.depth.iter().copied()).collect();
     let plane = [b, lh as i64, lw as i64];
     let normals = tasks.contains(&Task::Normals).then(|| {
         let all: Vec<f32> = crops.iter().flat_map(|c| targets::normals_of(c, lw, lh)).collect();
@@ -339,7 +332,8 @@ mod tests {
             focal_px: None,
             principal_px: None,
         };
-        Supply::decoded(name, share, (0..frames).map(frame).collect())
+        let frames = Frames::Decoded((0..frames).map(frame).collect());
+        Supply { name: name.into(), share, scale: 1.0, frames }
     }
 
     fn batches(skip: usize) -> Batches {

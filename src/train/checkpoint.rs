@@ -5,7 +5,7 @@
 
 use super::ema::Ema;
 use super::optimizer::Optimizer;
-use crate::model::weights::{self, WeightsError};
+use crate::model::weights;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -116,7 +116,7 @@ impl State<'_> {
         let text = Vec::<u8>::try_from(progress.to_kind(Kind::Uint8)).with_context(context)?;
         let progress: Progress = serde_json::from_slice(&text).with_context(context)?;
         for (kind, store) in [("network", self.network), ("objective", self.objective)] {
-            restore(store, &parts.remove(kind).unwrap_or_default(), path)?;
+            weights::fill(store, &parts.remove(kind).unwrap_or_default(), path)?;
         }
         self.optimizer.load_state(&parts.remove("optimizer").unwrap_or_default()).with_context(context)?;
         if let Some(ema) = &mut self.ema {
@@ -124,32 +124,4 @@ impl State<'_> {
         }
         Ok(progress)
     }
-}
-
-fn restore(store: &VarStore, saved: &HashMap<String, Tensor>, path: &Path) -> Result<(), WeightsError> {
-    let variables = store.variables();
-    let problems: Vec<String> = variables
-        .iter()
-        .filter_map(|(name, t)| match saved.get(name) {
-            None => Some(format!("missing {name}")),
-            Some(s) if s.size() != t.size() => {
-                Some(format!("{name}: expected shape {:?}, found {:?}", t.size(), s.size()))
-            }
-            Some(_) => None,
-        })
-        .collect();
-    if !problems.is_empty() {
-        return Err(WeightsError::Mismatch { path: path.into(), problems });
-    }
-    tch::no_grad(|| {
-        for (name, mut variable) in variables {
-            if let Some(source) = saved.get(&name) {
-                variable.f_copy_(source).map_err(|e| WeightsError::Format {
-                    path: path.into(),
-                    what: format!("{name}: {}", weights::first_line(&e)),
-                })?;
-            }
-        }
-        Ok(())
-    })
 }

@@ -1,0 +1,104 @@
+//! A model's answer to a decoded frame, the node's own way: for judging, and for experts in training.
+
+use crate::data::classes::{self, UNLABELLED};
+use crate::data::frame::Decoded;
+use crate::frame::camera::{focal_ratio, DepthScaling};
+use crate::frame::clock::StageTimes;
+use crate::frame::geometry::{Geometry, Placement};
+use crate::frame::pipeline::{Job, Outputs, Pipeline, Wanted};
+use crate::frame::view::ImageView;
+use anyhow::bail;
+
+/// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
+fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_model: f64) -> anyhow::Result<f64> {
+    match asked {
+        Some(DepthScaling::None) => Ok(1.0),
+        Some(DepthScaling::Factor(factor)) => Ok(factor),
+        Some(DepthScaling::CameraInfo) | None => match (frame.focal_px, asked) {
+            (Some(focal_px), _) => Ok(focal_ratio(focal_px, geometry.focal_scale(), f_model)),
+            (None, None) => Ok(1.0),
+            (None, Some(_)) => bail!("no camera file tells the focal length; use --depth-scaling none or a factor"),
+        },
+    }
+}
+
+/// The network with what it takes to answer a decoded frame.
+#[derive(Debug)]
+pub struct Answerer {
+    /// The model at work.
+    pub pipeline: Pipeline,
+    /// What depth is multiplied with; by default by the focal length, where the frame has one.
+    pub depth_scaling: Option<DepthScaling>,
+    /// How a frame becomes the network's input.
+    pub placement: Placement,
+    /// The model answers categories: they stand as the first train id of each.
+    pub of_categories: bool,
+    /// The newest answer.
+    pub outputs: Outputs,
+}
+
+impl Answerer {
+    /// Answers a frame into `outputs`, at its own size, the node's own way; returns what depth was multiplied with.
+    ///
+    /// # Errors
+    /// The network fails, or a focal length is asked for that the frame does not have.
+    pub fn run(&mut self, frame: &Decoded) -> anyhow::Result<f64> {
+        let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)?;
+        let size = (frame.width, frame.height);
+        let geometry = Geometry::new(&self.placement, size, self.pipeline.network_size())?;
+        let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
+        let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
+        let job = Job {
+            image: view,
+            geometry: &geometry,
+            wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
+            confidence_stride: 1,
+            depth_factor: factor as f32,
+            overlay_opacity: 0.0,
+            mask_values: &[0; 256],
+            outputs: &mut self.outputs,
+            times: StageTimes::default(),
+        };
+        self.pipeline.run(&mut [job])?;
+        if self.of_categories {
+            for label in &mut self.outputs.labels {
+                *label = classes::in_category(*label).next().unwrap_or(UNLABELLED);
+            }
+        }
+        Ok(factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_factor_is_the_cameras_focal_length_by_the_models() {
+        let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
+        let frame = |focal_px| Decoded {
+            width: 1000,
+            height: 800,
+            rgb: vec![],
+            labels: None,
+            depth_m: None,
+            focal_px,
+            principal_px: None,
+        };
+        let factor = |asked, focal_px| super::factor(asked, &frame(focal_px), &geometry, 250.0);
+        // Without a camera file: no scaling by default, an error where it was asked for.
+        assert_eq!(factor(None, None).expect("none"), 1.0);
+        let error = format!("{:#}", factor(Some(DepthScaling::CameraInfo), None).expect_err("no camera"));
+        assert!(error.contains("no camera file"), "{error}");
+        // 800 pixels are 400 across and 200 down in the network: their geometric mean by 250.
+        let camera = Some((800.0, 800.0));
+        let expected = (400.0_f64 * 200.0).sqrt() / 250.0;
+        assert!((factor(None, camera).expect("scaled") - expected).abs() < 1e-12);
+        assert!((factor(Some(DepthScaling::CameraInfo), camera).expect("scaled") - expected).abs() < 1e-12);
+        assert_eq!(factor(Some(DepthScaling::None), camera).expect("none"), 1.0);
+        assert_eq!(factor("1.25".parse().ok(), camera).expect("fixed"), 1.25);
+        for bad in ["", "0", "-1", "nan", "inf", "camera"] {
+            assert!(bad.parse::<DepthScaling>().is_err(), "{bad}");
+        }
+    }
+}
