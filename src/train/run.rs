@@ -216,7 +216,6 @@ impl<'a> Run<'a> {
             }
             self.checkpoint()?;
         }
-        self.keep(LAST)?;
         self.record.say(&format!(
             "{} steps in {:.1} min; weights: {}",
             self.progress.total,
@@ -374,15 +373,21 @@ impl<'a> Run<'a> {
         self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
-            let look = LookConfig { augment: &still, kind: run.kind(), device: run.device };
+            let look_config = LookConfig { augment: &still, kind: run.kind(), device: run.device };
             let mut found: Vec<(String, Validation)> = Vec::new();
             let mut shown = Vec::new();
             for source in &run.watched {
                 let network = &run.network;
-                found.push((source.name.clone(), guarded(|| source.validate(network, &run.table, &look))?));
-                for index in evenly(source.frames.len(), run.config.watch.pictures) {
-                    shown.push(source.look(index, network, &run.table, &look));
-                }
+                let indices = evenly(source.frames.len(), run.config.watch.pictures);
+                let (validation, pictures) = guarded(|| {
+                    let look = |index| source.look(index, network, &run.table, &look_config);
+                    (
+                        source.validate(network, &run.table, &look_config),
+                        indices.into_iter().map(look).collect::<Vec<_>>(),
+                    )
+                })?;
+                found.push((source.name.clone(), validation));
+                shown.extend(pictures);
             }
             run.record.validation(run.progress.total, run.progress.phase, &found)?;
             if !shown.is_empty() {
@@ -399,11 +404,6 @@ impl<'a> Run<'a> {
             }
             Ok(())
         })
-    }
-
-    /// Writes the (averaged) weights.
-    fn keep(&mut self, name: &str) -> anyhow::Result<()> {
-        self.averaged(|run| Ok(weights::save(&run.variables, &run.options.out.join(name))?))
     }
 
     /// Does something with the averaged weights in the network.
