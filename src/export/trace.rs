@@ -13,7 +13,7 @@ use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, first_line, WeightsError};
-use crate::model::{Network, NetworkConfig, Task};
+use crate::model::{Answers, Network, NetworkConfig, Task};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
@@ -23,7 +23,8 @@ use tch::{CModule, Device, Kind, Tensor};
 const ALLOWED_DIFFERENCE: f64 = 1e-4;
 
 const TORCHSCRIPT: &str = "network.ts";
-const WEIGHTS: &str = "weights.safetensors";
+/// The weights that a model was exported from, in its folder.
+pub const WEIGHTS: &str = "weights.safetensors";
 
 /// What to export and what to say of it.
 #[derive(Debug, Clone)]
@@ -95,16 +96,24 @@ fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// Packs what the network answers: `[B, C + 1, H, W]`, scores first, log depth next; then, where the network has
-/// that head, the surface normals' three channels.
+/// Packs what the network answers at the input's size: `[B, C + 1, H, W]`, scores first, log depth next; then, where the
+/// network has that head, the surface normals' three channels.
 pub fn packed(network: &Network, x: &Tensor) -> Tensor {
-    let answers = network.forward_t(x, false);
-    let parts: Vec<_> = PACKED.into_iter().filter_map(|task| answers.get(task)).collect();
+    pack(&network.forward_t(x, false))
+}
+
+/// The same at the heads' own resolution: `[B, C + 1, H/4, W/4]` (1/8 for an extra light network), rounded up.
+pub fn packed_heads(network: &Network, x: &Tensor) -> Tensor {
+    pack(&network.forward_heads_t(x, false))
+}
+
+fn pack(answers: &Answers) -> Tensor {
+    let parts: Vec<_> = ANSWERED.into_iter().filter_map(|task| answers.get(task)).collect();
     Tensor::cat(&parts, 1)
 }
 
 /// Order of the tasks in the packed output.
-const PACKED: [Task; 3] = [Task::Segmentation, Task::Depth, Task::Normals];
+pub const ANSWERED: [Task; 3] = [Task::Segmentation, Task::Depth, Task::Normals];
 
 /// Exports to `out`, which appears whole or not at all; an older model there is replaced.
 ///
@@ -126,7 +135,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let (mut heads, channels) = weights::heads_of(&request.weights)?;
     // Without any head it is another network's file: reading it names what does not fit.
     if !heads.is_empty() {
-        if let Some(missing) = PACKED[..2].iter().find(|task| !heads.contains(task)) {
+        if let Some(missing) = ANSWERED[..2].iter().find(|task| !heads.contains(task)) {
             return Err(ExportError::Head { path: request.weights.clone(), task: missing.name() });
         }
         heads.retain(|task| task.is_exported());

@@ -4,7 +4,7 @@ use super::encoder::Skips;
 use super::layer::{Conv2d, ConvSpec, Start};
 use super::{NetworkConfig, Task};
 use tch::nn::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Width of the decoder.
 const WIDTH: i64 = 256;
@@ -33,6 +33,45 @@ fn bilinear_like(x: &Tensor, like: &Tensor) -> Tensor {
     bilinear(x, size[2], size[3])
 }
 
+/// The sum of two projections to the decoder's width.
+#[derive(Debug)]
+struct Pair {
+    parts: [Conv2d; 2],
+    /// Both as one product over the concatenated channels.
+    joined: Option<Conv2d>,
+}
+
+impl Pair {
+    fn new(p: &Path, names: [&str; 2], inputs: i64) -> Self {
+        Self { parts: names.map(|name| conv1x1(p / name, inputs, 1)), joined: None }
+    }
+
+    fn folded(&self, kind: Kind) -> Self {
+        let [a, b] = &self.parts;
+        Self { parts: [a.share(), b.share()], joined: Some(a.joined(b).to_kind(kind)) }
+    }
+
+    fn forward(&self, a: &Tensor, b: &Tensor) -> Tensor {
+        match &self.joined {
+            Some(joined) => joined.forward_mixed(&Tensor::cat(&[a, b], 1)),
+            None => self.parts[0].forward(a) + self.parts[1].forward(b),
+        }
+    }
+}
+
+/// 5x5 max pooling that keeps the size.
+pub(super) fn pool(x: &Tensor) -> Tensor {
+    x.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false)
+}
+
+/// The same numbers, along rows and then along columns: 8 comparisons for 24.
+pub(super) fn separable_pool(x: &Tensor) -> Tensor {
+    x.max_pool2d([1, 5], [1, 1], [0, 2], [1, 1], false).max_pool2d([5, 1], [1, 1], [2, 0], [1, 1], false)
+}
+
+/// How a decoder pools: [`pool`], [`separable_pool`], or a back end's own.
+pub type Pool<'a> = &'a dyn Fn(&Tensor) -> Tensor;
+
 /// Chained residual pooling: each stage pools and projects the one before; every pool and every projection is added to
 /// the input.
 #[derive(Debug)]
@@ -47,13 +86,17 @@ impl ChainedResidualPooling {
         Self { projections }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn to_kind(&self, kind: Kind) -> Self {
+        Self { projections: self.projections.iter().map(|c| c.to_kind(kind)).collect() }
+    }
+
+    fn forward(&self, x: &Tensor, pool: Pool<'_>) -> Tensor {
         let mut sum = x.shallow_clone();
         let mut top = x.shallow_clone();
         for projection in &self.projections {
             // The article's code adds after the pool and again after the projection: nine terms in all.
-            let pooled = top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
-            top = projection.forward(&pooled);
+            let pooled = pool(&top);
+            top = projection.forward_mixed(&pooled);
             sum = sum + pooled + &top;
         }
         sum
@@ -68,13 +111,13 @@ struct QuarterStage {
     conv_adapt2: Conv2d,
 }
 
-/// The decoder and the two heads.
+/// The decoder and its heads.
 #[derive(Debug)]
 pub struct Decoder {
-    conv1: Conv2d,
-    conv2: Conv2d,
-    conv3: Conv2d,
-    conv4: Conv2d,
+    /// At 1/32: block 10, block 11.
+    inputs32: Pair,
+    /// At 1/16: block 7, block 8.
+    inputs16: Pair,
     conv5: Conv2d,
     crp1: ChainedResidualPooling,
     crp2: ChainedResidualPooling,
@@ -93,15 +136,44 @@ struct Head {
     last: Conv2d,
 }
 
+/// Weights of the decoder's end, from the sum of the 1/4 stage on, for who computes it without libtorch.
+#[derive(Debug)]
+pub struct EndWeights {
+    /// Of the 1/4 stage, unless the network is extra light.
+    pub quarter: Option<QuarterWeights>,
+    /// Of each head, in the network's order.
+    pub heads: Vec<HeadWeights>,
+}
+
+/// Weights of the 1/4 stage.
+#[derive(Debug)]
+pub struct QuarterWeights {
+    /// Projection of block 1: `[256, 16]`.
+    pub conv6: Tensor,
+    /// Factors of the four stages of its chained residual pooling: `[256]` each.
+    pub scales: Vec<Tensor>,
+}
+
+/// Weights of one head.
+#[derive(Debug)]
+pub struct HeadWeights {
+    /// What it is for.
+    pub task: Task,
+    /// Factors before ReLU6: `[256]`.
+    pub pre: Tensor,
+    /// `[channels, 256, 3, 3]`.
+    pub weight: Tensor,
+    /// `[channels]`.
+    pub bias: Tensor,
+}
+
 impl Decoder {
     /// Registers the decoder's variables under `p`, under the names of the article's published model.
     pub fn new(p: Path, config: &NetworkConfig) -> Self {
         let p = &p;
         Self {
-            conv1: conv1x1(p / "conv1", 96, 1),
-            conv2: conv1x1(p / "conv2", 96, 1),
-            conv3: conv1x1(p / "conv3", 48, 1),
-            conv4: conv1x1(p / "conv4", 48, 1),
+            inputs32: Pair::new(p, ["conv2", "conv1"], 96),
+            inputs16: Pair::new(p, ["conv4", "conv3"], 48),
             conv5: conv1x1(p / "conv5", 24, 1),
             crp1: ChainedResidualPooling::new(p / "crp1", 1),
             crp2: ChainedResidualPooling::new(p / "crp2", 1),
@@ -117,20 +189,78 @@ impl Decoder {
         }
     }
 
+    /// With paired projections joined and the dense products in `kind`.
+    pub fn folded(&self, kind: Kind) -> Self {
+        Self {
+            inputs32: self.inputs32.folded(kind),
+            inputs16: self.inputs16.folded(kind),
+            conv5: self.conv5.to_kind(kind),
+            crp1: self.crp1.to_kind(kind),
+            crp2: self.crp2.to_kind(kind),
+            crp3: self.crp3.to_kind(kind),
+            conv_adapt1: self.conv_adapt1.to_kind(kind),
+            conv_adapt3: self.conv_adapt3.to_kind(kind),
+            quarter: self.quarter.as_ref().map(|q| QuarterStage {
+                conv6: q.conv6.share(),
+                crp4: q.crp4.to_kind(Kind::Float),
+                conv_adapt2: q.conv_adapt2.to_kind(kind),
+            }),
+            heads: self
+                .heads
+                .iter()
+                .map(|h| Head { task: h.task, pre: h.pre.share(), last: h.last.share() })
+                .collect(),
+        }
+    }
+
+    /// Up to where the 1/4 stage begins.
+    ///
+    /// # Shapes
+    /// `[B, 256, H/8, W/8]`: what is enlarged and added to block 1's projection; of an extra light network, what the
+    /// heads read.
+    pub fn trunk(&self, skips: &Skips, pool: Pool<'_>) -> Tensor {
+        let y = self.inputs32.forward(&skips.block10, &skips.block11).relu6();
+        let y = bilinear_like(&self.conv_adapt1.forward_mixed(&self.crp1.forward(&y, pool)), &skips.block8);
+        let y = (self.inputs16.forward(&skips.block7, &skips.block8) + y).relu6();
+        let y = bilinear_like(&self.conv_adapt3.forward_mixed(&self.crp2.forward(&y, pool)), &skips.block3);
+        let y = self.crp3.forward(&(y + self.conv5.forward_mixed(&skips.block3)).relu6(), pool);
+        match &self.quarter {
+            Some(quarter) => quarter.conv_adapt2.forward_mixed(&y),
+            None => y,
+        }
+    }
+
     /// # Shapes
     /// Returns each head's answer, `[B, channels, H/4, W/4]` (1/8 for an extra light network).
-    pub fn forward(&self, skips: &Skips) -> Vec<(Task, Tensor)> {
-        let y = (self.conv2.forward(&skips.block10) + self.conv1.forward(&skips.block11)).relu6();
-        let y = bilinear_like(&self.conv_adapt1.forward(&self.crp1.forward(&y)), &skips.block8);
-        let y = (self.conv4.forward(&skips.block7) + self.conv3.forward(&skips.block8) + y).relu6();
-        let y = bilinear_like(&self.conv_adapt3.forward(&self.crp2.forward(&y)), &skips.block3);
-        let mut y = self.crp3.forward(&(y + self.conv5.forward(&skips.block3)).relu6());
+    pub fn forward(&self, skips: &Skips, pool: Pool<'_>) -> Vec<(Task, Tensor)> {
+        let mut y = self.trunk(skips, pool);
         if let Some(quarter) = &self.quarter {
-            y = bilinear_like(&quarter.conv_adapt2.forward(&y), &skips.block1);
-            y = quarter.crp4.forward(&(quarter.conv6.forward(&skips.block1) + y).relu6());
+            y = bilinear_like(&y, &skips.block1);
+            y = quarter.crp4.forward(&(quarter.conv6.forward(&skips.block1) + y).relu6(), pool);
         }
         let answer = |head: &Head| (head.task, head.last.forward(&head.pre.forward(&y).relu6()));
         self.heads.iter().map(answer).collect()
+    }
+
+    /// Copies of the weights behind [`Decoder::trunk`], float32.
+    pub fn end_weights(&self) -> EndWeights {
+        let flat = |t: &Tensor| t.detach().to_kind(Kind::Float).flatten(0, -1).contiguous();
+        EndWeights {
+            quarter: self.quarter.as_ref().map(|q| QuarterWeights {
+                conv6: q.conv6.weight().detach().to_kind(Kind::Float).flatten(1, -1).contiguous(),
+                scales: q.crp4.projections.iter().map(|c| flat(c.weight())).collect(),
+            }),
+            heads: self
+                .heads
+                .iter()
+                .map(|h| HeadWeights {
+                    task: h.task,
+                    pre: flat(h.pre.weight()),
+                    weight: h.last.weight().detach().to_kind(Kind::Float).contiguous(),
+                    bias: h.last.bias().map_or_else(|| Tensor::zeros([1], (Kind::Float, tch::Device::Cpu)), flat),
+                })
+                .collect(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::layer::{BatchNorm2d, Conv2d, ConvSpec, Start};
 use tch::nn::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// One row of MobileNetV3-small's table: (input channels, kernel, expanded channels, output channels,
 /// squeeze-and-excitation, hard-swish instead of ReLU, stride).
@@ -44,18 +44,28 @@ enum Activation {
 #[derive(Debug)]
 struct ConvBnAct {
     conv: Conv2d,
-    bn: BatchNorm2d,
+    /// `None` where it is a part of the convolution.
+    bn: Option<BatchNorm2d>,
     act: Activation,
 }
 
 impl ConvBnAct {
     fn new(p: Path, (inputs, outputs): (i64, i64), kernel: i64, stride: i64, groups: i64, act: Activation) -> Self {
         let spec = ConvSpec { inputs, outputs, kernel, stride, groups, bias: false, start: Start::HeFanOut };
-        Self { conv: Conv2d::new(&p / "0", spec), bn: BatchNorm2d::new(&p / "1", outputs), act }
+        Self { conv: Conv2d::new(&p / "0", spec), bn: Some(BatchNorm2d::new(&p / "1", outputs)), act }
+    }
+
+    fn folded(&self, kind: Kind) -> Self {
+        let conv = self.bn.as_ref().map_or_else(|| self.conv.share(), |bn| self.conv.with_norm(bn));
+        Self { conv: conv.to_kind(kind), bn: None, act: self.act }
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
-        let y = self.bn.forward_t(&self.conv.forward(x), train);
+        let y = self.conv.forward(x);
+        let y = match &self.bn {
+            Some(bn) => bn.forward_t(&y, train),
+            None => y,
+        };
         match self.act {
             Activation::None => y,
             Activation::Relu => y.relu(),
@@ -81,9 +91,14 @@ impl SqueezeExcitation {
         }
     }
 
+    fn to_kind(&self, kind: Kind) -> Self {
+        Self { fc1: self.fc1.to_kind(kind), fc2: self.fc2.to_kind(kind) }
+    }
+
     fn forward(&self, x: &Tensor) -> Tensor {
-        let scale = self.fc1.forward(&x.adaptive_avg_pool2d([1, 1])).relu();
-        x * self.fc2.forward(&scale).hardsigmoid()
+        // As matrix products: libtorch takes its slowest path for a convolution of one pixel.
+        let scale = self.fc1.linear(&x.adaptive_avg_pool2d([1, 1]).flatten(1, -1)).relu();
+        x * self.fc2.linear(&scale).hardsigmoid().unsqueeze(-1).unsqueeze(-1)
     }
 }
 
@@ -110,6 +125,16 @@ impl InvertedResidual {
         let se = se.then(|| SqueezeExcitation::new(next(), e));
         let project = ConvBnAct::new(next(), (e, o), 1, 1, 1, Activation::None);
         Self { expand, depthwise, se, project, residual: stride == 1 && i == o }
+    }
+
+    fn folded(&self, kind: Kind) -> Self {
+        Self {
+            expand: self.expand.as_ref().map(|c| c.folded(kind)),
+            depthwise: self.depthwise.folded(kind),
+            se: self.se.as_ref().map(|se| se.to_kind(kind)),
+            project: self.project.folded(kind),
+            residual: self.residual,
+        }
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
@@ -147,6 +172,20 @@ pub struct Skips {
     pub block11: Tensor,
 }
 
+impl Skips {
+    /// All of them in another number format.
+    pub fn to_kind(&self, kind: Kind) -> Self {
+        Self {
+            block1: self.block1.to_kind(kind),
+            block3: self.block3.to_kind(kind),
+            block7: self.block7.to_kind(kind),
+            block8: self.block8.to_kind(kind),
+            block10: self.block10.to_kind(kind),
+            block11: self.block11.to_kind(kind),
+        }
+    }
+}
+
 /// MobileNetV3-small's features (keys `backbone.0` to `backbone.12`).
 #[derive(Debug)]
 pub struct Encoder {
@@ -166,6 +205,12 @@ impl Encoder {
             blocks: ROWS.iter().enumerate().map(|(i, &row)| InvertedResidual::new(&p / (i + 1), row)).collect(),
             last: ConvBnAct::new(&p / 12, (96, 576), 1, 1, 1, Activation::Hardswish),
         }
+    }
+
+    /// With batch norm's running statistics folded into the convolutions.
+    pub fn folded(&self, kind: Kind) -> Self {
+        let blocks = self.blocks.iter().map(|b| b.folded(kind)).collect();
+        Self { stem: self.stem.folded(kind), blocks, last: self.last.folded(kind) }
     }
 
     /// # Shapes

@@ -4,7 +4,7 @@
 //! bfloat16 when it is given bfloat16, and gradients arrive in float32 (mixed precision, on any device).
 
 use tch::nn::{init, Init, Path};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// A 2D convolution.
 #[derive(Debug)]
@@ -68,6 +68,67 @@ impl Conv2d {
             stride: spec.stride,
             padding: (spec.kernel - 1) / 2,
             groups: spec.groups,
+        }
+    }
+
+    /// The same convolution followed by a batch norm with its running statistics, as one convolution.
+    pub fn with_norm(&self, norm: &BatchNorm2d) -> Self {
+        let _no_grad = tch::no_grad_guard();
+        // In double precision, so that only one rounding is added to those of the two layers.
+        let double = |t: &Tensor| t.to_kind(Kind::Double);
+        let scale = double(&norm.weight) / (double(&norm.running_var) + BatchNorm2d::EPS).sqrt();
+        let shift = double(&norm.bias) - double(&norm.running_mean) * &scale;
+        let bias = self.bias.as_ref().map_or_else(|| shift.copy(), |b| double(b) * &scale + &shift);
+        Self {
+            weight: (double(&self.weight) * scale.view([-1, 1, 1, 1])).to_kind(Kind::Float),
+            bias: Some(bias.to_kind(Kind::Float)),
+            ..*self
+        }
+    }
+
+    /// One convolution over the channels of `self`'s input and then those of `other`'s: the sum of the two.
+    pub fn joined(&self, other: &Self) -> Self {
+        let _no_grad = tch::no_grad_guard();
+        let bias = match (&self.bias, &other.bias) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.as_ref().or(b.as_ref()).map(Tensor::shallow_clone),
+        };
+        Self { weight: Tensor::cat(&[&self.weight, &other.weight], 1), bias, ..*self }
+    }
+
+    /// A handle on the same variables.
+    pub fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone), ..*self }
+    }
+
+    /// In another number format, so that the format of an input needs no conversion of weights at every pass.
+    pub fn to_kind(&self, kind: Kind) -> Self {
+        let to = |t: &Tensor| t.detach().to_kind(kind);
+        Self { weight: to(&self.weight), bias: self.bias.as_ref().map(to), ..*self }
+    }
+
+    /// `[outputs, inputs / groups, kernel, kernel]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `[outputs]`, where it has one.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// A 1x1 convolution of `[B, inputs]`, as the matrix product that it is.
+    pub fn linear(&self, x: &Tensor) -> Tensor {
+        let weight = self.weight.type_as(x).flatten(1, -1);
+        x.linear(&weight, self.bias.as_ref().map(|b| b.type_as(x)).as_ref())
+    }
+
+    /// As [`Conv2d::forward`], computed in the weights' own number format and answered in the input's.
+    pub fn forward_mixed(&self, x: &Tensor) -> Tensor {
+        match self.weight.kind() {
+            // No conversion that would be recorded in a trace.
+            Kind::Float => self.forward(x),
+            kind => self.forward(&x.to_kind(kind)).to_kind(x.kind()),
         }
     }
 

@@ -5,14 +5,16 @@ mod decoder;
 mod encoder;
 mod head;
 mod layer;
+pub mod panics;
 mod pth;
 pub mod weights;
 
 pub use config::NetworkConfig;
+pub use decoder::{EndWeights, HeadWeights, Pool, QuarterWeights};
 pub use head::Task;
 
 use tch::nn::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// What the network's heads answer, in the order of its configuration.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Network {
     encoder: encoder::Encoder,
     decoder: decoder::Decoder,
     config: NetworkConfig,
+    /// See [`Network::folded`].
+    is_folded: bool,
 }
 
 impl Network {
@@ -41,6 +45,22 @@ impl Network {
             encoder: encoder::Encoder::new(p / "encoder"),
             decoder: decoder::Decoder::new(p / "decoder", config),
             config: config.clone(),
+            is_folded: false,
+        }
+    }
+
+    /// The network in its deployment form: the same answers to rounding, from fewer and larger operations. Batch norm is
+    /// a part of the convolutions, paired projections are one product over concatenated channels, and a 5x5 pooling is
+    /// one along rows and one along columns. It cannot be trained.
+    ///
+    /// `kind` is the number format of the encoder and of the decoder's dense products; sums and poolings of the decoder
+    /// stay in the input's.
+    pub fn folded(&self, kind: Kind) -> Self {
+        Self {
+            encoder: self.encoder.folded(kind),
+            decoder: self.decoder.folded(kind),
+            config: self.config.clone(),
+            is_folded: true,
         }
     }
 
@@ -65,7 +85,25 @@ impl Network {
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
     pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Answers {
-        Answers(self.decoder.forward(&self.encoder.forward_t(x, train)))
+        let pool: Pool<'_> = if self.is_folded { &decoder::separable_pool } else { &decoder::pool };
+        Answers(self.decoder.forward(&self.encoder.forward_t(x, train), pool))
+    }
+
+    /// The first part of a pass, for who computes the rest ([`Network::end_weights`]) without libtorch: up to where the
+    /// 1/4 stage begins, with the back end's own pooling.
+    ///
+    /// # Shapes
+    /// `x`: `[B, 3, H, W]` float32. Returns block 1, `[B, 16, H/4, W/4]`, and the decoder's sum, `[B, 256, H/8, W/8]`, both
+    /// float32.
+    pub fn forward_trunk(&self, x: &Tensor, kind: Kind, pool: Pool<'_>) -> (Tensor, Tensor) {
+        let skips = self.encoder.forward_t(&x.to_kind(kind), false).to_kind(Kind::Float);
+        let y = self.decoder.trunk(&skips, pool);
+        (skips.block1, y)
+    }
+
+    /// Weights of what follows [`Network::forward_trunk`].
+    pub fn end_weights(&self) -> EndWeights {
+        self.decoder.end_weights()
     }
 
     /// One pass, with the answers bilinearly resized to the input's size.

@@ -7,7 +7,7 @@
 //! - [`optimizer`], [`schedule`], [`ema`]: how weights move
 //! - [`checkpoint`]: all of a run's state in one file
 //! - [`validate`], [`record`], [`events`], [`pictures`]: how a run is looked at
-//! - [`run`]: the loop; [`panics`]: libtorch's errors in it
+//! - [`run`]: the loop
 
 pub mod batches;
 pub mod checkpoint;
@@ -19,7 +19,6 @@ pub mod labels;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
-pub mod panics;
 pub mod pictures;
 pub mod record;
 pub mod run;

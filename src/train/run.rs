@@ -471,7 +471,7 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 
 /// libtorch's errors in tch's infallible calls are panics; here they become errors that say what to do.
 fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    crate::train::panics::caught(work).map_err(|message| {
+    crate::model::panics::caught(work).map_err(|message| {
         let line = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given").to_string();
         if message.contains("out of memory") || message.contains("can't allocate memory") {
             anyhow::anyhow!("memory is out ({line}); a smaller batch (with accumulate) or a smaller crop helps")

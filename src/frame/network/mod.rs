@@ -1,5 +1,7 @@
 //! The network at work: the artifact's TorchScript on a device.
 
+mod native;
+
 use super::output::Packed;
 use crate::export::Artifact;
 use std::str::FromStr;
@@ -76,6 +78,12 @@ pub enum NetworkError {
         /// `cpu` or `cuda:N`.
         device: String,
         /// libtorch's message.
+        reason: String,
+    },
+    /// The processor's own back end cannot be used with this model.
+    #[error("the native back end cannot run this model: {reason}; or set backend to auto or torchscript")]
+    Native {
+        /// Why, and what to do.
         reason: String,
     },
     /// The module is not what the manifest says.

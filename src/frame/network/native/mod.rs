@@ -1,0 +1,323 @@
+//! The network on the processor without libtorch where libtorch is slow: its 1/4 stage and heads, which do little
+//! arithmetic on large maps, and all poolings. The dense convolutions are libtorch's.
+//!
+//! Where the time of the plain network goes on a processor: half to the 5x5 poolings, a fifth to enlarging and moving
+//! answers that are as large as the input, a quarter to the convolutions. Here a map of the 1/4 stage is read once for all
+//! of its poolings, and the heads' answers stay at 1/4 of the input.
+
+mod heads;
+mod pool;
+mod simd;
+
+use super::NetworkError;
+use crate::export::trace::{WEIGHTS, ANSWERED};
+use crate::export::Artifact;
+use crate::model::panics::caught;
+use crate::model::weights;
+use crate::model::{self, EndWeights, NetworkConfig};
+use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
+use pool::{pool_row, quarter_block, Chain, Lerp, QuarterInput, STAGES};
+use rayon::prelude::*;
+use simd::{Block, Level, LANES};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// A map in memory, channels last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Image<'a> {
+    height: usize,
+    width: usize,
+    channels: usize,
+    /// `height * width * channels`.
+    data: &'a [f32],
+}
+
+impl<'a> Image<'a> {
+    fn row(&self, y: usize) -> &'a [f32] {
+        let row = self.width * self.channels;
+        &self.data[y * row..][..row]
+    }
+}
+
+/// A batch of maps, `[B, C, H, W]`, in host memory, channels last.
+#[derive(Debug)]
+struct Maps {
+    tensor: Tensor,
+    shape: [usize; 4],
+}
+
+impl Maps {
+    /// Copies only where the memory is not as it should be.
+    fn new(tensor: &Tensor) -> Result<Self, tch::TchError> {
+        let tensor = tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_to_kind(Kind::Float)?;
+        let [batch, height, width, channels] = tensor.size4()?.into();
+        Ok(Self { tensor, shape: [batch, height, width, channels].map(|n| n as usize) })
+    }
+
+    #[allow(unsafe_code)]
+    fn data(&self) -> &[f32] {
+        // SAFETY: the tensor is contiguous float32 in host memory (made so in `new`), of this many elements, and nothing
+        // writes to it.
+        unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<f32>(), self.shape.iter().product()) }
+    }
+
+    fn images(&self) -> impl Iterator<Item = Image<'_>> {
+        let [_, height, width, channels] = self.shape;
+        self.data().chunks_exact(height * width * channels).map(move |data| Image { height, width, channels, data })
+    }
+}
+
+/// 5x5 max pooling of `[B, C, H, W]`, the numbers of libtorch's.
+fn pool(level: Level, x: &Tensor) -> Result<Tensor, tch::TchError> {
+    let maps = Maps::new(x)?;
+    let [batch, height, width, channels] = maps.shape;
+    let out = Tensor::f_empty([batch, height, width, channels].map(|n| n as i64), (Kind::Float, Device::Cpu))?;
+    let row = width * channels;
+    // SAFETY: fresh, contiguous float32 of this many elements, which nobody else knows.
+    #[allow(unsafe_code)]
+    let data = unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<f32>(), batch * height * row) };
+    for (image, out) in maps.images().zip(data.chunks_exact_mut(height * row)) {
+        out.par_chunks_mut(row).enumerate().with_min_len(4).for_each_init(
+            || vec![0.0; row],
+            |column, (y, out)| pool_row(level, image, y, column, out),
+        );
+    }
+    out.f_permute([0, 3, 1, 2])
+}
+
+/// Weights of the 1/4 stage, by blocks of channels.
+#[derive(Debug)]
+struct Quarter {
+    conv6: Vec<[Block; LANES]>,
+    scales: Vec<[Block; STAGES]>,
+}
+
+/// What follows the trunk.
+#[derive(Debug)]
+struct End {
+    quarter: Option<Quarter>,
+    heads: Vec<Head>,
+    channels: usize,
+}
+
+impl End {
+    fn new(weights: &EndWeights) -> Result<Self, tch::TchError> {
+        let values = |t: &Tensor| Vec::<f32>::try_from(t.f_flatten(0, -1)?);
+        let quarter = match &weights.quarter {
+            None => None,
+            Some(quarter) => {
+                let conv6 = values(&quarter.conv6)?;
+                let scales = quarter.scales.iter().map(values).collect::<Result<Vec<_>, _>>()?;
+                let blocks = conv6.len() / LANES / LANES;
+                let channel = |block: usize, lane: usize| block * LANES + lane;
+                let of = |block, input| std::array::from_fn(|lane| conv6[channel(block, lane) * LANES + input]);
+                let factor = |block, stage: usize| std::array::from_fn(|lane| scales[stage][channel(block, lane)]);
+                Some(Quarter {
+                    conv6: (0..blocks).map(|b| std::array::from_fn(|input| of(b, input))).collect(),
+                    scales: (0..blocks).map(|b| std::array::from_fn(|stage| factor(b, stage))).collect(),
+                })
+            }
+        };
+        // In the order of the packed answer.
+        let of = |task| weights.heads.iter().find(|h| h.task == task);
+        let heads = ANSWERED.into_iter().filter_map(of).map(Head::new).collect::<Result<Vec<_>, _>>()?;
+        let channels = heads.iter().map(Head::outputs).sum();
+        Ok(Self { quarter, heads, channels })
+    }
+
+    /// The map that the heads read, `[blocks][height][width]`.
+    fn sums(&self, level: Level, block1: Image<'_>, eighth: Image<'_>, sums: &mut Vec<Block>) -> (usize, usize) {
+        let Some(Quarter { conv6, scales }) = &self.quarter else {
+            blocked(eighth, sums);
+            return (eighth.height, eighth.width);
+        };
+        let (height, width) = (block1.height, block1.width);
+        let (rows, columns) = (Lerp::axis(eighth.height, height), Lerp::axis(eighth.width, width));
+        let input = QuarterInput { block1, eighth, rows: &rows, columns: &columns, conv6, scales };
+        sums.resize(conv6.len() * height * width, [0.0; LANES]);
+        sums.par_chunks_mut(height * width).enumerate().for_each_init(
+            || Chain::new(width),
+            |chain, (block, sums)| quarter_block(level, chain, input, block, sums),
+        );
+        (height, width)
+    }
+
+    /// All heads' answers, `[height][width][channels]`.
+    fn answer(&self, level: Level, map: Blocked<'_>, out: &mut [f32]) {
+        let task = map.width * self.channels * TASK_ROWS;
+        out.par_chunks_mut(task).enumerate().for_each_init(HeadScratch::default, |scratch, (i, out)| {
+            let mut channel = 0;
+            for head in &self.heads {
+                let answer = Answer { first: i * TASK_ROWS, channel, channels: self.channels, out };
+                head_rows(level, head, map, scratch, answer);
+                channel += head.outputs();
+            }
+        });
+    }
+}
+
+/// Channels last -> by blocks of channels.
+fn blocked(image: Image<'_>, out: &mut Vec<Block>) {
+    let pixels = image.height * image.width;
+    out.resize(image.channels / LANES * pixels, [0.0; LANES]);
+    for (block, out) in out.chunks_exact_mut(pixels).enumerate() {
+        for (out, pixel) in out.iter_mut().zip(image.data.chunks_exact(image.channels)) {
+            out.copy_from_slice(&pixel[block * LANES..][..LANES]);
+        }
+    }
+}
+
+/// The network, ready to answer.
+#[derive(Debug)]
+pub(super) struct Native {
+    trunk: model::Network,
+    kind: Kind,
+    end: End,
+    level: Level,
+    sums: Vec<Block>,
+    answers: Vec<f32>,
+}
+
+impl Native {
+    /// From the weights of a model folder. `kind` is that of the dense products: the rest is single precision.
+    ///
+    /// # Errors
+    /// The weights are not those of the network that the manifest describes.
+    pub fn load(artifact: &Artifact, kind: Kind) -> Result<Self, NetworkError> {
+        let error = |reason: String| NetworkError::Native { reason };
+        if !artifact.manifest.files.contains_key(WEIGHTS) {
+            return Err(error(format!("the model has no {WEIGHTS}; export it again")));
+        }
+        let mut vs = VarStore::new(Device::Cpu);
+        let network = model::Network::new(&vs.root(), &artifact.manifest.network);
+        weights::load(&mut vs, &artifact.dir.join(WEIGHTS)).map_err(|e| error(e.to_string()))?;
+        Self::new(&network, kind, Level::best()).map_err(|e| error(weights::first_line(&e)))
+    }
+
+    fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
+        let end = End::new(&network.end_weights())?;
+        Ok(Self { trunk: network.folded(kind), kind, end, level, sums: Vec::new(), answers: Vec::new() })
+    }
+
+    /// Width and height of the answer to an input of `size`.
+    pub fn answer_size(config: &NetworkConfig, (width, height): (usize, usize)) -> (usize, usize) {
+        let stride = if config.extra_light { 8 } else { 4 };
+        (width.div_ceil(stride), height.div_ceil(stride))
+    }
+
+    /// Answers a batch `[B, 3, H, W]`: `[B, H/4, W/4, channels]` (1/8 for an extra light network).
+    ///
+    /// # Errors
+    /// libtorch's: no memory, above all.
+    pub fn run(&mut self, input: &Tensor) -> Result<(&[f32], [usize; 4]), tch::TchError> {
+        let Self { trunk, kind, end, level, sums, answers } = self;
+        let trunk = || {
+            let pool = |x: &Tensor| pool(*level, x).unwrap_or_else(|e| panic!("{e}"));
+            trunk.forward_trunk(input, *kind, &pool)
+        };
+        let (block1, eighth) = caught(trunk).map_err(tch::TchError::Torch)?;
+        let (block1, eighth) = (Maps::new(&block1)?, Maps::new(&eighth)?);
+        let batch = block1.shape[0];
+        let (height, width) = match end.quarter {
+            Some(_) => (block1.shape[1], block1.shape[2]),
+            None => (eighth.shape[1], eighth.shape[2]),
+        };
+        let length = height * width * end.channels;
+        answers.resize(batch * length, 0.0);
+        let images = block1.images().zip(eighth.images());
+        for ((block1, eighth), answer) in images.zip(answers.chunks_exact_mut(length)) {
+            let (height, width) = end.sums(*level, block1, eighth, sums);
+            end.answer(*level, Blocked { height, width, data: sums }, answer);
+        }
+        Ok((answers, [batch, height, width, end.channels]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::trace::packed_heads;
+
+    fn network(config: &NetworkConfig) -> model::Network {
+        tch::manual_seed(7);
+        let vs = VarStore::new(Device::Cpu);
+        let network = model::Network::new(&vs.root(), config);
+        tch::no_grad(|| {
+            for (name, mut t) in vs.variables() {
+                // Batch norm that is not the identity, factors of both signs, so that what is left out shows.
+                if name.ends_with("running_mean") {
+                    let _ = t.normal_(0.0, 0.2);
+                } else if name.ends_with("running_var") {
+                    let _ = t.uniform_(0.5, 1.5);
+                } else if name.contains("crp4") || name.contains("pre_") {
+                    let _ = t.uniform_(-0.4, 0.8);
+                }
+            }
+        });
+        network
+    }
+
+    fn input(batch: i64, height: i64, width: i64) -> Tensor {
+        tch::manual_seed(3);
+        let x = Tensor::randn([batch, height, width, 3], (Kind::Float, Device::Cpu));
+        x.permute([0, 3, 1, 2])
+    }
+
+    fn largest(t: &Tensor) -> f64 {
+        t.abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn pooling_has_libtorchs_numbers() {
+        for (height, width) in [(1, 1), (1, 7), (2, 2), (3, 9), (17, 5), (8, 31)] {
+            let x = input(2, height, width).repeat([1, 16, 1, 1]) - 3.0;
+            let x = Tensor::cat(&[&x.narrow(1, 0, 16), &x.narrow(1, 5, 32)], 1);
+            let expected = x.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
+            for level in Level::available() {
+                let found = pool(level, &x).expect("it pools");
+                assert_eq!(found.size(), expected.size());
+                assert_eq!(largest(&(found - &expected)), 0.0, "{level:?} {height}x{width}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_answers_as_the_network_does() {
+        let _no_grad = tch::no_grad_guard();
+        let three = [model::Task::Segmentation, model::Task::Depth, model::Task::Normals];
+        let configs = [
+            NetworkConfig::default(),
+            NetworkConfig { extra_light: true, ..NetworkConfig::default() },
+            NetworkConfig { classes: 8, heads: three.to_vec(), ..NetworkConfig::default() },
+            NetworkConfig { classes: 30, heads: vec![three[1], three[0]], ..NetworkConfig::default() },
+        ];
+        for config in configs {
+            let network = network(&config);
+            for (batch, height, width) in [(1, 64, 128), (2, 75, 53), (1, 9, 200)] {
+                let x = input(batch, height, width);
+                let expected = packed_heads(&network, &x);
+                for level in Level::available() {
+                    let mut native = Native::new(&network, Kind::Float, level).expect("it is built");
+                    let (answers, shape) = native.run(&x).expect("it runs");
+                    let found = Tensor::from_slice(answers).view(shape.map(|n| n as i64)).permute([0, 3, 1, 2]);
+                    assert_eq!(found.size(), expected.size());
+                    let difference = largest(&(found - &expected)) / largest(&expected);
+                    assert!(difference < 1e-5, "{level:?} {config:?} {height}x{width}: {difference}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bfloat16_products_stay_near() {
+        let _no_grad = tch::no_grad_guard();
+        let network = network(&NetworkConfig::default());
+        let x = input(1, 64, 128);
+        let expected = packed_heads(&network, &x);
+        let mut native = Native::new(&network, Kind::BFloat16, Level::best()).expect("it is built");
+        let (answers, shape) = native.run(&x).expect("it runs");
+        let found = Tensor::from_slice(answers).view(shape.map(|n| n as i64)).permute([0, 3, 1, 2]);
+        let difference = largest(&(found - &expected)) / largest(&expected);
+        assert!(difference > 0.0 && difference < 0.03, "{difference}");
+    }
+}

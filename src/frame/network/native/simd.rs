@@ -1,0 +1,295 @@
+//! The few vector operations that the kernels are written in, for each instruction set that they are compiled for.
+//!
+//! What the compiler makes of plain loops over such kernels is ten times slower (measured), so the operations are named.
+#![allow(unsafe_code)]
+
+/// Channels that a kernel works on at once.
+pub const LANES: usize = 16;
+
+/// Values of [`LANES`] channels of one pixel.
+pub type Block = [f32; LANES];
+
+/// An instruction set's operations on [`LANES`] floats (`V`) and on 8 (`H`).
+///
+/// # Safety
+/// All functions: the processor has the instruction set, and pointers are valid for the 16 or 8 floats that are read or
+/// written (for one float in [`Isa::splat8`]); no alignment is needed.
+pub trait Isa {
+    /// 16 floats.
+    type V: Copy;
+    /// 8 floats.
+    type H: Copy;
+    /// Pixels whose 24 class scores are kept in registers at once.
+    const PIXELS: usize;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(v: Self::V, p: *mut f32);
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn load8(p: *const f32) -> Self::H;
+    unsafe fn store8(v: Self::H, p: *mut f32);
+    unsafe fn splat8(p: *const f32) -> Self::H;
+    /// `a * b + c`.
+    unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H;
+}
+
+/// Any processor.
+#[derive(Debug)]
+pub enum Portable {}
+
+fn zip<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+// SAFETY of the bodies: the trait's own conditions.
+impl Isa for Portable {
+    type V = [f32; 16];
+    type H = [f32; 8];
+    const PIXELS: usize = 4;
+    unsafe fn load(p: *const f32) -> Self::V {
+        unsafe { p.cast::<Self::V>().read_unaligned() }
+    }
+    unsafe fn store(v: Self::V, p: *mut f32) {
+        unsafe { p.cast::<Self::V>().write_unaligned(v) }
+    }
+    unsafe fn splat(x: f32) -> Self::V {
+        [x; 16]
+    }
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    unsafe fn load8(p: *const f32) -> Self::H {
+        unsafe { p.cast::<Self::H>().read_unaligned() }
+    }
+    unsafe fn store8(v: Self::H, p: *mut f32) {
+        unsafe { p.cast::<Self::H>().write_unaligned(v) }
+    }
+    unsafe fn splat8(p: *const f32) -> Self::H {
+        unsafe { [*p; 8] }
+    }
+    unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Isa;
+    use std::arch::x86_64::*;
+
+    /// AVX2 and FMA.
+    #[derive(Debug)]
+    pub enum Avx2 {}
+
+    /// AVX-512F and VL: wider vectors, and twice the registers.
+    #[derive(Debug)]
+    pub enum Avx512 {}
+
+    // `inline(always)`: these have to become a part of the kernel, which is what is compiled for the instruction set.
+    // SAFETY of the bodies: the trait's own conditions.
+    impl Isa for Avx2 {
+        type V = [__m256; 2];
+        type H = __m256;
+        const PIXELS: usize = 4;
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self::V {
+            unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+        }
+        #[inline(always)]
+        unsafe fn store(v: Self::V, p: *mut f32) {
+            unsafe {
+                _mm256_storeu_ps(p, v[0]);
+                _mm256_storeu_ps(p.add(8), v[1]);
+            }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self::V {
+            unsafe { [_mm256_set1_ps(x); 2] }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+        }
+        #[inline(always)]
+        unsafe fn load8(p: *const f32) -> Self::H {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store8(v: Self::H, p: *mut f32) {
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn splat8(p: *const f32) -> Self::H {
+            unsafe { _mm256_broadcast_ss(&*p) }
+        }
+        #[inline(always)]
+        unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+    }
+
+    // SAFETY of the bodies: the trait's own conditions.
+    impl Isa for Avx512 {
+        type V = __m512;
+        type H = __m256;
+        const PIXELS: usize = 8;
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self::V {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(v: Self::V, p: *mut f32) {
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self::V {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn load8(p: *const f32) -> Self::H {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store8(v: Self::H, p: *mut f32) {
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn splat8(p: *const f32) -> Self::H {
+            unsafe { _mm256_broadcast_ss(&*p) }
+        }
+        #[inline(always)]
+        unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+    }
+}
+
+/// Which instruction set the kernels use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Whatever the binary was compiled for.
+    Portable,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512F and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// What this processor has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if has_avx2 {
+                levels.insert(0, Self::Avx2);
+            }
+            if has_avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+                levels.insert(0, Self::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// The best that this processor has.
+    pub fn best() -> Self {
+        Self::available()[0]
+    }
+}
+
+/// Defines a safe function that runs a kernel, generic over [`Isa`], at a [`Level`].
+///
+/// The kernel is compiled once for each instruction set, inside of a function that enables it.
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident = $kernel:ident($($arg:ident: $type:ty),* $(,)?)) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        pub fn $name(level: $crate::frame::network::native::simd::Level, $($arg: $type),*) {
+            use $crate::frame::network::native::simd;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx512($($arg: $type),*) {
+                // SAFETY: the caller has seen that the processor has these instructions.
+                unsafe { $kernel::<simd::Avx512>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            unsafe fn avx2($($arg: $type),*) {
+                // SAFETY: the caller has seen that the processor has these instructions.
+                unsafe { $kernel::<simd::Avx2>($($arg),*) }
+            }
+            // SAFETY: a level other than the portable one comes from `Level::available`, which has seen that the processor
+            // has it; the kernels check the lengths of what they are given themselves.
+            unsafe {
+                match level {
+                    simd::Level::Portable => $kernel::<simd::Portable>($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    simd::Level::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    simd::Level::Avx512 => avx512($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(super) use kernel;
