@@ -1,10 +1,11 @@
-//! What comes before and after the network, for one frame: a 2048x1024 picture, an answer of 512x256.
+//! What comes before and after the network, for one frame: a 2048x1024 picture, a network of 512x256 with an answer of
+//! that size and (`of 1/4`) of 128x64.
 //!
 //! `cargo bench --no-default-features --bench frame`. The figures are processor time summed over all cores: what a
 //! frame takes away from whatever else the machine has to do. `RAYON_NUM_THREADS=1` leaves out what threads that wait
 //! for work burn.
-//! The scene is a rendered street; the answer is made of its truth at a quarter of the network's size, with noise, and
-//! interpolated to the network's size, as the network itself ends. `read` is a part of labels and of depth that they
+//! The scene is a rendered street; the answer is made of its truth at a quarter of the network's size, with noise; the
+//! large one is it interpolated to the network's size, as the network itself may end. `read` is a part of labels and of depth that they
 //! share: a frame of both costs decode + read + labels + depth.
 
 use criterion::{criterion_group, criterion_main, Criterion};
@@ -44,6 +45,8 @@ fn manifest() -> Manifest {
             std: [0.229, 0.224, 0.225],
         },
         output: OutputSpec {
+            width: None,
+            height: None,
             normals_channel: None,
             score_channels: classes::CLASSES,
             depth_channel: classes::CLASSES,
@@ -67,8 +70,8 @@ fn manifest() -> Manifest {
     }
 }
 
-/// A picture, and what a network would answer to it.
-fn scene() -> (Vec<u8>, Vec<f32>) {
+/// A picture, and what a network would answer to it, at 1/4 and at full size.
+fn scene() -> (Vec<u8>, Vec<f32>, Vec<f32>) {
     let frame = Drive::new(&DriveConfig::new(3, 1, SOURCE.0, SOURCE.1)).frame(0, false);
     let mut state = 1_u32;
     let mut noise = || {
@@ -92,7 +95,7 @@ fn scene() -> (Vec<u8>, Vec<f32>) {
         .to_kind(Kind::Float)
         .contiguous()
         .reshape([-1]);
-    (frame.left.into_raw(), Vec::try_from(answer).expect("a flat tensor"))
+    (frame.left.into_raw(), head, Vec::try_from(answer).expect("a flat tensor"))
 }
 
 fn geometry(placement: &Placement) -> Geometry {
@@ -100,12 +103,13 @@ fn geometry(placement: &Placement) -> Geometry {
 }
 
 fn frame(criterion: &mut Criterion<ProcessorTime>) {
-    let (picture, answer) = scene();
+    let (picture, head, answer_data) = scene();
     let image = ImageView::rgb8(SOURCE.0 as u32, SOURCE.1 as u32, &picture).expect("a valid layout");
     let bgra: Vec<u8> = picture.as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [b, g, r, 255]).collect();
     let bgra = ImageView::new("bgra8", SOURCE.0 as u32, SOURCE.1 as u32, 4 * SOURCE.0 as u32, false, &bgra)
         .expect("a valid layout");
-    let packed = Packed { width: NETWORK.0, height: NETWORK.1, channels: CHANNELS, data: &answer };
+    let answer = |(width, height), data| Packed { width, height, channels: CHANNELS, data };
+    let (packed, quarter) = (answer(NETWORK, &answer_data), answer(HEAD, &head));
     let manifest = manifest();
     let mut input = InputBuilder::new(&manifest.input);
     let mut output = OutputBuilder::new(&manifest);
@@ -125,18 +129,21 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
         group.bench_function(name, |b| b.iter(|| input.build(black_box(image), geometry, &mut tensor)));
     }
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    group.bench_function("read", |b| b.iter(|| output.read(black_box(&packed), true, true)));
-    for (name, geometry) in [("", &stretch), (" of roi 1920x1000", &roi), (" at 1280x640", &resized)] {
-        group.bench_function(format!("labels{name}"), |b| {
-            b.iter(|| output.labels(black_box(&packed), geometry, &mut labels));
-        });
-        group.bench_function(format!("depth{name}"), |b| {
-            b.iter(|| output.depth(black_box(geometry), 1.0, &mut metres));
+    for (of, packed) in [("", &packed), (" of 1/4", &quarter)] {
+        group.bench_function(format!("read{of}"), |b| b.iter(|| output.read(black_box(packed), true, true)));
+        for (name, geometry) in [("", &stretch), (" of roi 1920x1000", &roi), (" at 1280x640", &resized)] {
+            group.bench_function(format!("labels{name}{of}"), |b| {
+                b.iter(|| output.labels(black_box(packed), geometry, &mut labels));
+            });
+            group.bench_function(format!("depth{name}{of}"), |b| {
+                b.iter(|| output.depth(black_box(geometry), 1.0, &mut metres));
+            });
+        }
+        group.bench_function(format!("confidence{of}"), |b| {
+            b.iter(|| output.confidence(black_box(packed), &stretch, 1, &mut confidence));
         });
     }
-    group.bench_function("confidence", |b| {
-        b.iter(|| output.confidence(black_box(&packed), &stretch, 1, &mut confidence));
-    });
+    output.read(&packed, true, false);
     output.labels(&packed, &stretch, &mut labels);
     for (name, image) in [("overlay", &image), ("overlay bgra8", &bgra)] {
         group.bench_function(name, |b| {

@@ -69,6 +69,7 @@ fn what_export_writes_loads_and_answers_as_the_network() {
     let module = artifact.load_module(Device::Cpu).expect("the module loads");
     let y = module.forward_ts(&[Tensor::zeros([1, 3, 52, 100], (Kind::Float, Device::Cpu))]).expect("runs");
     assert_eq!(y.size(), [1, 21, 52, 100]);
+    assert_eq!(artifact.manifest.answer_size(), (100, 52));
     let names: Vec<_> = artifact.manifest.files.keys().cloned().collect();
     assert_eq!(names, ["network.ts", "weights.safetensors"]);
 }
@@ -76,7 +77,7 @@ fn what_export_writes_loads_and_answers_as_the_network() {
 #[test]
 fn damaged_models_are_refused_with_the_reason() {
     type Damage = (&'static str, fn(&str) -> String, &'static str);
-    let edits: [Damage; 12] = [
+    let edits: [Damage; 14] = [
         ("schema", |t| t.replace("schema_version: 1", "schema_version: 7"), "schema version 7 is not known"),
         ("schema of another type", |t| t.replace("schema_version: 1", "schema_version: one"), "schema version one"),
         ("no schema", |t| t.replace("schema_version: 1\n", ""), "no schema_version"),
@@ -87,6 +88,8 @@ fn damaged_models_are_refused_with_the_reason() {
         ("std", |t| t.replacen("- 0.229", "- 0.0", 1), "input.std: expected three numbers above 0"),
         ("class twice", |t| t.replacen("- id: 1\n", "- id: 0\n", 1), "expected each id once"),
         ("depth channel", |t| t.replace("depth_channel: 20", "depth_channel: 3"), "output.depth_channel"),
+        ("answer's width", |t| t.replace("output:", "output:\n  width: 101"), "found 101 and 52"),
+        ("answer's height", |t| t.replace("output:", "output:\n  height: 0"), "found 100 and 0"),
         ("depth range", |t| t.replace("max_m: 250.0", "max_m: -1.0"), "expected 0 <= min_m < max_m"),
         ("path outside", |t| t.replace("network.ts", "../network.ts"), "expected names of files beside the manifest"),
     ];
@@ -99,6 +102,16 @@ fn damaged_models_are_refused_with_the_reason() {
         let message = refusal(&manifest);
         assert!(message.contains(expected), "{what}: '{expected}' is not in: {message}");
     }
+}
+
+#[test]
+fn what_a_manifest_does_not_say_of_the_answers_size_is_the_inputs_and_stays_unsaid() {
+    let (_folder, path) = copy();
+    let text = fs::read_to_string(&path).expect("the manifest");
+    let manifest = export::load(&path).expect("it loads").manifest;
+    assert_eq!(serde_yaml::to_string(&manifest).expect("yaml"), text);
+    fs::write(&path, text.replace("output:", "output:\n  width: 25\n  height: 13")).expect("written");
+    assert_eq!(export::load(&path).expect("it loads").manifest.answer_size(), (25, 13));
 }
 
 #[test]

@@ -32,6 +32,13 @@ pub struct Manifest {
     pub provenance: Provenance,
 }
 
+impl Manifest {
+    /// Width and height of the network's answer, pixels.
+    pub fn answer_size(&self) -> (usize, usize) {
+        (self.output.width.unwrap_or(self.input.width), self.output.height.unwrap_or(self.input.height))
+    }
+}
+
 /// The network's input: `[1, 3, height, width]`, float32, `(channel / 255 - mean) / std`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,13 +65,20 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The network's output: one tensor `[1, C + 1, H, W]` at the input's size, class scores first, log depth next, and
-/// after it three channels of surface normals where the model has them.
+/// The network's output: one tensor `[1, C + 1, H, W]`, class scores first, log depth next, and after it three channels
+/// of surface normals where the model has them. The whole of it lies on the whole of the input, with as many pixels or
+/// with fewer, as PyTorch's interpolation with `align_corners=False` has it.
 ///
 /// One tensor, because a trace made from Rust returns exactly one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSpec {
+    /// Pixels, at most the input's; not said: the input's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Pixels, at most the input's; not said: the input's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
     /// Number of class score channels, from channel 0.
     pub score_channels: usize,
     /// Channel of the depth code.

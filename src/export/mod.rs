@@ -197,6 +197,12 @@ fn check(m: &Manifest) -> Result<(), String> {
     if m.input.std.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
         return Err(format!("input.std: expected three numbers above 0, found {:?}", m.input.std));
     }
+    let (answer_w, answer_h) = m.answer_size();
+    if !(1..=w).contains(&answer_w) || !(1..=h).contains(&answer_h) {
+        return Err(format!(
+            "output: expected a width of 1 to the input's {w} and a height of 1 to its {h}, found {answer_w} and {answer_h}"
+        ));
+    }
     let scores = m.output.score_channels;
     if !(1..=256).contains(&scores) {
         return Err(format!("output.score_channels: expected 1 to 256, found {scores}"));

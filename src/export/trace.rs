@@ -177,6 +177,8 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
         torchscript: TORCHSCRIPT.into(),
         input: InputSpec { width, height, channel_order: ChannelOrder::Rgb, mean: IMAGENET_MEAN, std: IMAGENET_STD },
         output: OutputSpec {
+            width: None,
+            height: None,
             score_channels: config.classes,
             depth_channel: config.classes,
             normals_channel: heads.contains(&Task::Normals).then_some(config.classes + 1),

@@ -1,8 +1,9 @@
 //! Where things are: which part of the source image the network sees, where that part lies in the network's input, and
 //! which pixel of an output shows which place of the source.
 //!
-//! Three grids: the source image, the network's input (and answer, which has its size), the output. One rectangle of
-//! whole source pixels is resized onto one rectangle of whole network pixels, so nothing is ever off by a fraction.
+//! Four grids: the source image, the network's input, its answer, the output. One rectangle of whole source pixels is
+//! resized onto one rectangle of whole network pixels, so nothing is ever off by a fraction. The whole answer lies on
+//! the whole input; it may have fewer pixels.
 //! Positions are continuous, with pixel `i` covering `[i, i + 1)` and its centre at `i + 0.5`; an output is the exact
 //! inverse of how the input was made.
 
@@ -95,7 +96,7 @@ pub enum OutputSize {
     /// `source`: the source image's own, all of it.
     #[default]
     Source,
-    /// `network`: the network's own grid.
+    /// `network`: the grid of the network's input.
     Network,
     /// `WIDTHxHEIGHT`: all of the source image at this size.
     Fixed {
@@ -198,7 +199,7 @@ pub struct Geometry {
     output: (usize, usize),
     source_rect: Rect,
     network_rect: Rect,
-    /// Whether the output is the network's grid; else it shows all of the source.
+    /// Whether the output is the grid of the network's input; else it shows all of the source.
     on_network: bool,
 }
 
@@ -248,7 +249,7 @@ impl Geometry {
         self.source
     }
 
-    /// Width and height of the network's input and answer.
+    /// Width and height of the network's input.
     pub fn network(&self) -> (usize, usize) {
         self.network
     }
@@ -300,16 +301,18 @@ impl Geometry {
         }
     }
 
-    /// The horizontal axis of an output's interpolation.
-    pub(super) fn columns(&self) -> Axis {
+    /// The horizontal axis of an output's interpolation from an answer that is `answer_width` pixels wide.
+    pub(super) fn columns(&self, answer_width: usize) -> Axis {
         let (from, to) = self.shown();
-        Axis::new(from.columns(), to.columns(), self.source_rect.columns(), self.network_rect.columns())
+        let seen = Seen { source: self.source_rect.columns(), network: self.network_rect.columns() };
+        Axis::new(from.columns(), to.columns(), seen, self.network.0, answer_width)
     }
 
-    /// The vertical axis of an output's interpolation.
-    pub(super) fn rows(&self) -> Axis {
+    /// The vertical axis of an output's interpolation from an answer that is `answer_height` pixels high.
+    pub(super) fn rows(&self, answer_height: usize) -> Axis {
         let (from, to) = self.shown();
-        Axis::new(from.rows(), to.rows(), self.source_rect.rows(), self.network_rect.rows())
+        let seen = Seen { source: self.source_rect.rows(), network: self.network_rect.rows() };
+        Axis::new(from.rows(), to.rows(), seen, self.network.1, answer_height)
     }
 }
 
@@ -324,6 +327,21 @@ fn centred(inner: (usize, usize), outer: (usize, usize)) -> Rect {
     Rect { x: (outer.0 - width) / 2, y: (outer.1 - height) / 2, width, height }
 }
 
+/// The first and the last pixel of an answer (`answer` pixels on the network's `network`) whose centres lie within `net`
+/// (network pixels); where there is none, the one pixel that `net`'s middle lies in.
+fn usable(net: &Range<usize>, network: i128, answer: i128) -> (i128, i128) {
+    let (start, end) = (net.start as i128, net.end as i128);
+    // The centre of pixel j is at (2 * j + 1) * network / (2 * answer).
+    let first = (2 * answer * start - network).div_euclid(2 * network) + 1;
+    let last = -(network - 2 * answer * end).div_euclid(2 * network) - 1;
+    let middle = (start + end) * answer / (2 * network);
+    if first <= last {
+        (first, last)
+    } else {
+        (middle, middle)
+    }
+}
+
 /// Where one interpolated position comes from: `(1 - weight) * [first] + weight * [next]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Position {
@@ -332,7 +350,7 @@ pub(super) struct Position {
     pub weight: f32,
 }
 
-/// Output positions between the same two network positions.
+/// Output positions between the same two positions of the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cell {
     pub first: u32,
@@ -345,9 +363,17 @@ pub(super) struct Cell {
 /// Lanes that [`Axis::expand`] works on at once.
 const LANES: usize = 4;
 
+/// What the network sees, along one axis.
+struct Seen {
+    /// In source pixels.
+    source: Range<usize>,
+    /// Where that lies in the network's input.
+    network: Range<usize>,
+}
+
 /// One axis of an output's interpolation from the network's answer: half-pixel centres, replicated edges (of the part
-/// that shows the source: padding never bleeds in). With all of the source on all of the network it is PyTorch's
-/// `align_corners=False`.
+/// that shows the source: padding bleeds in only where a pixel of the answer covers both). With all of the source on all
+/// of the network it is PyTorch's `align_corners=False`, from the answer's size to the output's.
 #[derive(Debug)]
 pub(super) struct Axis {
     /// Output positions whose centre the network saw.
@@ -361,32 +387,38 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// `from` (source pixels) is shown at `to` (output pixels); the network saw `seen` (source pixels) at `net`
-    /// (network pixels).
-    fn new(from: Range<usize>, to: Range<usize>, seen: Range<usize>, net: Range<usize>) -> Self {
+    /// `from` (source pixels) is shown at `to` (output pixels); the network's input is `network` pixels long and its
+    /// answer `answer`.
+    fn new(from: Range<usize>, to: Range<usize>, seen: Seen, network: usize, answer: usize) -> Self {
         // In whole numbers, so that no position is off by rounding: with
         //   u = 2 * len(to) * (source coordinate of the output pixel's centre - seen.start)
-        // the network coordinate of that centre is net.start + u * len(net) / (2 * len(to) * len(seen)).
+        //   d = 2 * len(to) * len(seen)
+        // that centre is at net.start + u * len(net) / d in the network's input, and in the answer at answer / network
+        // times that.
         let wide = |r: &Range<usize>| (r.len() as i128, r.start as i128);
         let ((from_len, from_at), (to_len, to_at), (seen_len, seen_at), (net_len, net_at)) =
-            (wide(&from), wide(&to), wide(&seen), wide(&net));
+            (wide(&from), wide(&to), wide(&seen.source), wide(&seen.network));
+        let d = 2 * to_len * seen_len;
+        let (network, answer) = (network as i128, answer as i128);
+        let (first, last) = usable(&seen.network, network, answer);
+        let denominator = 2 * network * d;
         let mut start = to.start;
         let mut positions = Vec::with_capacity(to.len());
         for i in to {
             let u = (2 * (i as i128 - to_at) + 1) * from_len + 2 * to_len * (from_at - seen_at);
-            if u < 0 || u >= 2 * to_len * seen_len {
+            if u < 0 || u >= d {
                 continue;
             }
             if positions.is_empty() {
                 start = i;
             }
-            // Its distance from the first network pixel's centre, as a fraction.
-            let denominator = 2 * to_len * seen_len;
-            let numerator = (u * net_len - to_len * seen_len).clamp(0, (net_len - 1) * denominator);
+            // Its distance from the centre of the answer's first pixel, as a fraction.
+            let numerator = 2 * answer * (net_at * d + u * net_len) - network * d;
+            let numerator = numerator.clamp(first * denominator, last * denominator);
             let (whole, rest) = (numerator / denominator, numerator % denominator);
             let next = whole + i128::from(rest > 0);
             let weight = (rest as f64 / denominator as f64) as f32;
-            positions.push(Position { first: (net_at + whole) as u32, next: (net_at + next) as u32, weight });
+            positions.push(Position { first: whole as u32, next: next as u32, weight });
         }
         let mut cells: Vec<Cell> = Vec::new();
         for (i, p) in (0..).zip(&positions) {
@@ -560,30 +592,62 @@ mod tests {
                 let g = make(mode, roi, output);
                 let (shown, at) = g.shown();
                 let (seen, net) = (g.source_rect(), g.network_rect());
-                for (axis, length, [shown, at, seen, net]) in [
-                    (g.columns(), g.output().0, [shown, at, seen, net].map(|r| r.columns())),
-                    (g.rows(), g.output().1, [shown, at, seen, net].map(|r| r.rows())),
-                ] {
-                    let mut count = 0;
-                    for i in 0..length {
-                        let place = shown.start as f64
-                            + (i as f64 + 0.5 - at.start as f64) * shown.len() as f64 / at.len() as f64;
-                        let inside = (seen.start as f64..seen.end as f64).contains(&place) && at.contains(&i);
-                        assert_eq!(axis.at(i).is_some(), inside, "{mode:?} {output:?}: {i}");
-                        let Some(p) = axis.at(i) else { continue };
-                        count += 1;
-                        let exact = (net.start as f64
-                            + (place - seen.start as f64) * net.len() as f64 / seen.len() as f64
-                            - 0.5)
-                            .clamp(net.start as f64, net.end as f64 - 1.0);
-                        let found = f64::from(p.first) + f64::from(p.weight) * f64::from(p.next - p.first);
-                        assert!((exact - found).abs() < 1e-6, "{mode:?} {output:?}: {i} is at {found}, not {exact}");
-                        assert!(net.contains(&(p.first as usize)) && net.contains(&(p.next as usize)));
+                for (network, answer) in [((512, 256), (512, 256)), ((512, 256), (128, 64)), ((512, 256), (77, 101))] {
+                    for (axis, length, net_len, answer_len, [shown, at, seen, net]) in [
+                        (
+                            g.columns(answer.0),
+                            g.output().0,
+                            network.0,
+                            answer.0,
+                            [shown, at, seen, net].map(|r| r.columns()),
+                        ),
+                        (g.rows(answer.1), g.output().1, network.1, answer.1, [shown, at, seen, net].map(|r| r.rows())),
+                    ] {
+                        let what = format!("{mode:?} {output:?} of {answer_len}");
+                        let centre = |j: usize| (j as f64 + 0.5) * net_len as f64 / answer_len as f64;
+                        let usable: Vec<usize> = (0..answer_len)
+                            .filter(|j| centre(*j) > net.start as f64 && centre(*j) < net.end as f64)
+                            .collect();
+                        let (first, last) = (usable[0], usable[usable.len() - 1]);
+                        let mut count = 0;
+                        for i in 0..length {
+                            let place = shown.start as f64
+                                + (i as f64 + 0.5 - at.start as f64) * shown.len() as f64 / at.len() as f64;
+                            let inside = (seen.start as f64..seen.end as f64).contains(&place) && at.contains(&i);
+                            assert_eq!(axis.at(i).is_some(), inside, "{what}: {i}");
+                            let Some(p) = axis.at(i) else { continue };
+                            count += 1;
+                            let in_network =
+                                net.start as f64 + (place - seen.start as f64) * net.len() as f64 / seen.len() as f64;
+                            let exact = (in_network * answer_len as f64 / net_len as f64 - 0.5)
+                                .clamp(first as f64, last as f64);
+                            let found = f64::from(p.first) + f64::from(p.weight) * f64::from(p.next - p.first);
+                            assert!((exact - found).abs() < 1e-6, "{what}: {i} is at {found}, not {exact}");
+                            assert!(p.first as usize >= first && p.next as usize <= last && p.next - p.first <= 1);
+                        }
+                        assert!(count > 5 && axis.positions.len() == count, "{what}: {count} are seen");
                     }
-                    assert!(count > 5 && axis.positions.len() == count, "{mode:?} {output:?}: {count} are seen");
                 }
             }
         }
+    }
+
+    #[test]
+    fn only_answers_whose_centres_lie_in_the_picture_are_used() {
+        // All of it, at the same size and at a quarter that is rounded up.
+        assert_eq!(usable(&(0..512), 512, 512), (0, 511));
+        assert_eq!(usable(&(0..101), 101, 26), (0, 25));
+        // Letterbox: from network pixel 28 on, with centres at 2, 6, ..., 26, 30, ...
+        assert_eq!(usable(&(28..483), 512, 512), (28, 482));
+        assert_eq!(usable(&(28..483), 512, 128), (7, 120));
+        // A centre on the edge itself belongs to both: it is left out.
+        assert_eq!(usable(&(6..14), 16, 4), (2, 2));
+        assert_eq!(usable(&(5..14), 16, 4), (1, 2));
+        assert_eq!(usable(&(6..15), 16, 4), (2, 3));
+        // No centre at all: the pixel that holds the middle.
+        assert_eq!(usable(&(3..5), 8, 2), (1, 1));
+        assert_eq!(usable(&(0..1), 8, 1), (0, 0));
+        assert_eq!(usable(&(7..8), 8, 2), (1, 1));
     }
 
     #[test]
@@ -591,7 +655,7 @@ mod tests {
         let row: Vec<f32> = (0..512).map(|i| ((i * 37) % 101) as f32).collect();
         for width in [1, 3, 100, 511, 512, 640, 1024, 1280, 1920, 2048] {
             let placement = Placement { output: OutputSize::Fixed { width, height: 1 }, ..Placement::default() };
-            let axis = Geometry::new(&placement, (1920, 1080), (512, 256)).expect("it fits").columns();
+            let axis = Geometry::new(&placement, (1920, 1080), (512, 256)).expect("it fits").columns(512);
             let mut out = vec![f32::NAN; axis.expanded_len()];
             axis.expand(&row, &mut out);
             assert_eq!(axis.seen, 0..width);

@@ -273,8 +273,9 @@ impl Network {
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
         let input = Tensor::f_zeros([max_batch as i64, height, width, 3], (Kind::Float, Device::Cpu))
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
-        let channels = manifest.output.channels() as i64;
-        let mut network = Self { module, device, kind, max_batch, input, shape: [channels, height, width] };
+        let (answer_width, answer_height) = manifest.answer_size();
+        let shape = [manifest.output.channels(), answer_height, answer_width].map(|n| n as i64);
+        let mut network = Self { module, device, kind, max_batch, input, shape };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
