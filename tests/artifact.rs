@@ -36,6 +36,7 @@ fn request(folder: &Path) -> ExportRequest {
         weights: path,
         network: NetworkConfig::default(),
         size: (100, 52),
+        full_size: false,
         focal_length_px: 110.0,
         name: "small".into(),
         training: "random weights".into(),

@@ -22,6 +22,7 @@ fn request(weights: PathBuf, size: (usize, usize)) -> ExportRequest {
         weights,
         network: NetworkConfig::default(),
         size,
+        full_size: false,
         focal_length_px: 110.0,
         name: "test".into(),
         training: "test".into(),
@@ -47,7 +48,7 @@ fn small() -> Artifact {
 }
 
 fn options(precision: Precision, max_batch: usize) -> LoadOptions {
-    LoadOptions { device: DeviceChoice::Cpu, precision, max_batch }
+    LoadOptions { device: DeviceChoice::Cpu, precision, max_batch, ..LoadOptions::default() }
 }
 
 /// One camera of the tests.

@@ -17,7 +17,7 @@ use crate::eval::summary::{Depth, Segmentation, Summary};
 use crate::eval::{ClassTable, DepthReport, Judge};
 use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, ResizeMode};
-use crate::frame::network::{DeviceChoice, Precision};
+use crate::frame::network::{BackendChoice, DeviceChoice, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use anyhow::{bail, Context as _};
 use serde::Serialize;
@@ -77,6 +77,9 @@ pub struct Args {
     /// auto, fp32, fp16 or bf16.
     #[arg(long, default_value = "auto")]
     precision: Precision,
+    /// What runs the network: auto, torchscript or native.
+    #[arg(long, default_value = "auto")]
+    backend: BackendChoice,
     /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
     #[arg(long, value_name = "camera_info|none|FACTOR")]
@@ -192,7 +195,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.check_outputs()?;
     let mut groups = Groups::default();
     let items = source.index(&args.split, &mut groups)?;
-    let options = LoadOptions { device: args.device, precision: args.precision, max_batch: 1 };
+    let Args { device, precision, backend, .. } = args;
+    let options = LoadOptions { device, precision, backend, ..LoadOptions::default() };
     let pipeline = Pipeline::load(&args.model, &options)?;
     let classes = pipeline.manifest().classes.len();
     let of_categories = classes == CATEGORIES + 1;

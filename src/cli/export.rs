@@ -28,6 +28,9 @@ pub struct Args {
     /// The weights are of the network without its 1/4 stage.
     #[arg(long)]
     extra_light: bool,
+    /// The article's own form: answers as large as the input, batch norm and poolings as they are. Several times slower.
+    #[arg(long)]
+    full_size: bool,
     /// Short name, shown in diagnostics.
     #[arg(long, default_value = "semantic_depth")]
     name: String,
@@ -47,6 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         weights: args.weights,
         network: NetworkConfig { extra_light: args.extra_light, ..NetworkConfig::default() },
         size: args.size,
+        full_size: args.full_size,
         focal_length_px: args.focal_length.unwrap_or(by_default),
         name: args.name,
         training: args.training,

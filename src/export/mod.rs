@@ -1,9 +1,11 @@
 //! From weights to a deployable model (a TorchScript file and its manifest), and back into a verified artifact.
 //!
 //! - [`manifest`]: what `model.yaml` says
+//! - [`golden`]: an input with its answer, which whatever runs the model is compared with
 //! - [`load`]: reads a model folder and believes nothing that it has not checked
 //! - [`trace`]: turns the network into TorchScript and writes the folder
 
+pub mod golden;
 pub mod manifest;
 pub mod trace;
 
@@ -119,6 +121,17 @@ impl Artifact {
     /// The TorchScript file.
     pub fn torchscript_path(&self) -> PathBuf {
         self.dir.join(&self.manifest.torchscript)
+    }
+
+    /// The model's golden input; `None` in a model of an older version or of somebody else.
+    ///
+    /// # Errors
+    /// It is of another model.
+    pub fn golden(&self) -> Result<Option<golden::Golden>, ArtifactError> {
+        if !self.manifest.files.contains_key(golden::GOLDEN) {
+            return Ok(None);
+        }
+        golden::Golden::read(&self.dir.join(golden::GOLDEN), &self.manifest).map(Some)
     }
 
     /// Loads the TorchScript module onto a device, in evaluation mode.

@@ -5,15 +5,20 @@
 //! once they are upsampled, so they are concatenated along the channels, `[1, C + 1, H, W]`, and the manifest says
 //! which channel is which. Whoever reads the output takes views; nothing is copied back apart.
 //!
+//! **Heads at 1/4.** In the deployment form the answers stay where the heads give them: enlarging them here would move
+//! sixteen times the data, and the node's post-processing interpolates anyway.
+//!
 //! **Channels last.** The input is given in channels-last memory, which convolutions on the CPU and on tensor cores
 //! prefer; a trace does not fix the layout, the input's own decides at run time.
 
+use super::golden::{self, GOLDEN};
 use super::manifest::{ChannelOrder, DepthDecoding, InputSpec, Manifest, OutputSpec, Provenance, SCHEMA_VERSION};
 use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, first_line, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, Task};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
@@ -35,6 +40,9 @@ pub struct ExportRequest {
     pub network: NetworkConfig,
     /// Width and height of the network's input, pixels.
     pub size: (usize, usize),
+    /// The article's own form: answers as large as the input, nothing folded. Otherwise the deployment form
+    /// ([`Network::folded`]), whose answers stay at the heads' resolution.
+    pub full_size: bool,
     /// Focal length, in pixels of an image as wide as the input, that the depth was learned at.
     pub focal_length_px: f32,
     /// Short name.
@@ -89,6 +97,13 @@ pub enum ExportError {
 
 fn torch(what: &'static str) -> impl FnOnce(tch::TchError) -> ExportError {
     move |e| ExportError::Torch { what, why: first_line(&e) }
+}
+
+/// The network's input for a picture of its size: `[1, 3, H, W]` of rgb bytes, `[H, W, 3]`.
+fn network_input(image: &[u8], input: &InputSpec) -> Tensor {
+    let per_channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+    let bytes = Tensor::from_slice(image).view([1, input.height as i64, input.width as i64, 3]);
+    (bytes.permute([0, 3, 1, 2]) / 255.0 - per_channel(input.mean)) / per_channel(input.std)
 }
 
 /// `[B, 3, H, W]` in channels-last memory.
@@ -162,7 +177,10 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let shape = [1, 3, height as i64, width as i64];
     tch::manual_seed(0);
     let example = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
-    let mut closure = |inputs: &[Tensor]| inputs.iter().map(|x| packed(&network, x)).collect::<Vec<_>>();
+    let folded = network.folded(Kind::Float);
+    let original = |x: &Tensor| if request.full_size { packed(&network, x) } else { packed_heads(&network, x) };
+    let exported = |x: &Tensor| if request.full_size { packed(&network, x) } else { packed_heads(&folded, x) };
+    let mut closure = |inputs: &[Tensor]| inputs.iter().map(exported).collect::<Vec<_>>();
     let module = CModule::create_by_tracing("SemanticDepth", "forward", &[example], &mut closure)
         .map_err(torch("trace the network"))?;
     let torchscript = partial.join(TORCHSCRIPT);
@@ -170,15 +188,17 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     weights::save(&vs, &partial.join(WEIGHTS))?;
 
     let hash = |name: &str| sha256(&partial.join(name));
-    let manifest = Manifest {
+    let stride = network.heads_stride();
+    let at_heads = |n: usize| (!request.full_size).then_some(n.div_ceil(stride)).filter(|at_heads| *at_heads != n);
+    let mut manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         name: request.name.clone(),
         network: config.clone(),
         torchscript: TORCHSCRIPT.into(),
         input: InputSpec { width, height, channel_order: ChannelOrder::Rgb, mean: IMAGENET_MEAN, std: IMAGENET_STD },
         output: OutputSpec {
-            width: None,
-            height: None,
+            width: at_heads(width),
+            height: at_heads(height),
             score_channels: config.classes,
             depth_channel: config.classes,
             normals_channel: heads.contains(&Task::Normals).then_some(config.classes + 1),
@@ -190,10 +210,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
             },
         },
         classes: table,
-        files: [TORCHSCRIPT, WEIGHTS]
-            .into_iter()
-            .map(|n| Ok((n.to_string(), hash(n)?)))
-            .collect::<Result<_, ArtifactError>>()?,
+        files: BTreeMap::new(),
         provenance: Provenance {
             package_version: env!("CARGO_PKG_VERSION").into(),
             command: request.command.clone(),
@@ -203,6 +220,16 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
             training: request.training.clone(),
         },
     };
+    let image = golden::picture(width, height);
+    golden::write(
+        &partial.join(GOLDEN),
+        &image,
+        &original(&network_input(&image, &manifest.input)).squeeze_dim(0),
+        &manifest,
+    )?;
+    for name in [TORCHSCRIPT, WEIGHTS, GOLDEN] {
+        manifest.files.insert(name.to_string(), hash(name)?);
+    }
     let yaml = serde_yaml::to_string(&manifest)
         .map_err(|e| ArtifactError::Syntax { path: partial.join(MANIFEST), what: e.to_string() })?;
     let manifest_path = partial.join(MANIFEST);
@@ -210,7 +237,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
 
     // What was written is read back as a user of it would, and has to answer as the original does.
     let written = super::load(&partial)?;
-    let difference = compare(&written, &network, shape)?;
+    let difference = compare(&written, original, shape)?;
     if difference.is_nan() || difference > ALLOWED_DIFFERENCE {
         let _ = fs::remove_dir_all(&partial);
         return Err(ArtifactError::Parity { difference, allowed: ALLOWED_DIFFERENCE }.into());
@@ -226,12 +253,12 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
 pub const LIBTORCH_VERSION: &str = "2.11";
 
 /// Largest absolute difference between the artifact's and the network's answers to an input not seen in tracing.
-fn compare(artifact: &Artifact, network: &Network, shape: [i64; 4]) -> Result<f64, ExportError> {
+fn compare(artifact: &Artifact, original: impl Fn(&Tensor) -> Tensor, shape: [i64; 4]) -> Result<f64, ExportError> {
     tch::manual_seed(1);
     let x = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
     let module = artifact.load_module(Device::Cpu)?;
     let found = module.forward_ts(&[&x]).map_err(torch("run the exported network"))?;
-    let expected = packed(network, &x);
+    let expected = original(&x);
     if found.size() != expected.size() {
         return Ok(f64::INFINITY);
     }

@@ -7,7 +7,7 @@
 use super::clock::{StageClock, StageTimes};
 use super::geometry::Geometry;
 use super::input::InputBuilder;
-use super::network::{self, DeviceChoice, Network, NetworkError, Precision};
+use super::network::{self, BackendChoice, DeviceChoice, Network, NetworkError, Precision, Selection};
 use super::output::OutputBuilder;
 use super::view::ImageView;
 use crate::export::{Artifact, ArtifactError, Manifest};
@@ -61,13 +61,23 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// In which precision it computes.
     pub precision: Precision,
+    /// What runs it.
+    pub backend: BackendChoice,
+    /// Whether something else may be taken where the back end or the precision that was named does not do.
+    pub fallback: bool,
     /// The most frames that go through it together, 1 to [`MOST_BATCH`].
     pub max_batch: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, precision: Precision::Auto, max_batch: 1 }
+        Self {
+            device: DeviceChoice::Auto,
+            precision: Precision::Auto,
+            backend: BackendChoice::Auto,
+            fallback: false,
+            max_batch: 1,
+        }
     }
 }
 
@@ -187,7 +197,8 @@ impl Pipeline {
             return Err(PipelineError::MaxBatch(options.max_batch));
         }
         let device = network::resolve(options.device)?;
-        let network = Network::load(&artifact, device, options.precision, options.max_batch)?;
+        let LoadOptions { backend, precision, fallback, max_batch, .. } = *options;
+        let network = network::select(&artifact, &Selection { device, backend, precision, fallback, max_batch })?;
         let manifest = artifact.manifest;
         Ok(Self { input: InputBuilder::new(&manifest.input), output: OutputBuilder::new(&manifest), network, manifest })
     }
@@ -204,7 +215,7 @@ impl Pipeline {
 
     /// Which back end runs the network.
     pub fn backend(&self) -> &'static str {
-        "torchscript"
+        self.network.backend().name()
     }
 
     /// `fp32`, `fp16` or `bf16`: what the network really computes in.

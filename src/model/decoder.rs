@@ -205,11 +205,7 @@ impl Decoder {
                 crp4: q.crp4.to_kind(Kind::Float),
                 conv_adapt2: q.conv_adapt2.to_kind(kind),
             }),
-            heads: self
-                .heads
-                .iter()
-                .map(|h| Head { task: h.task, pre: h.pre.share(), last: h.last.share() })
-                .collect(),
+            heads: self.heads.iter().map(|h| Head { task: h.task, pre: h.pre.share(), last: h.last.share() }).collect(),
         }
     }
 

@@ -5,7 +5,6 @@ use crate::data::classes::{CLASSES, UNLABELLED, UNLABELLED_TRAIN_ID};
 use crate::data::frame::Decoded;
 use crate::eval::answer::Answerer;
 use crate::frame::geometry::Placement;
-use crate::frame::network::{DeviceChoice, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use anyhow::{bail, Context as _};
 use std::path::Path;
@@ -16,7 +15,7 @@ use std::path::Path;
 /// The model cannot be loaded or run, or has other classes.
 pub fn complete(frames: &mut [Decoded], model: &Path, source: &str) -> anyhow::Result<()> {
     let context = || format!("source {source}: expert {}", model.display());
-    let options = LoadOptions { device: DeviceChoice::Auto, precision: Precision::Auto, max_batch: 1 };
+    let options = LoadOptions::default();
     let pipeline = Pipeline::load(model, &options).with_context(context)?;
     let classes = pipeline.manifest().classes.len();
     if classes != CLASSES {

@@ -1,48 +1,28 @@
-//! The network at work: the artifact's TorchScript on a device.
+//! The network at work: one of several back ends on a device, in a precision.
+//!
+//! - [`Backend`]: what can run it; [`select`] takes the best that can, and says which and why
+//! - [`Network`]: a loaded one with its input buffer
 
+mod backend;
+mod device;
+mod maps;
 mod native;
+mod precision;
+mod select;
+mod torchscript;
+
+pub use backend::{Backend, BackendChoice, BackendParseError};
+pub use device::{device_name, resolve, DeviceChoice, DeviceParseError};
+pub use precision::{Precision, PrecisionParseError};
+pub use select::{select, Selection};
 
 use super::output::Packed;
+use crate::export::golden::Deviation;
 use crate::export::Artifact;
-use std::str::FromStr;
-use tch::{CModule, Device, IValue, Kind, Tensor};
+use native::Native;
+use tch::{Device, Kind, Tensor};
 use thiserror::Error;
-
-/// What the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceChoice {
-    /// The first CUDA device if there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA device of this index; an error if it is not there.
-    Cuda(usize),
-}
-
-/// Not the name of a device.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("device {0:?} is not known; write auto, cpu, cuda or cuda:N")]
-pub struct DeviceParseError(String);
-
-impl FromStr for DeviceChoice {
-    type Err = DeviceParseError;
-
-    fn from_str(s: &str) -> Result<Self, DeviceParseError> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => match s.strip_prefix("cuda:") {
-                // `parse` alone would take "+1".
-                Some(n) if !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit()) => {
-                    n.parse().map(Self::Cuda).map_err(|_| DeviceParseError(s.into()))
-                }
-                _ => Err(DeviceParseError(s.chars().take(32).collect())),
-            },
-        }
-    }
-}
+use torchscript::TorchScript;
 
 /// Why the network cannot be run.
 #[derive(Debug, Error)]
@@ -80,11 +60,29 @@ pub enum NetworkError {
         /// libtorch's message.
         reason: String,
     },
-    /// The processor's own back end cannot be used with this model.
-    #[error("the native back end cannot run this model: {reason}; or set backend to auto or torchscript")]
-    Native {
+    /// A back end cannot be used here.
+    #[error("the {backend} back end cannot be used: {reason}")]
+    Backend {
+        /// Its name.
+        backend: &'static str,
         /// Why, and what to do.
         reason: String,
+    },
+    /// The answer to the model's golden input is not what it should be.
+    #[error(
+        "{backend} in {precision} on {device} answers the model's golden input otherwise than the network did at export:          {deviation}; expected {tolerance}"
+    )]
+    Golden {
+        /// Its name.
+        backend: &'static str,
+        /// `fp32`, `fp16` or `bf16`.
+        precision: &'static str,
+        /// `cpu` or `cuda:N`.
+        device: String,
+        /// Found.
+        deviation: Deviation,
+        /// Allowed.
+        tolerance: Deviation,
     },
     /// The module is not what the manifest says.
     #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
@@ -108,116 +106,6 @@ pub(crate) fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError)
     }
 }
 
-/// Loads libtorch's CUDA half into the process, once, and says why where it cannot.
-///
-/// The binary is linked against the CPU half only, so that it starts everywhere; with the CUDA half loaded, its
-/// devices are registered and `tch::Cuda` sees them.
-fn load_cuda() -> Result<(), String> {
-    static LOADED: std::sync::OnceLock<Result<(), String>> = std::sync::OnceLock::new();
-    LOADED.get_or_init(dlopen_cuda).clone()
-}
-
-#[allow(unsafe_code)]
-fn dlopen_cuda() -> Result<(), String> {
-    if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/nvhost-gpu").exists() {
-        return Err("this machine has no NVIDIA device".into());
-    }
-    let mut reason = String::new();
-    let beside_libtorch = option_env!("SEMANTIC_DEPTH_LIBTORCH_LIB").map(|lib| format!("{lib}/libtorch_cuda.so"));
-    for path in ["libtorch_cuda.so".to_string()].into_iter().chain(beside_libtorch) {
-        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        // SAFETY: libtorch_cuda's initialisers only register kernels and devices with the libtorch that is already
-        // in this process; they are what runs when a program is linked against it. It is never unloaded.
-        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
-            Ok(library) => {
-                std::mem::forget(library);
-                return Ok(());
-            }
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    Err(reason)
-}
-
-/// Finds the device that was asked for.
-///
-/// # Errors
-/// [`NetworkError::NoCuda`]: a CUDA device was named and is not there.
-pub fn resolve(choice: DeviceChoice) -> Result<Device, NetworkError> {
-    let index = match choice {
-        DeviceChoice::Cpu => return Ok(Device::Cpu),
-        DeviceChoice::Auto => 0,
-        DeviceChoice::Cuda(index) => index,
-    };
-    let loaded = load_cuda();
-    let available = if loaded.is_ok() { tch::Cuda::device_count() } else { 0 };
-    if (index as i64) < available {
-        return Ok(Device::Cuda(index));
-    }
-    match choice {
-        DeviceChoice::Auto => {
-            log::debug!("no CUDA device: {}", loaded.err().unwrap_or_else(|| "none is visible".into()));
-            Ok(Device::Cpu)
-        }
-        _ => Err(NetworkError::NoCuda {
-            index,
-            available,
-            reason: loaded.err().map_or_else(String::new, |e| format!(" ({e})")),
-        }),
-    }
-}
-
-/// `cpu` or `cuda:N`.
-pub fn device_name(device: Device) -> String {
-    match device {
-        Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".into(),
-    }
-}
-
-/// What the network computes in. Inputs are built and answers are read in single precision whatever it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// The best for the device: today single precision on every one.
-    #[default]
-    Auto,
-    /// Single precision.
-    Fp32,
-    /// Half precision.
-    Fp16,
-    /// `bfloat16`: single precision's range with 8 bits of significand.
-    Bf16,
-}
-
-/// Not the name of a precision.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("precision {0:?} is not known; write auto, fp32, fp16 or bf16")]
-pub struct PrecisionParseError(String);
-
-impl FromStr for Precision {
-    type Err = PrecisionParseError;
-
-    fn from_str(s: &str) -> Result<Self, PrecisionParseError> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "fp32" => Ok(Self::Fp32),
-            "fp16" => Ok(Self::Fp16),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(PrecisionParseError(s.chars().take(32).collect())),
-        }
-    }
-}
-
-impl Precision {
-    fn kind(self) -> Kind {
-        match self {
-            Self::Auto | Self::Fp32 => Kind::Float,
-            Self::Fp16 => Kind::Half,
-            Self::Bf16 => Kind::BFloat16,
-        }
-    }
-}
-
 /// The answers to one batch, in host memory: `[batch, height, width, channels]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Answers<'a> {
@@ -235,52 +123,59 @@ impl<'a> Answers<'a> {
     }
 }
 
+/// What runs the network.
+#[derive(Debug)]
+enum Engine {
+    TorchScript(TorchScript),
+    Native(Box<Native>),
+}
+
 /// A loaded network with its input buffer. It belongs to one thread: libtorch's grad mode and streams are per thread.
 #[derive(Debug)]
 pub struct Network {
-    module: CModule,
+    engine: Engine,
+    backend: Backend,
     device: Device,
-    kind: Kind,
+    precision: Precision,
     max_batch: usize,
     /// `[max_batch, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
     input: Tensor,
-    /// Of one answer: `[channels, H, W]`.
-    shape: [i64; 3],
+    /// Of one answer: `[height, width, channels]`.
+    shape: [usize; 3],
 }
 
 impl Network {
-    /// Loads the artifact's module on `device` and runs it with every batch size from 1 to `max_batch`, so that the
-    /// first frames cost what the others do.
+    /// Loads a model into one back end and runs it with every batch size from 1 to `max_batch`, so that the first frames
+    /// cost what the others do. [`select`] does so with the best one.
     ///
     /// # Errors
-    /// [`NetworkError`]: libtorch cannot read or run the module in this precision, or it does not answer what the
-    /// manifest says.
+    /// [`NetworkError`]: the back end cannot load or run the model in this precision on this device, or it does not answer
+    /// what the manifest says.
     pub fn load(
         artifact: &Artifact,
         device: Device,
+        backend: Backend,
         precision: Precision,
         max_batch: usize,
     ) -> Result<Self, NetworkError> {
         let manifest = &artifact.manifest;
-        let path = artifact.torchscript_path();
-        let mut module = CModule::load_on_device(&path, device).map_err(torch_error(format!(
-            "load {} on {}",
-            path.display(),
-            device_name(device)
-        )))?;
-        module.set_eval();
-        let kind = precision.kind();
+        let engine = match backend {
+            Backend::Native => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
+            Backend::TorchScript => {
+                Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), device, precision.kind())?)
+            }
+        };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
         let input = Tensor::f_zeros([max_batch as i64, height, width, 3], (Kind::Float, Device::Cpu))
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let (answer_width, answer_height) = manifest.answer_size();
-        let shape = [manifest.output.channels(), answer_height, answer_width].map(|n| n as i64);
-        let mut network = Self { module, device, kind, max_batch, input, shape };
+        let shape = [answer_height, answer_width, manifest.output.channels()];
+        let mut network = Self { engine, backend, device, precision, max_batch, input, shape };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
                 network.run(batch, |_| ()).map_err(|error| match error {
-                    NetworkError::Torch { reason, .. } if kind != Kind::Float => NetworkError::Precision {
+                    NetworkError::Torch { reason, .. } if precision.kind() != Kind::Float => NetworkError::Precision {
                         precision: network.precision_name(),
                         device: device_name(device),
                         reason,
@@ -297,12 +192,17 @@ impl Network {
         self.device
     }
 
+    /// What runs it.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// `fp32`, `fp16` or `bf16`.
     pub fn precision_name(&self) -> &'static str {
-        match self.kind {
-            Kind::Half => "fp16",
-            Kind::BFloat16 => "bf16",
-            _ => "fp32",
+        match self.precision {
+            Precision::Auto | Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
         }
     }
 
@@ -329,62 +229,30 @@ impl Network {
     ///
     /// # Panics
     /// If `batch` is 0 or beyond [`Network::max_batch`].
-    #[allow(unsafe_code)]
     pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
         assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
         let _no_grad = tch::no_grad_guard();
-        let run = || -> Result<Tensor, tch::TchError> {
-            // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
-            let input = self.input.f_narrow(0, 0, batch as i64)?.f_permute([0, 3, 1, 2])?;
-            let input = input.f_to_device(self.device)?.f_to_kind(self.kind)?;
-            match self.module.forward_is(&[IValue::Tensor(input)])? {
-                IValue::Tensor(answer) => Ok(answer),
-                other => Err(tch::TchError::Kind(format!("the module answered {other:?} and not one tensor"))),
+        // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
+        let input = self.input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
+        let input = input.map_err(torch_error("view the network's input"))?;
+        let [height, width, channels] = self.shape;
+        let expected = [batch, height, width, channels];
+        let read = |data: &[f32], found: [usize; 4]| {
+            if found != expected {
+                let order = |[b, h, w, c]: [usize; 4]| [b, c, h, w].map(|n| n as i64).to_vec();
+                return Err(NetworkError::Shape { expected: order(expected), actual: order(found) });
             }
+            Ok(read(Answers { width, height, channels, data }))
         };
-        let answer = run().map_err(torch_error("run the network"))?;
-        let [channels, height, width] = self.shape;
-        let expected = [batch as i64, channels, height, width];
-        if answer.size() != expected {
-            return Err(NetworkError::Shape { expected: expected.to_vec(), actual: answer.size() });
+        match &mut self.engine {
+            Engine::TorchScript(module) => {
+                let answer = module.run(&input)?;
+                read(answer.data(), answer.shape())
+            }
+            Engine::Native(native) => {
+                let (data, shape) = native.run(&input).map_err(torch_error("run the network"))?;
+                read(data, shape)
+            }
         }
-        // The cast comes after the copy: half precision is half the bytes to copy.
-        let host = answer
-            .f_to_device(Device::Cpu)
-            .and_then(|t| t.f_to_kind(Kind::Float))
-            .and_then(|t| t.f_permute([0, 2, 3, 1]))
-            .and_then(|t| t.f_contiguous())
-            .map_err(torch_error("copy the network's answer"))?;
-        let [channels, height, width] = self.shape.map(|n| n as usize);
-        // SAFETY: `host` is contiguous float32 in host memory of exactly this many elements (the shape was checked
-        // above), lives to the end of this function, and nothing writes to it.
-        let data =
-            unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<f32>(), batch * channels * height * width) };
-        Ok(read(Answers { width, height, channels, data }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn device_names_are_read_strictly() {
-        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
-        for bad in ["", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:1x", "gpu", "cuda:99999999999999999999"] {
-            let error = bad.parse::<DeviceChoice>().expect_err(bad);
-            assert!(error.to_string().contains("auto, cpu"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_cuda_device_that_is_not_there_is_an_error_and_auto_is_not() {
-        let error = resolve(DeviceChoice::Cuda(900)).expect_err("no machine has 900 devices");
-        assert!(error.to_string().contains("cuda:900"), "{error}");
-        assert!(resolve(DeviceChoice::Auto).is_ok());
-        assert_eq!(resolve(DeviceChoice::Cpu).expect("always there"), Device::Cpu);
     }
 }

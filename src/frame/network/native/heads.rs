@@ -55,7 +55,8 @@ impl Head {
         };
         // [row][block][column], as the kernels go.
         let taps = || {
-            (0..3).flat_map(move |row| (0..blocks).flat_map(move |block| (0..3).map(move |column| (row, block, column))))
+            (0..3)
+                .flat_map(move |row| (0..blocks).flat_map(move |block| (0..3).map(move |column| (row, block, column))))
         };
         let weights = if outputs < NARROW {
             let of = |output: usize| {
@@ -68,9 +69,8 @@ impl Head {
                 let each = |value: &dyn Fn(usize) -> f32| {
                     std::array::from_fn(|i| if first + i < outputs { value(first + i) } else { 0.0 })
                 };
-                let tap = |(row, block, column)| {
-                    (0..LANES).map(move |lane| (row, block, column, lane)).collect::<Vec<_>>()
-                };
+                let tap =
+                    |(row, block, column)| (0..LANES).map(move |lane| (row, block, column, lane)).collect::<Vec<_>>();
                 let lanes = taps().flat_map(tap);
                 let weights = lanes.map(|(row, block, column, lane)| each(&|o| at(o, block, lane, row, column)));
                 (each(&|o| bias[o]), weights.collect())
@@ -139,7 +139,15 @@ unsafe fn head_rows_in<S: Isa>(head: &Head, map: Blocked<'_>, scratch: &mut Head
             match &head.weights {
                 Weights::Narrow(all) => {
                     for (output, (bias, weights)) in all.iter().enumerate() {
-                        narrow::<S>(&scratch.rows, (blocks, stride), order, *bias, weights, (channel + output, channels), out);
+                        narrow::<S>(
+                            &scratch.rows,
+                            (blocks, stride),
+                            order,
+                            *bias,
+                            weights,
+                            (channel + output, channels),
+                            out,
+                        );
                     }
                 }
                 Weights::Wide(groups) => {

@@ -9,12 +9,13 @@ mod heads;
 mod pool;
 mod simd;
 
-use super::NetworkError;
-use crate::export::trace::{WEIGHTS, ANSWERED};
+use super::maps::Maps;
+use super::{Backend, NetworkError, Precision};
+use crate::export::trace::{ANSWERED, WEIGHTS};
 use crate::export::Artifact;
 use crate::model::panics::caught;
 use crate::model::weights;
-use crate::model::{self, EndWeights, NetworkConfig};
+use crate::model::{self, EndWeights};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
 use pool::{pool_row, quarter_block, Chain, Lerp, QuarterInput, STAGES};
 use rayon::prelude::*;
@@ -39,30 +40,9 @@ impl<'a> Image<'a> {
     }
 }
 
-/// A batch of maps, `[B, C, H, W]`, in host memory, channels last.
-#[derive(Debug)]
-struct Maps {
-    tensor: Tensor,
-    shape: [usize; 4],
-}
-
 impl Maps {
-    /// Copies only where the memory is not as it should be.
-    fn new(tensor: &Tensor) -> Result<Self, tch::TchError> {
-        let tensor = tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_to_kind(Kind::Float)?;
-        let [batch, height, width, channels] = tensor.size4()?.into();
-        Ok(Self { tensor, shape: [batch, height, width, channels].map(|n| n as usize) })
-    }
-
-    #[allow(unsafe_code)]
-    fn data(&self) -> &[f32] {
-        // SAFETY: the tensor is contiguous float32 in host memory (made so in `new`), of this many elements, and nothing
-        // writes to it.
-        unsafe { std::slice::from_raw_parts(self.tensor.data_ptr().cast::<f32>(), self.shape.iter().product()) }
-    }
-
     fn images(&self) -> impl Iterator<Item = Image<'_>> {
-        let [_, height, width, channels] = self.shape;
+        let [_, height, width, channels] = self.shape();
         self.data().chunks_exact(height * width * channels).map(move |data| Image { height, width, channels, data })
     }
 }
@@ -70,17 +50,17 @@ impl Maps {
 /// 5x5 max pooling of `[B, C, H, W]`, the numbers of libtorch's.
 fn pool(level: Level, x: &Tensor) -> Result<Tensor, tch::TchError> {
     let maps = Maps::new(x)?;
-    let [batch, height, width, channels] = maps.shape;
+    let [batch, height, width, channels] = maps.shape();
     let out = Tensor::f_empty([batch, height, width, channels].map(|n| n as i64), (Kind::Float, Device::Cpu))?;
     let row = width * channels;
     // SAFETY: fresh, contiguous float32 of this many elements, which nobody else knows.
     #[allow(unsafe_code)]
     let data = unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<f32>(), batch * height * row) };
     for (image, out) in maps.images().zip(data.chunks_exact_mut(height * row)) {
-        out.par_chunks_mut(row).enumerate().with_min_len(4).for_each_init(
-            || vec![0.0; row],
-            |column, (y, out)| pool_row(level, image, y, column, out),
-        );
+        out.par_chunks_mut(row)
+            .enumerate()
+            .with_min_len(4)
+            .for_each_init(|| vec![0.0; row], |column, (y, out)| pool_row(level, image, y, column, out));
     }
     out.f_permute([0, 3, 1, 2])
 }
@@ -179,17 +159,38 @@ pub(super) struct Native {
 }
 
 impl Native {
-    /// From the weights of a model folder. `kind` is that of the dense products: the rest is single precision.
+    /// From the weights of a model folder. Single precision, or bfloat16 for the dense products and single precision for
+    /// the rest.
     ///
     /// # Errors
-    /// The weights are not those of the network that the manifest describes.
-    pub fn load(artifact: &Artifact, kind: Kind) -> Result<Self, NetworkError> {
-        let error = |reason: String| NetworkError::Native { reason };
-        if !artifact.manifest.files.contains_key(WEIGHTS) {
-            return Err(error(format!("the model has no {WEIGHTS}; export it again")));
+    /// Another device or precision; no weights in the folder, or not those of the network that the manifest describes; or
+    /// the model answers at another size than the heads' own.
+    pub fn load(artifact: &Artifact, device: Device, precision: Precision) -> Result<Self, NetworkError> {
+        let error = |reason: String| NetworkError::Backend { backend: Backend::Native.name(), reason };
+        if device != Device::Cpu {
+            return Err(error("it is for the processor; set device to cpu, or backend to auto".into()));
+        }
+        let kind = match precision {
+            Precision::Auto | Precision::Fp32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+            Precision::Fp16 => return Err(error("it computes in fp32 or bf16; set precision to one of them".into())),
+        };
+        let manifest = &artifact.manifest;
+        if !manifest.files.contains_key(WEIGHTS) {
+            return Err(error(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript")));
+        }
+        let (width, height) = (manifest.input.width, manifest.input.height);
+        let stride = if manifest.network.extra_light { 8 } else { 4 };
+        let expected = (width.div_ceil(stride), height.div_ceil(stride));
+        if manifest.answer_size() != expected {
+            return Err(error(format!(
+                "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
+                 again without --full-size, or set backend to torchscript",
+                manifest.answer_size()
+            )));
         }
         let mut vs = VarStore::new(Device::Cpu);
-        let network = model::Network::new(&vs.root(), &artifact.manifest.network);
+        let network = model::Network::new(&vs.root(), &manifest.network);
         weights::load(&mut vs, &artifact.dir.join(WEIGHTS)).map_err(|e| error(e.to_string()))?;
         Self::new(&network, kind, Level::best()).map_err(|e| error(weights::first_line(&e)))
     }
@@ -197,12 +198,6 @@ impl Native {
     fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
         let end = End::new(&network.end_weights())?;
         Ok(Self { trunk: network.folded(kind), kind, end, level, sums: Vec::new(), answers: Vec::new() })
-    }
-
-    /// Width and height of the answer to an input of `size`.
-    pub fn answer_size(config: &NetworkConfig, (width, height): (usize, usize)) -> (usize, usize) {
-        let stride = if config.extra_light { 8 } else { 4 };
-        (width.div_ceil(stride), height.div_ceil(stride))
     }
 
     /// Answers a batch `[B, 3, H, W]`: `[B, H/4, W/4, channels]` (1/8 for an extra light network).
@@ -217,11 +212,8 @@ impl Native {
         };
         let (block1, eighth) = caught(trunk).map_err(tch::TchError::Torch)?;
         let (block1, eighth) = (Maps::new(&block1)?, Maps::new(&eighth)?);
-        let batch = block1.shape[0];
-        let (height, width) = match end.quarter {
-            Some(_) => (block1.shape[1], block1.shape[2]),
-            None => (eighth.shape[1], eighth.shape[2]),
-        };
+        let batch = block1.shape()[0];
+        let [_, height, width, _] = if end.quarter.is_some() { block1.shape() } else { eighth.shape() };
         let length = height * width * end.channels;
         answers.resize(batch * length, 0.0);
         let images = block1.images().zip(eighth.images());
@@ -237,6 +229,7 @@ impl Native {
 mod tests {
     use super::*;
     use crate::export::trace::packed_heads;
+    use crate::model::NetworkConfig;
 
     fn network(config: &NetworkConfig) -> model::Network {
         tch::manual_seed(7);

@@ -28,8 +28,7 @@ unsafe fn pool_row_in<S: Isa>(image: Image<'_>, y: usize, column: &mut [f32], ou
     assert!(y < image.height && channels % LANES == 0 && column.len() == row && out.len() == row);
     let (first, last) = (y.saturating_sub(REACH), (y + REACH).min(image.height - 1));
     // Rows beyond the edge are replaced by the edge's own, which the maximum has seen already.
-    let rows: [&[f32]; WINDOW] =
-        std::array::from_fn(|i| image.row((y + i).saturating_sub(REACH).clamp(first, last)));
+    let rows: [&[f32]; WINDOW] = std::array::from_fn(|i| image.row((y + i).saturating_sub(REACH).clamp(first, last)));
     // SAFETY: `rows`, `column` and `out` have `row` values, `row` is a multiple of `LANES`, and all offsets are below it.
     unsafe {
         for i in (0..row).step_by(LANES) {

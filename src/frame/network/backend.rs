@@ -1,0 +1,51 @@
+//! What can run the network.
+
+use std::str::FromStr;
+use thiserror::Error;
+
+/// What runs the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The model's TorchScript in libtorch, on any device.
+    TorchScript,
+    /// Own kernels where libtorch is slow, libtorch's convolutions elsewhere; the processor only.
+    Native,
+}
+
+impl Backend {
+    /// As in parameters and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TorchScript => "torchscript",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackendChoice {
+    /// The best that can run the model here.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Backend),
+}
+
+/// Not the name of a back end.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("back end {0:?} is not known; write auto, torchscript or native")]
+pub struct BackendParseError(String);
+
+impl FromStr for BackendChoice {
+    type Err = BackendParseError;
+
+    fn from_str(s: &str) -> Result<Self, BackendParseError> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "torchscript" => Ok(Self::Only(Backend::TorchScript)),
+            "native" => Ok(Self::Only(Backend::Native)),
+            _ => Err(BackendParseError(s.chars().take(32).collect())),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Takes the best back end and precision that can run a model here and that answer its golden input as they should.
+
+use super::{device_name, Answers, Backend, BackendChoice, Network, NetworkError, Precision};
+use crate::export::golden::{Deviation, Golden};
+use crate::export::Artifact;
+use crate::frame::geometry::{Geometry, Placement};
+use crate::frame::input::InputBuilder;
+use crate::frame::view::ImageView;
+use tch::Device;
+
+/// What is wanted of [`select`].
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    /// Where.
+    pub device: Device,
+    /// What runs it.
+    pub backend: BackendChoice,
+    /// In which number format.
+    pub precision: Precision,
+    /// Whether something else may be taken where the back end or the precision that was named does not do.
+    pub fallback: bool,
+    /// The most frames of a batch.
+    pub max_batch: usize,
+}
+
+impl Selection {
+    /// Back ends with precisions, the best first; whether the user's words allow each is said with it.
+    fn candidates(&self) -> Vec<(Backend, Precision, bool)> {
+        use Backend::{Native, TorchScript};
+        use Precision::{Bf16, Fp16, Fp32};
+        let order = match self.device {
+            // bf16 is quicker on processors that have it, but its depth is some per cent off: only for who asks for it.
+            Device::Cpu => {
+                vec![(Native, Fp32), (TorchScript, Fp32), (Native, Bf16), (TorchScript, Bf16), (TorchScript, Fp16)]
+            }
+            _ => vec![(TorchScript, Fp16), (TorchScript, Fp32), (TorchScript, Bf16)],
+        };
+        let asked = |backend, precision| {
+            let by_backend = self.backend == BackendChoice::Auto || self.backend == BackendChoice::Only(backend);
+            // Without a wish it is the device's usual one, and single precision where that does not do.
+            let by_precision = match self.precision {
+                Precision::Auto if self.device == Device::Cpu => precision == Fp32,
+                Precision::Auto => precision != Bf16,
+                wanted => precision == wanted,
+            };
+            by_backend && by_precision
+        };
+        let mut all: Vec<_> = order.into_iter().map(|(b, p)| (b, p, asked(b, p))).collect();
+        // A named combination that no device's list has is tried, too: its error says why it cannot be.
+        if let BackendChoice::Only(backend) = self.backend {
+            let precision = if self.precision == Precision::Auto { Fp32 } else { self.precision };
+            if !all.iter().any(|c| c.2) {
+                all.push((backend, precision, true));
+            }
+        }
+        // What was asked for comes first; in each half the best does.
+        all.sort_by_key(|(_, _, asked)| !asked);
+        all.retain(|(_, precision, asked)| *asked || (self.fallback && *precision != Bf16));
+        all
+    }
+}
+
+/// Loads the model into the best back end that answers as it should, and logs which it is and why no better one.
+///
+/// # Errors
+/// The error of what was asked for first, where nothing that is allowed can run the model.
+pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, NetworkError> {
+    let golden = artifact.golden().map_err(|e| NetworkError::Backend { backend: "any", reason: e.to_string() })?;
+    let mut first_error = None;
+    for (backend, precision, asked) in wanted.candidates() {
+        let loaded = Network::load(artifact, wanted.device, backend, precision, wanted.max_batch)
+            .and_then(|network| checked(network, artifact, golden.as_ref()));
+        match loaded {
+            Ok((network, deviation)) => {
+                let what = format!("{}, {} on {}", backend.name(), precision.name(), device_name(wanted.device));
+                let checked = deviation.map_or_else(
+                    || "the model has no golden input to check it with".into(),
+                    |d| format!("checked with the model's golden input: {d}"),
+                );
+                match &first_error {
+                    Some(error) if !asked => log::warn!("back end: {what} instead of what was asked for: {error}"),
+                    _ => log::info!("back end: {what}; {checked}"),
+                }
+                return Ok(network);
+            }
+            Err(error) => {
+                log::debug!("not {} in {}: {error}", backend.name(), precision.name());
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or(NetworkError::Backend {
+        backend: "auto",
+        reason: format!("none computes in {} on {}", wanted.precision.name(), device_name(wanted.device)),
+    }))
+}
+
+/// Most that a precision's answers may differ from single precision's at export.
+///
+/// Measured with the released model (docs/BENCHMARKS.md); other weights differ by more or less, so each limit has room.
+fn tolerance(precision: Precision) -> Deviation {
+    match precision {
+        Precision::Auto | Precision::Fp32 => Deviation { labels: 1e-3, depth_median: 1e-4, depth_most: 1e-3 },
+        Precision::Fp16 => Deviation { labels: 0.01, depth_median: 0.005, depth_most: 0.05 },
+        Precision::Bf16 => Deviation { labels: 0.03, depth_median: 0.04, depth_most: 0.4 },
+    }
+}
+
+/// Compares the network's answer to the golden input with the one at export.
+fn checked(
+    mut network: Network,
+    artifact: &Artifact,
+    golden: Option<&Golden>,
+) -> Result<(Network, Option<Deviation>), NetworkError> {
+    let Some(golden) = golden else { return Ok((network, None)) };
+    let input = &artifact.manifest.input;
+    let size = (input.width, input.height);
+    let unusable = |reason: String| NetworkError::Backend { backend: network.backend().name(), reason };
+    let image = ImageView::rgb8(input.width as u32, input.height as u32, &golden.image);
+    let image = image.map_err(|e| unusable(e.to_string()))?;
+    let geometry = Geometry::new(&Placement::default(), size, size).map_err(|e| unusable(e.to_string()))?;
+    let mut builder = InputBuilder::new(input);
+    let length = builder.len();
+    builder.build(&image, &geometry, &mut network.input_mut()[..length]);
+    let answer = |answers: Answers<'_>| answers.each().next().map(|a| golden.deviation(a.data, &artifact.manifest));
+    let deviation = network.run(1, answer)?.unwrap_or(Deviation::NONE);
+    let tolerance = tolerance(network.precision);
+    if !deviation.is_within(&tolerance) {
+        return Err(NetworkError::Golden {
+            backend: network.backend().name(),
+            precision: network.precision_name(),
+            device: device_name(network.device()),
+            deviation,
+            tolerance,
+        });
+    }
+    Ok((network, Some(deviation)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(
+        device: Device,
+        backend: BackendChoice,
+        precision: Precision,
+        fallback: bool,
+    ) -> Vec<(Backend, Precision)> {
+        let wanted = Selection { device, backend, precision, fallback, max_batch: 1 };
+        wanted.candidates().into_iter().map(|(b, p, _)| (b, p)).collect()
+    }
+
+    #[test]
+    fn the_best_comes_first_and_only_what_is_allowed_follows() {
+        use Backend::{Native, TorchScript};
+        use BackendChoice::{Auto, Only};
+        use Precision::{Bf16, Fp16, Fp32};
+        let cpu = Device::Cpu;
+        assert_eq!(order(cpu, Auto, Precision::Auto, false), [(Native, Fp32), (TorchScript, Fp32)]);
+        assert_eq!(order(cpu, Auto, Bf16, false), [(Native, Bf16), (TorchScript, Bf16)]);
+        assert_eq!(order(cpu, Auto, Fp16, false), [(TorchScript, Fp16)]);
+        assert_eq!(order(cpu, Only(TorchScript), Precision::Auto, false), [(TorchScript, Fp32)]);
+        assert_eq!(order(cpu, Only(Native), Fp16, false), [(Native, Fp16)], "its error says what it can");
+        let with_fallback = order(cpu, Only(Native), Bf16, true);
+        assert_eq!(with_fallback[..2], [(Native, Bf16), (Native, Fp32)]);
+        let cuda = Device::Cuda(0);
+        assert_eq!(order(cuda, Auto, Precision::Auto, false), [(TorchScript, Fp16), (TorchScript, Fp32)]);
+        assert_eq!(order(cuda, Only(Native), Precision::Auto, false), [(Native, Fp32)]);
+        assert!(order(cuda, Only(Native), Precision::Auto, true).contains(&(TorchScript, Fp16)));
+    }
+}
