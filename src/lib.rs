@@ -28,4 +28,5 @@ pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
+pub mod tensorrt;
 pub mod train;

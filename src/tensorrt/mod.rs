@@ -1,0 +1,6 @@
+pub mod archive;
+pub mod check;
+pub mod cuda;
+pub mod libraries;
+mod pickle;
+pub mod version;
