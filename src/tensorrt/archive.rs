@@ -302,7 +302,7 @@ fn plan_header(base64: &str) -> Result<(TensorRtVersion, usize), String> {
 fn check_alphabet(base64: &str) -> Result<(), String> {
     let body = base64.trim_end_matches('=');
     let plain = body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
-    if plain && base64.len() % 4 == 0 && base64.len() - body.len() <= 2 {
+    if plain && base64.len().is_multiple_of(4) && base64.len() - body.len() <= 2 {
         Ok(())
     } else {
         Err("the plan is no base64".into())
