@@ -9,6 +9,9 @@ pub const TORCH_TENSORRT: &str = "2.11.0";
 /// The ABI of [`TORCH_TENSORRT`]: 2.11's alone; 2.7 to 2.10 have 7, 2.12 and 2.13 have 9.
 pub const TORCH_TENSORRT_ABI: u32 = 8;
 
+/// TensorRT's version that [`TORCH_TENSORRT`] was made for, major and minor: it asks for >= 10.15.1, < 10.16.
+pub const TENSORRT: (u32, u32) = (10, 15);
+
 /// Torch-TensorRT's name of the platform that this program was compiled for.
 pub const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
     "linux_x86_64"

@@ -13,7 +13,7 @@
 //! `libtorchtrt_runtime.so` asks for the others by name, and its own run path leads nowhere outside its build. One that is
 //! in the process already is taken as it is: a second copy of, say, the CUDA runtime would have its own state.
 
-use super::check::{TORCH_TENSORRT, TORCH_TENSORRT_ABI};
+use super::check::{TENSORRT, TORCH_TENSORRT, TORCH_TENSORRT_ABI};
 use super::cuda;
 use super::version::TensorRtVersion;
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
@@ -343,6 +343,12 @@ fn load(found: Vec<Found>) -> Result<Runtime, RuntimeError> {
     let runtime = found.last().map(|f| f.path.clone()).unwrap_or_default();
     let tensorrt =
         tensorrt.ok_or(RuntimeError::Load { path: runtime.clone(), reason: "TensorRT tells no version".into() })?;
+    if (tensorrt.major, tensorrt.minor) != TENSORRT {
+        let (major, minor) = TENSORRT;
+        log::warn!(
+            "Torch-TensorRT {TORCH_TENSORRT} was made for TensorRT {major}.{minor}; {tensorrt} is here and may not do"
+        );
+    }
     let torch_tensorrt = torch_tensorrt_version(&runtime).unwrap_or_else(|| TORCH_TENSORRT.into());
     Ok(Runtime { tensorrt, torch_tensorrt, abi: TORCH_TENSORRT_ABI, libraries: found })
 }
