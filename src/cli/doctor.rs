@@ -139,7 +139,8 @@ struct Check {
     depth_min_m: f32,
     depth_median_m: f32,
     depth_max_m: f32,
-    infer_ms: f64,
+    /// The quickest of three, from the picture to labels and metres: a hint, no measurement.
+    answer_ms: f64,
 }
 
 impl Report {
@@ -345,7 +346,7 @@ impl Model {
 }
 
 impl Check {
-    /// Loads the model and answers a rendered street twice: the answers have to be of the right size, finite, within the
+    /// Loads the model and answers a rendered street four times: the answers have to be of the right size, finite, within the
     /// model's own range, and the same.
     fn run(path: &Path, device: DeviceChoice) -> anyhow::Result<Self> {
         let options = LoadOptions { device, precision: Precision::Auto, ..LoadOptions::default() };
@@ -370,9 +371,12 @@ impl Check {
         };
         answerer.run(&frame)?;
         let first = answerer.outputs.clone();
-        let start = std::time::Instant::now();
-        answerer.run(&frame)?;
-        let infer_ms = start.elapsed().as_secs_f64() * 1e3;
+        let mut answer_ms = f64::INFINITY;
+        for _ in 0..3 {
+            let start = std::time::Instant::now();
+            answerer.run(&frame)?;
+            answer_ms = answer_ms.min(start.elapsed().as_secs_f64() * 1e3);
+        }
         let Outputs { labels, depth_m, .. } = &answerer.outputs;
 
         let depth = &answerer.pipeline.manifest().output.depth;
@@ -405,7 +409,7 @@ impl Check {
             depth_min_m: sorted[0],
             depth_median_m: sorted[pixels / 2],
             depth_max_m: sorted[pixels - 1],
-            infer_ms,
+            answer_ms,
         })
     }
 }
@@ -522,8 +526,8 @@ fn describe_model(model: &Model) -> Result<String, fmt::Error> {
         match &check.0 {
             Ok(c) => writeln!(
                 f,
-                "  {device}: runs ({}, {}): two equal, finite answers to a street of {}x{}: {} classes, depth {:.1} to \
-                 {:.1} m, median {:.1} m; {:.1} ms",
+                "  {device}: runs ({}, {}): equal, finite answers to a street of {}x{}: {} classes, depth {:.1} to \
+                 {:.1} m, median {:.1} m; about {:.0} ms",
                 c.backend,
                 c.precision,
                 c.network_size.0,
@@ -532,7 +536,7 @@ fn describe_model(model: &Model) -> Result<String, fmt::Error> {
                 c.depth_min_m,
                 c.depth_max_m,
                 c.depth_median_m,
-                c.infer_ms
+                c.answer_ms
             )?,
             Err(error) => writeln!(f, "  {device}: does not run: {error}")?,
         }

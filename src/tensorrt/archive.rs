@@ -1,8 +1,8 @@
 //! What a TorchScript archive holds of TensorRT engines, read without loading anything.
 //!
 //! libtorch deserialises engines while it loads an archive, and Torch-TensorRT 2.11 reads past the end of an older
-//! version's list of strings before it compares the versions: a wrong file would end the process, not the call. So the
-//! archive is looked at first.
+//! version's list of strings before it compares the versions: a wrong file ends the process (tried: a segmentation fault),
+//! not the call. So the archive is looked at first.
 //!
 //! The layout (read in Torch-TensorRT's `core/runtime` of 2.2 to 2.13, and in archives that libtorch 2.11 wrote): a zip
 //! with `NAME/data.pkl`, which holds an engine as an attribute of a module, and `NAME/constants.pkl`, which holds it once

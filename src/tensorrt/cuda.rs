@@ -1,6 +1,7 @@
 //! The CUDA driver and its devices, asked through `libcuda` (opened at run time: it comes with the driver, not with us).
 //!
-//! Nothing of TensorRT is loaded before this has found a device: the initialisers of TensorRT's libraries count on one.
+//! Nothing of TensorRT is loaded before this has found a device: Torch-TensorRT's initialisers ask CUDA for devices, and
+//! what is loaded for nothing may fail for nothing.
 
 use super::version::ComputeCapability;
 use libloading::Library;
