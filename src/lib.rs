@@ -7,6 +7,7 @@
 //! - [`export`]: the deployable artifact (TorchScript and manifest)
 //! - [`frame`]: one frame's path from bytes to labels and metres
 //! - [`depth`]: depth truth made from stereo: disparity, a semi-global matcher, a TorchScript teacher
+//! - [`tensorrt`]: engines compiled for one GPU: inspected, compiled, cached, and the libraries that run them
 //! - [`train`], [`eval`]: how weights are made and judged
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
@@ -28,4 +29,5 @@ pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
+pub mod tensorrt;
 pub mod train;

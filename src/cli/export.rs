@@ -3,20 +3,23 @@
 use super::render::parse_size;
 use crate::data::street::{CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use crate::export::trace::{self, ExportRequest};
+use crate::export::Artifact;
 use crate::model::NetworkConfig;
+use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use crate::train::record::CONFIG;
 use crate::train::TrainConfig;
+use anyhow::bail;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `semantic_depth export`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// safetensors, or a PyTorch state dict (.pth).
-    #[arg(long)]
-    weights: PathBuf,
+    #[arg(long, required_unless_present = "model", requires = "out")]
+    weights: Option<PathBuf>,
     /// Folder of the model: model.yaml, network.ts, weights.safetensors.
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, requires = "weights")]
+    out: Option<PathBuf>,
     /// Width and height of the network's input in pixels.
     #[arg(long, default_value = "512x256", value_parser = parse_size)]
     size: (usize, usize),
@@ -37,34 +40,71 @@ pub struct Args {
     /// What it was trained on and how, for the manifest.
     #[arg(long, default_value = "not stated")]
     training: String,
+    /// With --tensorrt: a model that was exported before, its folder or its model.yaml, in place of weights.
+    #[arg(long, requires = "tensorrt", conflicts_with_all = ["weights", "out"])]
+    model: Option<PathBuf>,
+    /// Also compile the model with TensorRT for the GPU of this machine, into the cache that the node looks in. Takes
+    /// minutes; docs/TENSORRT.md says what has to be installed.
+    #[arg(long)]
+    tensorrt: bool,
+    /// With --tensorrt: what the engine computes in.
+    #[arg(long, value_enum, default_value = "fp16", requires = "tensorrt")]
+    precision: EnginePrecision,
+    /// With --tensorrt: frames that go through the engine together, N or MIN..MAX; it is tuned for the most.
+    #[arg(long, default_value = "1", requires = "tensorrt", value_name = "N|MIN..MAX")]
+    batch: BatchRange,
+    /// With --tensorrt: CUDA's number of the GPU.
+    #[arg(long, default_value_t = 0, requires = "tensorrt")]
+    gpu: usize,
+    /// With --tensorrt: take this file, compiled elsewhere for this GPU and these versions, instead of compiling.
+    #[arg(long, requires = "tensorrt", value_name = "FILE")]
+    engine: Option<PathBuf>,
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let by_default = match learned_at(&args.weights)? {
+    let compile = args.tensorrt.then(|| {
+        let build =
+            BuildOptions { precision: args.precision, batch: args.batch, engine: args.engine.clone(), cache: None };
+        (args.gpu, build)
+    });
+    let artifact = match (&args.weights, &args.out, &args.model) {
+        (Some(weights), Some(out), _) => export_weights(&args, weights, out)?,
+        (_, _, Some(model)) => crate::export::load(model)?,
+        _ => bail!("expected --weights and --out, or --tensorrt and --model"),
+    };
+    if let Some((gpu, build)) = compile {
+        let path = tensorrt::prepare(&artifact, gpu, &build)?;
+        println!("{} is the engine of {} for GPU {gpu}", path.display(), artifact.dir.display());
+    }
+    Ok(())
+}
+
+fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Artifact> {
+    let by_default = match learned_at(weights)? {
         Some(focal_px) => focal_px,
         None => (CITYSCAPES_FOCAL_PX * args.size.0 as f64 / CITYSCAPES_WIDTH) as f32,
     };
     let words: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     let request = ExportRequest {
-        weights: args.weights,
+        weights: weights.into(),
         network: NetworkConfig { extra_light: args.extra_light, ..NetworkConfig::default() },
         size: args.size,
         full_size: args.full_size,
         focal_length_px: args.focal_length.unwrap_or(by_default),
-        name: args.name,
-        training: args.training,
+        name: args.name.clone(),
+        training: args.training.clone(),
         command: format!("semantic_depth {}", words.join(" ")),
         created: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
     };
-    let (artifact, difference) = trace::export(&request, &args.out)?;
+    let (artifact, difference) = trace::export(&request, out)?;
     println!(
         "{} written: input {}x{}, largest difference to the original network {difference:.1e}",
         artifact.dir.display(),
         artifact.manifest.input.width,
         artifact.manifest.input.height
     );
-    Ok(())
+    Ok(artifact)
 }
 
 /// Focal length that the run which made the weights trained at, where it is known: at one that does not depend on the

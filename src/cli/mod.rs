@@ -3,6 +3,7 @@
 #[cfg(feature = "ros")]
 pub mod demo;
 pub mod depth;
+pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod interface;
@@ -31,6 +32,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Turn weights into a deployable model: TorchScript and its manifest.
     Export(export::Args),
+    /// Describe this machine and what is found on it, and try a model: what to send with a question.
+    Doctor(doctor::Args),
     /// Print the node's parameters, topics, services and diagnostics.
     Interface(interface::Args),
     /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
@@ -47,6 +50,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Evaluate(args) => evaluate::run(args),
             Command::Export(args) => export::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Interface(args) => interface::run(args),
             #[cfg(feature = "ros")]
             Command::Demo(args) => demo::run(args),

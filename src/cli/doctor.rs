@@ -1,0 +1,638 @@
+//! `semantic_depth doctor`: what is here, and whether the model runs on it; what a question to us should come with.
+
+use crate::data::frame::Decoded;
+use crate::data::street::{Drive, DriveConfig};
+use crate::eval::answer::Answerer;
+use crate::export::trace::LIBTORCH_VERSION;
+use crate::export::{self, Manifest};
+use crate::frame::geometry::Placement;
+use crate::frame::network::{DeviceChoice, Precision};
+use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::tensorrt::cache::{Cache, Entry};
+use crate::tensorrt::cuda::{self, Driver};
+use crate::tensorrt::libraries::{self, Library, Place, Surroundings, ORDER};
+use crate::tensorrt::{self, Archive};
+use anyhow::{ensure, Context as _};
+use serde::{Serialize, Serializer};
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `semantic_depth doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model's folder or its model.yaml, to be described and run.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// A TorchScript file with TensorRT engines, to be inspected (nothing of it is loaded).
+    #[arg(long, value_name = "FILE")]
+    engine: Option<PathBuf>,
+    /// For programs, in place of text.
+    #[arg(long)]
+    json: bool,
+    /// Only load TensorRT's libraries and print what came of it. The doctor starts itself so, because a library that does
+    /// not fit may end the process.
+    #[arg(long, hide = true, conflicts_with_all = ["model", "engine", "json"])]
+    load_runtime: bool,
+}
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    date: String,
+    system: System,
+    environment: Vec<(&'static str, String)>,
+    cuda: Answer<Driver>,
+    libtorch: Libtorch,
+    tensorrt: TensorRt,
+    cache: EngineCache,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Model>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<Answer<Archive>>,
+}
+
+/// Something, or why it could not be had.
+#[derive(Debug)]
+struct Answer<T>(Result<T, String>);
+
+impl<T: Serialize> Serialize for Answer<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Ok(value) => value.serialize(serializer),
+            Err(error) => serializer.collect_map([("error", error)]),
+        }
+    }
+}
+
+fn answer<T, E: fmt::Display>(result: Result<T, E>) -> Answer<T> {
+    // `{:#}`: all causes of an anyhow error.
+    Answer(result.map_err(|e| format!("{e:#}")))
+}
+
+#[derive(Debug, Serialize)]
+struct System {
+    os: String,
+    kernel: String,
+    architecture: &'static str,
+    /// The board, where the kernel knows it: Jetsons.
+    board: Option<String>,
+    cpu: String,
+    cores: usize,
+    cpu_features: Vec<String>,
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Libtorch {
+    /// The version that this program was written for.
+    expected: &'static str,
+    folder: Option<PathBuf>,
+    version: Option<String>,
+    cuda_half: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct TensorRt {
+    expected: &'static str,
+    libraries: Vec<Part>,
+    looked_in: Vec<Place>,
+    /// Whether it loads; asked only where there is a CUDA device.
+    runtime: Answer<String>,
+}
+
+/// A library or program: found, or how to get it.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: &'static str,
+    path: Option<PathBuf>,
+    rule: Option<&'static str>,
+    version: Option<String>,
+    /// Why the version is not known, or how to install what is missing.
+    remark: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EngineCache {
+    folder: Answer<PathBuf>,
+    entries: Vec<(PathBuf, Answer<Entry>)>,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    path: PathBuf,
+    manifest: Answer<Manifest>,
+    /// What its TorchScript file holds.
+    archive: Option<Answer<Archive>>,
+    /// On each device that is here.
+    checks: Vec<(String, Answer<Check>)>,
+}
+
+/// What running the model came to.
+#[derive(Debug, Serialize)]
+struct Check {
+    backend: String,
+    precision: String,
+    /// Width and height.
+    network_size: (usize, usize),
+    classes_seen: usize,
+    depth_min_m: f32,
+    depth_median_m: f32,
+    depth_max_m: f32,
+    /// The quickest of three, from the picture to labels and metres: a hint, no measurement.
+    answer_ms: f64,
+}
+
+impl Report {
+    fn of(args: &Args) -> Self {
+        let surroundings = Surroundings::here();
+        let cuda = cuda::driver();
+        let devices = cuda.as_ref().map_or(0, |driver| driver.gpus.len());
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            date: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
+            system: System::here(),
+            environment: environment(),
+            libtorch: Libtorch::of(&surroundings),
+            tensorrt: TensorRt::of(&surroundings, &cuda),
+            cuda: answer(cuda),
+            cache: EngineCache::here(),
+            model: args.model.as_deref().map(|path| Model::of(path, devices)),
+            engine: args.engine.as_deref().map(|path| answer(tensorrt::inspect(path))),
+        }
+    }
+
+    /// A model was asked about, and runs on nothing; or a file, and it cannot be read.
+    fn failed(&self) -> bool {
+        let model_fails = self.model.as_ref().is_some_and(|m| m.checks.iter().all(|(_, check)| check.0.is_err()));
+        model_fails || self.engine.as_ref().is_some_and(|e| e.0.is_err())
+    }
+}
+
+/// Variables that change what is found.
+fn environment() -> Vec<(&'static str, String)> {
+    const NAMES: [&str; 8] = [
+        libraries::FOLDERS,
+        tensorrt::cache::FOLDER,
+        "XDG_CACHE_HOME",
+        "LD_LIBRARY_PATH",
+        "VIRTUAL_ENV",
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "ROS_DISTRO",
+    ];
+    NAMES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
+}
+
+fn text(path: &str) -> Option<String> {
+    // Files of the device tree end with a zero byte.
+    let text = std::fs::read_to_string(path).ok()?.trim_matches(['\0', '\n', ' ']).to_string();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The value behind `key`, up to the line's end.
+fn after<'a>(text: &'a str, key: &str, delimiter: char) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(delimiter)?;
+        (name.trim() == key).then(|| value.trim().trim_matches('"'))
+    })
+}
+
+impl System {
+    fn here() -> Self {
+        // Those that decide which kernels run: of x86-64, and of 64-bit Arm.
+        const FEATURES: [&str; 20] = [
+            "sse4_2",
+            "avx",
+            "avx2",
+            "fma",
+            "f16c",
+            "avx_vnni",
+            "avx512f",
+            "avx512bw",
+            "avx512_vnni",
+            "avx512_bf16",
+            "avx512_fp16",
+            "amx_tile",
+            "amx_bf16",
+            "amx_int8",
+            "asimd",
+            "asimdhp",
+            "asimddp",
+            "bf16",
+            "i8mm",
+            "sve",
+        ];
+        let cpu = text("/proc/cpuinfo").unwrap_or_default();
+        let release = text("/etc/os-release").unwrap_or_default();
+        let flags = after(&cpu, "flags", ':').or_else(|| after(&cpu, "Features", ':')).unwrap_or_default();
+        let has = |feature: &&str| flags.split_whitespace().any(|flag| flag == *feature);
+        let memory = text("/proc/meminfo").unwrap_or_default();
+        let memory_kib = after(&memory, "MemTotal", ':').and_then(|m| m.strip_suffix("kB")?.trim().parse::<u64>().ok());
+        let unknown = || "unknown".to_string();
+        Self {
+            os: after(&release, "PRETTY_NAME", '=').map_or_else(unknown, String::from),
+            kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
+            architecture: std::env::consts::ARCH,
+            board: text("/proc/device-tree/model"),
+            cpu: after(&cpu, "model name", ':').map_or_else(unknown, String::from),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cpu_features: FEATURES.iter().filter(|f| has(f)).map(|f| f.to_string()).collect(),
+            memory_bytes: memory_kib.map(|kib| kib << 10),
+        }
+    }
+}
+
+impl Libtorch {
+    fn of(surroundings: &Surroundings) -> Self {
+        // A call into it: the linker leaves out what nothing calls.
+        log::debug!("libtorch: CUDA is {}", tch::Cuda::is_available());
+        let folder = surroundings.libtorch.clone();
+        let package = folder.as_deref().and_then(Path::parent);
+        let python = package.and_then(|p| std::fs::read_to_string(p.join("version.py")).ok());
+        let archive = package.and_then(|p| std::fs::read_to_string(p.join("build-version")).ok());
+        let version =
+            python.as_deref().and_then(|v| after(v, "__version__", '=')).map(|v| v.trim_matches('\'').to_string());
+        Self {
+            expected: LIBTORCH_VERSION,
+            version: version.or_else(|| archive.map(|v| v.trim().to_string())),
+            cuda_half: surroundings.find(Library::TorchCuda).map(|found| found.path),
+            folder,
+        }
+    }
+}
+
+impl TensorRt {
+    fn of(surroundings: &Surroundings, cuda: &Result<Driver, cuda::NoDriver>) -> Self {
+        let all = ORDER.into_iter().chain([Library::TorchTrtc, Library::NvInferLean]);
+        let runtime = match cuda {
+            Err(error) => Err(format!("not loaded: {error}")),
+            Ok(driver) if driver.gpus.is_empty() => Err("not loaded: the CUDA driver sees no device".into()),
+            Ok(_) => load_in_a_process_of_its_own(),
+        };
+        Self {
+            expected: tensorrt::check::TORCH_TENSORRT,
+            libraries: all.map(|library| Part::of(surroundings, library)).collect(),
+            looked_in: surroundings.places(),
+            runtime: Answer(runtime),
+        }
+    }
+}
+
+/// What `--load-runtime` printed, or how it ended.
+fn load_in_a_process_of_its_own() -> Result<String, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let output = std::process::Command::new(program).args(["doctor", "--load-runtime"]).output();
+    let output = output.map_err(|e| e.to_string())?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+    match output.status.success() {
+        true => Ok(said(&output.stdout)),
+        false => Err(format!("{}: {}", output.status, said(&output.stderr))),
+    }
+}
+
+impl Part {
+    fn of(surroundings: &Surroundings, library: Library) -> Self {
+        let found = surroundings.find(library);
+        let version = found.as_ref().and_then(|f| match library {
+            Library::NvInfer | Library::NvInferLean => {
+                Some(libraries::version_of(&f.path).map(|version| version.to_string()))
+            }
+            Library::TorchTrtRuntime | Library::TorchTrtc => libraries::torch_tensorrt_version(&f.path).map(Ok),
+            _ => None,
+        });
+        let (version, unknown) = match version {
+            Some(Ok(version)) => (Some(version), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let missing = found.is_none().then(|| format!("missing: {}", library.how_to_install()));
+        Self {
+            name: library.file_names()[0],
+            rule: found.as_ref().map(|f| f.rule),
+            path: found.map(|f| f.path),
+            version,
+            remark: missing.or(unknown),
+        }
+    }
+}
+
+impl EngineCache {
+    fn here() -> Self {
+        let folder = Cache::default_folder();
+        // Looking must not make it.
+        let cache = folder.as_ref().ok().filter(|f| f.is_dir()).and_then(|f| Cache::open(f.clone()).ok());
+        let entries = cache.map(|cache| cache.entries()).unwrap_or_default();
+        Self {
+            folder: answer(folder),
+            entries: entries.into_iter().map(|(path, entry)| (path, Answer(entry))).collect(),
+        }
+    }
+}
+
+impl Model {
+    fn of(path: &Path, devices: usize) -> Self {
+        let artifact = export::load(path);
+        let archive = artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
+        let gpus = (0..devices).map(|n| (format!("cuda:{n}"), DeviceChoice::Cuda(n)));
+        let all = std::iter::once(("cpu".to_string(), DeviceChoice::Cpu)).chain(gpus);
+        Self {
+            path: path.into(),
+            checks: all.map(|(name, device)| (name, answer(Check::run(path, device)))).collect(),
+            manifest: answer(artifact.map(|a| a.manifest)),
+            archive,
+        }
+    }
+}
+
+impl Check {
+    /// Loads the model and answers a rendered street four times: the answers have to be of the right size, finite, within the
+    /// model's own range, and the same.
+    fn run(path: &Path, device: DeviceChoice) -> anyhow::Result<Self> {
+        let options = LoadOptions { device, precision: Precision::Auto, ..LoadOptions::default() };
+        let pipeline = Pipeline::load(path, &options)?;
+        let (width, height) = pipeline.network_size();
+        let picture = Drive::new(&DriveConfig::new(1, 1, width, height)).frame(0, false);
+        let frame = Decoded {
+            width,
+            height,
+            rgb: picture.left.into_raw(),
+            labels: None,
+            depth_m: None,
+            focal_px: None,
+            principal_px: None,
+        };
+        let mut answerer = Answerer {
+            pipeline,
+            depth_scaling: None,
+            placement: Placement::default(),
+            of_categories: false,
+            outputs: Outputs::default(),
+        };
+        answerer.run(&frame)?;
+        let first = answerer.outputs.clone();
+        let mut answer_ms = f64::INFINITY;
+        for _ in 0..3 {
+            let start = std::time::Instant::now();
+            answerer.run(&frame)?;
+            answer_ms = answer_ms.min(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let Outputs { labels, depth_m, .. } = &answerer.outputs;
+
+        let depth = &answerer.pipeline.manifest().output.depth;
+        let pixels = width * height;
+        ensure!(
+            labels.len() == pixels && depth_m.len() == pixels,
+            "expected {pixels} labels and depths, found {} and {}",
+            labels.len(),
+            depth_m.len()
+        );
+        let range = depth.min_m..=depth.max_m;
+        let outside = depth_m.iter().find(|d| !range.contains(*d));
+        ensure!(outside.is_none(), "expected depths from {} to {} m, found {:?}", depth.min_m, depth.max_m, outside);
+        let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        ensure!(
+            *labels == first.labels && same(depth_m, &first.depth_m),
+            "expected the same answer to the same picture, found two that differ"
+        );
+        let ids: Vec<u8> = answerer.pipeline.manifest().classes.iter().map(|c| c.id).collect();
+        let unknown = labels.iter().find(|l| !ids.contains(l));
+        ensure!(unknown.is_none(), "expected labels of the manifest's classes, found {unknown:?}");
+        let mut sorted = depth_m.clone();
+        sorted.sort_by(f32::total_cmp);
+        let classes_seen = ids.iter().filter(|id| labels.contains(id)).count();
+        Ok(Self {
+            backend: answerer.pipeline.backend().to_string(),
+            precision: answerer.pipeline.precision_name().to_string(),
+            network_size: (width, height),
+            classes_seen,
+            depth_min_m: sorted[0],
+            depth_median_m: sorted[pixels / 2],
+            depth_max_m: sorted[pixels - 1],
+            answer_ms,
+        })
+    }
+}
+
+/// `-` where nothing is known.
+fn or_dash<T: fmt::Display>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".into(), T::to_string)
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "semantic_depth {}, {}", self.version, self.date)?;
+        let s = &self.system;
+        writeln!(f, "\nsystem\n  {}, kernel {}, {}", s.os, s.kernel, s.architecture)?;
+        if let Some(board) = &s.board {
+            writeln!(f, "  board: {board}")?;
+        }
+        writeln!(f, "  processor: {}, {} cores: {}", s.cpu, s.cores, s.cpu_features.join(" "))?;
+        writeln!(f, "  memory: {}", or_dash(s.memory_bytes.map(gib).as_ref()))?;
+        for (name, value) in &self.environment {
+            writeln!(f, "  {name}={value}")?;
+        }
+        writeln!(f, "\nCUDA")?;
+        match &self.cuda.0 {
+            Err(error) => writeln!(f, "  none: {error}")?,
+            Ok(driver) => {
+                writeln!(f, "  driver {}, serves CUDA up to {}", or_dash(driver.version.as_ref()), driver.cuda)?;
+                for gpu in &driver.gpus {
+                    let (name, memory) = (&gpu.name, gib(gpu.memory_bytes));
+                    writeln!(
+                        f,
+                        "  cuda:{}: {name}, compute capability {}, {memory}",
+                        gpu.index, gpu.compute_capability
+                    )?;
+                }
+            }
+        }
+        let l = &self.libtorch;
+        writeln!(f, "\nlibtorch (expected {})", l.expected)?;
+        let folder = l.folder.as_ref().map(|p| p.display());
+        writeln!(f, "  version {} in {}", or_dash(l.version.as_ref()), or_dash(folder.as_ref()))?;
+        let cuda_half = l.cuda_half.as_ref().map(|p| p.display());
+        writeln!(f, "  CUDA half: {}", or_dash(cuda_half.as_ref()))?;
+        writeln!(f, "\nTensorRT (expected Torch-TensorRT {})", self.tensorrt.expected)?;
+        for part in &self.tensorrt.libraries {
+            let path = part.path.as_ref().map(|p| p.display());
+            write!(f, "  {}: {}", part.name, or_dash(path.as_ref()))?;
+            let parts = [part.version.as_deref(), part.rule, part.remark.as_deref()];
+            writeln!(f, " ({})", parts.into_iter().flatten().collect::<Vec<_>>().join("; "))?;
+        }
+        let folders: Vec<_> = self.tensorrt.looked_in.iter().map(|p| p.folder.display().to_string()).collect();
+        writeln!(f, "  looked in {}", folders.join(", "))?;
+        match &self.tensorrt.runtime.0 {
+            Ok(said) => writeln!(f, "  loads: {said}")?,
+            Err(error) => writeln!(f, "  {error}")?,
+        }
+        writeln!(f, "\ncompiled engines")?;
+        match &self.cache.folder.0 {
+            Ok(folder) => writeln!(f, "  {} in {}", self.cache.entries.len(), folder.display())?,
+            Err(error) => writeln!(f, "  {error}")?,
+        }
+        for (path, entry) in &self.cache.entries {
+            match &entry.0 {
+                Ok(e) => writeln!(
+                    f,
+                    "  {}: {} ({}), TensorRT {}, Torch-TensorRT {}, {}, {:?}, batch {:?}, model {}, {} by {}",
+                    path.display(),
+                    e.key.gpu,
+                    e.key.compute_capability,
+                    e.key.tensorrt,
+                    e.key.torch_tensorrt,
+                    e.key.precision,
+                    e.key.shape,
+                    e.key.batch,
+                    e.key.model_sha256.get(..12).unwrap_or_default(),
+                    e.created,
+                    e.origin
+                )?,
+                Err(error) => writeln!(f, "  {error}")?,
+            }
+        }
+        if let Some(model) = &self.model {
+            f.write_str(&describe_model(model)?)?;
+        }
+        if let Some(engine) = &self.engine {
+            writeln!(f, "\nengine")?;
+            f.write_str(&describe_archive(engine)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn describe_model(model: &Model) -> Result<String, fmt::Error> {
+    let mut f = format!("\nmodel {}\n", model.path.display());
+    match &model.manifest.0 {
+        Err(error) => writeln!(f, "  {error}")?,
+        Ok(m) => {
+            writeln!(f, "  {}: input {}x{}, {} classes", m.name, m.input.width, m.input.height, m.classes.len())?;
+            let p = &m.provenance;
+            writeln!(f, "  made {} by version {} for libtorch {}", p.created, p.package_version, p.libtorch)?;
+            for (name, sha256) in &m.files {
+                writeln!(f, "  {name}: sha256 {sha256}")?;
+            }
+        }
+    }
+    if let Some(archive) = &model.archive {
+        f.push_str(&describe_archive(archive)?);
+    }
+    for (device, check) in &model.checks {
+        match &check.0 {
+            Ok(c) => writeln!(
+                f,
+                "  {device}: runs ({}, {}): equal, finite answers to a street of {}x{}: {} classes, depth {:.1} to \
+                 {:.1} m, median {:.1} m; about {:.0} ms",
+                c.backend,
+                c.precision,
+                c.network_size.0,
+                c.network_size.1,
+                c.classes_seen,
+                c.depth_min_m,
+                c.depth_max_m,
+                c.depth_median_m,
+                c.answer_ms
+            )?,
+            Err(error) => writeln!(f, "  {device}: does not run: {error}")?,
+        }
+    }
+    Ok(f)
+}
+
+fn describe_archive(archive: &Answer<Archive>) -> Result<String, fmt::Error> {
+    let mut f = String::new();
+    let archive = match &archive.0 {
+        Ok(archive) => archive,
+        Err(error) => {
+            writeln!(f, "  {error}")?;
+            return Ok(f);
+        }
+    };
+    if archive.is_plain() {
+        writeln!(f, "  {}: plain TorchScript, no TensorRT engine", archive.path.display())?;
+    }
+    for engine in &archive.engines {
+        let (device, platform) = (&engine.device, or_dash(engine.platform.as_ref()));
+        writeln!(
+            f,
+            "  {}: engine {} in {}: ABI {}, TensorRT {}, {} ({}{}), {platform}, plan of {} bytes, {:?} -> {:?}",
+            archive.path.display(),
+            engine.name,
+            engine.record,
+            engine.abi,
+            engine.tensorrt,
+            device.name,
+            device.compute_capability,
+            if engine.hardware_compatible { ", hardware compatible" } else { "" },
+            engine.plan_bytes,
+            engine.inputs,
+            engine.outputs
+        )?;
+    }
+    Ok(f)
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    if args.load_runtime {
+        let runtime = tensorrt::load_runtime()?;
+        println!("TensorRT {}, Torch-TensorRT {} (ABI {})", runtime.tensorrt, runtime.torch_tensorrt, runtime.abi);
+        return Ok(());
+    }
+    let report = Report::of(&args);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("print the report as JSON")?);
+    } else {
+        print!("{report}");
+    }
+    ensure!(!report.failed(), "the model runs on nothing here, or the file cannot be read (see the report above)");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_the_kernels_text_files_are_found() {
+        let cpu = "processor\t: 0\nmodel name\t: EPYC\nflags\t\t: fma avx2\n";
+        assert_eq!(after(cpu, "model name", ':'), Some("EPYC"));
+        assert_eq!(after("A=1\nPRETTY_NAME=\"Debian 12\"\n", "PRETTY_NAME", '='), Some("Debian 12"));
+        assert_eq!(after(cpu, "model", ':'), None);
+    }
+
+    #[test]
+    fn this_machine_is_described() {
+        let args = Args { model: None, engine: None, json: true, load_runtime: false };
+        let report = Report::of(&args);
+        assert!(!report.failed());
+        let json = serde_json::to_value(&report).expect("plain data");
+        assert_eq!(json["libtorch"]["expected"], LIBTORCH_VERSION);
+        assert!(json["libtorch"]["folder"].is_string(), "{json}");
+        assert_eq!(json["tensorrt"]["libraries"].as_array().map(Vec::len), Some(ORDER.len() + 2));
+        assert!(json["system"]["memory_bytes"].as_u64().is_some_and(|b| b > 1 << 28), "{json}");
+        let text = report.to_string();
+        for heading in ["system", "CUDA", "libtorch", "TensorRT", "compiled engines"] {
+            assert!(text.contains(&format!("\n{heading}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_fails_and_says_so() {
+        let args = Args {
+            model: Some("/nonexistent".into()),
+            engine: Some("/nonexistent.ts".into()),
+            json: false,
+            load_runtime: false,
+        };
+        let report = Report::of(&args);
+        assert!(report.failed());
+        let text = report.to_string();
+        assert!(text.contains("cpu: does not run: ") && text.contains("/nonexistent.ts"), "{text}");
+    }
+}

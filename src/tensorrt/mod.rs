@@ -1,0 +1,325 @@
+//! TensorRT: TorchScript files whose network runs as engines that were compiled for one GPU.
+//!
+//! - [`archive`]: what a TorchScript file holds of engines, read without loading anything
+//! - [`check`](mod@check): whether they run here
+//! - [`cuda`]: the driver and its devices
+//! - [`libraries`]: the runtime libraries, found by rules and loaded in order
+//! - [`compile`]: Torch-TensorRT's compiler, run as a program
+//! - [`cache`]: compiled engines on disk
+//! - [`prepare`]: all of it: a file that libtorch can load
+//!
+//! Nothing of TensorRT is linked or loaded where it is not asked for, nor without a CUDA device.
+
+pub mod archive;
+pub mod cache;
+pub mod check;
+pub mod compile;
+pub mod cuda;
+pub mod libraries;
+mod pickle;
+pub mod version;
+
+pub use archive::{inspect, Archive, ArchiveError};
+pub use cache::{Cache, CacheError};
+pub use check::{check, Here, Mismatch};
+pub use compile::{BatchRange, CompileError, EnginePrecision};
+pub use libraries::{load_runtime, Runtime, RuntimeError};
+
+use crate::export::Artifact;
+use cache::{Key, Lookup};
+use compile::{Compiler, Job};
+use cuda::Gpu;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How the engine is to be.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// What it computes in, and what it takes and answers.
+    pub precision: EnginePrecision,
+    /// Batches that it takes.
+    pub batch: BatchRange,
+    /// A file that was compiled elsewhere, taken in place of compiling.
+    pub engine: Option<PathBuf>,
+    /// Folder of the cache; by default [`Cache::default_folder`].
+    pub cache: Option<PathBuf>,
+}
+
+/// Why there is no engine to run.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorRtError {
+    /// The runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A GPU that is not there.
+    #[error("GPU {index} was asked for, but the CUDA driver sees {available}; give a number below that")]
+    NoGpu {
+        /// Asked for.
+        index: usize,
+        /// Seen.
+        available: usize,
+    },
+    /// A file that cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A file that does not run here.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The compiler.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The model's manifest does not say what is needed.
+    #[error("the model's manifest has no sha256 of {0}; export the model again")]
+    Manifest(String),
+}
+
+/// What an engine is compiled from.
+struct Model {
+    torchscript: PathBuf,
+    sha256: String,
+    /// Channels, height, width.
+    shape: [usize; 3],
+}
+
+impl Model {
+    fn of(artifact: &Artifact) -> Result<Self, TensorRtError> {
+        let manifest = &artifact.manifest;
+        let sha256 = manifest.files.get(&manifest.torchscript).cloned();
+        Ok(Self {
+            torchscript: artifact.torchscript_path(),
+            sha256: sha256.ok_or_else(|| TensorRtError::Manifest(manifest.torchscript.clone()))?,
+            shape: [3, manifest.input.height, manifest.input.width],
+        })
+    }
+}
+
+/// Loads the runtime and returns a TorchScript file with engines of this model for this GPU, which was inspected: out of
+/// the cache, or compiled (minutes) or imported into it. `gpu` is CUDA's number.
+///
+/// # Errors
+/// No CUDA device, a missing library or compiler, a failed compilation, an engine that does not run here, or a cache that
+/// cannot be written.
+pub fn prepare(artifact: &Artifact, gpu: usize, build: &BuildOptions) -> Result<PathBuf, TensorRtError> {
+    let runtime = load_runtime()?;
+    let gpus = cuda::driver().map_err(|e| RuntimeError::NoDevice(e.to_string()))?.gpus;
+    let device = gpus.get(gpu).ok_or(TensorRtError::NoGpu { index: gpu, available: gpus.len() })?;
+    let find = || Compiler::find(&libraries::Surroundings::here());
+    prepare_on(&Model::of(artifact)?, device, &runtime, build, find)
+}
+
+fn prepare_on(
+    model: &Model,
+    gpu: &Gpu,
+    runtime: &Runtime,
+    build: &BuildOptions,
+    find_compiler: impl FnOnce() -> Result<Compiler, CompileError>,
+) -> Result<PathBuf, TensorRtError> {
+    let here = Here {
+        abi: runtime.abi,
+        tensorrt: runtime.tensorrt,
+        compute_capability: gpu.compute_capability,
+        gpu: gpu.name.clone(),
+        platform: check::PLATFORM.into(),
+        bindings: (1, 1),
+    };
+    let batch = build.batch;
+    let key = Key {
+        model_sha256: model.sha256.clone(),
+        gpu: gpu.name.clone(),
+        compute_capability: gpu.compute_capability,
+        tensorrt: runtime.tensorrt,
+        torch_tensorrt: runtime.torch_tensorrt.clone(),
+        platform: here.platform.clone(),
+        precision: build.precision.name().into(),
+        shape: model.shape,
+        batch: [batch.min, batch.best, batch.max],
+    };
+    let folder = build.cache.clone().map_or_else(Cache::default_folder, Ok)?;
+    let cache = Cache::open(folder)?;
+    let lock = cache.lock(&key)?;
+    if build.engine.is_none() {
+        match cached(&cache, &key, &here) {
+            Ok(path) => {
+                log::info!("TensorRT engine out of the cache: {}", path.display());
+                return Ok(path);
+            }
+            Err(why) => log::info!("a TensorRT engine has to be compiled: {why}"),
+        }
+    }
+    let unfinished = cache.unfinished(&key);
+    let made = (|| {
+        let origin = match &build.engine {
+            Some(file) => import(file, &unfinished, &here)?,
+            None => {
+                let job = Job {
+                    input: &model.torchscript,
+                    output: &unfinished,
+                    shape: model.shape,
+                    batch,
+                    precision: build.precision,
+                    gpu: gpu.index,
+                };
+                find_compiler()?.run(&job)?;
+                "torchtrtc".to_string()
+            }
+        };
+        let archive = inspect(&unfinished)?;
+        check(&archive, &here)?;
+        if archive.engines.len() > 1 {
+            log::warn!(
+                "the compiler left parts of the network to libtorch: {} engines and not one; it runs, but slower",
+                archive.engines.len()
+            );
+        }
+        Ok(cache.put(&key, origin, &lock)?)
+    })();
+    if made.is_err() {
+        // What does not fit must not lie about.
+        let _ = fs::remove_file(&unfinished);
+    }
+    made
+}
+
+/// A cached engine that would be compiled the same today.
+fn cached(cache: &Cache, key: &Key, here: &Here) -> Result<PathBuf, String> {
+    let path = match cache.look_up(key) {
+        Lookup::Hit(path) => path,
+        Lookup::Miss(why) => return Err(why),
+    };
+    let archive = inspect(&path).map_err(|e| e.to_string())?;
+    check(&archive, here).map_err(|e| e.to_string())?;
+    Ok(path)
+}
+
+fn import(file: &Path, to: &Path, here: &Here) -> Result<String, TensorRtError> {
+    // First where it lies: a message about it should name it.
+    check(&inspect(file)?, here)?;
+    fs::copy(file, to).map_err(|source| CacheError::Io { path: to.into(), source })?;
+    Ok(file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::archive::tests::{archive, orin, strings};
+    use super::compile::tests::stand_in;
+    use super::*;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        model: Model,
+        gpu: Gpu,
+        runtime: Runtime,
+    }
+
+    /// The machine that the engines of these tests are for.
+    fn bench() -> Bench {
+        let folder = tempfile::tempdir().expect("temporary");
+        let torchscript = folder.path().join("network.ts");
+        fs::write(&torchscript, "not read here").expect("temporary");
+        let here = orin();
+        Bench {
+            model: Model { torchscript, sha256: "ab".repeat(32), shape: [3, 256, 512] },
+            gpu: Gpu { index: 0, name: here.gpu, compute_capability: here.compute_capability, memory_bytes: 32 << 30 },
+            runtime: Runtime {
+                tensorrt: here.tensorrt,
+                torch_tensorrt: "2.11.0".into(),
+                abi: here.abi,
+                libraries: vec![],
+            },
+            folder,
+        }
+    }
+
+    impl Bench {
+        fn options(&self) -> BuildOptions {
+            BuildOptions {
+                precision: EnginePrecision::Fp16,
+                batch: BatchRange { min: 1, best: 1, max: 1 },
+                engine: None,
+                cache: Some(self.folder.path().join("cache")),
+            }
+        }
+
+        /// A compiler that writes an archive with this engine and keeps a tally of its calls.
+        fn compiler(&self, strings: Vec<String>) -> Compiler {
+            let ready = self.folder.path().join("ready.ts");
+            fs::write(&ready, archive(&[strings])).expect("temporary");
+            let tally = self.folder.path().join("tally");
+            stand_in(self.folder.path(), &format!("echo call >> {}; cp {} \"$2\"", tally.display(), ready.display()))
+        }
+
+        fn calls(&self) -> usize {
+            fs::read_to_string(self.folder.path().join("tally")).unwrap_or_default().lines().count()
+        }
+
+        fn left_over(&self) -> Vec<String> {
+            let files = fs::read_dir(self.folder.path().join("cache")).expect("made");
+            let names = files.map(|f| f.expect("readable").file_name().to_string_lossy().into_owned());
+            names.filter(|name| !name.ends_with(".lock")).collect()
+        }
+    }
+
+    fn mine() -> Vec<String> {
+        let mut strings = strings();
+        strings[8] = check::PLATFORM.into();
+        strings
+    }
+
+    #[test]
+    fn an_engine_is_compiled_once() {
+        let b = bench();
+        let run = |options: &BuildOptions| prepare_on(&b.model, &b.gpu, &b.runtime, options, || Ok(b.compiler(mine())));
+        let first = run(&b.options()).expect("compiled");
+        assert_eq!(run(&b.options()).expect("cached"), first);
+        assert_eq!(b.calls(), 1);
+        assert_eq!(inspect(&first).expect("whole").engines.len(), 1);
+        // Another precision is another engine; a damaged one is made anew.
+        let single = BuildOptions { precision: EnginePrecision::Fp32, ..b.options() };
+        assert_ne!(run(&single).expect("compiled"), first);
+        assert_eq!(b.calls(), 2);
+        fs::write(&first, "damaged").expect("temporary");
+        assert_eq!(run(&b.options()).expect("compiled again"), first);
+        assert_eq!(b.calls(), 3);
+        assert!(inspect(&first).is_ok());
+    }
+
+    #[test]
+    fn an_engine_that_does_not_fit_never_enters_the_cache() {
+        let b = bench();
+        let mut wrong = mine();
+        wrong[0] = "77".into();
+        let error = prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(wrong)));
+        assert!(matches!(error, Err(TensorRtError::Mismatch(Mismatch::Abi { found: 77, .. }))), "{error:?}");
+        assert_eq!(b.left_over(), Vec::<String>::new());
+        let crashes = || Ok(stand_in(b.folder.path(), "printf half > \"$2\"; kill -SEGV $$"));
+        let error = prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), crashes).expect_err("it crashed");
+        assert!(error.to_string().contains("signal: 11"), "{error}");
+        assert_eq!(b.left_over(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_engine_compiled_elsewhere_is_taken_after_inspection() {
+        let b = bench();
+        let file = b.folder.path().join("elsewhere.ts");
+        let options = BuildOptions { engine: Some(file.clone()), ..b.options() };
+        let run = || prepare_on(&b.model, &b.gpu, &b.runtime, &options, || panic!("nothing is compiled"));
+        assert!(matches!(run(), Err(TensorRtError::Archive(ArchiveError::Io { .. }))));
+        fs::write(&file, "no archive").expect("temporary");
+        let error = run().expect_err("no archive").to_string();
+        assert!(error.contains("elsewhere.ts"), "{error}");
+        let mut other = mine();
+        other[2] = "0%9%0%0%H100".into();
+        fs::write(&file, archive(&[other])).expect("temporary");
+        let error = run().expect_err("another GPU").to_string();
+        assert!(error.contains("elsewhere.ts: expected an engine for compute capability 8.7 (Orin)"), "{error}");
+        assert_eq!(b.left_over(), Vec::<String>::new());
+        fs::write(&file, archive(&[mine()])).expect("temporary");
+        let taken = run().expect("it fits");
+        // From now on it is the model's engine.
+        let cached = prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || panic!("nothing is compiled"));
+        assert_eq!(cached.expect("cached"), taken);
+    }
+}

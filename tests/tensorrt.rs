@@ -1,0 +1,150 @@
+//! The TensorRT path through the tool, on whatever this machine has.
+//!
+//! What needs NVIDIA's libraries is ignored by default. With `SEMANTIC_DEPTH_TENSORRT_SITE` naming a folder into which
+//! `pip install --no-deps --target FOLDER torch-tensorrt==2.11.0 tensorrt-lean-cu13-libs==10.15.1.29` installed:
+//! `cargo test --release --test tensorrt -- --ignored`.
+
+use semantic_depth::tensorrt::libraries::{self, Library, Surroundings, FOLDERS};
+use semantic_depth::tensorrt::{cuda, inspect, load_runtime, RuntimeError};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SITE: &str = "SEMANTIC_DEPTH_TENSORRT_SITE";
+
+fn tool(arguments: &[&str], cache: &Path) -> Output {
+    let tool = env!("CARGO_BIN_EXE_semantic_depth");
+    Command::new(tool).args(arguments).env("SEMANTIC_DEPTH_CACHE", cache).output().expect("the tool was built")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn has_a_gpu() -> bool {
+    cuda::driver().is_ok_and(|driver| !driver.gpus.is_empty())
+}
+
+/// `tests/tensorrt/NAME`, which libtorch wrote.
+fn archive(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tensorrt").join(name)
+}
+
+#[test]
+fn archives_of_libtorch_are_described_without_loading_them() {
+    let cache = tempfile::tempdir().expect("temporary");
+    let file = archive("one_engine.ts");
+    assert_eq!(inspect(&file).expect("libtorch wrote it").engines.len(), 1);
+    let output = tool(&["doctor", "--engine", &file.to_string_lossy()], cache.path());
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let expected =
+        "engine forward_engine in data.pkl: ABI 8, TensorRT 10.15.1.29, Orin (8.7), linux_x86_64, plan of 92 bytes";
+    assert!(said.contains(expected), "{said}");
+
+    let output = tool(&["doctor", "--json", "--engine", &archive("abi7.ts").to_string_lossy()], cache.path());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    assert_eq!(json["engine"]["engines"][0]["abi"], 7);
+    assert_eq!(json["engine"]["engines"][0]["allocates_dynamically"], serde_json::Value::Null);
+
+    let output = tool(&["doctor", "--engine", &archive("make.py").to_string_lossy()], cache.path());
+    assert!(!output.status.success());
+    assert!(text(&output.stdout).contains("it is no zip archive"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn compiling_without_a_gpu_is_an_error_that_says_so() {
+    if has_a_gpu() {
+        return; // Here it compiles, or says which library is missing.
+    }
+    let folder = tempfile::tempdir().expect("temporary");
+    let output = tool(&["export", "--tensorrt", "--model", "/nonexistent"], folder.path());
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("/nonexistent"), "{}", text(&output.stderr));
+
+    let Some(model) = std::env::var_os("SEMANTIC_DEPTH_MODEL").map(PathBuf::from) else {
+        eprintln!("the rest needs a built model in SEMANTIC_DEPTH_MODEL");
+        return;
+    };
+    let model = model.to_string_lossy();
+    for more in [vec![], vec!["--precision", "fp32", "--batch", "1..4"], vec!["--engine", "x.ts"]] {
+        let output = tool(&[&["export", "--tensorrt", "--model", &model], more.as_slice()].concat(), folder.path());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("error: TensorRT needs a CUDA device: "), "{said}");
+        assert!(said.contains("set backend to torchscript"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0, "nothing was cached");
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let folder = tempfile::tempdir().expect("temporary");
+    for wrong in [
+        &["export"][..],
+        &["export", "--model", "x"],
+        &["export", "--weights", "x"],
+        &["export", "--weights", "x", "--out", "y", "--engine", "z"],
+        &["export", "--tensorrt", "--model", "x", "--weights", "y", "--out", "z"],
+        &["export", "--tensorrt", "--model", "x", "--batch", "4..1"],
+        &["export", "--tensorrt", "--model", "x", "--precision", "int8"],
+    ] {
+        let output = tool(wrong, folder.path());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_doctor_runs_the_model() {
+    let Some(model) = std::env::var_os("SEMANTIC_DEPTH_MODEL").map(PathBuf::from) else {
+        eprintln!("needs a built model in SEMANTIC_DEPTH_MODEL");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("temporary");
+    let output = tool(&["doctor", "--json", "--model", &model.to_string_lossy()], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    assert_eq!(json["model"]["checks"][0][0], "cpu");
+    let check = &json["model"]["checks"][0][1];
+    assert!(check["classes_seen"].as_u64().is_some_and(|n| n >= 2), "{check}");
+    let depth = |key: &str| check[key].as_f64().expect("a number");
+    assert!(
+        depth("depth_min_m") < depth("depth_median_m") && depth("depth_median_m") < depth("depth_max_m"),
+        "{check}"
+    );
+    assert_eq!(json["model"]["archive"]["engines"], serde_json::json!([]));
+}
+
+#[test]
+#[ignore = "needs the wheels of Torch-TensorRT and of TensorRT's lean runtime, see the top of the file"]
+fn the_real_libraries_are_found_and_not_loaded_without_a_device() {
+    let site = std::env::var(SITE).unwrap_or_else(|_| panic!("{SITE} is not set"));
+    let surroundings = Surroundings { folders: Some(site.clone()), ..Surroundings::here() };
+    let runtime = surroundings.find(Library::TorchTrtRuntime).expect("in the wheel");
+    assert_eq!(runtime.path, Path::new(&site).join("torch_tensorrt/lib/libtorchtrt_runtime.so"));
+    assert_eq!(runtime.rule, FOLDERS);
+    assert_eq!(libraries::torch_tensorrt_version(&runtime.path).as_deref(), Some("2.11.0"));
+    assert!(surroundings.find(Library::TorchTrtc).is_some());
+
+    // The lean runtime answers without a driver; its ABI of functions is the full one's.
+    let lean = surroundings.find(Library::NvInferLean).expect("in the wheel");
+    let version = libraries::version_of(&lean.path).expect("it loads by itself");
+    assert_eq!((version.major, version.minor, version.patch), (10, 15, 1), "{version}");
+
+    // Torch-TensorRT's library asks for libtorch's CUDA half and for the full TensorRT: by itself the loader refuses it.
+    let error = libraries::version_of(&runtime.path).expect_err("its libraries are not there");
+    assert!(error.contains("cannot open shared object file"), "{error}");
+    if !has_a_gpu() {
+        let error = load_runtime().expect_err("no device");
+        assert!(matches!(error, RuntimeError::NoDevice(_)), "{error}");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
+        assert!(!maps.contains("libtorchtrt"), "it was loaded");
+    }
+
+    let folder = tempfile::tempdir().expect("temporary");
+    let tool = env!("CARGO_BIN_EXE_semantic_depth");
+    let output =
+        Command::new(tool).arg("doctor").env(FOLDERS, &site).env("SEMANTIC_DEPTH_CACHE", folder.path()).output();
+    let said = text(&output.expect("the tool was built").stdout);
+    assert!(said.contains("libtorchtrt_runtime.so (2.11.0; SEMANTIC_DEPTH_TENSORRT)"), "{said}");
+    assert!(said.contains("libnvinfer_lean.so.10 (10.15.1"), "{said}");
+}
