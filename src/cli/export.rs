@@ -75,7 +75,7 @@ fn learned_at(weights: &Path) -> anyhow::Result<Option<f32>> {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: String) -> String {
+pub(super) fn quoted(word: String) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word

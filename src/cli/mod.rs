@@ -1,5 +1,6 @@
 //! The command line: one module a verb, each with its arguments and `run`.
 
+pub mod bench;
 #[cfg(feature = "ros")]
 pub mod demo;
 pub mod depth;
@@ -31,6 +32,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Turn weights into a deployable model: TorchScript and its manifest.
     Export(export::Args),
+    /// Measure how fast a model runs here, what memory and energy it takes, and how near the device's limits it comes.
+    Bench(bench::Args),
     /// Print the node's parameters, topics, services and diagnostics.
     Interface(interface::Args),
     /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
@@ -47,6 +50,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Evaluate(args) => evaluate::run(args),
             Command::Export(args) => export::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Interface(args) => interface::run(args),
             #[cfg(feature = "ros")]
             Command::Demo(args) => demo::run(args),

@@ -7,9 +7,9 @@ use tch::nn::Path;
 use tch::Tensor;
 
 /// Width of the decoder.
-const WIDTH: i64 = 256;
+pub(super) const WIDTH: i64 = 256;
 /// Stages of a chained residual pooling block.
-const CRP_STAGES: i64 = 4;
+pub(super) const CRP_STAGES: i64 = 4;
 
 /// 1x1 convolution without bias, with PyTorch's default start: the decoder has no normalisation, and with a wider
 /// start ReLU6 saturates and nothing is learned.

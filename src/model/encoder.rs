@@ -7,9 +7,9 @@ use tch::Tensor;
 
 /// One row of MobileNetV3-small's table: (input channels, kernel, expanded channels, output channels,
 /// squeeze-and-excitation, hard-swish instead of ReLU, stride).
-type Row = (i64, i64, i64, i64, bool, bool, i64);
+pub(super) type Row = (i64, i64, i64, i64, bool, bool, i64);
 
-const ROWS: [Row; 11] = [
+pub(super) const ROWS: [Row; 11] = [
     (16, 3, 16, 16, true, false, 2),
     (16, 3, 72, 24, false, false, 2),
     (24, 3, 88, 24, false, false, 1),
@@ -24,7 +24,7 @@ const ROWS: [Row; 11] = [
 ];
 
 /// torchvision rounds channel counts to multiples of 8, never down by more than a tenth.
-fn make_divisible(v: i64) -> i64 {
+pub(super) fn make_divisible(v: i64) -> i64 {
     let rounded = ((v + 4) / 8 * 8).max(8);
     if rounded * 10 < v * 9 {
         rounded + 8

@@ -1,6 +1,7 @@
 //! The network: configuration, encoder, decoder with its heads, weights in and out.
 
 mod config;
+mod cost;
 mod decoder;
 mod encoder;
 mod head;
@@ -9,6 +10,7 @@ mod pth;
 pub mod weights;
 
 pub use config::NetworkConfig;
+pub use cost::Cost;
 pub use head::Task;
 
 use tch::nn::Path;
