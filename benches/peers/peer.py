@@ -117,7 +117,7 @@ def onnxruntime(a, _model, x):
     options.inter_op_num_threads = 1
     session = ort.InferenceSession(a.onnx, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    binding.bind_cpu_input("x", x)
+    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(x))
     for name in ("scores", "code"):
         binding.bind_output(name)
     return (
@@ -140,7 +140,8 @@ def openvino(a, _model, x):
     compiled = core.compile_model(core.read_model(a.onnx), "CPU", config)
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     request = compiled.create_infer_request()
-    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+    # A copy that the tensor owns: a shared one would be gone with `x`.
+    request.set_input_tensor(ov.Tensor(x))
     return (
         lambda: request.infer() and request,
         lambda r: [r.get_output_tensor(i).data.astype(np.float32) for i in range(2)],
