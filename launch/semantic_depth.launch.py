@@ -42,7 +42,8 @@ ARGUMENTS = {
     "device": ("", f"auto, cpu or cuda:N; {FILE_SAYS}"),
     "gpu_id": ("", "Number of a CUDA device: 1 is short for device:=cuda:1; empty: see device"),
     "precision": ("", f"auto, fp32, fp16 or bf16; {FILE_SAYS}"),
-    "build_only": ("false", "true: load and warm up the model, then end; nothing else is started"),
+    "backend": ("", f"auto, torchscript, tensorrt or native; {FILE_SAYS}"),
+    "build_only": ("false", "true: load the model, compile its TensorRT engine where one can be used, then end; nothing else is started"),
     "use_sim_time": ("false", "Take the time from /clock (true or false), in RViz and the recording too"),
     "autostart": ("", f"false: stay unconfigured and wait for a lifecycle manager; {FILE_SAYS}"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
@@ -73,6 +74,7 @@ ARGUMENTS = {
 
 CHOICES = {
     "precision": ("auto", "fp32", "fp16", "bf16"),
+    "backend": ("auto", "torchscript", "tensorrt", "native"),
     "image_transport": ("raw", "compressed"),
     "log_level": ("debug", "info", "warn", "error", "fatal"),
 }
@@ -260,6 +262,7 @@ def node_action(values=None, more=()):
         ("model_path", values["model_path"]),
         ("device", device(values)),
         ("precision", values["precision"]),
+        ("backend", values["backend"]),
         ("image_transport", values["image_transport"]),
     ):
         if text:

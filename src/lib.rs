@@ -13,9 +13,12 @@
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
 //! - [`installed`]: files that are installed with the package
 //! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
+//! - [`bench`]: how fast and at what cost in memory and energy a model runs on this machine
+//! - `system`: what the machine says of itself
 //! - [`cli`]: the command line's verbs
 
 pub mod allocator;
+pub mod bench;
 pub mod cli;
 pub mod data;
 #[cfg(feature = "ros")]
@@ -29,5 +32,6 @@ pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
+pub(crate) mod system;
 pub mod tensorrt;
 pub mod train;

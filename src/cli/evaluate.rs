@@ -77,7 +77,7 @@ pub struct Args {
     /// auto, fp32, fp16 or bf16.
     #[arg(long, default_value = "auto")]
     precision: Precision,
-    /// What runs the network: auto, torchscript or native.
+    /// What runs the network: auto, torchscript, tensorrt or native.
     #[arg(long, default_value = "auto")]
     backend: BackendChoice,
     /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera

@@ -64,8 +64,13 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let compile = args.tensorrt.then(|| {
-        let build =
-            BuildOptions { precision: args.precision, batch: args.batch, engine: args.engine.clone(), cache: None };
+        let build = BuildOptions {
+            precision: args.precision,
+            batch: args.batch,
+            engine: args.engine.clone(),
+            compile: true,
+            cache: None,
+        };
         (args.gpu, build)
     });
     let artifact = match (&args.weights, &args.out, &args.model) {
@@ -119,7 +124,7 @@ fn learned_at(weights: &Path) -> anyhow::Result<Option<f32>> {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: String) -> String {
+pub(super) fn quoted(word: String) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word

@@ -1,5 +1,6 @@
 //! The command line: one module a verb, each with its arguments and `run`.
 
+pub mod bench;
 #[cfg(feature = "ros")]
 pub mod demo;
 pub mod depth;
@@ -34,6 +35,8 @@ enum Command {
     Export(export::Args),
     /// Describe this machine and what is found on it, and try a model: what to send with a question.
     Doctor(doctor::Args),
+    /// Measure how fast a model runs here, what memory and energy it takes, and how near the device's limits it comes.
+    Bench(bench::Args),
     /// Print the node's parameters, topics, services and diagnostics.
     Interface(interface::Args),
     /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
@@ -51,6 +54,7 @@ impl Cli {
             Command::Evaluate(args) => evaluate::run(args),
             Command::Export(args) => export::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Interface(args) => interface::run(args),
             #[cfg(feature = "ros")]
             Command::Demo(args) => demo::run(args),

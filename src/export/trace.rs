@@ -17,7 +17,7 @@ use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, first_line, WeightsError};
-use crate::model::{Answers, Network, NetworkConfig, Task};
+use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -177,7 +177,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let shape = [1, 3, height as i64, width as i64];
     tch::manual_seed(0);
     let example = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
-    let folded = network.folded(Kind::Float);
+    let folded = network.folded(NumberFormat::Input);
     let original = |x: &Tensor| if request.full_size { packed(&network, x) } else { packed_heads(&network, x) };
     let exported = |x: &Tensor| if request.full_size { packed(&network, x) } else { packed_heads(&folded, x) };
     let mut closure = |inputs: &[Tensor]| inputs.iter().map(exported).collect::<Vec<_>>();

@@ -1,5 +1,6 @@
 //! Where one frame's time went: durations by stage, carried by type.
 
+use serde::Serialize;
 use std::time::Instant;
 
 /// Nanoseconds that each stage of [`super::pipeline::Pipeline::run`] took for one job; 0 for a stage that had no work.
@@ -43,4 +44,27 @@ impl StageClock {
 /// A duration in nanoseconds; 584 years is the most it can say.
 pub fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nearest-rank percentiles: each is one of the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: u64,
+    /// 95th percentile.
+    pub p95: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Largest.
+    pub max: u64,
+}
+
+impl Percentiles {
+    /// Of these values, in any order; `None` of nothing.
+    pub fn of(mut values: Vec<u64>) -> Option<Self> {
+        values.sort_unstable();
+        let max = *values.last()?;
+        let rank = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1];
+        Some(Self { p50: rank(50), p95: rank(95), p99: rank(99), max })
+    }
 }

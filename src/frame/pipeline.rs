@@ -65,8 +65,21 @@ pub struct LoadOptions {
     pub backend: BackendChoice,
     /// Whether something else may be taken where the back end or the precision that was named does not do.
     pub fallback: bool,
+    /// Whether a TensorRT engine may be compiled (minutes) where none is cached. One is, too, where that back end is named.
+    pub compile: bool,
     /// The most frames that go through it together, 1 to [`MOST_BATCH`].
     pub max_batch: usize,
+}
+
+impl LoadOptions {
+    /// The same with the device that is really there.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoCuda`]: a CUDA device was named and is not there.
+    pub fn selection(&self) -> Result<Selection, NetworkError> {
+        let Self { device, precision, backend, fallback, compile, max_batch } = *self;
+        Ok(Selection { device: network::resolve(device)?, backend, precision, fallback, compile, max_batch })
+    }
 }
 
 impl Default for LoadOptions {
@@ -76,6 +89,7 @@ impl Default for LoadOptions {
             precision: Precision::Auto,
             backend: BackendChoice::Auto,
             fallback: false,
+            compile: false,
             max_batch: 1,
         }
     }
@@ -196,9 +210,7 @@ impl Pipeline {
         if !(1..=MOST_BATCH).contains(&options.max_batch) {
             return Err(PipelineError::MaxBatch(options.max_batch));
         }
-        let device = network::resolve(options.device)?;
-        let LoadOptions { backend, precision, fallback, max_batch, .. } = *options;
-        let network = network::select(&artifact, &Selection { device, backend, precision, fallback, max_batch })?;
+        let network = network::select(&artifact, &options.selection()?)?;
         let manifest = artifact.manifest;
         Ok(Self { input: InputBuilder::new(&manifest.input), output: OutputBuilder::new(&manifest), network, manifest })
     }

@@ -284,15 +284,31 @@ pub const PARAMETERS: &[Spec] = &[
         Text("auto"),
         OneOf(&["auto", "fp32", "fp16", "bf16"]),
         "",
-        "Number format of the network; auto is fp32",
+        "Number format of the network; auto is fp32 on the processor, and on CUDA fp16 where its answers stay near those of \
+         fp32",
     ),
-    fixed("build_only", Bool(false), Any, "", "Load the model, warm it up, say so and end; nothing is subscribed"),
+    fixed(
+        "backend",
+        Text("auto"),
+        OneOf(&["auto", "torchscript", "tensorrt", "native"]),
+        "",
+        "What runs the network. auto is the best that answers the model's golden input as it should: a TensorRT engine that \
+         was compiled before, else torchscript; on the processor native, else torchscript",
+    ),
+    fixed(
+        "fallback",
+        Bool(false),
+        Any,
+        "",
+        "Take another back end or precision, with a warning, where the one that is named here cannot be used; false: end",
+    ),
+    fixed("build_only", Bool(false), Any, "", "Load the model, compile its TensorRT engine where one can be used, say so and end; nothing is subscribed"),
     fixed(
         "num_threads",
         Integer(0),
         Between(0.0, 256.0),
         "",
-        "Processor threads of the network; 0: libtorch's own choice (one a core)",
+        "Processor threads of the network and of what is done before and after it; 0: one a core",
     ),
     fixed("autostart", Bool(true), Any, "", "Configure and activate without being told; false: wait for the transitions"),
     // Cameras and batches.

@@ -5,7 +5,7 @@ use super::set::ParameterSet;
 use super::value::Value;
 use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, Rect, ResizeMode};
-use crate::frame::network::{DeviceChoice, Precision};
+use crate::frame::network::{BackendChoice, DeviceChoice, Precision};
 use std::time::Duration;
 
 /// What belongs to the node as a whole.
@@ -17,9 +17,13 @@ pub struct NodeSettings {
     pub device: DeviceChoice,
     /// Number format of the network.
     pub precision: Precision,
+    /// What runs the network.
+    pub backend: BackendChoice,
+    /// Whether something else may where that does not do.
+    pub fallback: bool,
     /// Load the model, say so and end.
     pub build_only: bool,
-    /// 0 for libtorch's own choice.
+    /// 0 for one a core.
     pub num_threads: i32,
     /// Configure and activate at the start.
     pub autostart: bool,
@@ -266,6 +270,8 @@ impl ParameterSet {
             // Checked by the same parser.
             device: r.text("device").parse().unwrap_or_default(),
             precision: r.text("precision").parse().unwrap_or_default(),
+            backend: r.text("backend").parse().unwrap_or_default(),
+            fallback: r.flag("fallback"),
             build_only: r.flag("build_only"),
             num_threads: r.whole("num_threads") as i32,
             autostart: r.flag("autostart"),

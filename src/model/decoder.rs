@@ -1,15 +1,15 @@
 //! Light-Weight RefineNet (Nekrasov et al. 2018) and the heads.
 
 use super::encoder::Skips;
-use super::layer::{Conv2d, ConvSpec, Start};
+use super::layer::{Conv2d, ConvSpec, NumberFormat, Start};
 use super::{NetworkConfig, Task};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 /// Width of the decoder.
-const WIDTH: i64 = 256;
+pub(super) const WIDTH: i64 = 256;
 /// Stages of a chained residual pooling block.
-const CRP_STAGES: i64 = 4;
+pub(super) const CRP_STAGES: i64 = 4;
 
 /// 1x1 convolution without bias, with PyTorch's default start: the decoder has no normalisation, and with a wider
 /// start ReLU6 saturates and nothing is learned.
@@ -46,9 +46,9 @@ impl Pair {
         Self { parts: names.map(|name| conv1x1(p / name, inputs, 1)), joined: None }
     }
 
-    fn folded(&self, kind: Kind) -> Self {
+    fn folded(&self, format: NumberFormat) -> Self {
         let [a, b] = &self.parts;
-        Self { parts: [a.share(), b.share()], joined: Some(a.joined(b).to_kind(kind)) }
+        Self { parts: [a.share(), b.share()], joined: Some(a.joined(b).with_format(format)) }
     }
 
     fn forward(&self, a: &Tensor, b: &Tensor) -> Tensor {
@@ -86,8 +86,8 @@ impl ChainedResidualPooling {
         Self { projections }
     }
 
-    fn to_kind(&self, kind: Kind) -> Self {
-        Self { projections: self.projections.iter().map(|c| c.to_kind(kind)).collect() }
+    fn with_format(&self, format: NumberFormat) -> Self {
+        Self { projections: self.projections.iter().map(|c| c.with_format(format)).collect() }
     }
 
     fn forward(&self, x: &Tensor, pool: Pool<'_>) -> Tensor {
@@ -189,23 +189,28 @@ impl Decoder {
         }
     }
 
-    /// With paired projections joined and the dense products in `kind`.
-    pub fn folded(&self, kind: Kind) -> Self {
+    /// With paired projections joined and the dense products in `format`.
+    pub fn folded(&self, format: NumberFormat) -> Self {
+        // What follows the trunk is in the sums' own format.
+        let small = match format {
+            NumberFormat::Input => format,
+            NumberFormat::Fixed(_) => NumberFormat::Fixed(Kind::Float),
+        };
         Self {
-            inputs32: self.inputs32.folded(kind),
-            inputs16: self.inputs16.folded(kind),
-            conv5: self.conv5.to_kind(kind),
-            crp1: self.crp1.to_kind(kind),
-            crp2: self.crp2.to_kind(kind),
-            crp3: self.crp3.to_kind(kind),
-            conv_adapt1: self.conv_adapt1.to_kind(kind),
-            conv_adapt3: self.conv_adapt3.to_kind(kind),
+            inputs32: self.inputs32.folded(format),
+            inputs16: self.inputs16.folded(format),
+            conv5: self.conv5.with_format(format),
+            crp1: self.crp1.with_format(format),
+            crp2: self.crp2.with_format(format),
+            crp3: self.crp3.with_format(format),
+            conv_adapt1: self.conv_adapt1.with_format(format),
+            conv_adapt3: self.conv_adapt3.with_format(format),
             quarter: self.quarter.as_ref().map(|q| QuarterStage {
-                conv6: q.conv6.share(),
-                crp4: q.crp4.to_kind(Kind::Float),
-                conv_adapt2: q.conv_adapt2.to_kind(kind),
+                conv6: q.conv6.with_format(small),
+                crp4: q.crp4.with_format(small),
+                conv_adapt2: q.conv_adapt2.with_format(format),
             }),
-            heads: self.heads.iter().map(|h| Head { task: h.task, pre: h.pre.share(), last: h.last.share() }).collect(),
+            heads: self.heads.iter().map(|h| Head { task: h.task, pre: h.pre.with_format(small), last: h.last.with_format(small) }).collect(),
         }
     }
 

@@ -1,15 +1,15 @@
 //! The encoder: torchvision's MobileNetV3-small features (Howard et al. 2019), blocks 0 to 11 of which give the
 //! skips; block 12 is part of the published state dict and therefore of this module, but nothing reads its output.
 
-use super::layer::{BatchNorm2d, Conv2d, ConvSpec, Start};
+use super::layer::{BatchNorm2d, Conv2d, ConvSpec, NumberFormat, Start};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 /// One row of MobileNetV3-small's table: (input channels, kernel, expanded channels, output channels,
 /// squeeze-and-excitation, hard-swish instead of ReLU, stride).
-type Row = (i64, i64, i64, i64, bool, bool, i64);
+pub(super) type Row = (i64, i64, i64, i64, bool, bool, i64);
 
-const ROWS: [Row; 11] = [
+pub(super) const ROWS: [Row; 11] = [
     (16, 3, 16, 16, true, false, 2),
     (16, 3, 72, 24, false, false, 2),
     (24, 3, 88, 24, false, false, 1),
@@ -24,7 +24,7 @@ const ROWS: [Row; 11] = [
 ];
 
 /// torchvision rounds channel counts to multiples of 8, never down by more than a tenth.
-fn make_divisible(v: i64) -> i64 {
+pub(super) fn make_divisible(v: i64) -> i64 {
     let rounded = ((v + 4) / 8 * 8).max(8);
     if rounded * 10 < v * 9 {
         rounded + 8
@@ -55,9 +55,9 @@ impl ConvBnAct {
         Self { conv: Conv2d::new(&p / "0", spec), bn: Some(BatchNorm2d::new(&p / "1", outputs)), act }
     }
 
-    fn folded(&self, kind: Kind) -> Self {
+    fn folded(&self, format: NumberFormat) -> Self {
         let conv = self.bn.as_ref().map_or_else(|| self.conv.share(), |bn| self.conv.with_norm(bn));
-        Self { conv: conv.to_kind(kind), bn: None, act: self.act }
+        Self { conv: conv.with_format(format), bn: None, act: self.act }
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
@@ -91,8 +91,8 @@ impl SqueezeExcitation {
         }
     }
 
-    fn to_kind(&self, kind: Kind) -> Self {
-        Self { fc1: self.fc1.to_kind(kind), fc2: self.fc2.to_kind(kind) }
+    fn with_format(&self, format: NumberFormat) -> Self {
+        Self { fc1: self.fc1.with_format(format), fc2: self.fc2.with_format(format) }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
@@ -127,12 +127,12 @@ impl InvertedResidual {
         Self { expand, depthwise, se, project, residual: stride == 1 && i == o }
     }
 
-    fn folded(&self, kind: Kind) -> Self {
+    fn folded(&self, format: NumberFormat) -> Self {
         Self {
-            expand: self.expand.as_ref().map(|c| c.folded(kind)),
-            depthwise: self.depthwise.folded(kind),
-            se: self.se.as_ref().map(|se| se.to_kind(kind)),
-            project: self.project.folded(kind),
+            expand: self.expand.as_ref().map(|c| c.folded(format)),
+            depthwise: self.depthwise.folded(format),
+            se: self.se.as_ref().map(|se| se.with_format(format)),
+            project: self.project.folded(format),
             residual: self.residual,
         }
     }
@@ -208,9 +208,9 @@ impl Encoder {
     }
 
     /// With batch norm's running statistics folded into the convolutions.
-    pub fn folded(&self, kind: Kind) -> Self {
-        let blocks = self.blocks.iter().map(|b| b.folded(kind)).collect();
-        Self { stem: self.stem.folded(kind), blocks, last: self.last.folded(kind) }
+    pub fn folded(&self, format: NumberFormat) -> Self {
+        let blocks = self.blocks.iter().map(|b| b.folded(format)).collect();
+        Self { stem: self.stem.folded(format), blocks, last: self.last.folded(format) }
     }
 
     /// # Shapes

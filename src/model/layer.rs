@@ -14,6 +14,16 @@ pub(super) struct Conv2d {
     stride: i64,
     padding: i64,
     groups: i64,
+    number_format: NumberFormat,
+}
+
+/// What a convolution computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberFormat {
+    /// Its input's: the weights are converted at every pass, and a trace runs in whatever it is given.
+    Input,
+    /// Always this one; a trace has the weights as constants.
+    Fixed(Kind),
 }
 
 /// How a convolution's weights start.
@@ -68,6 +78,7 @@ impl Conv2d {
             stride: spec.stride,
             padding: (spec.kernel - 1) / 2,
             groups: spec.groups,
+            number_format: NumberFormat::Input,
         }
     }
 
@@ -101,10 +112,13 @@ impl Conv2d {
         Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone), ..*self }
     }
 
-    /// In another number format, so that the format of an input needs no conversion of weights at every pass.
-    pub fn to_kind(&self, kind: Kind) -> Self {
-        let to = |t: &Tensor| t.detach().to_kind(kind);
-        Self { weight: to(&self.weight), bias: self.bias.as_ref().map(to), ..*self }
+    /// The same weights, computed with in another number format.
+    pub fn with_format(&self, number_format: NumberFormat) -> Self {
+        let to = |t: &Tensor| match number_format {
+            NumberFormat::Input => t.shallow_clone(),
+            NumberFormat::Fixed(kind) => t.detach().to_kind(kind),
+        };
+        Self { weight: to(&self.weight), bias: self.bias.as_ref().map(to), number_format, ..*self }
     }
 
     /// `[outputs, inputs / groups, kernel, kernel]`.
@@ -119,16 +133,24 @@ impl Conv2d {
 
     /// A 1x1 convolution of `[B, inputs]`, as the matrix product that it is.
     pub fn linear(&self, x: &Tensor) -> Tensor {
-        let weight = self.weight.type_as(x).flatten(1, -1);
-        x.linear(&weight, self.bias.as_ref().map(|b| b.type_as(x)).as_ref())
+        x.linear(&self.like(&self.weight, x).flatten(1, -1), self.bias.as_ref().map(|b| self.like(b, x)).as_ref())
     }
 
     /// As [`Conv2d::forward`], computed in the weights' own number format and answered in the input's.
     pub fn forward_mixed(&self, x: &Tensor) -> Tensor {
-        match self.weight.kind() {
-            // No conversion that would be recorded in a trace.
-            Kind::Float => self.forward(x),
-            kind => self.forward(&x.to_kind(kind)).to_kind(x.kind()),
+        match self.number_format {
+            NumberFormat::Fixed(kind) if kind != x.kind() => self.forward(&x.to_kind(kind)).to_kind(x.kind()),
+            _ => self.forward(x),
+        }
+    }
+
+    /// A variable in the number format that `x` is computed with.
+    fn like(&self, variable: &Tensor, x: &Tensor) -> Tensor {
+        match self.number_format {
+            // `type_as` and not `to_kind`: a trace records the latter with the kind and the device that the example had,
+            // and would then run in no other kind and on no other device.
+            NumberFormat::Input => variable.type_as(x),
+            NumberFormat::Fixed(_) => variable.shallow_clone(),
         }
     }
 
@@ -140,16 +162,14 @@ impl Conv2d {
     /// # Shapes
     /// `[B, inputs, H, W]` to `[B, outputs, ceil(H / stride), ceil(W / stride)]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        // `type_as` and not `to_kind`: a trace records the latter with the kind and the device that the example had, and
-        // would then run in no other kind and on no other device.
-        let weight = self.weight.type_as(x);
+        let weight = self.like(&self.weight, x);
         if self.is_scale() {
             // A depthwise 1x1 convolution is a factor a channel.
             return x * weight.view([1, -1, 1, 1]);
         }
         x.conv2d(
             &weight,
-            self.bias.as_ref().map(|b| b.type_as(x)),
+            self.bias.as_ref().map(|b| self.like(b, x)),
             [self.stride, self.stride],
             [self.padding, self.padding],
             [1, 1],

@@ -1,6 +1,7 @@
 //! The network: configuration, encoder, decoder with its heads, weights in and out.
 
 mod config;
+mod cost;
 mod decoder;
 mod encoder;
 mod head;
@@ -10,8 +11,10 @@ mod pth;
 pub mod weights;
 
 pub use config::NetworkConfig;
+pub use cost::Cost;
 pub use decoder::{EndWeights, HeadWeights, Pool, QuarterWeights};
 pub use head::Task;
+pub use layer::NumberFormat;
 
 use tch::nn::Path;
 use tch::{Kind, Tensor};
@@ -53,12 +56,12 @@ impl Network {
     /// a part of the convolutions, paired projections are one product over concatenated channels, and a 5x5 pooling is
     /// one along rows and one along columns. It cannot be trained.
     ///
-    /// `kind` is the number format of the encoder and of the decoder's dense products; sums and poolings of the decoder
+    /// `format` is the number format of the encoder and of the decoder's dense products; sums and poolings of the decoder
     /// stay in the input's.
-    pub fn folded(&self, kind: Kind) -> Self {
+    pub fn folded(&self, format: NumberFormat) -> Self {
         Self {
-            encoder: self.encoder.folded(kind),
-            decoder: self.decoder.folded(kind),
+            encoder: self.encoder.folded(format),
+            decoder: self.decoder.folded(format),
             config: self.config.clone(),
             is_folded: true,
         }

@@ -5,11 +5,11 @@
 //! processor. What cannot be read is left out: most of it is missing in a container or a virtual machine, and none of it
 //! is needed to label images.
 
+use crate::system::{entries, open_nvml, status_number, text};
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::Nvml;
-use std::ffi::{c_char, c_int, c_uint, CStr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -124,7 +124,13 @@ impl Health {
     pub fn new(processor: Processor) -> Self {
         let nvml = match processor {
             Processor::Cpu => None,
-            Processor::Cuda(number) => open_nvml(number),
+            Processor::Cuda(number) => match open_nvml(number) {
+                Ok(found) => Some(found),
+                Err(why) => {
+                    log::debug!("the GPU's memory, power and throttling are left out: {why}");
+                    None
+                }
+            },
         };
         Self {
             processor,
@@ -223,74 +229,6 @@ fn values(gpu: &Gpu, host: &Host) -> Vec<(String, String)> {
     KEYS.iter().zip(all).filter_map(|(key, value)| Some(((*key).to_string(), value?))).collect()
 }
 
-/// NVML and the PCI bus id of a CUDA device. CUDA and NVML number the devices differently (CUDA_VISIBLE_DEVICES, and
-/// CUDA's own order is by speed), so the driver is asked which one it is.
-fn open_nvml(number: usize) -> Option<(Nvml, String)> {
-    let nvml = match Nvml::init() {
-        Ok(nvml) => nvml,
-        Err(e) => {
-            log::debug!("NVML is not available, the GPU's memory, power and throttling are left out: {e}");
-            return None;
-        }
-    };
-    let bus_id = cuda_pci_bus_id(number).or_else(|| only_device(&nvml));
-    match bus_id {
-        Some(bus_id) => match nvml.device_by_pci_bus_id(bus_id.as_str()) {
-            Ok(_) => Some((nvml, bus_id)),
-            Err(e) => {
-                log::debug!("NVML does not know the GPU at {bus_id}: {e}");
-                None
-            }
-        },
-        None => {
-            log::debug!("which of NVML's GPUs is cuda:{number} is not known; its health is left out");
-            None
-        }
-    }
-}
-
-/// Without the driver's word only a single GPU is beyond doubt.
-fn only_device(nvml: &Nvml) -> Option<String> {
-    match nvml.device_count() {
-        Ok(1) => nvml.device_by_index(0).ok()?.pci_info().ok().map(|p| p.bus_id),
-        _ => None,
-    }
-}
-
-/// `cuDeviceGetPCIBusId`: the PCI bus id ("0000:65:00.0") of a CUDA device, in CUDA's own numbering.
-#[allow(unsafe_code)]
-fn cuda_pci_bus_id(number: usize) -> Option<String> {
-    type Init = unsafe extern "C" fn(c_uint) -> c_int;
-    type DeviceGet = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
-    type GetPciBusId = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
-    let number = c_int::try_from(number).ok()?;
-    let mut text: [c_char; 32] = [0; 32];
-    // SAFETY: libcuda is NVIDIA's driver library, made to be opened at run time, and libtorch has it open already. The
-    // three functions have these signatures since CUDA 4.1 (CUdevice and CUresult are ints); `cuInit` may be called
-    // again. The pointers are to variables that outlive the calls, and 32 is the size of `text`.
-    let code = unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").ok()?;
-        let init = driver.get::<Init>(b"cuInit\0").ok()?;
-        let device_get = driver.get::<DeviceGet>(b"cuDeviceGet\0").ok()?;
-        let bus_id = driver.get::<GetPciBusId>(b"cuDeviceGetPCIBusId\0").ok()?;
-        let mut device: c_int = 0;
-        let code = match (init(0), device_get(&mut device, number)) {
-            (0, 0) => bus_id(text.as_mut_ptr(), text.len() as c_int, device),
-            (0, code) | (code, _) => code,
-        };
-        // The driver has threads of its own and must not be unloaded under them.
-        std::mem::forget(driver);
-        code
-    };
-    if code != 0 {
-        log::debug!("the CUDA driver does not say where cuda:{number} is (error {code})");
-        return None;
-    }
-    // The last element is never written: the function writes at most 13 characters and a NUL.
-    let bytes: Vec<u8> = text.iter().map(|c| *c as u8).collect();
-    CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok().map(String::from)
-}
-
 fn read_nvml(nvml: &Nvml, bus_id: &str) -> Gpu {
     let Ok(device) = nvml.device_by_pci_bus_id(bus_id) else { return Gpu::default() };
     let memory = device.memory_info().ok();
@@ -327,27 +265,12 @@ fn is_throttled(reasons: ThrottleReasons) -> bool {
     REASONS.iter().any(|(flag, _, is_fault)| *is_fault && reasons.contains(*flag))
 }
 
-/// The first line of a file, trimmed; `None` where it is missing, unreadable or empty.
-fn text(path: &Path) -> Option<String> {
-    let content = std::fs::read_to_string(path).ok()?;
-    content.lines().next().map(str::trim).filter(|l| !l.is_empty()).map(String::from)
-}
-
 fn number(path: &Path) -> Option<f64> {
     text(path)?.parse().ok().filter(|v: &f64| v.is_finite())
 }
 
 fn count(path: &Path) -> Option<u64> {
     text(path)?.parse().ok()
-}
-
-/// The entries of a folder whose names begin so, sorted.
-fn entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let Ok(read) = std::fs::read_dir(folder) else { return Vec::new() };
-    let named = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix));
-    let mut found: Vec<PathBuf> = read.flatten().map(|e| e.path()).filter(named).collect();
-    found.sort();
-    found
 }
 
 fn hottest(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -383,10 +306,7 @@ fn read_integrated_gpu(sys: &Path) -> Gpu {
 /// Memory and threads of this process, and the processor time it has used, in clock ticks.
 fn read_process(proc_self: &Path) -> (Host, Option<u64>) {
     let status = std::fs::read_to_string(proc_self.join("status")).unwrap_or_default();
-    let field = |name: &str| -> Option<u64> {
-        let value = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
-        value.split_whitespace().next()?.parse().ok()
-    };
+    let field = |name: &str| status_number(&status, name);
     let host =
         Host { memory_bytes: field("VmRSS").map(|kib| kib * 1024), threads: field("Threads"), ..Host::default() };
     let ticks = text(&proc_self.join("stat")).and_then(|stat| {

@@ -154,6 +154,7 @@ impl App {
         if settings.node.num_threads > 0 {
             tch::set_num_threads(settings.node.num_threads);
         }
+        start_workers(settings.node.num_threads)?;
         // Only where it says something else: what `--log-level` said (fatal, say) may be no value of the parameter.
         if settings.node.log_level != log::max_level() {
             logger::set_level(settings.node.log_level);
@@ -468,6 +469,15 @@ impl App {
     }
 }
 
+/// The threads that decoding, post-processing and the native back end share; 0 for one a core.
+fn start_workers(threads: i32) -> anyhow::Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(0) as usize)
+        .thread_name(|i| format!("worker-{i}"))
+        .build_global()
+        .context("cannot start the worker threads")
+}
+
 fn describe(ready: &Ready) -> String {
     let Ready { manifest, backend, precision, device, .. } = ready;
     let (name, w, h) = (&manifest.name, manifest.input.width, manifest.input.height);
@@ -477,9 +487,10 @@ fn describe(ready: &Ready) -> String {
 /// How the model is to be loaded. By default a batch takes all cameras on a CUDA device and one frame on the
 /// processor, where frames that go through together only wait for each other.
 fn load_options(settings: &Settings) -> anyhow::Result<LoadOptions> {
-    let NodeSettings { device, precision, .. } = settings.node;
+    let NodeSettings { device, precision, backend, fallback, build_only, .. } = settings.node;
     let on_cuda = settings.cameras.len() > 1 && matches!(resolve(device)?, tch::Device::Cuda(_));
-    Ok(LoadOptions { device, precision, max_batch: settings.node.batch_limit(on_cuda) })
+    let max_batch = settings.node.batch_limit(on_cuda);
+    Ok(LoadOptions { device, precision, backend, fallback, compile: build_only, max_batch })
 }
 
 /// Ends the process at once. The loading thread is in libtorch and cannot be interrupted; waiting for it would keep

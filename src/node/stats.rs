@@ -1,6 +1,7 @@
 //! Counters, percentiles and stamp checks of one camera, shared by the spinning and the inference thread.
 
 use super::lock;
+pub use crate::frame::clock::Percentiles;
 use crate::frame::clock::StageTimes;
 use crate::interface::diagnostics::STAGES;
 use std::collections::VecDeque;
@@ -17,19 +18,6 @@ const MOST_ARRIVALS: usize = 4096;
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     values: VecDeque<(Instant, u64)>,
-}
-
-/// Percentiles of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Percentiles {
-    /// Median.
-    pub p50: u64,
-    /// 95th percentile.
-    pub p95: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// Largest.
-    pub max: u64,
 }
 
 impl Window {
@@ -51,11 +39,7 @@ impl Window {
     /// Nearest-rank percentiles of what was measured within `length` before `now`; `None` of nothing.
     pub fn percentiles(&self, now: Instant, length: Duration) -> Option<Percentiles> {
         let recent = self.values.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= length);
-        let mut sorted: Vec<u64> = recent.map(|(_, value)| *value).collect();
-        sorted.sort_unstable();
-        let max = *sorted.last()?;
-        let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
-        Some(Percentiles { p50: rank(50), p95: rank(95), p99: rank(99), max })
+        Percentiles::of(recent.map(|(_, value)| *value).collect())
     }
 }
 

@@ -41,6 +41,8 @@ pub struct BuildOptions {
     pub batch: BatchRange,
     /// A file that was compiled elsewhere, taken in place of compiling.
     pub engine: Option<PathBuf>,
+    /// Whether it may be compiled (minutes) where the cache has none.
+    pub compile: bool,
     /// Folder of the cache; by default [`Cache::default_folder`].
     pub cache: Option<PathBuf>,
 }
@@ -71,6 +73,12 @@ pub enum TensorRtError {
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// Nothing in the cache, and no leave to compile.
+    #[error(
+        "no compiled engine is in the cache ({0}); compile one with `semantic_depth export --tensorrt --model MODEL`, or set \
+         backend to tensorrt"
+    )]
+    NotCompiled(String),
     /// The model's manifest does not say what is needed.
     #[error("the model's manifest has no sha256 of {0}; export the model again")]
     Manifest(String),
@@ -146,6 +154,7 @@ fn prepare_on(
                 log::info!("TensorRT engine out of the cache: {}", path.display());
                 return Ok(path);
             }
+            Err(why) if !build.compile => return Err(TensorRtError::NotCompiled(why)),
             Err(why) => log::info!("a TensorRT engine has to be compiled: {why}"),
         }
     }
@@ -239,6 +248,7 @@ mod tests {
                 precision: EnginePrecision::Fp16,
                 batch: BatchRange { min: 1, best: 1, max: 1 },
                 engine: None,
+                compile: true,
                 cache: Some(self.folder.path().join("cache")),
             }
         }
@@ -284,6 +294,18 @@ mod tests {
         assert_eq!(run(&b.options()).expect("compiled again"), first);
         assert_eq!(b.calls(), 3);
         assert!(inspect(&first).is_ok());
+    }
+
+    #[test]
+    fn without_leave_nothing_is_compiled() {
+        let b = bench();
+        let options = BuildOptions { compile: false, ..b.options() };
+        let error = prepare_on(&b.model, &b.gpu, &b.runtime, &options, || panic!("nothing is compiled"));
+        assert!(matches!(error, Err(TensorRtError::NotCompiled(_))), "{error:?}");
+        let compiled =
+            prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(mine()))).expect("compiled");
+        let cached = prepare_on(&b.model, &b.gpu, &b.runtime, &options, || panic!("nothing is compiled"));
+        assert_eq!(cached.expect("cached"), compiled);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use thiserror::Error;
 pub enum Backend {
     /// The model's TorchScript in libtorch, on any device.
     TorchScript,
+    /// TorchScript with TensorRT engines that were compiled for the GPU at hand.
+    TensorRt,
     /// Own kernels where libtorch is slow, libtorch's convolutions elsewhere; the processor only.
     Native,
 }
@@ -17,6 +19,7 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::TorchScript => "torchscript",
+            Self::TensorRt => "tensorrt",
             Self::Native => "native",
         }
     }
@@ -34,7 +37,7 @@ pub enum BackendChoice {
 
 /// Not the name of a back end.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("back end {0:?} is not known; write auto, torchscript or native")]
+#[error("back end {0:?} is not known; write auto, torchscript, tensorrt or native")]
 pub struct BackendParseError(String);
 
 impl FromStr for BackendChoice {
@@ -44,6 +47,7 @@ impl FromStr for BackendChoice {
         match s {
             "auto" => Ok(Self::Auto),
             "torchscript" => Ok(Self::Only(Backend::TorchScript)),
+            "tensorrt" => Ok(Self::Only(Backend::TensorRt)),
             "native" => Ok(Self::Only(Backend::Native)),
             _ => Err(BackendParseError(s.chars().take(32).collect())),
         }

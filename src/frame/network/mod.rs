@@ -19,7 +19,9 @@ pub use select::{select, Selection};
 use super::output::Packed;
 use crate::export::golden::Deviation;
 use crate::export::Artifact;
+use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use native::Native;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 use torchscript::TorchScript;
@@ -123,6 +125,44 @@ impl<'a> Answers<'a> {
     }
 }
 
+/// A file with this model's engine for the GPU at hand, inspected, with the libraries that it needs in the process.
+fn tensorrt_engine(artifact: &Artifact, wanted: &Selection, precision: Precision) -> Result<PathBuf, NetworkError> {
+    let error = |reason: String| NetworkError::Backend { backend: Backend::TensorRt.name(), reason };
+    let Device::Cuda(gpu) = wanted.device else {
+        return Err(error(
+            "it needs a CUDA device, and the network is to run on the processor; set backend to auto".into(),
+        ));
+    };
+    let precision = match precision {
+        Precision::Auto | Precision::Fp32 => EnginePrecision::Fp32,
+        Precision::Fp16 => EnginePrecision::Fp16,
+        Precision::Bf16 => return Err(error("it computes in fp16 or fp32; set precision to one of them".into())),
+    };
+    let build = BuildOptions {
+        precision,
+        batch: BatchRange { min: 1, best: wanted.max_batch, max: wanted.max_batch },
+        engine: None,
+        cache: None,
+        compile: wanted.compile || wanted.backend == BackendChoice::Only(Backend::TensorRt),
+    };
+    tensorrt::prepare(artifact, gpu, &build).map_err(|e| error(e.to_string()))
+}
+
+/// Refuses a file with TensorRT engines: libtorch would deserialise them before anything can be checked, and of some
+/// versions end the process.
+fn without_engines(torchscript: &Path) -> Result<(), NetworkError> {
+    let error = |reason: String| NetworkError::Backend { backend: Backend::TorchScript.name(), reason };
+    let archive = tensorrt::inspect(torchscript).map_err(|e| error(e.to_string()))?;
+    if archive.engines.is_empty() {
+        return Ok(());
+    }
+    Err(error(format!(
+        "{} holds TensorRT engines; export the model without them, and take them with `semantic_depth export --tensorrt \
+         --model MODEL --engine FILE`",
+        torchscript.display()
+    )))
+}
+
 /// What runs the network.
 #[derive(Debug)]
 enum Engine {
@@ -145,24 +185,29 @@ pub struct Network {
 }
 
 impl Network {
-    /// Loads a model into one back end and runs it with every batch size from 1 to `max_batch`, so that the first frames
-    /// cost what the others do. [`select`] does so with the best one.
+    /// Loads a model into one back end, in one precision, on the wanted device, and runs it with every batch size, so that
+    /// the first frames cost what the others do. [`select`] does so with the best one.
     ///
     /// # Errors
     /// [`NetworkError`]: the back end cannot load or run the model in this precision on this device, or it does not answer
     /// what the manifest says.
     pub fn load(
         artifact: &Artifact,
-        device: Device,
+        wanted: &Selection,
         backend: Backend,
         precision: Precision,
-        max_batch: usize,
     ) -> Result<Self, NetworkError> {
+        let Selection { device, max_batch, .. } = *wanted;
         let manifest = &artifact.manifest;
         let engine = match backend {
             Backend::Native => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
             Backend::TorchScript => {
+                without_engines(&artifact.torchscript_path())?;
                 Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), device, precision.kind())?)
+            }
+            Backend::TensorRt => {
+                let path = tensorrt_engine(artifact, wanted, precision)?;
+                Engine::TorchScript(TorchScript::load(&path, device, precision.kind())?)
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);

@@ -19,6 +19,8 @@ pub struct Selection {
     pub precision: Precision,
     /// Whether something else may be taken where the back end or the precision that was named does not do.
     pub fallback: bool,
+    /// Whether a TensorRT engine may be compiled (minutes) where none is cached. One is, too, where that back end is named.
+    pub compile: bool,
     /// The most frames of a batch.
     pub max_batch: usize,
 }
@@ -26,14 +28,16 @@ pub struct Selection {
 impl Selection {
     /// Back ends with precisions, the best first; whether the user's words allow each is said with it.
     fn candidates(&self) -> Vec<(Backend, Precision, bool)> {
-        use Backend::{Native, TorchScript};
+        use Backend::{Native, TensorRt, TorchScript};
         use Precision::{Bf16, Fp16, Fp32};
         let order = match self.device {
             // bf16 is quicker on processors that have it, but its depth is some per cent off: only for who asks for it.
             Device::Cpu => {
                 vec![(Native, Fp32), (TorchScript, Fp32), (Native, Bf16), (TorchScript, Bf16), (TorchScript, Fp16)]
             }
-            _ => vec![(TorchScript, Fp16), (TorchScript, Fp32), (TorchScript, Bf16)],
+            _ => {
+                vec![(TensorRt, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32), (TorchScript, Bf16)]
+            }
         };
         let asked = |backend, precision| {
             let by_backend = self.backend == BackendChoice::Auto || self.backend == BackendChoice::Only(backend);
@@ -68,7 +72,7 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
     let golden = artifact.golden().map_err(|e| NetworkError::Backend { backend: "any", reason: e.to_string() })?;
     let mut first_error = None;
     for (backend, precision, asked) in wanted.candidates() {
-        let loaded = Network::load(artifact, wanted.device, backend, precision, wanted.max_batch)
+        let loaded = Network::load(artifact, wanted, backend, precision)
             .and_then(|network| checked(network, artifact, golden.as_ref()));
         match loaded {
             Ok((network, deviation)) => {
@@ -147,13 +151,13 @@ mod tests {
         precision: Precision,
         fallback: bool,
     ) -> Vec<(Backend, Precision)> {
-        let wanted = Selection { device, backend, precision, fallback, max_batch: 1 };
+        let wanted = Selection { device, backend, precision, fallback, compile: false, max_batch: 1 };
         wanted.candidates().into_iter().map(|(b, p, _)| (b, p)).collect()
     }
 
     #[test]
     fn the_best_comes_first_and_only_what_is_allowed_follows() {
-        use Backend::{Native, TorchScript};
+        use Backend::{Native, TensorRt, TorchScript};
         use BackendChoice::{Auto, Only};
         use Precision::{Bf16, Fp16, Fp32};
         let cpu = Device::Cpu;
@@ -165,7 +169,10 @@ mod tests {
         let with_fallback = order(cpu, Only(Native), Bf16, true);
         assert_eq!(with_fallback[..2], [(Native, Bf16), (Native, Fp32)]);
         let cuda = Device::Cuda(0);
-        assert_eq!(order(cuda, Auto, Precision::Auto, false), [(TorchScript, Fp16), (TorchScript, Fp32)]);
+        let auto = [(TensorRt, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32)];
+        assert_eq!(order(cuda, Auto, Precision::Auto, false), auto);
+        assert_eq!(order(cuda, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp16), (TensorRt, Fp32)]);
+        assert_eq!(order(cpu, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp32)], "its error says why not");
         assert_eq!(order(cuda, Only(Native), Precision::Auto, false), [(Native, Fp32)]);
         assert!(order(cuda, Only(Native), Precision::Auto, true).contains(&(TorchScript, Fp16)));
     }

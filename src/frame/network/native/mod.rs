@@ -15,7 +15,7 @@ use crate::export::trace::{ANSWERED, WEIGHTS};
 use crate::export::Artifact;
 use crate::model::panics::caught;
 use crate::model::weights;
-use crate::model::{self, EndWeights};
+use crate::model::{self, EndWeights, NumberFormat};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
 use pool::{pool_row, quarter_block, Chain, Lerp, QuarterInput, STAGES};
 use rayon::prelude::*;
@@ -197,7 +197,7 @@ impl Native {
 
     fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
         let end = End::new(&network.end_weights())?;
-        Ok(Self { trunk: network.folded(kind), kind, end, level, sums: Vec::new(), answers: Vec::new() })
+        Ok(Self { trunk: network.folded(NumberFormat::Fixed(kind)), kind, end, level, sums: Vec::new(), answers: Vec::new() })
     }
 
     /// Answers a batch `[B, 3, H, W]`: `[B, H/4, W/4, channels]` (1/8 for an extra light network).

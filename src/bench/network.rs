@@ -1,0 +1,217 @@
+//! The network alone.
+//!
+//! The article's protocol: one image at the network's own size, 10 runs to warm up, then 300 that are measured; mean and
+//! sample deviation. Its figure on a GPU is of the network with its input on the device and its answer left there, by
+//! device events. libtorch's C interface has no events: here the clock is read when the device is idle before and after
+//! each run, which adds what it costs to start the first kernel.
+
+use super::frames::Cameras;
+use super::measure::{repeat, Repetitions, Timing};
+use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
+use crate::export::{Artifact, ArtifactError};
+use crate::frame::geometry::{Geometry, GeometryError, Placement};
+use crate::frame::input::InputBuilder;
+use crate::frame::network::{torch_error, Network, NetworkError};
+use crate::frame::view::{ImageView, LayoutError};
+use crate::model::Cost;
+use serde::Serialize;
+use std::path::PathBuf;
+use tch::{Cuda, Device, IValue, Kind, Tensor};
+
+/// Why it cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The network cannot be loaded or run.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The model's files.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The model cannot be exported at another size.
+    #[error("at {width}x{height}: {source}")]
+    Export {
+        /// Pixels.
+        width: usize,
+        /// Pixels.
+        height: usize,
+        /// Why.
+        source: ExportError,
+    },
+    /// A size.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A picture.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Where models of other sizes are to be written.
+    #[error("no temporary folder: {0}")]
+    Folder(#[from] std::io::Error),
+    /// There is nothing to export from.
+    #[error(
+        "the model in {dir} has no .safetensors file among its files, which other sizes are exported from; export it \
+         again from its weights, or leave out the part scaling"
+    )]
+    NoWeights {
+        /// The model's folder.
+        dir: PathBuf,
+    },
+}
+
+/// The network at its own size.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Alone {
+    /// Images of one run.
+    pub batch: usize,
+    /// Of the input, pixels.
+    pub width: usize,
+    /// Of the input, pixels.
+    pub height: usize,
+    /// How often.
+    pub repetitions: Repetitions,
+    /// Input and answer in host memory. On the processor that is the network alone; on a GPU the copies are in it.
+    pub host: Timing,
+    /// Input and answer on the device, as in the article; CUDA only.
+    pub device: Option<Timing>,
+}
+
+/// Fills the input with a rendered street: what the network is made for.
+fn fill(network: &mut Network, artifact: &Artifact) -> Result<(), BenchError> {
+    let spec = &artifact.manifest.input;
+    let size = (spec.width, spec.height);
+    let cameras = Cameras::new(1, size, size)?;
+    let image = ImageView::rgb8(size.0 as u32, size.1 as u32, cameras.picture(0))?;
+    let geometry = Geometry::new(&Placement::default(), size, size)?;
+    InputBuilder::new(spec).build(&image, &geometry, network.input_mut());
+    Ok(())
+}
+
+/// Times a network that was loaded for batches of one.
+///
+/// # Errors
+/// [`BenchError`]. `Ok(None)`: no repetitions were asked for.
+pub fn alone(
+    network: &mut Network,
+    artifact: &Artifact,
+    repetitions: Repetitions,
+) -> Result<Option<Alone>, BenchError> {
+    fill(network, artifact)?;
+    let host = repeat(repetitions, || network.run(1, |_| ()))?;
+    let device = match network.device() {
+        Device::Cuda(index) => on_device(artifact, index, kind(network.precision_name()), repetitions)?,
+        _ => None,
+    };
+    let (width, height) = (artifact.manifest.input.width, artifact.manifest.input.height);
+    Ok(host.map(|host| Alone { batch: 1, width, height, repetitions, host, device }))
+}
+
+/// libtorch's name of a precision.
+pub fn kind(precision: &str) -> Kind {
+    match precision {
+        "fp16" => Kind::Half,
+        "bf16" => Kind::BFloat16,
+        _ => Kind::Float,
+    }
+}
+
+/// Input and answer stay on the GPU. NOTE: processor time is then that of starting kernels and waiting.
+fn on_device(
+    artifact: &Artifact,
+    index: usize,
+    kind: Kind,
+    repetitions: Repetitions,
+) -> Result<Option<Timing>, BenchError> {
+    let module = artifact.load_module(Device::Cuda(index))?;
+    let spec = &artifact.manifest.input;
+    let shape = [1, spec.height as i64, spec.width as i64, 3];
+    let input = Tensor::f_randn(shape, (Kind::Float, Device::Cpu))
+        .and_then(|x| x.f_to_device(Device::Cuda(index))?.f_to_kind(kind)?.f_permute([0, 3, 1, 2]))
+        .map_err(torch_error("make an input on the GPU"))?;
+    let _no_grad = tch::no_grad_guard();
+    Cuda::synchronize(index as i64);
+    Ok(repeat(repetitions, || {
+        let answer = module.forward_is(&[IValue::Tensor(input.shallow_clone())]).map(drop);
+        Cuda::synchronize(index as i64);
+        answer
+    })
+    .map_err(torch_error("run the network"))?)
+}
+
+/// The network at one of several sizes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AtSize {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Multiplications with an addition.
+    pub macs: u64,
+    /// Input and answer in host memory.
+    pub host: Timing,
+    /// Input and answer on the device; CUDA only.
+    pub device: Option<Timing>,
+    /// Median of `device`, else of `host`, by pixels of the input.
+    pub ns_a_pixel: f64,
+}
+
+/// Exports the model's weights at each size (width, height) into a folder that is removed again, and times each.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn scaling(
+    artifact: &Artifact,
+    sizes: &[(usize, usize)],
+    repetitions: Repetitions,
+    load: impl Fn(&Artifact) -> Result<Network, NetworkError>,
+) -> Result<Vec<AtSize>, BenchError> {
+    let manifest = &artifact.manifest;
+    if !manifest.files.contains_key(WEIGHTS) {
+        return Err(BenchError::NoWeights { dir: artifact.dir.clone() });
+    }
+    let mut rows = Vec::new();
+    for &size in sizes {
+        let folder = TemporaryFolder::new()?;
+        let request = ExportRequest {
+            weights: artifact.dir.join(WEIGHTS),
+            network: manifest.network.clone(),
+            size,
+            full_size: false,
+            focal_length_px: manifest.output.depth.focal_length_px,
+            name: manifest.name.clone(),
+            training: manifest.provenance.training.clone(),
+            command: "semantic_depth bench".into(),
+            created: manifest.provenance.created.clone(),
+        };
+        let (width, height) = size;
+        let (at_size, _) =
+            export(&request, &folder.0.join("model")).map_err(|source| BenchError::Export { width, height, source })?;
+        let timed = alone(&mut load(&at_size)?, &at_size, repetitions)?;
+        rows.extend(timed.map(|Alone { host, device, .. }| AtSize {
+            width,
+            height,
+            macs: Cost::of(&at_size.manifest.network, size, true).macs,
+            ns_a_pixel: device.unwrap_or(host).wall_ms.p50 * 1e6 / (width * height) as f64,
+            host,
+            device,
+        }));
+    }
+    Ok(rows)
+}
+
+/// A folder of this process that goes with the value.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn new() -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("semantic_depth_bench.{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if let Err(why) = std::fs::remove_dir_all(&self.0) {
+            log::warn!("{} is left behind: {why}", self.0.display());
+        }
+    }
+}
