@@ -139,15 +139,18 @@ fn prepare_on(
     };
     let folder = build.cache.clone().map_or_else(Cache::default_folder, Ok)?;
     let cache = Cache::open(folder)?;
+    let ready = || match build.engine {
+        Some(_) => Err("a file is to be taken".to_string()),
+        None => cached(&cache, &key, &here),
+    };
+    // Without the lock first: a cache that is only read (an image of a container) may be in a folder that cannot be written.
+    if let Ok(path) = ready() {
+        return Ok(path);
+    }
     let lock = cache.lock(&key)?;
-    if build.engine.is_none() {
-        match cached(&cache, &key, &here) {
-            Ok(path) => {
-                log::info!("TensorRT engine out of the cache: {}", path.display());
-                return Ok(path);
-            }
-            Err(why) => log::info!("a TensorRT engine has to be compiled: {why}"),
-        }
+    match ready() {
+        Ok(path) => return Ok(path),
+        Err(why) => log::info!("a TensorRT engine has to be made: {why}"),
     }
     let unfinished = cache.unfinished(&key);
     let made = (|| {
@@ -191,6 +194,7 @@ fn cached(cache: &Cache, key: &Key, here: &Here) -> Result<PathBuf, String> {
     };
     let archive = inspect(&path).map_err(|e| e.to_string())?;
     check(&archive, here).map_err(|e| e.to_string())?;
+    log::info!("TensorRT engine out of the cache: {}", path.display());
     Ok(path)
 }
 
