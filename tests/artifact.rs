@@ -1,9 +1,12 @@
 //! A model folder: what export writes loads, and everything that is wrong with one is refused with its reason.
 
-use semantic_depth::export::trace::{export, ExportRequest};
+use semantic_depth::export::trace::{export, write_engine_source, ExportRequest};
 use semantic_depth::export::{self, Artifact};
+use semantic_depth::frame::network::{Backend, BackendChoice};
+use semantic_depth::frame::pipeline::{LoadOptions, Pipeline};
 use semantic_depth::model::{weights, Network, NetworkConfig};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tch::nn::VarStore;
@@ -160,4 +163,72 @@ fn export_never_takes_a_folder_that_is_not_a_model() {
     export(&request(folder.path()), &model).expect("first");
     export(&request(folder.path()), &model).expect("second");
     export::load(&model).expect("whole");
+}
+
+fn largest(t: &Tensor) -> f64 {
+    t.abs().max().double_value(&[])
+}
+
+/// The deployment form answers as the article's own form does, enlarged; and the compiler's input as well.
+#[test]
+fn every_form_gives_the_same_answers() {
+    let _no_grad = tch::no_grad_guard();
+    let folder = exported().folder.path();
+    let full = ExportRequest { full_size: true, ..request(folder) };
+    let (full, difference) = export(&full, &folder.join("full")).expect("exported");
+    assert_eq!(difference, 0.0, "nothing is changed in it");
+    assert_eq!(full.manifest.answer_size(), (100, 52));
+    let deployed = export::load(&folder.join("model")).expect("loads");
+    assert_eq!(deployed.manifest.answer_size(), (25, 13));
+    tch::manual_seed(11);
+    let x = Tensor::randn([1, 3, 52, 100], (Kind::Float, Device::Cpu));
+    let answer = |module: &tch::CModule| module.forward_ts(&[&x]).expect("it runs");
+    let expected = answer(&full.load_module(Device::Cpu).expect("loads"));
+    let source = folder.join("source.ts");
+    write_engine_source(&deployed, &source).expect("written");
+    let modules =
+        [deployed.load_module(Device::Cpu).expect("loads"), tch::CModule::load(&source).expect("libtorch reads it")];
+    for module in modules {
+        let found = answer(&module).upsample_bilinear2d([52, 100], false, None, None);
+        assert!(largest(&(found - &expected)) < 1e-5 * largest(&expected), "differs");
+    }
+    // All weights are constants: no conversion of one is recorded.
+    let converts = |file: &Path| {
+        let mut archive = zip::ZipArchive::new(fs::File::open(file).expect("opens")).expect("an archive");
+        let names: Vec<_> = archive.file_names().filter(|n| n.ends_with(".py")).map(str::to_string).collect();
+        names.iter().any(|name| {
+            let mut code = String::new();
+            archive.by_name(name).expect("is there").read_to_string(&mut code).expect("text");
+            code.contains("type_as") || code.contains("torch.to(")
+        })
+    };
+    assert!(converts(&deployed.torchscript_path()) && !converts(&source));
+}
+
+/// A back end that answers the golden input otherwise than the network did at export is not used.
+#[test]
+fn a_wrong_answer_to_the_golden_input_is_refused() {
+    let options = |backend| LoadOptions { backend: BackendChoice::Only(backend), ..LoadOptions::default() };
+    let (folder, manifest) = copy();
+    for backend in [Backend::Native, Backend::TorchScript] {
+        let pipeline = Pipeline::load(&manifest, &options(backend)).expect("it answers as it should");
+        assert_eq!(pipeline.backend(), backend.name());
+    }
+    // Other weights of the same shape, in the native back end's file only, with a manifest that says so.
+    let vs = VarStore::new(Device::Cpu);
+    Network::new(&vs.root(), &NetworkConfig::default());
+    let weights_file = folder.path().join("weights.safetensors");
+    let before = export::sha256(&weights_file).expect("read");
+    weights::save(&vs, &weights_file).expect("saved");
+    let after = export::sha256(&weights_file).expect("read");
+    let text = fs::read_to_string(&manifest).expect("read").replace(&before, &after);
+    fs::write(&manifest, text).expect("written");
+    let error = Pipeline::load(&manifest, &options(Backend::Native)).expect_err("it is refused").to_string();
+    assert!(error.contains("native in fp32 on cpu answers the model's golden input otherwise"), "{error}");
+    // What is asked for by name is not replaced, unless that is allowed.
+    let allowed = LoadOptions { fallback: true, ..options(Backend::Native) };
+    assert_eq!(Pipeline::load(&manifest, &allowed).expect("falls back").backend(), "torchscript");
+    assert_eq!(Pipeline::load(&manifest, &LoadOptions::default()).expect("auto").backend(), "torchscript");
+    let error = Pipeline::load(&manifest, &options(Backend::TensorRt)).expect_err("no GPU is wanted here").to_string();
+    assert!(error.contains("tensorrt back end cannot be used"), "{error}");
 }

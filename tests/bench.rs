@@ -26,6 +26,7 @@ fn model() -> PathBuf {
             weights: path,
             network: NetworkConfig::default(),
             size: (96, 64),
+            full_size: false,
             focal_length_px: 110.0,
             name: "small".into(),
             training: "random weights".into(),

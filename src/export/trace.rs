@@ -249,6 +249,31 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     Ok((Artifact { manifest: written.manifest, dir: out.into() }, difference))
 }
 
+/// Writes the network of a model as TorchScript for the TensorRT compiler: the same answers, with all weights as constants
+/// in single precision. In the model's own TorchScript each is converted to the input's number format at every pass, which
+/// a compiler takes for an operation, not for a constant.
+///
+/// # Errors
+/// The model's weights are not there or do not fit, or the file cannot be written.
+pub fn write_engine_source(artifact: &Artifact, path: &Path) -> Result<(), ExportError> {
+    let _no_grad = tch::no_grad_guard();
+    let manifest = &artifact.manifest;
+    let mut vs = VarStore::new(Device::Cpu);
+    let network = Network::new(&vs.root(), &manifest.network);
+    weights::load(&mut vs, &artifact.dir.join(WEIGHTS))?;
+    vs.freeze();
+    let network = network.folded(NumberFormat::Fixed(Kind::Float));
+    let (width, height) = (manifest.input.width, manifest.input.height);
+    let example = Tensor::zeros([1, 3, height as i64, width as i64], (Kind::Float, Device::Cpu));
+    let is_full_size = manifest.answer_size() == (width, height);
+    let answer = |x: &Tensor| if is_full_size { packed(&network, x) } else { packed_heads(&network, x) };
+    let mut closure = |inputs: &[Tensor]| inputs.iter().map(answer).collect::<Vec<_>>();
+    CModule::create_by_tracing("SemanticDepth", "forward", &[example], &mut closure)
+        .map_err(torch("trace the network"))?
+        .save(path)
+        .map_err(torch("save the TorchScript file"))
+}
+
 /// libtorch's version, as tch requires it.
 pub const LIBTORCH_VERSION: &str = "2.11";
 

@@ -210,7 +210,11 @@ impl Decoder {
                 crp4: q.crp4.with_format(small),
                 conv_adapt2: q.conv_adapt2.with_format(format),
             }),
-            heads: self.heads.iter().map(|h| Head { task: h.task, pre: h.pre.with_format(small), last: h.last.with_format(small) }).collect(),
+            heads: self
+                .heads
+                .iter()
+                .map(|h| Head { task: h.task, pre: h.pre.with_format(small), last: h.last.with_format(small) })
+                .collect(),
         }
     }
 

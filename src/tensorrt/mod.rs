@@ -25,6 +25,7 @@ pub use check::{check, Here, Mismatch};
 pub use compile::{BatchRange, CompileError, EnginePrecision};
 pub use libraries::{load_runtime, Runtime, RuntimeError};
 
+use crate::export::trace::{self, WEIGHTS};
 use crate::export::Artifact;
 use cache::{Key, Lookup};
 use compile::{Compiler, Job};
@@ -79,24 +80,30 @@ pub enum TensorRtError {
          backend to tensorrt"
     )]
     NotCompiled(String),
+    /// The compiler's input cannot be made.
+    #[error("the network cannot be traced for the compiler: {0}")]
+    Source(trace::ExportError),
     /// The model's manifest does not say what is needed.
     #[error("the model's manifest has no sha256 of {0}; export the model again")]
     Manifest(String),
 }
 
 /// What an engine is compiled from.
-struct Model {
+struct Model<'a> {
+    /// Where the compiler's input can be made of its weights; else the compiler gets `torchscript`.
+    artifact: Option<&'a Artifact>,
     torchscript: PathBuf,
     sha256: String,
     /// Channels, height, width.
     shape: [usize; 3],
 }
 
-impl Model {
-    fn of(artifact: &Artifact) -> Result<Self, TensorRtError> {
+impl<'a> Model<'a> {
+    fn of(artifact: &'a Artifact) -> Result<Self, TensorRtError> {
         let manifest = &artifact.manifest;
         let sha256 = manifest.files.get(&manifest.torchscript).cloned();
         Ok(Self {
+            artifact: manifest.files.contains_key(WEIGHTS).then_some(artifact),
             torchscript: artifact.torchscript_path(),
             sha256: sha256.ok_or_else(|| TensorRtError::Manifest(manifest.torchscript.clone()))?,
             shape: [3, manifest.input.height, manifest.input.width],
@@ -119,7 +126,7 @@ pub fn prepare(artifact: &Artifact, gpu: usize, build: &BuildOptions) -> Result<
 }
 
 fn prepare_on(
-    model: &Model,
+    model: &Model<'_>,
     gpu: &Gpu,
     runtime: &Runtime,
     build: &BuildOptions,
@@ -147,31 +154,45 @@ fn prepare_on(
     };
     let folder = build.cache.clone().map_or_else(Cache::default_folder, Ok)?;
     let cache = Cache::open(folder)?;
+    let ready = || match build.engine {
+        Some(_) => Err("a file is to be taken".to_string()),
+        None => cached(&cache, &key, &here),
+    };
+    // Without the lock first: a cache that is only read (an image of a container) may be in a folder that cannot be written.
+    match ready() {
+        Ok(path) => return Ok(path),
+        Err(why) if build.engine.is_none() && !build.compile => return Err(TensorRtError::NotCompiled(why)),
+        Err(_) => {}
+    }
     let lock = cache.lock(&key)?;
-    if build.engine.is_none() {
-        match cached(&cache, &key, &here) {
-            Ok(path) => {
-                log::info!("TensorRT engine out of the cache: {}", path.display());
-                return Ok(path);
-            }
-            Err(why) if !build.compile => return Err(TensorRtError::NotCompiled(why)),
-            Err(why) => log::info!("a TensorRT engine has to be compiled: {why}"),
-        }
+    match ready() {
+        Ok(path) => return Ok(path),
+        Err(why) => log::info!("a TensorRT engine has to be made: {why}"),
     }
     let unfinished = cache.unfinished(&key);
     let made = (|| {
         let origin = match &build.engine {
             Some(file) => import(file, &unfinished, &here)?,
             None => {
+                let source = unfinished.with_extension("source");
+                let input = match model.artifact {
+                    Some(artifact) => {
+                        trace::write_engine_source(artifact, &source).map_err(TensorRtError::Source)?;
+                        &source
+                    }
+                    None => &model.torchscript,
+                };
                 let job = Job {
-                    input: &model.torchscript,
+                    input,
                     output: &unfinished,
                     shape: model.shape,
                     batch,
                     precision: build.precision,
                     gpu: gpu.index,
                 };
-                find_compiler()?.run(&job)?;
+                let compiled = find_compiler().and_then(|compiler| compiler.run(&job));
+                let _ = fs::remove_file(&source);
+                compiled?;
                 "torchtrtc".to_string()
             }
         };
@@ -200,6 +221,7 @@ fn cached(cache: &Cache, key: &Key, here: &Here) -> Result<PathBuf, String> {
     };
     let archive = inspect(&path).map_err(|e| e.to_string())?;
     check(&archive, here).map_err(|e| e.to_string())?;
+    log::info!("TensorRT engine out of the cache: {}", path.display());
     Ok(path)
 }
 
@@ -218,7 +240,7 @@ mod tests {
 
     struct Bench {
         folder: tempfile::TempDir,
-        model: Model,
+        model: Model<'static>,
         gpu: Gpu,
         runtime: Runtime,
     }
@@ -230,7 +252,7 @@ mod tests {
         fs::write(&torchscript, "not read here").expect("temporary");
         let here = orin();
         Bench {
-            model: Model { torchscript, sha256: "ab".repeat(32), shape: [3, 256, 512] },
+            model: Model { artifact: None, torchscript, sha256: "ab".repeat(32), shape: [3, 256, 512] },
             gpu: Gpu { index: 0, name: here.gpu, compute_capability: here.compute_capability, memory_bytes: 32 << 30 },
             runtime: Runtime {
                 tensorrt: here.tensorrt,

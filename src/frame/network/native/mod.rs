@@ -197,7 +197,14 @@ impl Native {
 
     fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
         let end = End::new(&network.end_weights())?;
-        Ok(Self { trunk: network.folded(NumberFormat::Fixed(kind)), kind, end, level, sums: Vec::new(), answers: Vec::new() })
+        Ok(Self {
+            trunk: network.folded(NumberFormat::Fixed(kind)),
+            kind,
+            end,
+            level,
+            sums: Vec::new(),
+            answers: Vec::new(),
+        })
     }
 
     /// Answers a batch `[B, 3, H, W]`: `[B, H/4, W/4, channels]` (1/8 for an extra light network).
