@@ -72,10 +72,10 @@ fn what_export_writes_loads_and_answers_as_the_network() {
     assert_eq!(artifact.manifest, export::load(&dir.join("model.yaml")).expect("the manifest loads").manifest);
     let module = artifact.load_module(Device::Cpu).expect("the module loads");
     let y = module.forward_ts(&[Tensor::zeros([1, 3, 52, 100], (Kind::Float, Device::Cpu))]).expect("runs");
-    assert_eq!(y.size(), [1, 21, 52, 100]);
-    assert_eq!(artifact.manifest.answer_size(), (100, 52));
+    assert_eq!(y.size(), [1, 21, 13, 25]);
+    assert_eq!(artifact.manifest.answer_size(), (25, 13));
     let names: Vec<_> = artifact.manifest.files.keys().cloned().collect();
-    assert_eq!(names, ["network.ts", "weights.safetensors"]);
+    assert_eq!(names, ["golden.safetensors", "network.ts", "weights.safetensors"]);
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn damaged_models_are_refused_with_the_reason() {
         ("std", |t| t.replacen("- 0.229", "- 0.0", 1), "input.std: expected three numbers above 0"),
         ("class twice", |t| t.replacen("- id: 1\n", "- id: 0\n", 1), "expected each id once"),
         ("depth channel", |t| t.replace("depth_channel: 20", "depth_channel: 3"), "output.depth_channel"),
-        ("answer's width", |t| t.replace("output:", "output:\n  width: 101"), "found 101 and 52"),
-        ("answer's height", |t| t.replace("output:", "output:\n  height: 0"), "found 100 and 0"),
+        ("answer's width", |t| t.replace("width: 25", "width: 101"), "found 101 and 13"),
+        ("answer's height", |t| t.replace("height: 13", "height: 0"), "found 25 and 0"),
         ("depth range", |t| t.replace("max_m: 250.0", "max_m: -1.0"), "expected 0 <= min_m < max_m"),
         ("path outside", |t| t.replace("network.ts", "../network.ts"), "expected names of files beside the manifest"),
     ];
@@ -114,8 +114,12 @@ fn what_a_manifest_does_not_say_of_the_answers_size_is_the_inputs_and_stays_unsa
     let text = fs::read_to_string(&path).expect("the manifest");
     let manifest = export::load(&path).expect("it loads").manifest;
     assert_eq!(serde_yaml::to_string(&manifest).expect("yaml"), text);
-    fs::write(&path, text.replace("output:", "output:\n  width: 25\n  height: 13")).expect("written");
-    assert_eq!(export::load(&path).expect("it loads").manifest.answer_size(), (25, 13));
+    assert_eq!(manifest.answer_size(), (25, 13));
+    let unsaid = text.replace("  width: 25\n  height: 13\n", "");
+    fs::write(&path, &unsaid).expect("written");
+    let manifest = export::load(&path).expect("it loads").manifest;
+    assert_eq!(manifest.answer_size(), (100, 52));
+    assert_eq!(serde_yaml::to_string(&manifest).expect("yaml"), unsaid);
 }
 
 #[test]

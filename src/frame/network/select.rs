@@ -67,10 +67,10 @@ impl Selection {
 /// Loads the model into the best back end that answers as it should, and logs which it is and why no better one.
 ///
 /// # Errors
-/// The error of what was asked for first, where nothing that is allowed can run the model.
+/// Where nothing that is allowed can run the model: the error of the most general of what was asked for.
 pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, NetworkError> {
     let golden = artifact.golden().map_err(|e| NetworkError::Backend { backend: "any", reason: e.to_string() })?;
-    let mut first_error = None;
+    let (mut first_error, mut last_error) = (None, None);
     for (backend, precision, asked) in wanted.candidates() {
         let loaded = Network::load(artifact, wanted, backend, precision)
             .and_then(|network| checked(network, artifact, golden.as_ref()));
@@ -89,11 +89,14 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
             }
             Err(error) => {
                 log::debug!("not {} in {}: {error}", backend.name(), precision.name());
-                first_error.get_or_insert(error);
+                first_error.get_or_insert_with(|| error.to_string());
+                if asked || last_error.is_none() {
+                    last_error = Some(error);
+                }
             }
         }
     }
-    Err(first_error.unwrap_or(NetworkError::Backend {
+    Err(last_error.unwrap_or(NetworkError::Backend {
         backend: "auto",
         reason: format!("none computes in {} on {}", wanted.precision.name(), device_name(wanted.device)),
     }))
