@@ -114,7 +114,9 @@ fn everything_is_measured_and_written() {
     assert!(number(&report, "/frames/frames_a_second") > 0.0);
     assert_eq!(report["frames"]["memory"]["settled_frame"], 15);
     assert!(number(&report, "/frames/memory/end/peak_bytes") >= number(&report, "/frames/memory/end/now_bytes"));
-    assert!(report["frames"]["memory"]["growth_bytes"].is_i64());
+    let memory = &report["frames"]["memory"];
+    assert!(memory["growth_bytes"].is_i64());
+    assert_eq!(memory["course_bytes"].as_array().map(Vec::len), Some(15), "every second one of 30 frames");
     assert_eq!(
         (report["together"][0]["cameras"].as_u64(), report["together"][1]["cameras"].as_u64()),
         (Some(1), Some(2))

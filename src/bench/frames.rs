@@ -16,6 +16,8 @@ pub const ENCODING: &str = "rgb8";
 
 /// After how many frames memory is expected to stay as it is.
 const SETTLED: usize = 100;
+/// Looks at the memory while frames are answered.
+const COURSE: usize = 20;
 
 /// Cameras with a picture each, and where their answers go.
 #[derive(Debug)]
@@ -155,6 +157,8 @@ pub struct Memory {
     pub settled: Option<Resident>,
     /// At the end.
     pub end: Option<Resident>,
+    /// Resident bytes after each twentieth of the frames: whether it grows on, or grew once.
+    pub course_bytes: Vec<u64>,
     /// From `settled` to the end; below 0 if memory was given back.
     pub growth_bytes: Option<i64>,
     /// Of the GPU, at the end; `None` on the processor.
@@ -183,12 +187,16 @@ pub fn alone(
         cameras.run(&mut pipeline, 0..1)?;
     }
     let settled_frame = SETTLED.min(count / 2);
-    let (mut settled, mut stopwatch, mut stages) = (None, Stopwatch::default(), Vec::with_capacity(count));
+    let (mut settled, mut course_bytes) = (None, Vec::with_capacity(COURSE));
+    let (mut stopwatch, mut stages) = (Stopwatch::default(), Vec::with_capacity(count));
     for frame in 0..count {
         if frame == settled_frame {
             settled = resident();
         }
         stages.push(stopwatch.time(|| cameras.run(&mut pipeline, 0..1))?);
+        if (frame + 1) % count.div_ceil(COURSE) == 0 {
+            course_bytes.extend(resident().map(|r| r.now_bytes));
+        }
     }
     let end = resident();
     let (gpu, gpu_unreadable) = match gpu.map(|watched| watched.and_then(|w| w.read())) {
@@ -202,6 +210,7 @@ pub fn alone(
         settled_frame,
         settled,
         end,
+        course_bytes,
         growth_bytes: settled.zip(end).map(|(a, b)| b.now_bytes as i64 - a.now_bytes as i64),
         gpu,
         gpu_unreadable,
