@@ -131,6 +131,7 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (of, packed) in [("", &packed), (" of 1/4", &quarter)] {
         group.bench_function(format!("read{of}"), |b| b.iter(|| output.read(black_box(packed), true, true)));
+        output.read(packed, true, true);
         for (name, geometry) in [("", &stretch), (" of roi 1920x1000", &roi), (" at 1280x640", &resized)] {
             group.bench_function(format!("labels{name}{of}"), |b| {
                 b.iter(|| output.labels(black_box(packed), geometry, &mut labels));

@@ -360,8 +360,8 @@ pub(super) struct Cell {
     pub end: u32,
 }
 
-/// Lanes that [`Axis::expand`] works on at once.
-const LANES: usize = 4;
+/// Positions that are worked on at once.
+pub(super) const LANES: usize = 8;
 
 /// What the network sees, along one axis.
 struct Seen {

@@ -6,7 +6,7 @@
 //! pixels need no interpolation. Elsewhere only channels count that are not below a corner's winner at all four corners.
 //! Both follow from what interpolation is; single precision, in which two scores may round to the same, does not enter.
 
-use super::geometry::{Axis, Geometry, Position, Rect};
+use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
@@ -168,7 +168,7 @@ impl OutputBuilder {
                     out[columns.seen.end..].fill(UNLABELLED);
                     let out = &mut out[columns.seen.clone()];
                     out.copy_from_slice(&scratch.uniform[..out.len()]);
-                    scratch.mix(columns, row.weight, out);
+                    mix(scratch, columns, row.weight, out);
                 }
             },
         );
@@ -328,11 +328,21 @@ struct MixedCell {
     candidates: std::ops::Range<u32>,
 }
 
-/// A channel that may win somewhere in a cell: its number and its scores at the corners.
+/// A channel that may win somewhere in a cell.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
-    channel: u8,
+    /// Published.
+    id: u32,
+    /// Its scores.
     corners: [f32; 4],
+}
+
+/// A channel's scores at a cell's left and right end, in one output row.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    left: f32,
+    right: f32,
+    id: u32,
 }
 
 /// Labels of all output rows between two network rows: what is the same in each, and the cells that are not.
@@ -344,8 +354,10 @@ struct LabelScratch {
     uniform: Vec<u8>,
     mixed: Vec<MixedCell>,
     candidates: Vec<Candidate>,
-    /// Channel -> published id.
-    ids: Vec<u8>,
+    /// Published id of channel 0, which wins where no score is a number.
+    first_id: u32,
+    /// The candidates of one cell in one output row.
+    lines: Vec<Line>,
 }
 
 impl LabelScratch {
@@ -362,8 +374,7 @@ impl LabelScratch {
         self.uniform.resize(columns.positions.len() + FILL, 0);
         self.mixed.clear();
         self.candidates.clear();
-        self.ids.clear();
-        self.ids.extend_from_slice(ids);
+        self.first_id = u32::from(ids[0]);
         let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
         let (top, bottom) = (line(row.first), line(row.next));
         for cell in &columns.cells {
@@ -384,37 +395,101 @@ impl LabelScratch {
             } else {
                 let start = self.candidates.len() as u32;
                 let corners = packed.corners(row, (cell.first, cell.next), classes);
-                candidates(corners, winners, &mut self.candidates);
+                candidates(corners, winners, ids, &mut self.candidates);
                 let candidates = start..self.candidates.len() as u32;
                 self.mixed.push(MixedCell { start: cell.start, end: cell.end, candidates });
             }
         }
     }
+}
 
-    /// Fills the mixed cells of the output row that lies `weight` below the upper network row.
-    fn mix(&self, columns: &Axis, weight: f32, out: &mut [u8]) {
-        for cell in &self.mixed {
-            let candidates = &self.candidates[cell.candidates.start as usize..cell.candidates.end as usize];
-            for start in (cell.start as usize..cell.end as usize).step_by(4) {
-                let w = *columns.weights(start);
-                let mut top = [f32::NEG_INFINITY; 4];
-                let mut winner = [0_u32; 4];
-                for c in candidates {
-                    let left = c.corners[0] * (1.0 - weight) + c.corners[2] * weight;
-                    let right = c.corners[1] * (1.0 - weight) + c.corners[3] * weight;
-                    for k in 0..4 {
-                        let score = left * (1.0 - w[k]) + right * w[k];
-                        let wins = score > top[k];
-                        top[k] = if wins { score } else { top[k] };
-                        winner[k] = if wins { u32::from(c.channel) } else { winner[k] };
-                    }
-                }
-                for (out, winner) in out[start..cell.end as usize].iter_mut().zip(winner) {
-                    *out = self.ids[winner as usize];
-                }
+/// Fills the mixed cells of the output row that lies `weight` below the upper row of the answer.
+#[allow(unsafe_code)]
+fn mix(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has been asked whether it has AVX2.
+        return unsafe { mix_avx2(scratch, columns, weight, out) };
+    }
+    mix_with(scratch, columns, weight, out, winners);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn mix_avx2(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) {
+    mix_with(scratch, columns, weight, out, |lines, weights, id| winners_avx2(lines, weights, id));
+}
+
+/// [`mix`] with a way to find the winners of [`LANES`] positions.
+#[inline(always)]
+fn mix_with(
+    scratch: &mut LabelScratch,
+    columns: &Axis,
+    weight: f32,
+    out: &mut [u8],
+    winners: impl Fn(&[Line], &[f32; LANES], u32) -> [u8; LANES],
+) {
+    let LabelScratch { mixed, candidates, first_id, lines, .. } = scratch;
+    for cell in mixed.iter() {
+        lines.clear();
+        for c in &candidates[cell.candidates.start as usize..cell.candidates.end as usize] {
+            lines.push(Line {
+                left: c.corners[0] * (1.0 - weight) + c.corners[2] * weight,
+                right: c.corners[1] * (1.0 - weight) + c.corners[3] * weight,
+                id: c.id,
+            });
+        }
+        let (start, end) = (cell.start as usize, cell.end as usize);
+        for (i, out) in (start..end).step_by(LANES).zip(out[start..end].chunks_mut(LANES)) {
+            let ids = winners(lines, columns.weights(i), *first_id);
+            match out.first_chunk_mut() {
+                Some(out) => *out = ids,
+                None => out.copy_from_slice(&ids[..out.len()]),
             }
         }
     }
+}
+
+/// The id of the greatest score at each of some positions between two columns, the first among equals; `first_id` where
+/// no score is a number.
+#[inline(always)]
+fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+    let mut top = [f32::NEG_INFINITY; LANES];
+    let mut winner = [first_id as u8; LANES];
+    for line in lines {
+        for k in 0..LANES {
+            let score = line.left * (1.0 - weights[k]) + line.right * weights[k];
+            if score > top[k] {
+                (top[k], winner[k]) = (score, line.id as u8);
+            }
+        }
+    }
+    winner
+}
+
+/// [`winners`]: the compiler does not find it by itself, and cells between an answer's pixels are large where the answer
+/// is small.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn winners_avx2(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+    use std::arch::x86_64::*;
+    let [a, b, c, d, e, f, g, h] = *weights;
+    let right = _mm256_setr_ps(a, b, c, d, e, f, g, h);
+    let left = _mm256_sub_ps(_mm256_set1_ps(1.0), right);
+    let mut top = _mm256_set1_ps(f32::NEG_INFINITY);
+    let mut winner = _mm256_set1_epi32(first_id as i32);
+    for line in lines {
+        let score = _mm256_add_ps(
+            _mm256_mul_ps(_mm256_set1_ps(line.left), left),
+            _mm256_mul_ps(_mm256_set1_ps(line.right), right),
+        );
+        let wins = _mm256_cmp_ps::<_CMP_GT_OQ>(score, top);
+        top = _mm256_blendv_ps(top, score, wins);
+        winner = _mm256_blendv_epi8(winner, _mm256_set1_epi32(line.id as i32), _mm256_castps_si256(wins));
+    }
+    let words = _mm_packus_epi32(_mm256_castsi256_si128(winner), _mm256_extracti128_si256::<1>(winner));
+    _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes()
 }
 
 /// The channels that may win somewhere between four corners, in ascending order.
@@ -422,7 +497,7 @@ impl LabelScratch {
 /// Interpolation weighs the corners alike for all channels, so a channel that is below another one at all four corners
 /// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
 #[multiversion(targets("x86_64+avx2"))]
-fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) {
+fn candidates(corners: [&[f32]; 4], winners: [u8; 4], ids: &[u8; 256], out: &mut Vec<Candidate>) {
     let mut heights = [[0.0_f32; 4]; 4];
     for (heights, w) in heights.iter_mut().zip(winners) {
         for (height, corner) in heights.iter_mut().zip(corners) {
@@ -430,14 +505,14 @@ fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) 
         }
     }
     let [a, b, c, d] = corners;
-    for (channel, (((a, b), c), d)) in (0..).zip(a.iter().zip(b).zip(c).zip(d)) {
+    for (id, (((a, b), c), d)) in ids.iter().zip(a.iter().zip(b).zip(c).zip(d)) {
         let here = [*a, *b, *c, *d];
         let mut beaten = false;
         for w in &heights {
             beaten |= (here[0] < w[0]) & (here[1] < w[1]) & (here[2] < w[2]) & (here[3] < w[3]);
         }
         if !beaten {
-            out.push(Candidate { channel, corners: here });
+            out.push(Candidate { id: u32::from(*id), corners: here });
         }
     }
 }
@@ -1209,6 +1284,27 @@ mod tests {
         let mut out = Vec::new();
         b.confidence(&packed, &stretch((2, 1), (3, 1)), 1, &mut out);
         assert_eq!(out, [1.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn winners_without_vectors_are_the_first_of_the_greatest() {
+        // Whole scores and weights with few bits: nothing is rounded, and many are equal.
+        let weights = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0];
+        let scores = noise(600, 5).into_iter().map(|v| (v * 3.0).round()).collect::<Vec<_>>();
+        for (n, scores) in scores.as_chunks::<12>().0.iter().enumerate() {
+            let mut lines: Vec<Line> =
+                (7..).zip(scores.as_chunks::<2>().0).map(|(id, &[left, right])| Line { left, right, id }).collect();
+            if n % 4 == 0 {
+                lines[n % 6].left = f32::NAN;
+            }
+            let expected = weights.map(|w| {
+                let score = |l: &Line| l.left * (1.0 - w) + l.right * w;
+                let greatest = lines.iter().map(score).fold(f32::NEG_INFINITY, f32::max);
+                lines.iter().find(|l| score(l) == greatest).map_or(3, |l| l.id as u8)
+            });
+            assert_eq!(winners(&lines, &weights, 3), expected, "{lines:?}");
+        }
+        assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES]);
     }
 
     #[test]
