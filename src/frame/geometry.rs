@@ -350,6 +350,17 @@ pub(super) struct Position {
     pub weight: f32,
 }
 
+impl Position {
+    /// The nearer of the two, the second one of equals.
+    pub fn nearest(&self) -> u32 {
+        if self.weight < 0.5 {
+            self.first
+        } else {
+            self.next
+        }
+    }
+}
+
 /// Output positions between the same two positions of the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cell {

@@ -1,6 +1,7 @@
 //! The network at work: the artifact's TorchScript on a device.
 
 use super::output::Packed;
+use crate::export::manifest::{InputKind, OutputTensor};
 use crate::export::Artifact;
 use std::str::FromStr;
 use tch::{CModule, Device, IValue, Kind, Tensor};
@@ -77,6 +78,17 @@ pub enum NetworkError {
         device: String,
         /// libtorch's message.
         reason: String,
+    },
+    /// The module answers another number of tensors than the manifest says.
+    #[error(
+        "the network answered {found}, but its manifest says {expected} (output.tensors); correct the manifest or export \
+         the model again"
+    )]
+    Answer {
+        /// From the manifest.
+        expected: String,
+        /// From the module.
+        found: String,
     },
     /// The module is not what the manifest says.
     #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
@@ -210,6 +222,14 @@ impl Precision {
     }
 }
 
+fn precision_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Half => "fp16",
+        Kind::BFloat16 => "bf16",
+        _ => "fp32",
+    }
+}
+
 /// The answers to one batch, in host memory: `[batch, height, width, channels]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Answers<'a> {
@@ -233,6 +253,9 @@ pub struct Network {
     module: CModule,
     device: Device,
     kind: Kind,
+    input_kind: InputKind,
+    /// What a tuple that it answers consists of; `None`: it answers one tensor.
+    tensors: Option<Vec<OutputTensor>>,
     max_batch: usize,
     /// `[max_batch, height, width, 3]` in host memory: channels last, libtorch's faster layout for this network.
     input: Tensor,
@@ -267,16 +290,22 @@ impl Network {
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let (answer_width, answer_height) = manifest.answer_size();
         let shape = [manifest.output.channels(), answer_height, answer_width].map(|n| n as i64);
-        let mut network = Self { module, device, kind, max_batch, input, shape };
+        let (input_kind, tensors) = (manifest.input.kind, manifest.output.tensors.clone());
+        if input_kind == InputKind::U8 && kind != Kind::Float {
+            return Err(NetworkError::Precision {
+                precision: precision_name(kind),
+                device: device_name(device),
+                reason: "its input is bytes, so it computes in what it was exported in".into(),
+            });
+        }
+        let mut network = Self { module, device, kind, input_kind, tensors, max_batch, input, shape };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
                 network.run(batch, |_| ()).map_err(|error| match error {
-                    NetworkError::Torch { reason, .. } if kind != Kind::Float => NetworkError::Precision {
-                        precision: network.precision_name(),
-                        device: device_name(device),
-                        reason,
-                    },
+                    NetworkError::Torch { reason, .. } if kind != Kind::Float => {
+                        NetworkError::Precision { precision: precision_name(kind), device: device_name(device), reason }
+                    }
                     other => other,
                 })?;
             }
@@ -291,11 +320,7 @@ impl Network {
 
     /// `fp32`, `fp16` or `bf16`.
     pub fn precision_name(&self) -> &'static str {
-        match self.kind {
-            Kind::Half => "fp16",
-            Kind::BFloat16 => "bf16",
-            _ => "fp32",
-        }
+        precision_name(self.kind)
     }
 
     /// The most inputs of one run.
@@ -325,21 +350,16 @@ impl Network {
     pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
         assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
         let _no_grad = tch::no_grad_guard();
-        let run = || -> Result<Tensor, tch::TchError> {
+        let run = || -> Result<IValue, tch::TchError> {
             // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
             let input = self.input.f_narrow(0, 0, batch as i64)?.f_permute([0, 3, 1, 2])?;
-            let input = input.f_to_device(self.device)?.f_to_kind(self.kind)?;
-            match self.module.forward_is(&[IValue::Tensor(input)])? {
-                IValue::Tensor(answer) => Ok(answer),
-                other => Err(tch::TchError::Kind(format!("the module answered {other:?} and not one tensor"))),
-            }
+            let input = match self.input_kind {
+                InputKind::Float => input.f_to_device(self.device)?.f_to_kind(self.kind)?,
+                InputKind::U8 => input.f_to_kind(Kind::Uint8)?.f_to_device(self.device)?,
+            };
+            self.module.forward_is(&[IValue::Tensor(input)])
         };
-        let answer = run().map_err(torch_error("run the network"))?;
-        let [channels, height, width] = self.shape;
-        let expected = [batch as i64, channels, height, width];
-        if answer.size() != expected {
-            return Err(NetworkError::Shape { expected: expected.to_vec(), actual: answer.size() });
-        }
+        let answer = self.packed(run().map_err(torch_error("run the network"))?, batch as i64)?;
         // The cast comes after the copy: half precision is half the bytes to copy.
         let host = answer
             .f_to_device(Device::Cpu)
@@ -353,6 +373,58 @@ impl Network {
         let data =
             unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<f32>(), batch * channels * height * width) };
         Ok(read(Answers { width, height, channels, data }))
+    }
+
+    /// The tensors that the manifest says, as one `[batch, channels, H, W]`.
+    fn packed(&self, answer: IValue, batch: i64) -> Result<Tensor, NetworkError> {
+        let [channels, height, width] = self.shape;
+        let check = |tensor: Tensor, channels: i64| {
+            let expected = [batch, channels, height, width];
+            match tensor.size() {
+                actual if actual == expected => Ok(tensor),
+                // A plane without a dimension for its one channel.
+                actual if channels == 1 && actual == [batch, height, width] => {
+                    tensor.f_unsqueeze(1).map_err(torch_error("read the network's answer"))
+                }
+                actual => Err(NetworkError::Shape { expected: expected.to_vec(), actual }),
+            }
+        };
+        let (values, parts) = match (answer, &self.tensors) {
+            (IValue::Tensor(tensor), None) => return check(tensor, channels),
+            (IValue::Tuple(values), Some(parts)) if values.len() == parts.len() => (values, parts),
+            (answer, parts) => {
+                let expected = parts.as_ref().map_or("one tensor".into(), |p| format!("a tuple of {}", p.len()));
+                return Err(NetworkError::Answer { expected, found: described(&answer) });
+            }
+        };
+        let (mut classes, mut depth) = (None, None);
+        for (value, part) in values.into_iter().zip(parts) {
+            let place = match part {
+                OutputTensor::Classes => &mut classes,
+                OutputTensor::Depth => &mut depth,
+                OutputTensor::Other => continue,
+            };
+            let IValue::Tensor(tensor) = value else {
+                let expected = "tensors in its tuple".into();
+                return Err(NetworkError::Answer { expected, found: described(&value) });
+            };
+            let channels = if *part == OutputTensor::Classes { channels - 1 } else { 1 };
+            *place = Some(check(tensor, channels)?);
+        }
+        // Labels may be whole numbers; joined with the depth they become what it is.
+        let parts: Vec<Tensor> = classes.into_iter().chain(depth).collect();
+        Tensor::f_cat(&parts, 1).map_err(torch_error("read the network's answer"))
+    }
+}
+
+/// What a module answered, without its values.
+fn described(answer: &IValue) -> String {
+    match answer {
+        IValue::Tensor(_) => "one tensor".into(),
+        IValue::Tuple(values) => format!("a tuple of {}", values.len()),
+        IValue::TensorList(_) | IValue::GenericList(_) => "a list".into(),
+        IValue::GenericDict(_) => "a dictionary".into(),
+        _ => "something else than tensors".into(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
-use crate::export::manifest::{DepthDecoding, Manifest};
+use crate::export::manifest::{ClassKind, DepthCode, DepthDecoding, Manifest};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -76,6 +76,7 @@ fn plan<'a>(plans: &'a mut Plans, geometry: &Geometry, answer: (usize, usize)) -
 /// lately.
 #[derive(Debug)]
 pub struct OutputBuilder {
+    kind: ClassKind,
     score_channels: usize,
     depth_channel: usize,
     decoding: DepthDecoding,
@@ -86,9 +87,9 @@ pub struct OutputBuilder {
     plans: Plans,
     /// Width and height of the answer that was read last; before that of the manifest's.
     size: (usize, usize),
-    /// Arg-max channel of each network pixel.
+    /// Index of the class of each pixel of the answer: the arg-max channel, or what the answer says itself.
     best: Vec<u8>,
-    /// Depth code of each network pixel.
+    /// Depth channel of each pixel of the answer.
     code: Vec<f32>,
 }
 
@@ -102,6 +103,7 @@ impl OutputBuilder {
             colors[usize::from(*id)] = *color;
         }
         Self {
+            kind: manifest.output.classes,
             score_channels: manifest.output.score_channels,
             depth_channel: manifest.output.depth_channel,
             decoding: manifest.output.depth.clone(),
@@ -117,7 +119,7 @@ impl OutputBuilder {
     /// Reads what [`Self::labels`] and [`Self::depth`], each where it is wanted, are made of: the answer is large, and
     /// this is the only pass over all of it.
     pub fn read(&mut self, packed: &Packed<'_>, labels: bool, depth: bool) {
-        let (classes, channel) = (self.score_channels, self.depth_channel);
+        let (kind, classes, channel) = (self.kind, self.score_channels, self.depth_channel);
         self.size = packed.size();
         // What is not wanted becomes empty, so that nothing can be made of the answer before this one.
         self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
@@ -127,12 +129,12 @@ impl OutputBuilder {
         match (labels, depth) {
             (true, true) => self.best.par_chunks_mut(task).zip(self.code.par_chunks_mut(task)).zip(answers).for_each(
                 |((best, code), answer)| {
-                    argmax_pixels(answer, packed.channels, classes, best);
+                    class_pixels(kind, answer, packed.channels, classes, best);
                     depth_codes(answer, packed.channels, channel, code);
                 },
             ),
             (true, false) => self.best.par_chunks_mut(task).zip(answers).for_each(|(best, answer)| {
-                argmax_pixels(answer, packed.channels, classes, best);
+                class_pixels(kind, answer, packed.channels, classes, best);
             }),
             (false, true) => self.code.par_chunks_mut(task).zip(answers).for_each(|(code, answer)| {
                 depth_codes(answer, packed.channels, channel, code);
@@ -151,7 +153,7 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
-        let (best, ids) = (&self.best, &self.ids);
+        let (kind, best, ids) = (self.kind, &self.best, &self.ids);
         out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
             LabelScratch::default,
             |scratch, (task, out)| {
@@ -161,8 +163,12 @@ impl OutputBuilder {
                         out.fill(UNLABELLED);
                         continue;
                     };
-                    if scratch.rows != Some((row.first, row.next)) {
-                        scratch.fit(packed, best, classes, ids, columns, row);
+                    match kind {
+                        ClassKind::Scores => scratch.fit(packed, best, classes, ids, columns, row),
+                        ClassKind::Labels => {
+                            let row = row.nearest() as usize;
+                            scratch.fit_nearest(row, &best[row * packed.width..][..packed.width], ids, columns);
+                        }
                     }
                     out[..columns.seen.start].fill(UNLABELLED);
                     out[columns.seen.end..].fill(UNLABELLED);
@@ -206,7 +212,7 @@ impl OutputBuilder {
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
-    /// not finite or where the network saw nothing.
+    /// not finite or where the network saw nothing, and everywhere where the network answers labels.
     ///
     /// With a `stride` above 1 only the rows at the middle of each block of so many rows are computed (and the last one),
     /// those that a point cloud of this stride takes; the others are NaN. A row costs what twenty rows of labels do.
@@ -215,6 +221,9 @@ impl OutputBuilder {
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
+        if self.kind == ClassKind::Labels {
+            return out.fill(f32::NAN);
+        }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
         out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
             || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
@@ -361,6 +370,17 @@ struct LabelScratch {
 }
 
 impl LabelScratch {
+    /// Labels that are given: row `y` of the answer, `line`, enlarged to the nearest.
+    fn fit_nearest(&mut self, y: usize, line: &[u8], ids: &[u8; 256], columns: &Axis) {
+        if self.rows != Some((y as u32, y as u32)) {
+            self.rows = Some((y as u32, y as u32));
+            self.mixed.clear();
+            self.uniform.clear();
+            self.uniform.extend(columns.positions.iter().map(|p| ids[usize::from(line[p.nearest() as usize])]));
+        }
+    }
+
+    /// Labels of scores, between the two rows of the answer that `row` lies between.
     fn fit(
         &mut self,
         packed: &Packed<'_>,
@@ -370,6 +390,9 @@ impl LabelScratch {
         columns: &Axis,
         row: &Position,
     ) {
+        if self.rows == Some((row.first, row.next)) {
+            return;
+        }
         self.rows = Some((row.first, row.next));
         self.uniform.resize(columns.positions.len() + FILL, 0);
         self.mixed.clear();
@@ -517,6 +540,19 @@ fn candidates(corners: [&[f32]; 4], winners: [u8; 4], ids: &[u8; 256], out: &mut
     }
 }
 
+/// The index of the class of each pixel of `answer`, `[pixels, channels]`, of which the first `classes` are of classes.
+fn class_pixels(kind: ClassKind, answer: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
+    match kind {
+        ClassKind::Scores => argmax_pixels(answer, channels, classes, best),
+        ClassKind::Labels => {
+            for (best, pixel) in best.iter_mut().zip(answer.chunks_exact(channels)) {
+                let index = pixel[0] as u8;
+                *best = if f32::from(index) == pixel[0] { index } else { UNLABELLED };
+            }
+        }
+    }
+}
+
 /// The arg-max channel of each pixel of `scores`, `[pixels, channels]`, of which the first `classes` count.
 fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
     let pixels = best.iter_mut().zip(scores.chunks_exact(channels));
@@ -599,11 +635,23 @@ fn blend_rows(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]) {
     }
 }
 
-/// `factor * clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
+/// `factor * clip(metres, min_m, max_m)`, with the metres of a code as [`DepthCode`] says; NaN where it is not finite.
 #[multiversion(targets("x86_64+avx2"))]
 fn decode_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32]) {
+    let scale = d.scale;
+    match d.code {
+        DepthCode::Log => clip_row(codes, d, factor, out, |code| exp(code * scale)),
+        DepthCode::Metres => clip_row(codes, d, factor, out, |code| code * scale),
+        DepthCode::Inverse => {
+            clip_row(codes, d, factor, out, |code| if code > 0.0 { scale / code } else { f32::INFINITY });
+        }
+    }
+}
+
+#[inline(always)]
+fn clip_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32], metres: impl Fn(f32) -> f32) {
     for (out, &code) in out.iter_mut().zip(codes) {
-        let depth_m = exp(code * d.scale);
+        let depth_m = metres(code);
         let depth_m = if depth_m < d.min_m { d.min_m } else { depth_m };
         let depth_m = if depth_m > d.max_m { d.max_m } else { depth_m };
         *out = if code.is_finite() { factor * depth_m } else { f32::NAN };
@@ -728,7 +776,7 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::manifest::{ChannelOrder, InputSpec};
+    use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
     use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
 
@@ -765,9 +813,16 @@ mod tests {
             colors[c + 3] = [c as u8, 100, 200];
         }
         OutputBuilder {
+            kind: ClassKind::Scores,
             score_channels: classes,
             depth_channel: classes,
-            decoding: DepthDecoding { scale: 5.0, min_m: 0.1, max_m: 250.0, focal_length_px: 1000.0 },
+            decoding: DepthDecoding {
+                code: DepthCode::Log,
+                scale: 5.0,
+                min_m: 0.1,
+                max_m: 250.0,
+                focal_length_px: 1000.0,
+            },
             ids,
             colors,
             plans: Cache::new(),
@@ -1078,6 +1133,7 @@ mod tests {
             width: network.0,
             height: network.1,
             channel_order: ChannelOrder::Rgb,
+            kind: InputKind::Float,
             mean: [0.0; 3],
             std: [1.0; 3],
         };
@@ -1181,6 +1237,7 @@ mod tests {
                 width: to.width,
                 height: to.height,
                 channel_order: ChannelOrder::Rgb,
+                kind: InputKind::Float,
                 mean: [0.0; 3],
                 std: [1.0; 3],
             };
@@ -1305,6 +1362,20 @@ mod tests {
             assert_eq!(winners(&lines, &weights, 3), expected, "{lines:?}");
         }
         assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES]);
+    }
+
+    #[test]
+    fn labels_that_are_no_class_are_unlabelled() {
+        // Three classes, the last of which is published as 255, and a depth beside them.
+        let given = [0.0, 1.0, 2.0, 3.0, 254.0, 255.0, 256.0, -1.0, 0.5, f32::NAN, f32::INFINITY, -0.0];
+        let data: Vec<f32> = given.iter().flat_map(|&label| [label, 0.0]).collect();
+        let packed = Packed { width: given.len(), height: 1, channels: 2, data: &data };
+        let mut b = builder(3);
+        (b.kind, b.score_channels, b.depth_channel) = (ClassKind::Labels, 1, 1);
+        let mut out = Vec::new();
+        b.read(&packed, true, false);
+        b.labels(&packed, &stretch((given.len(), 1), (given.len(), 1)), &mut out);
+        assert_eq!(out, [3, 4, 255, 255, 255, 255, 255, 255, 255, 255, 255, 3]);
     }
 
     #[test]
