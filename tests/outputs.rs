@@ -440,3 +440,16 @@ fn a_module_of_bytes_has_no_other_precision() {
         assert!(error.to_string().contains("its input is bytes"), "{error}");
     }
 }
+
+#[test]
+fn the_documented_manifest_is_a_valid_one() {
+    let text = include_str!("../docs/MODELS.md");
+    let yaml = text.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).expect("an example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let network = folder.path().join("network.ts");
+    std::fs::write(&network, "any").expect("written");
+    let yaml = yaml.replace("0f3c...", &export::sha256(&network).expect("a hash"));
+    std::fs::write(folder.path().join("model.yaml"), yaml).expect("written");
+    let manifest = export::load(folder.path()).expect("it is valid").manifest;
+    assert_eq!((manifest.answer_size(), manifest.output.channels()), ((256, 128), 4));
+}
