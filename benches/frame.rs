@@ -13,7 +13,8 @@ use processor_time::ProcessorTime;
 use semantic_depth::data::street::{Drive, DriveConfig};
 use semantic_depth::data::{classes, depth};
 use semantic_depth::export::manifest::{
-    ChannelOrder, DepthDecoding, InputSpec, Manifest, OutputSpec, Provenance, SCHEMA_VERSION,
+    ChannelOrder, ClassKind, DepthCode, DepthDecoding, InputKind, InputSpec, Manifest, OutputSpec, Provenance,
+    SCHEMA_VERSION,
 };
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::input::InputBuilder;
@@ -41,16 +42,20 @@ fn manifest() -> Manifest {
             width: NETWORK.0,
             height: NETWORK.1,
             channel_order: ChannelOrder::Rgb,
+            kind: InputKind::Float,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         },
         output: OutputSpec {
             width: None,
             height: None,
+            tensors: None,
+            classes: ClassKind::Scores,
             normals_channel: None,
             score_channels: classes::CLASSES,
             depth_channel: classes::CLASSES,
             depth: DepthDecoding {
+                code: DepthCode::Log,
                 scale: depth::LOG_SCALE,
                 min_m: 0.0,
                 max_m: depth::MAX_DEPTH_M,
@@ -131,6 +136,7 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (of, packed) in [("", &packed), (" of 1/4", &quarter)] {
         group.bench_function(format!("read{of}"), |b| b.iter(|| output.read(black_box(packed), true, true)));
+        output.read(packed, true, true);
         for (name, geometry) in [("", &stretch), (" of roi 1920x1000", &roi), (" at 1280x640", &resized)] {
             group.bench_function(format!("labels{name}{of}"), |b| {
                 b.iter(|| output.labels(black_box(packed), geometry, &mut labels));

@@ -1,4 +1,7 @@
 //! `model.yaml`: everything that the node believes about a model. No constant of pre- or post-processing is code.
+//!
+//! Keys that were added to a schema version are optional, and are not written where they have their default: manifests
+//! stay valid, and an older reader that does not know such a key refuses it by its name.
 
 use crate::data::classes::Class;
 use crate::model::NetworkConfig;
@@ -39,7 +42,11 @@ impl Manifest {
     }
 }
 
-/// The network's input: `[1, 3, height, width]`, float32, `(channel / 255 - mean) / std`.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The network's input: `[B, 3, height, width]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputSpec {
@@ -49,10 +56,24 @@ pub struct InputSpec {
     pub height: usize,
     /// Order of the channels.
     pub channel_order: ChannelOrder,
-    /// Per channel, in `channel_order`, of values in `0 ..= 1`.
+    /// What a channel's value is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kind: InputKind,
+    /// Per channel, in `channel_order`, of values in `0 ..= 1`. It is also the colour of letterbox padding.
     pub mean: [f32; 3],
-    /// Per channel, in `channel_order`, of values in `0 ..= 1`.
+    /// Per channel, in `channel_order`, of values in `0 ..= 1`. Bytes do not use it.
     pub std: [f32; 3],
+}
+
+/// What the values of the input are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputKind {
+    /// Floating point: `(channel / 255 - mean) / std`.
+    #[default]
+    Float,
+    /// Bytes, 0 to 255, as they are in the (resized) picture.
+    U8,
 }
 
 /// Order of the input's channels.
@@ -65,11 +86,12 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The network's output: one tensor `[1, C + 1, H, W]`, class scores first, log depth next, and after it three channels
-/// of surface normals where the model has them. The whole of it lies on the whole of the input, with as many pixels or
-/// with fewer, as PyTorch's interpolation with `align_corners=False` has it.
+/// The network's output: class channels, a depth channel, and after them three channels of surface normals where the model
+/// has them. The whole of it lies on the whole of the input, with as many pixels or with fewer, as PyTorch's
+/// interpolation with `align_corners=False` has it.
 ///
-/// One tensor, because a trace made from Rust returns exactly one.
+/// By default one tensor, `[B, channels, H, W]`, because a trace made from Rust returns exactly one; or a tuple of
+/// tensors ([`OutputSpec::tensors`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSpec {
@@ -79,14 +101,22 @@ pub struct OutputSpec {
     /// Pixels, at most the input's; not said: the input's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Number of class score channels, from channel 0.
+    /// Not said: one tensor with all channels. Else the network answers a tuple, and this says what its tensors are, in
+    /// their order: `classes` and `depth` once each, and `other` for what is not read. Each is `[B, channels, H, W]`, or
+    /// `[B, H, W]` where it has one channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Vec<OutputTensor>>,
+    /// What the class channels hold.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub classes: ClassKind,
+    /// Number of class channels, from channel 0: a score for each class, or one with the label.
     pub score_channels: usize,
-    /// Channel of the depth code.
+    /// Channel of the depth: the one after the class channels.
     pub depth_channel: usize,
     /// First of the three channels of the surface normal (camera frame: x right, y down, z forward; any length).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normals_channel: Option<usize>,
-    /// How the depth code becomes metres.
+    /// How the depth channel becomes metres.
     pub depth: DepthDecoding,
 }
 
@@ -97,11 +127,38 @@ impl OutputSpec {
     }
 }
 
-/// `depth_m = clip(exp(scale * code), min_m, max_m)`.
+/// One tensor of an answer that is a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputTensor {
+    /// The class channels.
+    Classes,
+    /// The depth channel.
+    Depth,
+    /// Not read.
+    Other,
+}
+
+/// What the class channels hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassKind {
+    /// A score for each class, of which the greatest wins.
+    #[default]
+    Scores,
+    /// One channel with the index of the class in [`Manifest::classes`]; anything else in it is unlabelled. Labels have
+    /// nothing between them, so they are enlarged to the nearest, and have no confidence.
+    Labels,
+}
+
+/// `depth_m = clip(metres, min_m, max_m)`, with `metres` from the interpolated depth channel as `code` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepthDecoding {
-    /// Factor before the exponential.
+    /// What the depth channel holds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub code: DepthCode,
+    /// What `code` says.
     pub scale: f32,
     /// Metres.
     pub min_m: f32,
@@ -109,6 +166,20 @@ pub struct DepthDecoding {
     pub max_m: f32,
     /// Focal length, in pixels of an image as wide as the network's input, of the camera the depth was learned from.
     pub focal_length_px: f32,
+}
+
+/// What the depth channel holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DepthCode {
+    /// A logarithm: metres are `exp(scale * value)`.
+    #[default]
+    Log,
+    /// Depth: metres are `scale * value`.
+    Metres,
+    /// Inverse depth or disparity: metres are `scale / value`, where `scale` is for a disparity in pixels the focal
+    /// length in pixels times the baseline in metres. A value of 0 or less is infinitely far, which is `max_m`.
+    Inverse,
 }
 
 /// How the model was made.

@@ -12,7 +12,7 @@ pub mod trace;
 pub use manifest::Manifest;
 
 use crate::data::classes::UNLABELLED;
-use manifest::SCHEMA_VERSION;
+use manifest::{ClassKind, DepthCode, OutputTensor, SCHEMA_VERSION};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs;
@@ -216,22 +216,40 @@ fn check(m: &Manifest) -> Result<(), String> {
             "output: expected a width of 1 to the input's {w} and a height of 1 to its {h}, found {answer_w} and {answer_h}"
         ));
     }
-    let scores = m.output.score_channels;
-    if !(1..=256).contains(&scores) {
-        return Err(format!("output.score_channels: expected 1 to 256, found {scores}"));
+    if let Some(tensors) = &m.output.tensors {
+        for (part, name) in [(OutputTensor::Classes, "classes"), (OutputTensor::Depth, "depth")] {
+            let count = tensors.iter().filter(|t| **t == part).count();
+            if count != 1 {
+                return Err(format!(
+                    "output.tensors: expected '{name}' once, found it {count} times; the node needs segmentation and depth"
+                ));
+            }
+        }
+        if m.output.normals_channel.is_some() {
+            return Err(
+                "output.normals_channel: expected none beside output.tensors, whose tensors are read by name".into()
+            );
+        }
     }
-    if m.classes.len() != scores {
+    let scores = m.output.score_channels;
+    let classes = m.classes.len();
+    if !(1..=256).contains(&classes) {
+        return Err(format!("classes: expected 1 to 256, found {classes}"));
+    }
+    let channels = if m.output.classes == ClassKind::Labels { 1 } else { classes };
+    if scores != channels {
         return Err(format!(
-            "classes: expected one for each of the {scores} score channels, found {}",
-            m.classes.len()
+            "output.score_channels: expected {channels} (one for each of the classes, or 1 where output.classes is \
+             labels), found {scores}"
         ));
     }
-    if m.network.classes != scores {
-        return Err(format!("network.classes: expected output.score_channels, {scores}, found {}", m.network.classes));
+    if m.network.classes != classes {
+        return Err(format!("network.classes: expected the number of classes, {classes}, found {}", m.network.classes));
     }
     if m.output.depth_channel != scores {
         return Err(format!(
-            "output.depth_channel: expected the channel after the scores, {scores}, found {}",
+            "output.depth_channel: expected the channel after the class channels, {scores}, found {}; the node needs segmentation \
+             and depth",
             m.output.depth_channel
         ));
     }
@@ -253,6 +271,9 @@ fn check(m: &Manifest) -> Result<(), String> {
     let d = &m.output.depth;
     if !(d.scale.is_finite() && d.scale != 0.0) {
         return Err(format!("output.depth.scale: expected a number other than 0, found {}", d.scale));
+    }
+    if d.code != DepthCode::Log && d.scale < 0.0 {
+        return Err(format!("output.depth.scale: expected a number above 0, found {}", d.scale));
     }
     if !(d.min_m >= 0.0 && d.max_m > d.min_m && d.max_m.is_finite()) {
         return Err(format!("output.depth: expected 0 <= min_m < max_m, found {} and {}", d.min_m, d.max_m));

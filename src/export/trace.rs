@@ -12,7 +12,10 @@
 //! prefer; a trace does not fix the layout, the input's own decides at run time.
 
 use super::golden::{self, GOLDEN};
-use super::manifest::{ChannelOrder, DepthDecoding, InputSpec, Manifest, OutputSpec, Provenance, SCHEMA_VERSION};
+use super::manifest::{
+    ChannelOrder, ClassKind, DepthCode, DepthDecoding, InputKind, InputSpec, Manifest, OutputSpec, Provenance,
+    SCHEMA_VERSION,
+};
 use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
@@ -195,14 +198,24 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
         name: request.name.clone(),
         network: config.clone(),
         torchscript: TORCHSCRIPT.into(),
-        input: InputSpec { width, height, channel_order: ChannelOrder::Rgb, mean: IMAGENET_MEAN, std: IMAGENET_STD },
+        input: InputSpec {
+            width,
+            height,
+            channel_order: ChannelOrder::Rgb,
+            kind: InputKind::Float,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+        },
         output: OutputSpec {
             width: at_heads(width),
             height: at_heads(height),
+            tensors: None,
+            classes: ClassKind::Scores,
             score_channels: config.classes,
             depth_channel: config.classes,
             normals_channel: heads.contains(&Task::Normals).then_some(config.classes + 1),
             depth: DepthDecoding {
+                code: DepthCode::Log,
                 scale: depth::LOG_SCALE,
                 min_m: 0.0,
                 max_m: depth::MAX_DEPTH_M,

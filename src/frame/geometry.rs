@@ -350,6 +350,17 @@ pub(super) struct Position {
     pub weight: f32,
 }
 
+impl Position {
+    /// The nearer of the two, the second one of equals.
+    pub fn nearest(&self) -> u32 {
+        if self.weight < 0.5 {
+            self.first
+        } else {
+            self.next
+        }
+    }
+}
+
 /// Output positions between the same two positions of the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cell {
@@ -360,8 +371,8 @@ pub(super) struct Cell {
     pub end: u32,
 }
 
-/// Lanes that [`Axis::expand`] works on at once.
-const LANES: usize = 4;
+/// Positions that are worked on at once.
+pub(super) const LANES: usize = 8;
 
 /// What the network sees, along one axis.
 struct Seen {

@@ -3,7 +3,7 @@
 use super::geometry::{Geometry, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
-use crate::export::manifest::{ChannelOrder, InputSpec};
+use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
 use rayon::prelude::*;
 
 /// Channels of the network's input.
@@ -15,9 +15,12 @@ pub struct InputBuilder {
     width: usize,
     height: usize,
     order: ChannelOrder,
+    kind: InputKind,
     /// Per input channel: `value = byte * scale + bias`.
     scale: [f32; CHANNELS],
     bias: [f32; CHANNELS],
+    /// A pixel of the mean colour.
+    padding: [f32; CHANNELS],
     /// By what is resized to what size.
     resamplers: Cache<(Rect, (usize, usize)), Resampler>,
 }
@@ -29,8 +32,13 @@ impl InputBuilder {
             width: spec.width,
             height: spec.height,
             order: spec.channel_order,
+            kind: spec.kind,
             scale: std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])),
             bias: std::array::from_fn(|c| -spec.mean[c] / spec.std[c]),
+            padding: match spec.kind {
+                InputKind::Float => [0.0; CHANNELS],
+                InputKind::U8 => spec.mean.map(|m| byte(m * 255.0)),
+            },
             resamplers: Cache::new(),
         }
     }
@@ -45,8 +53,8 @@ impl InputBuilder {
         self.len() == 0
     }
 
-    /// Fills `out`, `[height, width, 3]` (channels last), with the resized and normalised image. Where the geometry
-    /// puts nothing it is 0, which is the network's mean colour.
+    /// Fills `out`, `[height, width, 3]` (channels last), with the resized and normalised image; for an input of bytes
+    /// with whole numbers from 0 to 255. Where the geometry puts nothing it is the network's mean colour.
     ///
     /// # Panics
     /// If `out` is not [`InputBuilder::len`] long, or the geometry is not of this image and this network.
@@ -57,26 +65,38 @@ impl InputBuilder {
         let (from, to) = (geometry.source_rect(), geometry.network_rect());
         let size = (to.width, to.height);
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
-        let (scale, bias, order) = (self.scale, self.bias, self.order);
+        let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
         out.par_chunks_mut(self.width * CHANNELS).enumerate().with_min_len(16).for_each_init(
             Vec::new,
             |scratch, (y, out)| {
                 let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
                 let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
-                    pixels.fill([0.0; CHANNELS]);
+                    pixels.fill(padding);
                     return;
                 };
-                pixels[..to.x].fill([0.0; CHANNELS]);
-                pixels[to.x + to.width..].fill([0.0; CHANNELS]);
-                resampler.row(image, y, scratch, &mut pixels[to.x..to.x + to.width], |out, [r, g, b]| {
-                    let values = if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
-                    for c in 0..CHANNELS {
-                        out[c] = values[c] * scale[c] + bias[c];
+                pixels[..to.x].fill(padding);
+                pixels[to.x + to.width..].fill(padding);
+                let pixels = &mut pixels[to.x..to.x + to.width];
+                let ordered = |[r, g, b]: [f32; 3]| if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
+                match kind {
+                    InputKind::Float => resampler.row(image, y, scratch, pixels, |out, values| {
+                        let values = ordered(values);
+                        for c in 0..CHANNELS {
+                            out[c] = values[c] * scale[c] + bias[c];
+                        }
+                    }),
+                    InputKind::U8 => {
+                        resampler.row(image, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
                     }
-                });
+                }
             },
         );
     }
+}
+
+/// The nearest byte, halves up.
+fn byte(value: f32) -> f32 {
+    f32::from((value + 0.5) as u8)
 }
 
 #[cfg(test)]
@@ -86,7 +106,8 @@ mod tests {
     use crate::frame::view::Encoding;
 
     fn spec(width: usize, height: usize, channel_order: ChannelOrder) -> InputSpec {
-        InputSpec { width, height, channel_order, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
+        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        InputSpec { width, height, channel_order, kind: InputKind::Float, mean, std }
     }
 
     fn stretch(source: (usize, usize)) -> Geometry {
@@ -192,6 +213,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_input_of_bytes_is_the_picture_rounded_and_padded_with_the_mean() {
+        let floats = spec(16, 8, ChannelOrder::Bgr);
+        let plain = InputSpec { mean: [0.0; 3], std: [1.0; 3], ..floats.clone() };
+        let bytes_spec = InputSpec { kind: InputKind::U8, ..floats };
+        let mut builder = InputBuilder::new(&bytes_spec);
+        let mut out = vec![f32::NAN; builder.len()];
+        let mut padded = 0;
+        for (w, h) in [(40, 40), (16, 8), (7, 9), (61, 37)] {
+            let data = bytes(w * h * 3);
+            let image = ImageView::rgb8(w as u32, h as u32, &data).expect("a valid layout");
+            for mode in [ResizeMode::Stretch, ResizeMode::Letterbox] {
+                let placement = Placement { mode, ..Placement::default() };
+                let geometry = Geometry::new(&placement, (w, h), (16, 8)).expect("it fits");
+                builder.build(&image, &geometry, &mut out);
+                let to = geometry.network_rect();
+                let expected = reference(&image, &plain, &geometry);
+                for (i, (a, e)) in out.iter().zip(expected).enumerate() {
+                    assert_eq!(a.fract(), 0.0);
+                    if to.columns().contains(&(i / 3 % 16)) && to.rows().contains(&(i / 48)) {
+                        assert!((a - e * 255.0).abs() < 0.501, "{mode:?} of {w}x{h} at {i}: {a} for {}", e * 255.0);
+                    } else {
+                        assert_eq!(*a, [124.0, 116.0, 104.0][i % 3], "{mode:?} of {w}x{h} at {i}");
+                        padded += 1;
+                    }
+                }
+            }
+        }
+        assert!(padded > 100, "{padded}");
     }
 
     #[test]

@@ -6,11 +6,11 @@
 //! pixels need no interpolation. Elsewhere only channels count that are not below a corner's winner at all four corners.
 //! Both follow from what interpolation is; single precision, in which two scores may round to the same, does not enter.
 
-use super::geometry::{Axis, Geometry, Position, Rect};
+use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::data::classes::{Class, UNLABELLED};
-use crate::export::manifest::{DepthDecoding, Manifest};
+use crate::export::manifest::{ClassKind, DepthCode, DepthDecoding, Manifest};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -76,6 +76,7 @@ fn plan<'a>(plans: &'a mut Plans, geometry: &Geometry, answer: (usize, usize)) -
 /// lately.
 #[derive(Debug)]
 pub struct OutputBuilder {
+    kind: ClassKind,
     score_channels: usize,
     depth_channel: usize,
     decoding: DepthDecoding,
@@ -86,9 +87,9 @@ pub struct OutputBuilder {
     plans: Plans,
     /// Width and height of the answer that was read last; before that of the manifest's.
     size: (usize, usize),
-    /// Arg-max channel of each network pixel.
+    /// Index of the class of each pixel of the answer: the arg-max channel, or what the answer says itself.
     best: Vec<u8>,
-    /// Depth code of each network pixel.
+    /// Depth channel of each pixel of the answer.
     code: Vec<f32>,
 }
 
@@ -102,6 +103,7 @@ impl OutputBuilder {
             colors[usize::from(*id)] = *color;
         }
         Self {
+            kind: manifest.output.classes,
             score_channels: manifest.output.score_channels,
             depth_channel: manifest.output.depth_channel,
             decoding: manifest.output.depth.clone(),
@@ -117,7 +119,7 @@ impl OutputBuilder {
     /// Reads what [`Self::labels`] and [`Self::depth`], each where it is wanted, are made of: the answer is large, and
     /// this is the only pass over all of it.
     pub fn read(&mut self, packed: &Packed<'_>, labels: bool, depth: bool) {
-        let (classes, channel) = (self.score_channels, self.depth_channel);
+        let (kind, classes, channel) = (self.kind, self.score_channels, self.depth_channel);
         self.size = packed.size();
         // What is not wanted becomes empty, so that nothing can be made of the answer before this one.
         self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
@@ -127,12 +129,12 @@ impl OutputBuilder {
         match (labels, depth) {
             (true, true) => self.best.par_chunks_mut(task).zip(self.code.par_chunks_mut(task)).zip(answers).for_each(
                 |((best, code), answer)| {
-                    argmax_pixels(answer, packed.channels, classes, best);
+                    class_pixels(kind, answer, packed.channels, classes, best);
                     depth_codes(answer, packed.channels, channel, code);
                 },
             ),
             (true, false) => self.best.par_chunks_mut(task).zip(answers).for_each(|(best, answer)| {
-                argmax_pixels(answer, packed.channels, classes, best);
+                class_pixels(kind, answer, packed.channels, classes, best);
             }),
             (false, true) => self.code.par_chunks_mut(task).zip(answers).for_each(|(code, answer)| {
                 depth_codes(answer, packed.channels, channel, code);
@@ -151,7 +153,7 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
-        let (best, ids) = (&self.best, &self.ids);
+        let (kind, best, ids) = (self.kind, &self.best, &self.ids);
         out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
             LabelScratch::default,
             |scratch, (task, out)| {
@@ -161,14 +163,18 @@ impl OutputBuilder {
                         out.fill(UNLABELLED);
                         continue;
                     };
-                    if scratch.rows != Some((row.first, row.next)) {
-                        scratch.fit(packed, best, classes, ids, columns, row);
+                    match kind {
+                        ClassKind::Scores => scratch.fit(packed, best, classes, ids, columns, row),
+                        ClassKind::Labels => {
+                            let row = row.nearest() as usize;
+                            scratch.fit_nearest(row, &best[row * packed.width..][..packed.width], ids, columns);
+                        }
                     }
                     out[..columns.seen.start].fill(UNLABELLED);
                     out[columns.seen.end..].fill(UNLABELLED);
                     let out = &mut out[columns.seen.clone()];
                     out.copy_from_slice(&scratch.uniform[..out.len()]);
-                    scratch.mix(columns, row.weight, out);
+                    mix(scratch, columns, row.weight, out);
                 }
             },
         );
@@ -206,7 +212,7 @@ impl OutputBuilder {
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
-    /// not finite or where the network saw nothing.
+    /// not finite or where the network saw nothing, and everywhere where the network answers labels.
     ///
     /// With a `stride` above 1 only the rows at the middle of each block of so many rows are computed (and the last one),
     /// those that a point cloud of this stride takes; the others are NaN. A row costs what twenty rows of labels do.
@@ -215,6 +221,9 @@ impl OutputBuilder {
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
+        if self.kind == ClassKind::Labels {
+            return out.fill(f32::NAN);
+        }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
         out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
             || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
@@ -328,11 +337,21 @@ struct MixedCell {
     candidates: std::ops::Range<u32>,
 }
 
-/// A channel that may win somewhere in a cell: its number and its scores at the corners.
+/// A channel that may win somewhere in a cell.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
-    channel: u8,
+    /// Published.
+    id: u32,
+    /// Its scores.
     corners: [f32; 4],
+}
+
+/// A channel's scores at a cell's left and right end, in one output row.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    left: f32,
+    right: f32,
+    id: u32,
 }
 
 /// Labels of all output rows between two network rows: what is the same in each, and the cells that are not.
@@ -344,11 +363,24 @@ struct LabelScratch {
     uniform: Vec<u8>,
     mixed: Vec<MixedCell>,
     candidates: Vec<Candidate>,
-    /// Channel -> published id.
-    ids: Vec<u8>,
+    /// Published id of channel 0, which wins where no score is a number.
+    first_id: u32,
+    /// The candidates of one cell in one output row.
+    lines: Vec<Line>,
 }
 
 impl LabelScratch {
+    /// Labels that are given: row `y` of the answer, `line`, enlarged to the nearest.
+    fn fit_nearest(&mut self, y: usize, line: &[u8], ids: &[u8; 256], columns: &Axis) {
+        if self.rows != Some((y as u32, y as u32)) {
+            self.rows = Some((y as u32, y as u32));
+            self.mixed.clear();
+            self.uniform.clear();
+            self.uniform.extend(columns.positions.iter().map(|p| ids[usize::from(line[p.nearest() as usize])]));
+        }
+    }
+
+    /// Labels of scores, between the two rows of the answer that `row` lies between.
     fn fit(
         &mut self,
         packed: &Packed<'_>,
@@ -358,12 +390,14 @@ impl LabelScratch {
         columns: &Axis,
         row: &Position,
     ) {
+        if self.rows == Some((row.first, row.next)) {
+            return;
+        }
         self.rows = Some((row.first, row.next));
         self.uniform.resize(columns.positions.len() + FILL, 0);
         self.mixed.clear();
         self.candidates.clear();
-        self.ids.clear();
-        self.ids.extend_from_slice(ids);
+        self.first_id = u32::from(ids[0]);
         let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
         let (top, bottom) = (line(row.first), line(row.next));
         for cell in &columns.cells {
@@ -384,37 +418,101 @@ impl LabelScratch {
             } else {
                 let start = self.candidates.len() as u32;
                 let corners = packed.corners(row, (cell.first, cell.next), classes);
-                candidates(corners, winners, &mut self.candidates);
+                candidates(corners, winners, ids, &mut self.candidates);
                 let candidates = start..self.candidates.len() as u32;
                 self.mixed.push(MixedCell { start: cell.start, end: cell.end, candidates });
             }
         }
     }
+}
 
-    /// Fills the mixed cells of the output row that lies `weight` below the upper network row.
-    fn mix(&self, columns: &Axis, weight: f32, out: &mut [u8]) {
-        for cell in &self.mixed {
-            let candidates = &self.candidates[cell.candidates.start as usize..cell.candidates.end as usize];
-            for start in (cell.start as usize..cell.end as usize).step_by(4) {
-                let w = *columns.weights(start);
-                let mut top = [f32::NEG_INFINITY; 4];
-                let mut winner = [0_u32; 4];
-                for c in candidates {
-                    let left = c.corners[0] * (1.0 - weight) + c.corners[2] * weight;
-                    let right = c.corners[1] * (1.0 - weight) + c.corners[3] * weight;
-                    for k in 0..4 {
-                        let score = left * (1.0 - w[k]) + right * w[k];
-                        let wins = score > top[k];
-                        top[k] = if wins { score } else { top[k] };
-                        winner[k] = if wins { u32::from(c.channel) } else { winner[k] };
-                    }
-                }
-                for (out, winner) in out[start..cell.end as usize].iter_mut().zip(winner) {
-                    *out = self.ids[winner as usize];
-                }
+/// Fills the mixed cells of the output row that lies `weight` below the upper row of the answer.
+#[allow(unsafe_code)]
+fn mix(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has been asked whether it has AVX2.
+        return unsafe { mix_avx2(scratch, columns, weight, out) };
+    }
+    mix_with(scratch, columns, weight, out, winners);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn mix_avx2(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) {
+    mix_with(scratch, columns, weight, out, |lines, weights, id| winners_avx2(lines, weights, id));
+}
+
+/// [`mix`] with a way to find the winners of [`LANES`] positions.
+#[inline(always)]
+fn mix_with(
+    scratch: &mut LabelScratch,
+    columns: &Axis,
+    weight: f32,
+    out: &mut [u8],
+    winners: impl Fn(&[Line], &[f32; LANES], u32) -> [u8; LANES],
+) {
+    let LabelScratch { mixed, candidates, first_id, lines, .. } = scratch;
+    for cell in mixed.iter() {
+        lines.clear();
+        for c in &candidates[cell.candidates.start as usize..cell.candidates.end as usize] {
+            lines.push(Line {
+                left: c.corners[0] * (1.0 - weight) + c.corners[2] * weight,
+                right: c.corners[1] * (1.0 - weight) + c.corners[3] * weight,
+                id: c.id,
+            });
+        }
+        let (start, end) = (cell.start as usize, cell.end as usize);
+        for (i, out) in (start..end).step_by(LANES).zip(out[start..end].chunks_mut(LANES)) {
+            let ids = winners(lines, columns.weights(i), *first_id);
+            match out.first_chunk_mut() {
+                Some(out) => *out = ids,
+                None => out.copy_from_slice(&ids[..out.len()]),
             }
         }
     }
+}
+
+/// The id of the greatest score at each of some positions between two columns, the first among equals; `first_id` where
+/// no score is a number.
+#[inline(always)]
+fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+    let mut top = [f32::NEG_INFINITY; LANES];
+    let mut winner = [first_id as u8; LANES];
+    for line in lines {
+        for k in 0..LANES {
+            let score = line.left * (1.0 - weights[k]) + line.right * weights[k];
+            if score > top[k] {
+                (top[k], winner[k]) = (score, line.id as u8);
+            }
+        }
+    }
+    winner
+}
+
+/// [`winners`]: the compiler does not find it by itself, and cells between an answer's pixels are large where the answer
+/// is small.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn winners_avx2(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+    use std::arch::x86_64::*;
+    let [a, b, c, d, e, f, g, h] = *weights;
+    let right = _mm256_setr_ps(a, b, c, d, e, f, g, h);
+    let left = _mm256_sub_ps(_mm256_set1_ps(1.0), right);
+    let mut top = _mm256_set1_ps(f32::NEG_INFINITY);
+    let mut winner = _mm256_set1_epi32(first_id as i32);
+    for line in lines {
+        let score = _mm256_add_ps(
+            _mm256_mul_ps(_mm256_set1_ps(line.left), left),
+            _mm256_mul_ps(_mm256_set1_ps(line.right), right),
+        );
+        let wins = _mm256_cmp_ps::<_CMP_GT_OQ>(score, top);
+        top = _mm256_blendv_ps(top, score, wins);
+        winner = _mm256_blendv_epi8(winner, _mm256_set1_epi32(line.id as i32), _mm256_castps_si256(wins));
+    }
+    let words = _mm_packus_epi32(_mm256_castsi256_si128(winner), _mm256_extracti128_si256::<1>(winner));
+    _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes()
 }
 
 /// The channels that may win somewhere between four corners, in ascending order.
@@ -422,7 +520,7 @@ impl LabelScratch {
 /// Interpolation weighs the corners alike for all channels, so a channel that is below another one at all four corners
 /// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
 #[multiversion(targets("x86_64+avx2"))]
-fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) {
+fn candidates(corners: [&[f32]; 4], winners: [u8; 4], ids: &[u8; 256], out: &mut Vec<Candidate>) {
     let mut heights = [[0.0_f32; 4]; 4];
     for (heights, w) in heights.iter_mut().zip(winners) {
         for (height, corner) in heights.iter_mut().zip(corners) {
@@ -430,14 +528,27 @@ fn candidates(corners: [&[f32]; 4], winners: [u8; 4], out: &mut Vec<Candidate>) 
         }
     }
     let [a, b, c, d] = corners;
-    for (channel, (((a, b), c), d)) in (0..).zip(a.iter().zip(b).zip(c).zip(d)) {
+    for (id, (((a, b), c), d)) in ids.iter().zip(a.iter().zip(b).zip(c).zip(d)) {
         let here = [*a, *b, *c, *d];
         let mut beaten = false;
         for w in &heights {
             beaten |= (here[0] < w[0]) & (here[1] < w[1]) & (here[2] < w[2]) & (here[3] < w[3]);
         }
         if !beaten {
-            out.push(Candidate { channel, corners: here });
+            out.push(Candidate { id: u32::from(*id), corners: here });
+        }
+    }
+}
+
+/// The index of the class of each pixel of `answer`, `[pixels, channels]`, of which the first `classes` are of classes.
+fn class_pixels(kind: ClassKind, answer: &[f32], channels: usize, classes: usize, best: &mut [u8]) {
+    match kind {
+        ClassKind::Scores => argmax_pixels(answer, channels, classes, best),
+        ClassKind::Labels => {
+            for (best, pixel) in best.iter_mut().zip(answer.chunks_exact(channels)) {
+                let index = pixel[0] as u8;
+                *best = if f32::from(index) == pixel[0] { index } else { UNLABELLED };
+            }
         }
     }
 }
@@ -524,11 +635,23 @@ fn blend_rows(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]) {
     }
 }
 
-/// `factor * clip(exp(scale * code), min_m, max_m)`; NaN where `code` is not finite.
+/// `factor * clip(metres, min_m, max_m)`, with the metres of a code as [`DepthCode`] says; NaN where it is not finite.
 #[multiversion(targets("x86_64+avx2"))]
 fn decode_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32]) {
+    let scale = d.scale;
+    match d.code {
+        DepthCode::Log => clip_row(codes, d, factor, out, |code| exp(code * scale)),
+        DepthCode::Metres => clip_row(codes, d, factor, out, |code| code * scale),
+        DepthCode::Inverse => {
+            clip_row(codes, d, factor, out, |code| if code > 0.0 { scale / code } else { f32::INFINITY });
+        }
+    }
+}
+
+#[inline(always)]
+fn clip_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32], metres: impl Fn(f32) -> f32) {
     for (out, &code) in out.iter_mut().zip(codes) {
-        let depth_m = exp(code * d.scale);
+        let depth_m = metres(code);
         let depth_m = if depth_m < d.min_m { d.min_m } else { depth_m };
         let depth_m = if depth_m > d.max_m { d.max_m } else { depth_m };
         *out = if code.is_finite() { factor * depth_m } else { f32::NAN };
@@ -653,7 +776,7 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::manifest::{ChannelOrder, InputSpec};
+    use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
     use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
 
@@ -690,9 +813,16 @@ mod tests {
             colors[c + 3] = [c as u8, 100, 200];
         }
         OutputBuilder {
+            kind: ClassKind::Scores,
             score_channels: classes,
             depth_channel: classes,
-            decoding: DepthDecoding { scale: 5.0, min_m: 0.1, max_m: 250.0, focal_length_px: 1000.0 },
+            decoding: DepthDecoding {
+                code: DepthCode::Log,
+                scale: 5.0,
+                min_m: 0.1,
+                max_m: 250.0,
+                focal_length_px: 1000.0,
+            },
             ids,
             colors,
             plans: Cache::new(),
@@ -1003,6 +1133,7 @@ mod tests {
             width: network.0,
             height: network.1,
             channel_order: ChannelOrder::Rgb,
+            kind: InputKind::Float,
             mean: [0.0; 3],
             std: [1.0; 3],
         };
@@ -1106,6 +1237,7 @@ mod tests {
                 width: to.width,
                 height: to.height,
                 channel_order: ChannelOrder::Rgb,
+                kind: InputKind::Float,
                 mean: [0.0; 3],
                 std: [1.0; 3],
             };
@@ -1209,6 +1341,41 @@ mod tests {
         let mut out = Vec::new();
         b.confidence(&packed, &stretch((2, 1), (3, 1)), 1, &mut out);
         assert_eq!(out, [1.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn winners_without_vectors_are_the_first_of_the_greatest() {
+        // Whole scores and weights with few bits: nothing is rounded, and many are equal.
+        let weights = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0];
+        let scores = noise(600, 5).into_iter().map(|v| (v * 3.0).round()).collect::<Vec<_>>();
+        for (n, scores) in scores.as_chunks::<12>().0.iter().enumerate() {
+            let mut lines: Vec<Line> =
+                (7..).zip(scores.as_chunks::<2>().0).map(|(id, &[left, right])| Line { left, right, id }).collect();
+            if n % 4 == 0 {
+                lines[n % 6].left = f32::NAN;
+            }
+            let expected = weights.map(|w| {
+                let score = |l: &Line| l.left * (1.0 - w) + l.right * w;
+                let greatest = lines.iter().map(score).fold(f32::NEG_INFINITY, f32::max);
+                lines.iter().find(|l| score(l) == greatest).map_or(3, |l| l.id as u8)
+            });
+            assert_eq!(winners(&lines, &weights, 3), expected, "{lines:?}");
+        }
+        assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES]);
+    }
+
+    #[test]
+    fn labels_that_are_no_class_are_unlabelled() {
+        // Three classes, the last of which is published as 255, and a depth beside them.
+        let given = [0.0, 1.0, 2.0, 3.0, 254.0, 255.0, 256.0, -1.0, 0.5, f32::NAN, f32::INFINITY, -0.0];
+        let data: Vec<f32> = given.iter().flat_map(|&label| [label, 0.0]).collect();
+        let packed = Packed { width: given.len(), height: 1, channels: 2, data: &data };
+        let mut b = builder(3);
+        (b.kind, b.score_channels, b.depth_channel) = (ClassKind::Labels, 1, 1);
+        let mut out = Vec::new();
+        b.read(&packed, true, false);
+        b.labels(&packed, &stretch((given.len(), 1), (given.len(), 1)), &mut out);
+        assert_eq!(out, [3, 4, 255, 255, 255, 255, 255, 255, 255, 255, 255, 3]);
     }
 
     #[test]

@@ -139,7 +139,8 @@ pub struct Outputs {
     pub labels: Vec<u8>,
     /// Metres along the optical axis, NaN for invalid and for what the network did not see: `height x width`.
     pub depth_m: Vec<f32>,
-    /// Softmax probability of the label, 0 to 1, NaN as for the depth: `height x width`.
+    /// Softmax probability of the label, 0 to 1, NaN as for the depth, and everywhere for a model that answers labels
+    /// instead of scores: `height x width`.
     pub confidence: Vec<f32>,
     /// rgb, the source picture with the classes' colours over it: `height x width x 3`.
     pub overlay: Vec<u8>,

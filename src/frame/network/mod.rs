@@ -86,6 +86,17 @@ pub enum NetworkError {
         /// Allowed.
         tolerance: Deviation,
     },
+    /// The module answers another number of tensors than the manifest says.
+    #[error(
+        "the network answered {found}, but its manifest says {expected} (output.tensors); correct the manifest or export \
+         the model again"
+    )]
+    Answer {
+        /// From the manifest.
+        expected: String,
+        /// From the module.
+        found: String,
+    },
     /// The module is not what the manifest says.
     #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
     Shape {
@@ -203,11 +214,11 @@ impl Network {
             Backend::Native => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
-                Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), device, precision.kind())?)
+                Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), manifest, device, precision)?)
             }
             Backend::TensorRt => {
                 let path = tensorrt_engine(artifact, wanted, precision)?;
-                Engine::TorchScript(TorchScript::load(&path, device, precision.kind())?)
+                Engine::TorchScript(TorchScript::load(&path, manifest, device, precision)?)
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);

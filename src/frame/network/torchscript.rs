@@ -1,43 +1,112 @@
 //! A TorchScript module on any device of libtorch.
 
 use super::maps::Maps;
-use super::{device_name, torch_error, NetworkError};
+use super::{device_name, torch_error, NetworkError, Precision};
+use crate::export::manifest::{InputKind, Manifest, OutputTensor};
 use std::path::Path;
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
-/// A loaded module.
+/// A loaded module, and what its manifest says of it.
 #[derive(Debug)]
 pub(super) struct TorchScript {
     module: CModule,
     device: Device,
     kind: Kind,
+    input_kind: InputKind,
+    /// What a tuple that it answers consists of; `None`: it answers one tensor.
+    tensors: Option<Vec<OutputTensor>>,
+    /// Of one answer: `[channels, H, W]`.
+    shape: [i64; 3],
 }
 
 impl TorchScript {
-    /// Loads a module that is to be given inputs of `kind`.
+    /// Loads a module that is to be run in `precision`.
     ///
     /// # Errors
-    /// libtorch cannot read it.
-    pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Self, NetworkError> {
+    /// libtorch cannot read it, or the model does not compute in this precision.
+    pub fn load(path: &Path, manifest: &Manifest, device: Device, precision: Precision) -> Result<Self, NetworkError> {
         let what = || format!("load {} on {}", path.display(), device_name(device));
         let mut module = CModule::load_on_device(path, device).map_err(torch_error(what()))?;
         module.f_set_eval().map_err(torch_error(what()))?;
-        Ok(Self { module, device, kind })
+        let (kind, input_kind, tensors) = (precision.kind(), manifest.input.kind, manifest.output.tensors.clone());
+        if input_kind == InputKind::U8 && kind != Kind::Float {
+            return Err(NetworkError::Precision {
+                precision: precision.name(),
+                device: device_name(device),
+                reason: "its input is bytes, so it computes in what it was exported in".into(),
+            });
+        }
+        let (width, height) = manifest.answer_size();
+        let shape = [manifest.output.channels(), height, width].map(|n| n as i64);
+        Ok(Self { module, device, kind, input_kind, tensors, shape })
     }
 
     /// Answers a batch, `[B, 3, H, W]` in host memory.
     ///
     /// # Errors
-    /// libtorch fails, or the module answers something else than one tensor of four dimensions.
+    /// libtorch fails, or the module answers something else than its manifest says.
     pub fn run(&mut self, input: &Tensor) -> Result<Maps, NetworkError> {
-        let run = || -> Result<Tensor, tch::TchError> {
-            let input = input.f_to_device(self.device)?.f_to_kind(self.kind)?;
-            match self.module.forward_is(&[IValue::Tensor(input)])? {
-                IValue::Tensor(answer) => Ok(answer),
-                other => Err(tch::TchError::Kind(format!("the module answered {other:?} and not one tensor"))),
+        let run = || -> Result<IValue, tch::TchError> {
+            let input = match self.input_kind {
+                InputKind::Float => input.f_to_device(self.device)?.f_to_kind(self.kind)?,
+                InputKind::U8 => input.f_to_kind(Kind::Uint8)?.f_to_device(self.device)?,
+            };
+            self.module.forward_is(&[IValue::Tensor(input)])
+        };
+        let batch = input.size().first().copied().unwrap_or(0);
+        let answer = self.packed(run().map_err(torch_error("run the network"))?, batch)?;
+        Maps::new(&answer).map_err(torch_error("copy the network's answer"))
+    }
+
+    /// The tensors that the manifest says, as one `[batch, channels, H, W]`.
+    fn packed(&self, answer: IValue, batch: i64) -> Result<Tensor, NetworkError> {
+        let [channels, height, width] = self.shape;
+        let check = |tensor: Tensor, channels: i64| {
+            let expected = [batch, channels, height, width];
+            match tensor.size() {
+                actual if actual == expected => Ok(tensor),
+                // A plane without a dimension for its one channel.
+                actual if channels == 1 && actual == [batch, height, width] => {
+                    tensor.f_unsqueeze(1).map_err(torch_error("read the network's answer"))
+                }
+                actual => Err(NetworkError::Shape { expected: expected.to_vec(), actual }),
             }
         };
-        let answer = run().map_err(torch_error("run the network"))?;
-        Maps::new(&answer).map_err(torch_error("copy the network's answer"))
+        let (values, parts) = match (answer, &self.tensors) {
+            (IValue::Tensor(tensor), None) => return check(tensor, channels),
+            (IValue::Tuple(values), Some(parts)) if values.len() == parts.len() => (values, parts),
+            (answer, parts) => {
+                let expected = parts.as_ref().map_or("one tensor".into(), |p| format!("a tuple of {}", p.len()));
+                return Err(NetworkError::Answer { expected, found: described(&answer) });
+            }
+        };
+        let (mut classes, mut depth) = (None, None);
+        for (value, part) in values.into_iter().zip(parts) {
+            let place = match part {
+                OutputTensor::Classes => &mut classes,
+                OutputTensor::Depth => &mut depth,
+                OutputTensor::Other => continue,
+            };
+            let IValue::Tensor(tensor) = value else {
+                let expected = "tensors in its tuple".into();
+                return Err(NetworkError::Answer { expected, found: described(&value) });
+            };
+            let channels = if *part == OutputTensor::Classes { channels - 1 } else { 1 };
+            *place = Some(check(tensor, channels)?);
+        }
+        // Labels may be whole numbers; joined with the depth they become what it is.
+        let parts: Vec<Tensor> = classes.into_iter().chain(depth).collect();
+        Tensor::f_cat(&parts, 1).map_err(torch_error("read the network's answer"))
+    }
+}
+
+/// What a module answered, without its values.
+fn described(answer: &IValue) -> String {
+    match answer {
+        IValue::Tensor(_) => "one tensor".into(),
+        IValue::Tuple(values) => format!("a tuple of {}", values.len()),
+        IValue::TensorList(_) | IValue::GenericList(_) => "a list".into(),
+        IValue::GenericDict(_) => "a dictionary".into(),
+        _ => "something else than tensors".into(),
     }
 }
