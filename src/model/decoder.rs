@@ -59,18 +59,26 @@ impl Pair {
     }
 }
 
-/// 5x5 max pooling that keeps the size.
-pub(super) fn pool(x: &Tensor) -> Tensor {
-    x.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false)
+/// One pooling of a chain: from the stage's input and the chain's sum so far (`None` at the first stage, whose input is the
+/// chain's) to the 5x5 maximum and the sum with both of them added.
+pub type Pool<'a> = &'a dyn Fn(&Tensor, Option<Tensor>) -> (Tensor, Tensor);
+
+fn added(top: &Tensor, sum: Option<Tensor>, pooled: Tensor) -> (Tensor, Tensor) {
+    let before = sum.map_or_else(|| top.shallow_clone(), |sum| sum + top);
+    let sum = before + &pooled;
+    (pooled, sum)
+}
+
+/// [`Pool`] as it is trained.
+pub(super) fn pool(top: &Tensor, sum: Option<Tensor>) -> (Tensor, Tensor) {
+    added(top, sum, top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false))
 }
 
 /// The same numbers, along rows and then along columns: 8 comparisons for 24.
-pub(super) fn separable_pool(x: &Tensor) -> Tensor {
-    x.max_pool2d([1, 5], [1, 1], [0, 2], [1, 1], false).max_pool2d([5, 1], [1, 1], [2, 0], [1, 1], false)
+pub(super) fn separable_pool(top: &Tensor, sum: Option<Tensor>) -> (Tensor, Tensor) {
+    let rows = top.max_pool2d([1, 5], [1, 1], [0, 2], [1, 1], false);
+    added(top, sum, rows.max_pool2d([5, 1], [1, 1], [2, 0], [1, 1], false))
 }
-
-/// How a decoder pools: [`pool`], [`separable_pool`], or a back end's own.
-pub type Pool<'a> = &'a dyn Fn(&Tensor) -> Tensor;
 
 /// Chained residual pooling: each stage pools and projects the one before; every pool and every projection is added to
 /// the input.
@@ -91,15 +99,15 @@ impl ChainedResidualPooling {
     }
 
     fn forward(&self, x: &Tensor, pool: Pool<'_>) -> Tensor {
-        let mut sum = x.shallow_clone();
+        let mut sum = None;
         let mut top = x.shallow_clone();
         for projection in &self.projections {
             // The article's code adds after the pool and again after the projection: nine terms in all.
-            let pooled = pool(&top);
+            let (pooled, so_far) = pool(&top, sum);
             top = projection.forward_mixed(&pooled);
-            sum = sum + pooled + &top;
+            sum = Some(so_far);
         }
-        sum
+        sum.map_or_else(|| top.shallow_clone(), |sum| sum + &top)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::simd::{kernel, Block, Isa, LANES};
 use crate::model::HeadWeights;
+use std::marker::PhantomData;
 
 /// Outputs that are computed together by a [`Wide`] head: three vectors of eight.
 const GROUP: usize = 24;
@@ -115,7 +116,13 @@ kernel! {
 /// # Safety
 /// The processor has `S`'s instruction set.
 #[inline(always)]
-unsafe fn head_rows_in<S: Isa>(head: &Head, map: Blocked<'_>, scratch: &mut HeadScratch, answer: Answer<'_>) {
+unsafe fn head_rows_in<S: Isa>(
+    _: PhantomData<S>,
+    head: &Head,
+    map: Blocked<'_>,
+    scratch: &mut HeadScratch,
+    answer: Answer<'_>,
+) {
     let Answer { first, channel, channels, out } = answer;
     let blocks = head.pre.len();
     assert!(map.data.len() == blocks * map.height * map.width && channel + head.outputs <= channels);
@@ -268,9 +275,9 @@ unsafe fn wide<S: Isa>(
                         for lane in 0..LANES {
                             let w = weights.add(lane * GROUP);
                             let w = [S::load8(w), S::load8(w.add(8)), S::load8(w.add(16))];
-                            for pixel in 0..S::PIXELS {
+                            for (pixel, sums) in sums.iter_mut().enumerate().take(S::PIXELS) {
                                 let value = S::splat8(line.add((pixel + column) * LANES + lane));
-                                for (sum, w) in sums[pixel].iter_mut().zip(w) {
+                                for (sum, w) in sums.iter_mut().zip(w) {
                                     *sum = S::fma8(value, w, *sum);
                                 }
                             }

@@ -8,6 +8,7 @@
 mod heads;
 mod pool;
 mod simd;
+mod team;
 
 use super::maps::Maps;
 use super::{Backend, NetworkError, Precision};
@@ -17,11 +18,11 @@ use crate::model::panics::caught;
 use crate::model::weights;
 use crate::model::{self, EndWeights, NumberFormat};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
-use pool::{pool_row, quarter_block, Chain, Lerp, QuarterInput, STAGES};
-use rayon::prelude::*;
+use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step, STAGES};
 use simd::{Block, Level, LANES};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+use team::share;
 
 /// A map in memory, channels last.
 #[derive(Debug, Clone, Copy)]
@@ -47,22 +48,77 @@ impl Maps {
     }
 }
 
-/// 5x5 max pooling of `[B, C, H, W]`, the numbers of libtorch's.
-fn pool(level: Level, x: &Tensor) -> Result<Tensor, tch::TchError> {
-    let maps = Maps::new(x)?;
-    let [batch, height, width, channels] = maps.shape();
-    let out = Tensor::f_empty([batch, height, width, channels].map(|n| n as i64), (Kind::Float, Device::Cpu))?;
-    let row = width * channels;
-    // SAFETY: fresh, contiguous float32 of this many elements, which nobody else knows.
-    #[allow(unsafe_code)]
-    let data = unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<f32>(), batch * height * row) };
-    for (image, out) in maps.images().zip(data.chunks_exact_mut(height * row)) {
-        out.par_chunks_mut(row)
-            .enumerate()
-            .with_min_len(4)
-            .for_each_init(|| vec![0.0; row], |column, (y, out)| pool_row(level, image, y, column, out));
+/// A batch of maps, `[B, C, H, W]`, that lie channels last in host memory; copied only where they do not.
+fn channels_last(x: &Tensor) -> Result<(Tensor, [usize; 4]), tch::TchError> {
+    let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    let (batch, height, width, channels) = x.size4()?;
+    Ok((x, [batch, height, width, channels].map(|n| n as usize)))
+}
+
+/// The values of a tensor of [`channels_last`].
+///
+/// # Safety
+/// `T` is what the tensor's number format is, and nobody else uses its memory while the slice lives.
+#[allow(unsafe_code)]
+unsafe fn values<T>(x: &mut Tensor) -> &mut [T] {
+    // SAFETY: the tensor is contiguous, and the caller's conditions.
+    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
+}
+
+/// One pooling of a chain, see [`Pool`](model::Pool): the numbers of libtorch's, in one pass over the map. `kind` is that of the maximum,
+/// which the next product reads; the sum is in single precision.
+#[allow(unsafe_code)]
+fn pool(level: Level, kind: Kind, top: &Tensor, sum: Option<Tensor>) -> Result<(Tensor, Tensor), tch::TchError> {
+    let (mut top, shape) = channels_last(top)?;
+    let is_first = sum.is_none();
+    let dimensions = shape.map(|n| n as i64);
+    let mut pooled = Tensor::f_empty(dimensions, (kind, Device::Cpu))?;
+    let mut sum = match sum {
+        // It is this chain's own, made below at the first stage.
+        Some(sum) => channels_last(&sum)?.0,
+        None => Tensor::f_empty(dimensions, (Kind::Float, Device::Cpu))?,
+    };
+    let narrow = |kind| kind == Kind::BFloat16;
+    // SAFETY: each slice has the type of its tensor's number format: `top`'s and `pooled`'s are matched on (others than
+    // bfloat16 are made float), the sum is float; `pooled` is fresh, the sum this chain's own, `top` is only read.
+    unsafe {
+        let sum = values::<f32>(&mut sum);
+        match (narrow(top.kind()), narrow(kind)) {
+            (false, false) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
+                pool_row(level, step, room);
+            }),
+            (false, true) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
+                pool_row_narrowing(level, step, room);
+            }),
+            (true, true) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
+                pool_row_bf16(level, step, room);
+            }),
+            (true, false) => return Err(tch::TchError::Kind("a chain does not widen on its way".into())),
+        }
     }
-    out.f_permute([0, 3, 1, 2])
+    let back = |t: Tensor| t.f_permute([0, 3, 1, 2]);
+    Ok((back(pooled)?, back(sum)?))
+}
+
+/// All rows of all maps of a batch.
+fn pool_maps<A: Sync, B: Send>(
+    [_, height, width, channels]: [usize; 4],
+    top: &[A],
+    pooled: &mut [B],
+    sum: &mut [f32],
+    is_first: bool,
+    row: impl Fn(Step<'_, A, B>, &mut [f32]) + Sync,
+) {
+    let length = width * channels;
+    let rows = pooled.chunks_mut(length).zip(sum.chunks_mut(length)).enumerate();
+    share(
+        rows,
+        || vec![0.0; length],
+        |room, (i, (pooled, sum))| {
+            let top = &top[i / height * height * length..][..height * length];
+            row(Step { top, height, width, channels, y: i % height, pooled, sum, is_first }, room);
+        },
+    );
 }
 
 /// Weights of the 1/4 stage, by blocks of channels.
@@ -115,7 +171,8 @@ impl End {
         let (rows, columns) = (Lerp::axis(eighth.height, height), Lerp::axis(eighth.width, width));
         let input = QuarterInput { block1, eighth, rows: &rows, columns: &columns, conv6, scales };
         sums.resize(conv6.len() * height * width, [0.0; LANES]);
-        sums.par_chunks_mut(height * width).enumerate().for_each_init(
+        share(
+            sums.chunks_mut(height * width).enumerate(),
             || Chain::new(width),
             |chain, (block, sums)| quarter_block(level, chain, input, block, sums),
         );
@@ -125,7 +182,7 @@ impl End {
     /// All heads' answers, `[height][width][channels]`.
     fn answer(&self, level: Level, map: Blocked<'_>, out: &mut [f32]) {
         let task = map.width * self.channels * TASK_ROWS;
-        out.par_chunks_mut(task).enumerate().for_each_init(HeadScratch::default, |scratch, (i, out)| {
+        share(out.chunks_mut(task).enumerate(), HeadScratch::default, |scratch, (i, out)| {
             let mut channel = 0;
             for head in &self.heads {
                 let answer = Answer { first: i * TASK_ROWS, channel, channels: self.channels, out };
@@ -214,7 +271,7 @@ impl Native {
     pub fn run(&mut self, input: &Tensor) -> Result<(&[f32], [usize; 4]), tch::TchError> {
         let Self { trunk, kind, end, level, sums, answers } = self;
         let trunk = || {
-            let pool = |x: &Tensor| pool(*level, x).unwrap_or_else(|e| panic!("{e}"));
+            let pool = |top: &Tensor, sum| pool(*level, *kind, top, sum).unwrap_or_else(|e| panic!("{e}"));
             trunk.forward_trunk(input, *kind, &pool)
         };
         let (block1, eighth) = caught(trunk).map_err(tch::TchError::Torch)?;
@@ -273,10 +330,25 @@ mod tests {
             let x = input(2, height, width).repeat([1, 16, 1, 1]) - 3.0;
             let x = Tensor::cat(&[&x.narrow(1, 0, 16), &x.narrow(1, 5, 32)], 1);
             let expected = x.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
+            let narrow = |t: &Tensor| t.to_kind(Kind::BFloat16);
             for level in Level::available() {
-                let found = pool(level, &x).expect("it pools");
+                let (found, sum) = pool(level, Kind::Float, &x, None).expect("it pools");
                 assert_eq!(found.size(), expected.size());
                 assert_eq!(largest(&(found - &expected)), 0.0, "{level:?} {height}x{width}");
+                assert_eq!(largest(&(&sum - (&x + &expected))), 0.0, "{level:?} {height}x{width}");
+                let before = sum.copy();
+                let (_, sum) = pool(level, Kind::Float, &x, Some(sum)).expect("it pools");
+                assert_eq!(largest(&(sum - (before + &x + &expected))), 0.0, "{level:?} {height}x{width}");
+                // In bfloat16 the maximum is rounded as libtorch rounds, and the sum takes it as it was.
+                let (found, sum) = pool(level, Kind::BFloat16, &x, None).expect("it pools");
+                assert_eq!(found.kind(), Kind::BFloat16);
+                assert_eq!(largest(&(found - narrow(&expected))), 0.0, "{level:?} {height}x{width}");
+                assert_eq!(largest(&(&sum - (&x + &expected))), 0.0, "{level:?} {height}x{width}");
+                let (before, x) = (sum.copy(), narrow(&x));
+                let (found, sum) = pool(level, Kind::BFloat16, &x, Some(sum)).expect("it pools");
+                assert_eq!(largest(&(found - narrow(&expected))), 0.0, "{level:?} {height}x{width}");
+                let wide = |t: &Tensor| t.to_kind(Kind::Float);
+                assert_eq!(largest(&(sum - (before + wide(&x) + wide(&narrow(&expected))))), 0.0, "{level:?}");
             }
         }
     }

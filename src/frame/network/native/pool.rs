@@ -1,8 +1,9 @@
 //! 5x5 max pooling, alone and chained.
 #![allow(unsafe_code)]
 
-use super::simd::{kernel, Block, Isa, LANES};
+use super::simd::{kernel, Bf16, Block, Element, Isa, LANES};
 use crate::frame::network::native::Image;
+use std::marker::PhantomData;
 
 /// Rows and columns that a pool looks beyond its own pixel, to each side.
 const REACH: usize = 2;
@@ -14,34 +15,70 @@ pub const STAGES: usize = 4;
 const PENDING: usize = STAGES * REACH + 1;
 
 kernel! {
-    /// Row `y` of the 5x5 maximum of `image`, as libtorch's `max_pool2d` pads: what is outside does not count.
-    ///
-    /// `column` is room for one row of the image; `out` is one row.
-    pool_row = pool_row_in(image: Image<'_>, y: usize, column: &mut [f32], out: &mut [f32])
+    /// [`Step`] in single precision.
+    pool_row = pool_row_in(step: Step<'_, f32, f32>, column: &mut [f32]);
+    /// [`Step`] from single precision to `bfloat16`.
+    pool_row_narrowing = pool_row_in(step: Step<'_, f32, Bf16>, column: &mut [f32]);
+    /// [`Step`] in `bfloat16`.
+    pool_row_bf16 = pool_row_in(step: Step<'_, Bf16, Bf16>, column: &mut [f32]);
+}
+
+/// One row of one pooling of a chain: the 5x5 maximum of `top`, as libtorch's `max_pool2d` pads (what is outside does not
+/// count), and the chain's sum with both added. `column` in the functions is room for a row.
+#[derive(Debug)]
+pub struct Step<'a, A, B> {
+    /// `[height][width][channels]`.
+    pub top: &'a [A],
+    /// Pixels.
+    pub height: usize,
+    /// Pixels.
+    pub width: usize,
+    /// A multiple of [`LANES`].
+    pub channels: usize,
+    /// Which row.
+    pub y: usize,
+    /// The row's maximum.
+    pub pooled: &'a mut [B],
+    /// The row's sum before, and after.
+    pub sum: &'a mut [f32],
+    /// Nothing is in the sum yet.
+    pub is_first: bool,
 }
 
 /// # Safety
 /// The processor has `S`'s instruction set.
 #[inline(always)]
-unsafe fn pool_row_in<S: Isa>(image: Image<'_>, y: usize, column: &mut [f32], out: &mut [f32]) {
-    let (row, channels) = (image.width * image.channels, image.channels);
-    assert!(y < image.height && channels % LANES == 0 && column.len() == row && out.len() == row);
-    let (first, last) = (y.saturating_sub(REACH), (y + REACH).min(image.height - 1));
+unsafe fn pool_row_in<S: Isa, A: Element, B: Element>(_: PhantomData<S>, step: Step<'_, A, B>, column: &mut [f32]) {
+    let Step { top, height, width, channels, y, pooled, sum, is_first } = step;
+    let row = width * channels;
+    assert!(y < height && channels % LANES == 0 && top.len() == height * row);
+    assert!(column.len() == row && pooled.len() == row && sum.len() == row);
+    let (first, last) = (y.saturating_sub(REACH), (y + REACH).min(height - 1));
     // Rows beyond the edge are replaced by the edge's own, which the maximum has seen already.
-    let rows: [&[f32]; WINDOW] = std::array::from_fn(|i| image.row((y + i).saturating_sub(REACH).clamp(first, last)));
-    // SAFETY: `rows`, `column` and `out` have `row` values, `row` is a multiple of `LANES`, and all offsets are below it.
+    let rows: [&[A]; WINDOW] = std::array::from_fn(|i| {
+        let at = (y + i).saturating_sub(REACH).clamp(first, last);
+        &top[at * row..][..row]
+    });
+    // SAFETY: `rows`, `column`, `pooled` and `sum` have `row` values, `row` is a multiple of `LANES`, and all offsets are
+    // below it.
     unsafe {
         for i in (0..row).step_by(LANES) {
-            let [a, b, c, d, e] = rows.map(|r| S::load(r.as_ptr().add(i)));
+            let [a, b, c, d, e] = rows.map(|r| A::load::<S>(r.as_ptr().add(i)));
             S::store(S::max(S::max(S::max(a, b), S::max(c, d)), e), column.as_mut_ptr().add(i));
         }
-        for x in 0..image.width {
-            let (first, last) = (x.saturating_sub(REACH), (x + REACH).min(image.width - 1));
+        let here = rows[REACH].as_ptr();
+        for x in 0..width {
+            let (first, last) = (x.saturating_sub(REACH), (x + REACH).min(width - 1));
             let from: [usize; WINDOW] =
                 std::array::from_fn(|i| (x + i).saturating_sub(REACH).clamp(first, last) * channels);
             for c in (0..channels).step_by(LANES) {
-                let [p, q, r, s, t] = from.map(|at| S::load(column.as_ptr().add(at + c)));
-                S::store(S::max(S::max(S::max(p, q), S::max(r, s)), t), out.as_mut_ptr().add(x * channels + c));
+                let at = x * channels + c;
+                let [p, q, r, s, t] = from.map(|from| S::load(column.as_ptr().add(from + c)));
+                let most = S::max(S::max(S::max(p, q), S::max(r, s)), t);
+                B::store::<S>(most, pooled.as_mut_ptr().add(at));
+                let top = A::load::<S>(here.add(at));
+                let before = if is_first { top } else { S::add(S::load(sum.as_ptr().add(at)), top) };
+                S::store(S::add(before, most), sum.as_mut_ptr().add(at));
             }
         }
     }
@@ -128,7 +165,13 @@ kernel! {
 /// # Safety
 /// The processor has `S`'s instruction set.
 #[inline(always)]
-unsafe fn quarter_block_in<S: Isa>(chain: &mut Chain, input: QuarterInput<'_>, block: usize, sums: &mut [Block]) {
+unsafe fn quarter_block_in<S: Isa>(
+    _: PhantomData<S>,
+    chain: &mut Chain,
+    input: QuarterInput<'_>,
+    block: usize,
+    sums: &mut [Block],
+) {
     let (height, width) = (input.block1.height, input.block1.width);
     assert_eq!((chain.width, sums.len()), (width, width * height));
     for y in 0..height + STAGES * REACH {

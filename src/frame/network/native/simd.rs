@@ -30,6 +30,10 @@ pub trait Isa {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// 16 `bfloat16`, widened.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// To `bfloat16`, rounded to nearest, ties to even; no NaN.
+    unsafe fn store_bf16(v: Self::V, p: *mut u16);
     unsafe fn load8(p: *const f32) -> Self::H;
     unsafe fn store8(v: Self::H, p: *mut f32);
     unsafe fn splat8(p: *const f32) -> Self::H;
@@ -73,6 +77,17 @@ impl Isa for Portable {
     }
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    unsafe fn load_bf16(p: *const u16) -> Self::V {
+        let bits = unsafe { p.cast::<[u16; 16]>().read_unaligned() };
+        bits.map(|b| f32::from_bits(u32::from(b) << 16))
+    }
+    unsafe fn store_bf16(v: Self::V, p: *mut u16) {
+        let rounded = v.map(|x| {
+            let bits = x.to_bits();
+            (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+        });
+        unsafe { p.cast::<[u16; 16]>().write_unaligned(rounded) }
     }
     unsafe fn load8(p: *const f32) -> Self::H {
         unsafe { p.cast::<Self::H>().read_unaligned() }
@@ -146,6 +161,29 @@ mod x86 {
             unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
         }
         #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self::V {
+            unsafe {
+                [0, 8].map(|i| {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(i).cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                })
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(v: Self::V, p: *mut u16) {
+            unsafe {
+                let [a, b] = v.map(|v| {
+                    let bits = _mm256_castps_si256(v);
+                    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                    let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+                    _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half))
+                });
+                // Packing goes by halves of 128 bits; the permutation puts the quarters in order.
+                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+                _mm256_storeu_si256(p.cast(), packed);
+            }
+        }
+        #[inline(always)]
         unsafe fn load8(p: *const f32) -> Self::H {
             unsafe { _mm256_loadu_ps(p) }
         }
@@ -201,6 +239,23 @@ mod x86 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self::V {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(v: Self::V, p: *mut u16) {
+            unsafe {
+                let bits = _mm512_castps_si512(v);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+                _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(rounded));
+            }
+        }
+        #[inline(always)]
         unsafe fn load8(p: *const f32) -> Self::H {
             unsafe { _mm256_loadu_ps(p) }
         }
@@ -216,6 +271,44 @@ mod x86 {
         unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
+    }
+}
+
+/// How a number lies in memory.
+///
+/// # Safety
+/// As [`Isa`]'s.
+pub trait Element: Copy {
+    unsafe fn load<S: Isa>(p: *const Self) -> S::V;
+    unsafe fn store<S: Isa>(v: S::V, p: *mut Self);
+}
+
+// SAFETY of the bodies: the trait's own conditions.
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const Self) -> S::V {
+        unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Isa>(v: S::V, p: *mut Self) {
+        unsafe { S::store(v, p) }
+    }
+}
+
+/// `bfloat16`: the upper half of a float.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub struct Bf16(u16);
+
+// SAFETY of the bodies: the trait's own conditions; `Bf16` is a transparent `u16`.
+impl Element for Bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const Self) -> S::V {
+        unsafe { S::load_bf16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Isa>(v: S::V, p: *mut Self) {
+        unsafe { S::store_bf16(v, p.cast()) }
     }
 }
 
@@ -257,32 +350,30 @@ impl Level {
 
 /// Defines a safe function that runs a kernel, generic over [`Isa`], at a [`Level`].
 ///
-/// The kernel is compiled once for each instruction set, inside of a function that enables it.
+/// The kernel is compiled once for each instruction set, inside of a function that enables it. Its first argument is
+/// `PhantomData` of the instruction set, so that its other types are inferred.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident = $kernel:ident($($arg:ident: $type:ty),* $(,)?)) => {
+    ($($(#[$doc:meta])* $name:ident = $kernel:ident($($arg:ident: $type:ty),* $(,)?));* $(;)?) => {$(
         $(#[$doc])*
-        #[allow(clippy::too_many_arguments)]
         pub fn $name(level: $crate::frame::network::native::simd::Level, $($arg: $type),*) {
             use $crate::frame::network::native::simd;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx512($($arg: $type),*) {
                 // SAFETY: the caller has seen that the processor has these instructions.
-                unsafe { $kernel::<simd::Avx512>($($arg),*) }
+                unsafe { $kernel(std::marker::PhantomData::<simd::Avx512>, $($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             unsafe fn avx2($($arg: $type),*) {
                 // SAFETY: the caller has seen that the processor has these instructions.
-                unsafe { $kernel::<simd::Avx2>($($arg),*) }
+                unsafe { $kernel(std::marker::PhantomData::<simd::Avx2>, $($arg),*) }
             }
             // SAFETY: a level other than the portable one comes from `Level::available`, which has seen that the processor
             // has it; the kernels check the lengths of what they are given themselves.
             unsafe {
                 match level {
-                    simd::Level::Portable => $kernel::<simd::Portable>($($arg),*),
+                    simd::Level::Portable => $kernel(std::marker::PhantomData::<simd::Portable>, $($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     simd::Level::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
@@ -290,6 +381,6 @@ macro_rules! kernel {
                 }
             }
         }
-    };
+    )*};
 }
 pub(super) use kernel;

@@ -1,0 +1,118 @@
+//! Work shared among libtorch's own threads.
+//!
+//! libtorch computes with OpenMP, whose threads wait for the next operation by spinning. Threads of another pool would
+//! have to share the processor with them: on two cores that costs a sixth of a pass (measured).
+
+use rayon::prelude::*;
+use std::any::Any;
+use std::ffi::{c_uint, c_void};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// `GOMP_parallel(body, data, threads, flags)`: runs `body(data)` once on each thread of a team, the caller's among them,
+/// and returns when all are done. GCC's OpenMP library has it since GCC 4.9, and LLVM's and Intel's have it for programs
+/// that GCC compiled.
+type Parallel = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint);
+
+/// The one in this process, which libtorch brought.
+#[allow(unsafe_code)]
+fn openmp() -> Option<Parallel> {
+    static FOUND: OnceLock<Option<Parallel>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let process = libloading::os::unix::Library::this();
+        // SAFETY: the function has this signature in every OpenMP library that has it.
+        let found = unsafe { process.get::<Parallel>(b"GOMP_parallel\0") };
+        found.ok().map(|symbol| *symbol)
+    })
+}
+
+type Payload = Box<dyn Any + Send>;
+
+/// What each thread of a team does, and what became of it.
+struct Job<'a> {
+    work: &'a (dyn Fn() + Sync),
+    panic: Mutex<Option<Payload>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// # Safety
+/// `data` points to a [`Job`] that outlives the call.
+#[allow(unsafe_code)]
+unsafe extern "C" fn run(data: *mut c_void) {
+    // SAFETY: the caller's condition; the job is only read, but for what is behind its lock.
+    let job = unsafe { &*data.cast::<Job<'_>>() };
+    // A panic must not go through OpenMP's frames.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(job.work)) {
+        lock(&job.panic).get_or_insert(payload);
+    }
+}
+
+/// Does `work` with every task, each thread with what `scratch` made for it. As many threads as libtorch uses.
+#[allow(unsafe_code)]
+pub fn share<T, S>(
+    tasks: impl Iterator<Item = T> + Send,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) + Sync,
+) {
+    let queue = Mutex::new(tasks);
+    let each = || {
+        let mut scratch = scratch();
+        loop {
+            // The lock is held for the taking only.
+            let Some(task) = lock(&queue).next() else { break };
+            work(&mut scratch, task);
+        }
+    };
+    let threads = tch::get_num_threads().max(1) as usize;
+    match openmp() {
+        _ if threads == 1 => each(),
+        None => (0..threads).into_par_iter().for_each(|_| each()),
+        Some(parallel) => {
+            let job = Job { work: &each, panic: Mutex::new(None) };
+            let data = std::ptr::from_ref(&job).cast_mut().cast::<c_void>();
+            // SAFETY: `run` gets the job, which outlives the call: it returns when all threads are done with it.
+            unsafe { parallel(run, data, threads as c_uint, 0) };
+            if let Some(payload) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_task_is_done_once() {
+        let mut done = vec![0_u32; 1000];
+        let scratches = AtomicUsize::new(0);
+        share(
+            done.chunks_mut(7).enumerate(),
+            || scratches.fetch_add(1, Ordering::Relaxed),
+            |_, (i, chunk)| chunk.iter_mut().for_each(|n| *n += i as u32 + 1),
+        );
+        assert!(done.iter().enumerate().all(|(i, n)| *n == i as u32 / 7 + 1));
+        assert!(scratches.into_inner() <= tch::get_num_threads().max(1) as usize);
+    }
+
+    #[test]
+    fn a_panic_of_one_thread_reaches_the_caller() {
+        let count = AtomicUsize::new(0);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            share(
+                0..100,
+                || (),
+                |(), i| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    assert_ne!(i, 50, "this one fails");
+                },
+            );
+        }));
+        assert!(caught.is_err() && count.into_inner() > 50);
+    }
+}
