@@ -1,8 +1,10 @@
 //! The heads: a factor a channel, ReLU6, and a 3x3 convolution with zeros around the map.
 #![allow(unsafe_code)]
 
-use super::simd::{kernel, Block, Isa, LANES};
+use super::simd::{kernel, Bf16, Block, Element, Isa, Level, LANES};
 use crate::model::HeadWeights;
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
 use std::marker::PhantomData;
 
 /// Outputs that are computed together by a [`Wide`] head: three vectors of eight.
@@ -32,13 +34,19 @@ pub struct Head {
     weights: Weights,
 }
 
+/// Of each group of outputs: biases and weights.
+type Groups<W> = Vec<([f32; GROUP], Vec<W>)>;
+
 /// Few outputs are sums over lanes; many outputs are lanes.
 #[derive(Debug)]
 enum Weights {
     /// For each output: bias, and `[row][block][column]` of weights.
     Narrow(Vec<(f32, Vec<Block>)>),
     /// For each group of outputs: biases, and `[row][block][column][lane]` of weights.
-    Wide(Vec<([f32; GROUP], Vec<[f32; GROUP]>)>),
+    Wide(Groups<[f32; GROUP]>),
+    /// The same in `bfloat16`, with the weights of every two lanes beside each other.
+    #[cfg(target_arch = "x86_64")]
+    WideBf16(Groups<[[u16; 2]; GROUP]>),
 }
 
 /// Heads with fewer outputs are cheaper as sums over lanes.
@@ -82,9 +90,32 @@ impl Head {
         Ok(Self { pre: pre.chunks_exact(LANES).map(|c| std::array::from_fn(|i| c[i])).collect(), outputs, weights })
     }
 
+    /// Computes class scores from `bfloat16` products from now on, where the processor has them. The depth and other heads
+    /// of few outputs stay in single precision: they cost little, and a distance of some per cent is much.
+    pub fn narrow(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if has_bf16_products() {
+            if let Weights::Wide(groups) = &self.weights {
+                let two = |lanes: &[[f32; GROUP]]| {
+                    std::array::from_fn(|output| [0, 1].map(|i| bf16::from_f32(lanes[i][output]).to_bits()))
+                };
+                let narrow = |(bias, weights): &([f32; GROUP], Vec<[f32; GROUP]>)| {
+                    (*bias, weights.chunks_exact(2).map(two).collect())
+                };
+                self.weights = Weights::WideBf16(groups.iter().map(narrow).collect());
+            }
+        }
+    }
+
     /// Number of its outputs.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Channels of the answer that a group of outputs fills, where the head's first is `channel`.
+    fn channels_of(&self, group: usize, channel: usize) -> std::ops::Range<usize> {
+        let first = channel + group * GROUP;
+        first..first + (self.outputs - group * GROUP).min(GROUP)
     }
 }
 
@@ -93,6 +124,8 @@ impl Head {
 pub struct HeadScratch {
     /// The last three rows after ReLU6, in rotation: `[block][3][1 + width + 1 and more]`, zeros at both ends.
     rows: Vec<Block>,
+    /// The same in `bfloat16`.
+    narrow: Vec<[Bf16; LANES]>,
 }
 
 /// Where a head's answer goes.
@@ -128,8 +161,14 @@ unsafe fn head_rows_in<S: Isa>(
     assert!(map.data.len() == blocks * map.height * map.width && channel + head.outputs <= channels);
     // Beyond a row's end, so that the last pixels are worked on with as many others as the first ones.
     let stride = map.width + 2 + S::PIXELS;
-    scratch.rows.clear();
-    scratch.rows.resize(blocks * 3 * stride, [0.0; LANES]);
+    let is_narrow = !matches!(head.weights, Weights::Narrow(_) | Weights::Wide(_));
+    if is_narrow {
+        scratch.narrow.clear();
+        scratch.narrow.resize(blocks * 3 * stride, [Bf16::ZERO; LANES]);
+    } else {
+        scratch.rows.clear();
+        scratch.rows.resize(blocks * 3 * stride, [0.0; LANES]);
+    }
     let rows = out.len() / (map.width * channels);
     for (i, out) in out.chunks_exact_mut(map.width * channels).enumerate() {
         let y = first + i;
@@ -137,7 +176,14 @@ unsafe fn head_rows_in<S: Isa>(
         for above in from..3 {
             // Row `y - 1 + above` of the map; outside of it are zeros.
             // SAFETY: the caller's condition.
-            unsafe { prepare::<S>(head, map, (y + above).checked_sub(1), (y + above) % 3, stride, &mut scratch.rows) };
+            unsafe {
+                let (row, slot) = ((y + above).checked_sub(1), (y + above) % 3);
+                if is_narrow {
+                    prepare::<S, Bf16>(head, map, row, slot, stride, &mut scratch.narrow);
+                } else {
+                    prepare::<S, f32>(head, map, row, slot, stride, &mut scratch.rows);
+                }
+            }
         }
         debug_assert!(i < rows);
         let order = [y % 3, (y + 1) % 3, (y + 2) % 3];
@@ -157,10 +203,16 @@ unsafe fn head_rows_in<S: Isa>(
                         );
                     }
                 }
+                #[cfg(target_arch = "x86_64")]
+                Weights::WideBf16(groups) => {
+                    for (group, (bias, weights)) in groups.iter().enumerate() {
+                        let at = head.channels_of(group, channel);
+                        wide_bf16(&scratch.narrow, (blocks, stride), order, bias, weights, (at, channels), out);
+                    }
+                }
                 Weights::Wide(groups) => {
                     for (group, (bias, weights)) in groups.iter().enumerate() {
-                        let count = (head.outputs - group * GROUP).min(GROUP);
-                        let at = channel + group * GROUP..channel + group * GROUP + count;
+                        let at = head.channels_of(group, channel);
                         wide::<S>(&scratch.rows, (blocks, stride), order, bias, weights, (at, channels), out);
                     }
                 }
@@ -174,18 +226,18 @@ unsafe fn head_rows_in<S: Isa>(
 /// # Safety
 /// The processor has `S`'s instruction set.
 #[inline(always)]
-unsafe fn prepare<S: Isa>(
+unsafe fn prepare<S: Isa, E: Element>(
     head: &Head,
     map: Blocked<'_>,
     row: Option<usize>,
     slot: usize,
     stride: usize,
-    rows: &mut [Block],
+    rows: &mut [[E; LANES]],
 ) {
     for (block, pre) in head.pre.iter().enumerate() {
         let out = &mut rows[(block * 3 + slot) * stride + 1..][..map.width];
         let Some(row) = row.filter(|row| *row < map.height) else {
-            out.fill([0.0; LANES]);
+            out.fill([E::ZERO; LANES]);
             continue;
         };
         let from = &map.data[(block * map.height + row) * map.width..][..map.width];
@@ -194,7 +246,7 @@ unsafe fn prepare<S: Isa>(
             let (pre, zero, six) = (S::load(pre.as_ptr()), S::splat(0.0), S::splat(6.0));
             for (out, from) in out.iter_mut().zip(from) {
                 let value = S::mul(S::load(from.as_ptr()), pre);
-                S::store(S::min(S::max(value, zero), six), out.as_mut_ptr());
+                E::store::<S>(S::min(S::max(value, zero), six), out.as_mut_ptr());
             }
         }
     }
@@ -292,6 +344,77 @@ unsafe fn wide<S: Isa>(
             }
         }
         for (pixel, done) in done.iter().enumerate().take(S::PIXELS.min(width - x)) {
+            let out = &mut out[(x + pixel) * channels..][..channels];
+            out[at.clone()].copy_from_slice(&done[..at.len()]);
+        }
+    }
+}
+
+/// Whether the processor multiplies `bfloat16`.
+#[cfg(target_arch = "x86_64")]
+fn has_bf16_products() -> bool {
+    is_x86_feature_detected!("avx512bf16") && Level::best() == Level::Avx512
+}
+
+/// As [`wide`], with two channels a multiplication.
+///
+/// # Safety
+/// [`has_bf16_products`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512vl,avx2")]
+unsafe fn wide_bf16(
+    rows: &[[Bf16; LANES]],
+    (blocks, stride): (usize, usize),
+    order: [usize; 3],
+    bias: &[f32; GROUP],
+    weights: &[[[u16; 2]; GROUP]],
+    (at, channels): (std::ops::Range<usize>, usize),
+    out: &mut [f32],
+) {
+    use std::arch::x86_64::*;
+    const PIXELS: usize = 8;
+    const PAIRS: usize = LANES / 2;
+    assert_eq!(weights.len(), blocks * 9 * PAIRS);
+    let width = out.len() / channels;
+    let mut done = [[0.0_f32; GROUP]; PIXELS];
+    for x in (0..width).step_by(PIXELS) {
+        // SAFETY: all pointers are into slices that are cut to what is read from them: `PIXELS + 2` blocks of 8 pairs of
+        // `line`, 8 times 24 pairs of `weights`. A vector of 16 bfloat16 is one of 8 floats to the type system's bits.
+        unsafe {
+            let bias = bias.as_ptr();
+            let bias = [_mm256_loadu_ps(bias), _mm256_loadu_ps(bias.add(8)), _mm256_loadu_ps(bias.add(16))];
+            let mut sums = [bias; PIXELS];
+            for (row, &slot) in order.iter().enumerate() {
+                for block in 0..blocks {
+                    let line = rows[(block * 3 + slot) * stride + x..][..PIXELS + 2].as_ptr().cast::<i32>();
+                    for column in 0..3 {
+                        let first = ((row * blocks + block) * 3 + column) * PAIRS;
+                        let weights = weights[first..][..PAIRS].as_ptr().cast::<i32>();
+                        for pair in 0..PAIRS {
+                            let load = |i: usize| {
+                                let bits = _mm256_loadu_si256(weights.add(pair * GROUP + i).cast());
+                                std::mem::transmute::<__m256i, __m256bh>(bits)
+                            };
+                            let w = [load(0), load(8), load(16)];
+                            for (pixel, sums) in sums.iter_mut().enumerate() {
+                                let value =
+                                    _mm256_set1_epi32(line.add((pixel + column) * PAIRS + pair).read_unaligned());
+                                let value = std::mem::transmute::<__m256i, __m256bh>(value);
+                                for (sum, w) in sums.iter_mut().zip(w) {
+                                    *sum = _mm256_dpbf16_ps(*sum, value, w);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            for (done, sums) in done.iter_mut().zip(sums) {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    _mm256_storeu_ps(done[i * 8..][..8].as_mut_ptr(), sum);
+                }
+            }
+        }
+        for (pixel, done) in done.iter().enumerate().take(PIXELS.min(width - x)) {
             let out = &mut out[(x + pixel) * channels..][..channels];
             out[at.clone()].copy_from_slice(&done[..at.len()]);
         }

@@ -253,7 +253,10 @@ impl Native {
     }
 
     fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
-        let end = End::new(&network.end_weights())?;
+        let mut end = End::new(&network.end_weights())?;
+        if kind == Kind::BFloat16 {
+            end.heads.iter_mut().for_each(Head::narrow);
+        }
         Ok(Self {
             trunk: network.folded(NumberFormat::Fixed(kind)),
             kind,

@@ -63,8 +63,12 @@ unsafe fn pool_row_in<S: Isa, A: Element, B: Element>(_: PhantomData<S>, step: S
     // below it.
     unsafe {
         for i in (0..row).step_by(LANES) {
-            let [a, b, c, d, e] = rows.map(|r| A::load::<S>(r.as_ptr().add(i)));
-            S::store(S::max(S::max(S::max(a, b), S::max(c, d)), e), column.as_mut_ptr().add(i));
+            // Not by `map`, into which what is compiled for other instruction sets is not inlined.
+            let mut most = A::load::<S>(rows[0].as_ptr().add(i));
+            for row in &rows[1..] {
+                most = S::max(most, A::load::<S>(row.as_ptr().add(i)));
+            }
+            S::store(most, column.as_mut_ptr().add(i));
         }
         let here = rows[REACH].as_ptr();
         for x in 0..width {
@@ -73,8 +77,10 @@ unsafe fn pool_row_in<S: Isa, A: Element, B: Element>(_: PhantomData<S>, step: S
                 std::array::from_fn(|i| (x + i).saturating_sub(REACH).clamp(first, last) * channels);
             for c in (0..channels).step_by(LANES) {
                 let at = x * channels + c;
-                let [p, q, r, s, t] = from.map(|from| S::load(column.as_ptr().add(from + c)));
-                let most = S::max(S::max(S::max(p, q), S::max(r, s)), t);
+                let mut most = S::load(column.as_ptr().add(from[0] + c));
+                for from in &from[1..] {
+                    most = S::max(most, S::load(column.as_ptr().add(from + c)));
+                }
                 B::store::<S>(most, pooled.as_mut_ptr().add(at));
                 let top = A::load::<S>(here.add(at));
                 let before = if is_first { top } else { S::add(S::load(sum.as_ptr().add(at)), top) };

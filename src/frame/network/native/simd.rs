@@ -163,21 +163,20 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_bf16(p: *const u16) -> Self::V {
             unsafe {
-                [0, 8].map(|i| {
-                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(i).cast()));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-                })
+                let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+                [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high))]
             }
         }
         #[inline(always)]
         unsafe fn store_bf16(v: Self::V, p: *mut u16) {
             unsafe {
-                let [a, b] = v.map(|v| {
-                    let bits = _mm256_castps_si256(v);
-                    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-                    let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-                    _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half))
-                });
+                let (a, b) = (_mm256_castps_si256(v[0]), _mm256_castps_si256(v[1]));
+                let (one, half) = (_mm256_set1_epi32(1), _mm256_set1_epi32(0x7fff));
+                let odd_a = _mm256_and_si256(_mm256_srli_epi32::<16>(a), one);
+                let odd_b = _mm256_and_si256(_mm256_srli_epi32::<16>(b), one);
+                let a = _mm256_srli_epi32::<16>(_mm256_add_epi32(a, _mm256_add_epi32(odd_a, half)));
+                let b = _mm256_srli_epi32::<16>(_mm256_add_epi32(b, _mm256_add_epi32(odd_b, half)));
                 // Packing goes by halves of 128 bits; the permutation puts the quarters in order.
                 let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
                 _mm256_storeu_si256(p.cast(), packed);
@@ -279,12 +278,15 @@ mod x86 {
 /// # Safety
 /// As [`Isa`]'s.
 pub trait Element: Copy {
+    /// Zero.
+    const ZERO: Self;
     unsafe fn load<S: Isa>(p: *const Self) -> S::V;
     unsafe fn store<S: Isa>(v: S::V, p: *mut Self);
 }
 
 // SAFETY of the bodies: the trait's own conditions.
 impl Element for f32 {
+    const ZERO: Self = 0.0;
     #[inline(always)]
     unsafe fn load<S: Isa>(p: *const Self) -> S::V {
         unsafe { S::load(p) }
@@ -302,6 +304,7 @@ pub struct Bf16(u16);
 
 // SAFETY of the bodies: the trait's own conditions; `Bf16` is a transparent `u16`.
 impl Element for Bf16 {
+    const ZERO: Self = Self(0);
     #[inline(always)]
     unsafe fn load<S: Isa>(p: *const Self) -> S::V {
         unsafe { S::load_bf16(p.cast()) }
