@@ -38,8 +38,14 @@ CUDA_PEERS = {
 }
 # The peers that are fast enough to be worth comparing with answers left at the heads.
 HEADS_TOO = ("compile", "onnxruntime", "openvino")
-OURS = {"cpu": ["ours fp32=--precision fp32", "ours bf16=--precision bf16"],
-        "cuda": ["ours fp32=--precision fp32", "ours fp16=--precision fp16"]}
+OURS = {"cpu": ["ours, native fp32@heads=--backend native --precision fp32",
+                "ours, native bf16@heads=--backend native --precision bf16",
+                "ours, torchscript fp32@heads=--backend torchscript --precision fp32",
+                "ours, torchscript bf16@heads=--backend torchscript --precision bf16",
+                "ours, torchscript fp32=--backend torchscript --precision fp32"],
+        "cuda": ["ours, torchscript fp32@heads=--backend torchscript --precision fp32",
+                 "ours, torchscript fp16@heads=--backend torchscript --precision fp16",
+                 "ours, torchscript fp16=--backend torchscript --precision fp16"]}
 WARM_UP = 10
 PAUSE_S = 0.3
 
@@ -50,8 +56,9 @@ def arguments():
     p.add_argument("--size", default="1024x400", help="WIDTHxHEIGHT of the network (default 1024x400, the article's)")
     p.add_argument("--tool", default=os.environ.get("SEMANTIC_DEPTH_TOOL", "semantic_depth"), help="our program")
     p.add_argument("--ours", action="append", metavar="NAME[@heads]=OPTIONS", help="run `semantic_depth bench` so, instead "
-                   "of in its usual precisions (repeatable); with --model DIR among the options that model, else one that is "
-                   "exported from the weights. @heads: its answers are left at the heads' size")
+                   "of in its usual ways (repeatable); with --model DIR among the options that model, else one that is "
+                   "exported from the weights: @heads in the deployment form, whose answers are left at the heads' size, "
+                   "else in the article's form (--full-size)")
     p.add_argument("--export", default="", metavar="OPTIONS", help="further options of `semantic_depth export`")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (default: one a core)")
@@ -135,7 +142,7 @@ class Ours:
         self.name, _, form = name.partition("@")
         self.form = form or "full"
         options = shlex.split(options)
-        model = [] if "--model" in options else ["--model", shared["model"]]
+        model = [] if "--model" in options else ["--model", shared["model" if form == "heads" else "full"]]
         self.json = shared["folder"] / "ours.json"
         self.command = [a.tool, "bench", "--parts", "network", "--device", a.device, "--threads", a.threads, *model,
                         "--json", self.json, *options]
@@ -170,7 +177,7 @@ def peers(a, shared):
 
     ours = [Ours(a, text, shared) for text in a.ours]
     # The answer that the others are compared with is of the article's form in single precision.
-    reference = Ours(a, "reference=--precision fp32", shared).answer()
+    reference = Ours(a, "reference=--backend torchscript --precision fp32", shared).answer()
     shared["answer"] = reference
     for one in ours:
         found = load_file(one.answer())
@@ -236,8 +243,10 @@ def main():
     report = {"about": about(a), "results": []}
     with tempfile.TemporaryDirectory(prefix="peers") as folder:
         folder = pathlib.Path(folder)
-        shared = {"folder": folder, "model": folder / "model", "onnx": {}}
-        call([a.tool, "export", "--weights", a.weights, "--size", a.size, "--out", shared["model"], *shlex.split(a.export)], environment(a, False))
+        shared = {"folder": folder, "model": folder / "model", "full": folder / "full", "onnx": {}}
+        export = [a.tool, "export", "--weights", a.weights, "--size", a.size, *shlex.split(a.export)]
+        call([*export, "--out", shared["model"]], environment(a, False))
+        call([*export, "--full-size", "--out", shared["full"]], environment(a, False))
         ours, others = peers(a, shared)
         everybody = ours + others
         turns = {id(one): [] for one in everybody}
