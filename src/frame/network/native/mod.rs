@@ -22,7 +22,7 @@ use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Le
 use simd::{Block, Level, LANES};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
-use team::share;
+use team::{share, Spare};
 
 /// A map in memory, channels last.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,12 @@ unsafe fn values<T>(x: &mut Tensor) -> &mut [T] {
 /// One pooling of a chain, see [`Pool`](model::Pool): the numbers of libtorch's, in one pass over the map. `kind` is that of the maximum,
 /// which the next product reads; the sum is in single precision.
 #[allow(unsafe_code)]
-fn pool(level: Level, kind: Kind, top: &Tensor, sum: Option<Tensor>) -> Result<(Tensor, Tensor), tch::TchError> {
+fn pool(
+    (level, kind): (Level, Kind),
+    rooms: &Spare<Vec<f32>>,
+    top: &Tensor,
+    sum: Option<Tensor>,
+) -> Result<(Tensor, Tensor), tch::TchError> {
     let (mut top, shape) = channels_last(top)?;
     let is_first = sum.is_none();
     let dimensions = shape.map(|n| n as i64);
@@ -84,15 +89,21 @@ fn pool(level: Level, kind: Kind, top: &Tensor, sum: Option<Tensor>) -> Result<(
     unsafe {
         let sum = values::<f32>(&mut sum);
         match (narrow(top.kind()), narrow(kind)) {
-            (false, false) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
-                pool_row(level, step, room);
-            }),
-            (false, true) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
-                pool_row_narrowing(level, step, room);
-            }),
-            (true, true) => pool_maps(shape, values(&mut top), values(&mut pooled), sum, is_first, |step, room| {
-                pool_row_bf16(level, step, room);
-            }),
+            (false, false) => {
+                pool_maps(shape, values(&mut top), values(&mut pooled), sum, (is_first, rooms), |step, room| {
+                    pool_row(level, step, room);
+                })
+            }
+            (false, true) => {
+                pool_maps(shape, values(&mut top), values(&mut pooled), sum, (is_first, rooms), |step, room| {
+                    pool_row_narrowing(level, step, room);
+                })
+            }
+            (true, true) => {
+                pool_maps(shape, values(&mut top), values(&mut pooled), sum, (is_first, rooms), |step, room| {
+                    pool_row_bf16(level, step, room);
+                })
+            }
             (true, false) => return Err(tch::TchError::Kind("a chain does not widen on its way".into())),
         }
     }
@@ -106,19 +117,20 @@ fn pool_maps<A: Sync, B: Send>(
     top: &[A],
     pooled: &mut [B],
     sum: &mut [f32],
-    is_first: bool,
+    (is_first, rooms): (bool, &Spare<Vec<f32>>),
     row: impl Fn(Step<'_, A, B>, &mut [f32]) + Sync,
 ) {
     let length = width * channels;
     let rows = pooled.chunks_mut(length).zip(sum.chunks_mut(length)).enumerate();
-    share(
-        rows,
-        || vec![0.0; length],
-        |room, (i, (pooled, sum))| {
-            let top = &top[i / height * height * length..][..height * length];
-            row(Step { top, height, width, channels, y: i % height, pooled, sum, is_first }, room);
-        },
-    );
+    let room = || rooms.take(Vec::new);
+    share(rows, room, |room, (i, (pooled, sum))| {
+        let top = &top[i / height * height * length..][..height * length];
+        let step = Step { top, height, width, channels, y: i % height, pooled, sum, is_first };
+        room.with(|room| {
+            room.resize(length, 0.0);
+            row(step, room);
+        });
+    });
 }
 
 /// Weights of the 1/4 stage, by blocks of channels.
@@ -134,7 +146,14 @@ struct End {
     quarter: Option<Quarter>,
     heads: Vec<Head>,
     channels: usize,
+    /// From a map's size at 1/8 and 1/4 to where the rows and columns of the larger lie in the smaller.
+    enlarging: Option<(Sizes, [Vec<Lerp>; 2])>,
+    chains: Spare<Chain>,
+    rooms: Spare<HeadScratch>,
 }
+
+/// Height and width of the smaller and of the larger map.
+type Sizes = [(usize, usize); 2];
 
 impl End {
     fn new(weights: &EndWeights) -> Result<Self, tch::TchError> {
@@ -158,23 +177,32 @@ impl End {
         let of = |task| weights.heads.iter().find(|h| h.task == task);
         let heads = ANSWERED.into_iter().filter_map(of).map(Head::new).collect::<Result<Vec<_>, _>>()?;
         let channels = heads.iter().map(Head::outputs).sum();
-        Ok(Self { quarter, heads, channels })
+        let (chains, rooms) = (Spare::default(), Spare::default());
+        Ok(Self { quarter, heads, channels, enlarging: None, chains, rooms })
     }
 
     /// The map that the heads read, `[blocks][height][width]`.
-    fn sums(&self, level: Level, block1: Image<'_>, eighth: Image<'_>, sums: &mut Vec<Block>) -> (usize, usize) {
+    fn sums(&mut self, level: Level, block1: Image<'_>, eighth: Image<'_>, sums: &mut Vec<Block>) -> (usize, usize) {
         let Some(Quarter { conv6, scales }) = &self.quarter else {
             blocked(eighth, sums);
             return (eighth.height, eighth.width);
         };
         let (height, width) = (block1.height, block1.width);
-        let (rows, columns) = (Lerp::axis(eighth.height, height), Lerp::axis(eighth.width, width));
-        let input = QuarterInput { block1, eighth, rows: &rows, columns: &columns, conv6, scales };
+        let sizes = [(eighth.height, eighth.width), (height, width)];
+        self.enlarging.take_if(|(known, _)| *known != sizes);
+        let axes = || [Lerp::axis(eighth.height, height), Lerp::axis(eighth.width, width)];
+        let (_, [rows, columns]) = self.enlarging.get_or_insert_with(|| (sizes, axes()));
+        let input = QuarterInput { block1, eighth, rows, columns, conv6, scales };
         sums.resize(conv6.len() * height * width, [0.0; LANES]);
         share(
             sums.chunks_mut(height * width).enumerate(),
-            || Chain::new(width),
-            |chain, (block, sums)| quarter_block(level, chain, input, block, sums),
+            || self.chains.take(|| Chain::new(width)),
+            |chain, (block, sums)| {
+                chain.with(|chain| {
+                    chain.fit(width);
+                    quarter_block(level, chain, input, block, sums);
+                });
+            },
         );
         (height, width)
     }
@@ -182,11 +210,12 @@ impl End {
     /// All heads' answers, `[height][width][channels]`.
     fn answer(&self, level: Level, map: Blocked<'_>, out: &mut [f32]) {
         let task = map.width * self.channels * TASK_ROWS;
-        share(out.chunks_mut(task).enumerate(), HeadScratch::default, |scratch, (i, out)| {
+        let rooms = || self.rooms.take(HeadScratch::default);
+        share(out.chunks_mut(task).enumerate(), rooms, |room, (i, out)| {
             let mut channel = 0;
             for head in &self.heads {
                 let answer = Answer { first: i * TASK_ROWS, channel, channels: self.channels, out };
-                head_rows(level, head, map, scratch, answer);
+                room.with(|room| head_rows(level, head, map, room, answer));
                 channel += head.outputs();
             }
         });
@@ -211,6 +240,8 @@ pub(super) struct Native {
     kind: Kind,
     end: End,
     level: Level,
+    /// Rows of poolings.
+    rows: Spare<Vec<f32>>,
     sums: Vec<Block>,
     answers: Vec<f32>,
 }
@@ -262,6 +293,7 @@ impl Native {
             kind,
             end,
             level,
+            rows: Spare::default(),
             sums: Vec::new(),
             answers: Vec::new(),
         })
@@ -272,9 +304,9 @@ impl Native {
     /// # Errors
     /// libtorch's: no memory, above all.
     pub fn run(&mut self, input: &Tensor) -> Result<(&[f32], [usize; 4]), tch::TchError> {
-        let Self { trunk, kind, end, level, sums, answers } = self;
+        let Self { trunk, kind, end, level, rows, sums, answers } = self;
         let trunk = || {
-            let pool = |top: &Tensor, sum| pool(*level, *kind, top, sum).unwrap_or_else(|e| panic!("{e}"));
+            let pool = |top: &Tensor, sum| pool((*level, *kind), rows, top, sum).unwrap_or_else(|e| panic!("{e}"));
             trunk.forward_trunk(input, *kind, &pool)
         };
         let (block1, eighth) = caught(trunk).map_err(tch::TchError::Torch)?;
@@ -333,22 +365,22 @@ mod tests {
             let x = input(2, height, width).repeat([1, 16, 1, 1]) - 3.0;
             let x = Tensor::cat(&[&x.narrow(1, 0, 16), &x.narrow(1, 5, 32)], 1);
             let expected = x.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
-            let narrow = |t: &Tensor| t.to_kind(Kind::BFloat16);
+            let (narrow, rooms) = (|t: &Tensor| t.to_kind(Kind::BFloat16), Spare::default());
             for level in Level::available() {
-                let (found, sum) = pool(level, Kind::Float, &x, None).expect("it pools");
+                let (found, sum) = pool((level, Kind::Float), &rooms, &x, None).expect("it pools");
                 assert_eq!(found.size(), expected.size());
                 assert_eq!(largest(&(found - &expected)), 0.0, "{level:?} {height}x{width}");
                 assert_eq!(largest(&(&sum - (&x + &expected))), 0.0, "{level:?} {height}x{width}");
                 let before = sum.copy();
-                let (_, sum) = pool(level, Kind::Float, &x, Some(sum)).expect("it pools");
+                let (_, sum) = pool((level, Kind::Float), &rooms, &x, Some(sum)).expect("it pools");
                 assert_eq!(largest(&(sum - (before + &x + &expected))), 0.0, "{level:?} {height}x{width}");
                 // In bfloat16 the maximum is rounded as libtorch rounds, and the sum takes it as it was.
-                let (found, sum) = pool(level, Kind::BFloat16, &x, None).expect("it pools");
+                let (found, sum) = pool((level, Kind::BFloat16), &rooms, &x, None).expect("it pools");
                 assert_eq!(found.kind(), Kind::BFloat16);
                 assert_eq!(largest(&(found - narrow(&expected))), 0.0, "{level:?} {height}x{width}");
                 assert_eq!(largest(&(&sum - (&x + &expected))), 0.0, "{level:?} {height}x{width}");
                 let (before, x) = (sum.copy(), narrow(&x));
-                let (found, sum) = pool(level, Kind::BFloat16, &x, Some(sum)).expect("it pools");
+                let (found, sum) = pool((level, Kind::BFloat16), &rooms, &x, Some(sum)).expect("it pools");
                 assert_eq!(largest(&(found - narrow(&expected))), 0.0, "{level:?} {height}x{width}");
                 let wide = |t: &Tensor| t.to_kind(Kind::Float);
                 assert_eq!(largest(&(sum - (before + wide(&x) + wide(&narrow(&expected))))), 0.0, "{level:?}");

@@ -108,6 +108,13 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Makes it one for maps of `width` columns.
+    pub fn fit(&mut self, width: usize) {
+        if self.width != width {
+            *self = Self::new(width);
+        }
+    }
+
     /// For maps of `width` columns.
     pub fn new(width: usize) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n * width];

@@ -82,6 +82,47 @@ pub fn share<T, S>(
     }
 }
 
+/// What threads work with, kept for the next pass.
+#[derive(Debug)]
+pub struct Spare<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
+impl<T> Spare<T> {
+    /// One that nobody uses, or a new one; it comes back when it is dropped.
+    pub fn take(&self, make: impl FnOnce() -> T) -> Taken<'_, T> {
+        let one = lock(&self.0).pop();
+        Taken { one: Some(one.unwrap_or_else(make)), home: self }
+    }
+}
+
+/// Of a [`Spare`].
+#[derive(Debug)]
+pub struct Taken<'a, T> {
+    /// Always there until it is dropped.
+    one: Option<T>,
+    home: &'a Spare<T>,
+}
+
+impl<T> Taken<'_, T> {
+    /// For use.
+    pub fn with(&mut self, work: impl FnOnce(&mut T)) {
+        if let Some(one) = &mut self.one {
+            work(one);
+        }
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        lock(&self.home.0).extend(self.one.take());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
