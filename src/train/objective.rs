@@ -123,7 +123,7 @@ mod tests {
     use crate::train::batches::collate;
     use crate::train::config::LabelSpace;
     use crate::train::optimizer::{Optimizer, OptimizerConfig};
-    use rand::SeedableRng as _;
+    use rand::{RngExt as _, SeedableRng as _};
     use tch::nn::VarStore;
     use tch::Kind;
 
@@ -151,12 +151,12 @@ mod tests {
     /// the skips into parameters anew and so cuts the encoder off.
     #[test]
     fn a_few_steps_lower_every_loss_and_reach_the_first_convolution() {
-        tch::manual_seed(3);
         let text = "sources: [{name: a, data: {layout: cityscapes, root: x}}]\nphases: []\n\
                     heads: [{task: segmentation}, {task: depth}, {task: normals}, {task: edges}]\n";
         let config: TrainConfig = serde_yaml::from_str(text).expect("a configuration");
         let (vs, extra) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
         let network = Network::new(&vs.root(), &config.network());
+        start(&vs);
         let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
         let objective = Objective::new(&extra.root(), &config, &table, &[], Device::Cpu);
         let batch = batch(&table, &Task::ALL);
@@ -164,7 +164,7 @@ mod tests {
         let mut optimizer = Optimizer::new(trained, OptimizerConfig::default()).expect("an optimiser");
         let first = vs.variables()["encoder.backbone.0.0.weight"].shallow_clone();
         let mut history: Vec<Vec<f64>> = Vec::new();
-        for _ in 0..25 {
+        for _ in 0..40 {
             optimizer.zero_grad();
             let loss = objective.loss(&network.forward_heads_t(&batch.images, true), &batch);
             loss.total.backward();
@@ -175,7 +175,29 @@ mod tests {
         }
         for (head, task) in Task::ALL.iter().enumerate() {
             let of = |step: usize| history[step][head];
-            assert!(of(24) < 0.9 * of(0), "the {} loss went {history:?}", task.name());
+            assert!(of(39) < 0.93 * of(0), "the {} loss went {history:?}", task.name());
+        }
+    }
+
+    /// Starts a network from numbers of our own: other tests draw from libtorch's one generator meanwhile, so that no seed
+    /// says what a network starts from.
+    fn start(vs: &VarStore) {
+        let mut rng = rand_pcg::Pcg32::seed_from_u64(3);
+        let variables: std::collections::BTreeMap<_, _> = vs.variables().into_iter().collect();
+        for (name, mut variable) in variables.into_iter().filter(|(_, t)| t.requires_grad()) {
+            let size = variable.size();
+            // As `model::layer` starts them, but for the shape of the distribution.
+            let bound = match size[..] {
+                [outputs, _, height, width] if name.starts_with("encoder") => {
+                    (6.0 / (outputs * height * width) as f64).sqrt()
+                }
+                [_, inputs, height, width] => (1.0 / (inputs * height * width) as f64).sqrt(),
+                _ if name.ends_with("bias") => 0.0,
+                _ => continue,
+            };
+            let values: Vec<f32> =
+                (0..variable.numel()).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect();
+            tch::no_grad(|| variable.copy_(&Tensor::from_slice(&values).view(&size[..])));
         }
     }
 
