@@ -84,10 +84,10 @@ def camera_info(_width, _height):
     return cdr.number(4, 2).number(4, 4).number(1).total()
 
 
-def timing(_width=0, _height=0, device=DEVICE):
+def timing(_width=0, _height=0, device=DEVICE, backend=BACKEND):
     """semantic_depth/FrameTiming: header, camera, 5 counts, batch_size, 13 durations and the age, backend, device."""
     cdr = Cdr().header().text(CAMERA).number(8, 5).number(4).number(8, 13 + 1)
-    return cdr.text(BACKEND).text(device).total()
+    return cdr.text(backend).text(device).total()
 
 
 def points(width, height):

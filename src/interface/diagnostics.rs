@@ -257,7 +257,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STATE, "Of the managed node: unconfigured, inactive, active, finalized; with disabled after ~/enable false"),
             k(key::NAME, "From the manifest"),
             k(key::SHA256, "Of the model's file"),
-            k(key::BACKEND, "torchscript"),
+            k(key::BACKEND, "native, torchscript or tensorrt"),
             k(key::PRECISION, "fp32, fp16 or bf16"),
             k(key::DEVICE, "cpu or cuda:N"),
             k(key::INPUT, "The network's input, WIDTHxHEIGHT"),

@@ -1,10 +1,11 @@
-"""`~/enable`, `~/reload_model`, build_only."""
+"""`~/enable`, `~/reload_model`, build_only, and what runs the network."""
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
-from conftest import picture
+from conftest import depth_of, labels_of, picture
 from std_srvs.srv import SetBool, Trigger
 
 
@@ -75,3 +76,29 @@ def test_build_only_says_whether_the_model_can_be_loaded(start_node, model, tmp_
     code = node.wait()
     assert (code == 0) == exists, node.log()
     assert ("build_only" in node.log() and "input 512x256" in node.log()) if exists else str(path) in node.log()
+
+
+def test_back_ends_answer_alike_and_say_which_they_are(start_node, connect):
+    message = picture(320, 160)
+    answers = {}
+    for backend, precision in [("auto", "auto"), ("torchscript", "fp32"), ("native", "bf16")]:
+        peer = connect(start_node(device="cpu", backend=backend, precision=precision))
+        answer = peer.ask(message)
+        values = peer.status("model")[2]
+        answers[answer["timing"].backend, values["Precision"]] = labels_of(answer["labels"]), depth_of(answer["depth"])
+        assert values["Back end"] == answer["timing"].backend
+    labels, depth = answers["native", "fp32"]
+    for kind, least, most in [(("torchscript", "fp32"), 0.999, 1e-3), (("native", "bf16"), 0.98, 0.05)]:
+        other, far = answers[kind]
+        assert (other == labels).mean() >= least, kind
+        assert np.median(np.abs(far - depth) / depth) <= most, kind
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_back_end_that_cannot_be_used_ends_the_node_unless_another_may_do_it(start_node, fallback):
+    node = start_node(build_only=True, device="cpu", backend="tensorrt", fallback=fallback)
+    code = node.wait()
+    log = node.log()
+    assert (code == 0) == fallback, log
+    assert "the tensorrt back end cannot be used: it needs a CUDA device" in log
+    assert ("WARN" in log and "native, fp32 on cpu instead of what was asked for" in log) == fallback, log

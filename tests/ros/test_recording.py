@@ -434,7 +434,7 @@ def test_the_table_is_what_goes_over_the_graph(recording, bandwidth):
         for taken, message in zip(recording.of(topic), recording.messages(topic)):
             if isinstance(message, FrameTiming):
                 # The text in it is this machine's; the table's row is for a CUDA device.
-                assert len(taken.data) == bandwidth.timing(device=message.device)
+                assert len(taken.data) == bandwidth.timing(device=message.device, backend=message.backend)
                 assert table[("output/timing", "FrameTiming")] == [bandwidth.timing()] * 2
                 continue
             # Compressed images have no size of their own on paper, diagnostics and label_info no rate.

@@ -227,7 +227,7 @@ def test_what_is_read_at_the_start_only_is_refused(peer, table):
     }
     fixed = {name: entry for name, entry in table.items() if not entry["at_run_time"]}
     values = {
-        name: {"device": "cuda", "precision": "fp32"}.get(name) or other[entry["type"]](entry["default"])
+        name: {"device": "cuda", "precision": "fp32", "backend": "native"}.get(name) or other[entry["type"]](entry["default"])
         for name, entry in fixed.items()
     }
     assert len(values) >= 8
