@@ -18,7 +18,7 @@ pub use select::{select, Selection};
 
 use super::output::Packed;
 use crate::export::golden::Deviation;
-use crate::export::Artifact;
+use crate::export::{Artifact, ArtifactError};
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use native::Native;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,9 @@ pub enum NetworkError {
         /// libtorch's message.
         reason: String,
     },
+    /// A file of the model.
+    #[error(transparent)]
+    Model(#[from] ArtifactError),
     /// A back end cannot be used here.
     #[error("the {backend} back end cannot be used: {reason}")]
     Backend {

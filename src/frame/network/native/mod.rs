@@ -65,8 +65,8 @@ unsafe fn values<T>(x: &mut Tensor) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
 }
 
-/// One pooling of a chain, see [`Pool`](model::Pool): the numbers of libtorch's, in one pass over the map. `kind` is that of the maximum,
-/// which the next product reads; the sum is in single precision.
+/// One pooling of a chain, see [`Pool`](model::Pool): the numbers of libtorch's, in one pass over the map. `kind`, float or
+/// bfloat16, is that of the maximum, which the next product reads; the sum is in single precision.
 #[allow(unsafe_code)]
 fn pool(
     (level, kind): (Level, Kind),
@@ -74,7 +74,8 @@ fn pool(
     top: &Tensor,
     sum: Option<Tensor>,
 ) -> Result<(Tensor, Tensor), tch::TchError> {
-    let (mut top, shape) = channels_last(top)?;
+    let (top, shape) = channels_last(top)?;
+    let mut top = if top.kind() == Kind::BFloat16 { top } else { top.f_to_kind(Kind::Float)? };
     let is_first = sum.is_none();
     let dimensions = shape.map(|n| n as i64);
     let mut pooled = Tensor::f_empty(dimensions, (kind, Device::Cpu))?;
@@ -84,8 +85,8 @@ fn pool(
         None => Tensor::f_empty(dimensions, (Kind::Float, Device::Cpu))?,
     };
     let narrow = |kind| kind == Kind::BFloat16;
-    // SAFETY: each slice has the type of its tensor's number format: `top`'s and `pooled`'s are matched on (others than
-    // bfloat16 are made float), the sum is float; `pooled` is fresh, the sum this chain's own, `top` is only read.
+    // SAFETY: each slice has the type of its tensor's number format: `top`'s and `pooled`'s are matched on (either is bfloat16
+    // or float), the sum is float; `pooled` is fresh, the sum this chain's own, `top` is only read.
     unsafe {
         let sum = values::<f32>(&mut sum);
         match (narrow(top.kind()), narrow(kind)) {
