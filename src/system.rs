@@ -82,3 +82,18 @@ fn cuda_pci_bus_id(number: usize) -> Option<String> {
     let bytes: Vec<u8> = text.iter().map(|c| *c as u8).collect();
     CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok().map(String::from)
 }
+
+/// Files of `/sys` and `/proc` for tests.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use std::path::Path;
+
+    /// Writes them below `root`.
+    pub fn write(root: &Path, files: &[(&str, &str)]) {
+        for (file, content) in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("create");
+            std::fs::write(path, content).expect("write");
+        }
+    }
+}

@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+mod small_model;
+
 struct Exported {
     folder: tempfile::TempDir,
     difference: f64,
@@ -28,24 +30,7 @@ fn exported() -> &'static Exported {
 }
 
 fn request(folder: &Path) -> ExportRequest {
-    let path = folder.join("w.safetensors");
-    if !path.exists() {
-        tch::manual_seed(5);
-        let vs = VarStore::new(Device::Cpu);
-        Network::new(&vs.root(), &NetworkConfig::default());
-        weights::save(&vs, &path).expect("saved");
-    }
-    ExportRequest {
-        weights: path,
-        network: NetworkConfig::default(),
-        size: (100, 52),
-        full_size: false,
-        focal_length_px: 110.0,
-        name: "small".into(),
-        training: "random weights".into(),
-        command: "test".into(),
-        created: "2026-01-01T00:00:00Z".into(),
-    }
+    small_model::request(small_model::random_weights(folder), (100, 52))
 }
 
 /// A copy of the exported folder that may be damaged.

@@ -1,46 +1,29 @@
 //! Frames of several cameras in one run of the network, and other precisions than single.
 
 use semantic_depth::data::street::{Drive, DriveConfig};
-use semantic_depth::export::trace::{export, ExportRequest};
+use semantic_depth::export::trace::export;
 use semantic_depth::export::Artifact;
 use semantic_depth::frame::clock::StageTimes;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::network::{DeviceChoice, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
-use semantic_depth::model::{weights, Network, NetworkConfig};
-use std::path::{Path, PathBuf};
+use small_model::{random_weights, request};
+use std::path::Path;
 use std::sync::OnceLock;
-use tch::nn::VarStore;
 use tch::{CModule, Device, Kind, Tensor};
+
+mod small_model;
 
 /// The size of the small network's input.
 const SMALL: (usize, usize) = (96, 48);
-
-fn request(weights: PathBuf, size: (usize, usize)) -> ExportRequest {
-    ExportRequest {
-        weights,
-        network: NetworkConfig::default(),
-        size,
-        full_size: false,
-        focal_length_px: 110.0,
-        name: "test".into(),
-        training: "test".into(),
-        command: "test".into(),
-        created: "2026-01-01T00:00:00Z".into(),
-    }
-}
 
 /// A small model with random weights, exported once.
 fn small() -> Artifact {
     static ONCE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = ONCE.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("w.safetensors");
-        tch::manual_seed(5);
-        let vs = VarStore::new(Device::Cpu);
-        Network::new(&vs.root(), &NetworkConfig::default());
-        weights::save(&vs, &path).expect("saved");
+        let path = random_weights(folder.path());
         export(&request(path, SMALL), &folder.path().join("model")).expect("exported");
         folder
     });

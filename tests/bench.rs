@@ -1,14 +1,14 @@
 //! `semantic_depth bench`, the program itself, on a small network of random weights. Nothing here is about how long
 //! anything takes.
 
-use semantic_depth::export::trace::{export, ExportRequest};
-use semantic_depth::model::{weights, Network, NetworkConfig};
+use semantic_depth::export::trace::export;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+
+mod small_model;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_semantic_depth");
 
@@ -17,22 +17,7 @@ fn model() -> PathBuf {
     static ONCE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let place = ONCE.get_or_init(|| {
         let place = tempfile::tempdir().expect("a folder");
-        tch::manual_seed(5);
-        let vs = VarStore::new(Device::Cpu);
-        Network::new(&vs.root(), &NetworkConfig::default());
-        let path = place.path().join("w.safetensors");
-        weights::save(&vs, &path).expect("saved");
-        let request = ExportRequest {
-            weights: path,
-            network: NetworkConfig::default(),
-            size: (96, 64),
-            full_size: false,
-            focal_length_px: 110.0,
-            name: "small".into(),
-            training: "random weights".into(),
-            command: "test".into(),
-            created: "2026-01-01T00:00:00Z".into(),
-        };
+        let request = small_model::request(small_model::random_weights(place.path()), (96, 64));
         export(&request, &place.path().join("model")).expect("exported");
         place
     });

@@ -3,36 +3,20 @@
 
 use clap::Parser as _;
 use semantic_depth::cli::Cli;
-use semantic_depth::export::trace::{export, ExportRequest};
-use semantic_depth::model::{weights, Network, NetworkConfig};
+use semantic_depth::export::trace::export;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use tch::nn::VarStore;
-use tch::Device;
+
+mod small_model;
 
 /// A folder with `model`, `street` (three rendered frames, split test) and `folder` (two pictures, split val).
 fn place() -> &'static Path {
     static ONCE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let place = ONCE.get_or_init(|| {
         let place = tempfile::tempdir().expect("a folder");
-        tch::manual_seed(5);
-        let vs = VarStore::new(Device::Cpu);
-        Network::new(&vs.root(), &NetworkConfig::default());
-        let path = place.path().join("w.safetensors");
-        weights::save(&vs, &path).expect("saved");
-        let request = ExportRequest {
-            weights: path,
-            network: NetworkConfig::default(),
-            size: (96, 64),
-            full_size: false,
-            focal_length_px: 110.0,
-            name: "small".into(),
-            training: "random weights".into(),
-            command: "test".into(),
-            created: "2026-01-01T00:00:00Z".into(),
-        };
+        let request = small_model::request(small_model::random_weights(place.path()), (96, 64));
         export(&request, &place.path().join("model")).expect("exported");
         let out = place.path().join("street");
         run(&[

@@ -4,7 +4,7 @@
 //! operations a second of a square matrix product in the network's precision. Where the network's bytes all fit a cache,
 //! it may pass the first one.
 
-use super::network::kind;
+use crate::frame::network::Precision;
 use crate::model::Cost;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ fn shortest(device: Device, runs: usize, mut work: impl FnMut() -> Result<(), Tc
 ///
 /// # Errors
 /// libtorch's: no memory, a lost device.
-pub fn measure(device: Device, precision: &'static str) -> Result<Ceilings, TchError> {
+pub fn measure(device: Device, precision: Precision) -> Result<Ceilings, TchError> {
     let _no_grad = tch::no_grad_guard();
     // Larger than any cache that the network's maps would fit, small enough for a small board.
     let (copy_bytes, product_size) = if device == Device::Cpu { (256_i64 << 20, 1024) } else { (512_i64 << 20, 4096) };
@@ -82,7 +82,7 @@ pub fn measure(device: Device, precision: &'static str) -> Result<Ceilings, TchE
     let mut to = Tensor::f_zeros([copy_bytes / 4], (Kind::Float, device))?;
     let copy = shortest(device, 8, || to.f_copy_(&from))?;
     drop((from, to));
-    let options = (kind(precision), device);
+    let options = (precision.kind(), device);
     let matrix = || Tensor::f_randn([product_size, product_size], (Kind::Float, device))?.f_to_kind(options.0);
     let (a, b) = (matrix()?, matrix()?);
     let out = Tensor::f_zeros([product_size, product_size], options)?;
@@ -92,7 +92,7 @@ pub fn measure(device: Device, precision: &'static str) -> Result<Ceilings, TchE
         copy_bytes: copy_bytes as u64,
         product_gflop_s: 2.0 * (product_size as f64).powi(3) / product.as_secs_f64() / 1e9,
         product_size,
-        precision,
+        precision: precision.name(),
     })
 }
 
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn both_ceilings_are_measured() {
-        let c = measure(Device::Cpu, "fp32").expect("the processor has room");
+        let c = measure(Device::Cpu, Precision::Fp32).expect("the processor has room");
         assert!(c.copy_gb_s.is_finite() && c.copy_gb_s > 0.0 && c.product_gflop_s > 0.0, "{c:?}");
     }
 }

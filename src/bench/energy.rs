@@ -377,15 +377,8 @@ pub fn measure<E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::fixture::write;
     use std::convert::Infallible;
-
-    fn write(root: &Path, files: &[(&str, &str)]) {
-        for (file, content) in files {
-            let path = root.join(file);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("create");
-            std::fs::write(path, content).expect("write");
-        }
-    }
 
     #[test]
     fn a_machine_without_sensors_says_what_was_looked_for() {

@@ -11,7 +11,7 @@ use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
 use crate::export::{Artifact, ArtifactError};
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
-use crate::frame::network::{torch_error, Network, NetworkError};
+use crate::frame::network::{torch_error, Backend, Network, NetworkError};
 use crate::frame::view::{ImageView, LayoutError};
 use crate::model::Cost;
 use serde::Serialize;
@@ -97,20 +97,14 @@ pub fn alone(
     fill(network, artifact)?;
     let host = repeat(repetitions, || network.run(1, |_| ()))?;
     let device = match network.device() {
-        Device::Cuda(index) => on_device(artifact, index, kind(network.precision_name()), repetitions)?,
+        // An engine is not the model's own TorchScript, and would have to be inspected first.
+        Device::Cuda(index) if network.backend() == Backend::TorchScript => {
+            on_device(artifact, index, network.precision().kind(), repetitions)?
+        }
         _ => None,
     };
     let (width, height) = (artifact.manifest.input.width, artifact.manifest.input.height);
     Ok(host.map(|host| Alone { batch: 1, width, height, repetitions, host, device }))
-}
-
-/// libtorch's name of a precision.
-pub fn kind(precision: &str) -> Kind {
-    match precision {
-        "fp16" => Kind::Half,
-        "bf16" => Kind::BFloat16,
-        _ => Kind::Float,
-    }
 }
 
 /// Input and answer stay on the GPU. NOTE: processor time is then that of starting kernels and waiting.

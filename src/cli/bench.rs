@@ -328,7 +328,7 @@ fn empty(about: About, artifact: &Artifact, path: &Path) -> Report {
 }
 
 fn against_ceilings(report: &mut Report, device: Device, artifact: &Artifact) -> anyhow::Result<()> {
-    let ceilings = ceilings::measure(device, report.about.precision).context("the device's ceilings")?;
+    let ceilings = ceilings::measure(device, report.about.precision.parse()?).context("the device's ceilings")?;
     report.reached = report.network.as_ref().map(|network| {
         let size = (network.width, network.height);
         let cost = Cost::of(&artifact.manifest.network, size, true);

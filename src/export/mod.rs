@@ -12,12 +12,16 @@ pub mod trace;
 pub use manifest::Manifest;
 
 use crate::data::classes::UNLABELLED;
+use crate::model::weights::{self, WeightsError};
+use crate::model::Network;
 use manifest::{ClassKind, DepthCode, OutputTensor, SCHEMA_VERSION};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
+use tch::nn::VarStore;
+use tch::Device;
 
 /// Name of the manifest in a model's folder.
 pub const MANIFEST: &str = "model.yaml";
@@ -123,6 +127,18 @@ impl Artifact {
         self.dir.join(&self.manifest.torchscript)
     }
 
+    /// The network that the model was exported from, with its weights, on the processor; it cannot be trained.
+    ///
+    /// # Errors
+    /// The weights are not in the folder, or are not those of the network that the manifest describes.
+    pub fn network(&self) -> Result<Network, WeightsError> {
+        let mut vs = VarStore::new(Device::Cpu);
+        let network = Network::new(&vs.root(), &self.manifest.network);
+        weights::load(&mut vs, &self.dir.join(trace::WEIGHTS))?;
+        vs.freeze();
+        Ok(network)
+    }
+
     /// The model's golden input; `None` in a model of an older version or of somebody else.
     ///
     /// # Errors
@@ -138,11 +154,11 @@ impl Artifact {
     ///
     /// # Errors
     /// libtorch does not take it.
-    pub fn load_module(&self, device: tch::Device) -> Result<tch::CModule, ArtifactError> {
+    pub fn load_module(&self, device: Device) -> Result<tch::CModule, ArtifactError> {
         let path = self.torchscript_path();
         let mut module = tch::CModule::load_on_device(&path, device)
-            .map_err(|e| ArtifactError::Torch { path: path.clone(), what: crate::model::weights::first_line(&e) })?;
-        module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: crate::model::weights::first_line(&e) })?;
+            .map_err(|e| ArtifactError::Torch { path: path.clone(), what: weights::first_line(&e) })?;
+        module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: weights::first_line(&e) })?;
         Ok(module)
     }
 }

@@ -271,11 +271,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
 pub fn write_engine_source(artifact: &Artifact, path: &Path) -> Result<(), ExportError> {
     let _no_grad = tch::no_grad_guard();
     let manifest = &artifact.manifest;
-    let mut vs = VarStore::new(Device::Cpu);
-    let network = Network::new(&vs.root(), &manifest.network);
-    weights::load(&mut vs, &artifact.dir.join(WEIGHTS))?;
-    vs.freeze();
-    let network = network.folded(NumberFormat::Fixed(Kind::Float));
+    let network = artifact.network()?.folded(NumberFormat::Fixed(Kind::Float));
     let (width, height) = (manifest.input.width, manifest.input.height);
     let example = Tensor::zeros([1, 3, height as i64, width as i64], (Kind::Float, Device::Cpu));
     let is_full_size = manifest.answer_size() == (width, height);

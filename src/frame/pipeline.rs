@@ -233,7 +233,7 @@ impl Pipeline {
 
     /// `fp32`, `fp16` or `bf16`: what the network really computes in.
     pub fn precision_name(&self) -> &'static str {
-        self.network.precision_name()
+        self.network.precision().name()
     }
 
     /// Width and height of the network's input.

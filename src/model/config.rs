@@ -20,6 +20,17 @@ pub struct NetworkConfig {
 /// The article's two tasks.
 const DEFAULT_HEADS: [Task; 2] = [Task::Segmentation, Task::Depth];
 
+impl NetworkConfig {
+    /// Pixels of the input to one of the heads.
+    pub fn heads_stride(&self) -> usize {
+        if self.extra_light {
+            8
+        } else {
+            4
+        }
+    }
+}
+
 // A manifest of the usual network stays readable to versions that know no other heads.
 fn is_default(heads: &[Task]) -> bool {
     heads == DEFAULT_HEADS

@@ -74,11 +74,7 @@ impl Network {
 
     /// Pixels of the input to one of the heads.
     pub fn heads_stride(&self) -> usize {
-        if self.config.extra_light {
-            8
-        } else {
-            4
-        }
+        self.config.heads_stride()
     }
 
     /// One pass, up to the heads' own resolution: 1/4 of the input (1/8 for an extra light network), rounded up.

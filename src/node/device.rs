@@ -351,15 +351,8 @@ fn read_processor(sys: &Path, host: &mut Host) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::fixture::write;
     use std::time::Duration;
-
-    fn write(root: &Path, files: &[(&str, &str)]) {
-        for (file, content) in files {
-            let path = root.join(file);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("create");
-            std::fs::write(path, content).expect("write");
-        }
-    }
 
     fn health(root: &Path, processor: Processor) -> Health {
         Health {

@@ -212,6 +212,7 @@ impl Network {
         precision: Precision,
     ) -> Result<Self, NetworkError> {
         let Selection { device, max_batch, .. } = *wanted;
+        let precision = if precision == Precision::Auto { Precision::Fp32 } else { precision };
         let manifest = &artifact.manifest;
         let engine = match backend {
             Backend::Native => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
@@ -235,7 +236,7 @@ impl Network {
             for _ in 0..2 {
                 network.run(batch, |_| ()).map_err(|error| match error {
                     NetworkError::Torch { reason, .. } if precision.kind() != Kind::Float => NetworkError::Precision {
-                        precision: network.precision_name(),
+                        precision: network.precision.name(),
                         device: device_name(device),
                         reason,
                     },
@@ -256,13 +257,9 @@ impl Network {
         self.backend
     }
 
-    /// `fp32`, `fp16` or `bf16`.
-    pub fn precision_name(&self) -> &'static str {
-        match self.precision {
-            Precision::Auto | Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-            Precision::Bf16 => "bf16",
-        }
+    /// What it really computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The most inputs of one run.

@@ -140,7 +140,7 @@ fn checked(
     if !deviation.is_within(&tolerance) {
         return Err(NetworkError::Golden {
             backend: network.backend().name(),
-            precision: network.precision_name(),
+            precision: network.precision.name(),
             device: device_name(network.device()),
             deviation,
             tolerance,

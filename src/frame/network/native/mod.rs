@@ -20,7 +20,6 @@ use crate::model::{self, EndWeights, NumberFormat};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
 use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step, STAGES};
 use simd::{Block, Level, LANES};
-use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use team::{share, Spare};
 
@@ -269,7 +268,7 @@ impl Native {
             return Err(error(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript")));
         }
         let (width, height) = (manifest.input.width, manifest.input.height);
-        let stride = if manifest.network.extra_light { 8 } else { 4 };
+        let stride = manifest.network.heads_stride();
         let expected = (width.div_ceil(stride), height.div_ceil(stride));
         if manifest.answer_size() != expected {
             return Err(error(format!(
@@ -278,9 +277,7 @@ impl Native {
                 manifest.answer_size()
             )));
         }
-        let mut vs = VarStore::new(Device::Cpu);
-        let network = model::Network::new(&vs.root(), &manifest.network);
-        weights::load(&mut vs, &artifact.dir.join(WEIGHTS)).map_err(|e| error(e.to_string()))?;
+        let network = artifact.network().map_err(|e| error(e.to_string()))?;
         Self::new(&network, kind, Level::best()).map_err(|e| error(weights::first_line(&e)))
     }
 
@@ -330,6 +327,7 @@ mod tests {
     use super::*;
     use crate::export::trace::packed_heads;
     use crate::model::NetworkConfig;
+    use tch::nn::VarStore;
 
     fn network(config: &NetworkConfig) -> model::Network {
         tch::manual_seed(7);

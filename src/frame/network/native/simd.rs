@@ -119,11 +119,33 @@ mod x86 {
     #[derive(Debug)]
     pub enum Avx512 {}
 
+    /// Eight lanes are AVX2's in both.
+    macro_rules! eight_lanes {
+        () => {
+            type H = __m256;
+            #[inline(always)]
+            unsafe fn load8(p: *const f32) -> Self::H {
+                unsafe { _mm256_loadu_ps(p) }
+            }
+            #[inline(always)]
+            unsafe fn store8(v: Self::H, p: *mut f32) {
+                unsafe { _mm256_storeu_ps(p, v) }
+            }
+            #[inline(always)]
+            unsafe fn splat8(p: *const f32) -> Self::H {
+                unsafe { _mm256_broadcast_ss(&*p) }
+            }
+            #[inline(always)]
+            unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
+                unsafe { _mm256_fmadd_ps(a, b, c) }
+            }
+        };
+    }
+
     // `inline(always)`: these have to become a part of the kernel, which is what is compiled for the instruction set.
     // SAFETY of the bodies: the trait's own conditions.
     impl Isa for Avx2 {
         type V = [__m256; 2];
-        type H = __m256;
         const PIXELS: usize = 4;
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
@@ -182,28 +204,12 @@ mod x86 {
                 _mm256_storeu_si256(p.cast(), packed);
             }
         }
-        #[inline(always)]
-        unsafe fn load8(p: *const f32) -> Self::H {
-            unsafe { _mm256_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn store8(v: Self::H, p: *mut f32) {
-            unsafe { _mm256_storeu_ps(p, v) }
-        }
-        #[inline(always)]
-        unsafe fn splat8(p: *const f32) -> Self::H {
-            unsafe { _mm256_broadcast_ss(&*p) }
-        }
-        #[inline(always)]
-        unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
+        eight_lanes!();
     }
 
     // SAFETY of the bodies: the trait's own conditions.
     impl Isa for Avx512 {
         type V = __m512;
-        type H = __m256;
         const PIXELS: usize = 8;
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
@@ -254,22 +260,7 @@ mod x86 {
                 _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(rounded));
             }
         }
-        #[inline(always)]
-        unsafe fn load8(p: *const f32) -> Self::H {
-            unsafe { _mm256_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn store8(v: Self::H, p: *mut f32) {
-            unsafe { _mm256_storeu_ps(p, v) }
-        }
-        #[inline(always)]
-        unsafe fn splat8(p: *const f32) -> Self::H {
-            unsafe { _mm256_broadcast_ss(&*p) }
-        }
-        #[inline(always)]
-        unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
+        eight_lanes!();
     }
 }
 

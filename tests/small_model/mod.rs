@@ -1,0 +1,34 @@
+//! Models with random weights, for tests that need no sense in their answers.
+
+use semantic_depth::export::trace::ExportRequest;
+use semantic_depth::model::{weights, Network, NetworkConfig};
+use std::path::{Path, PathBuf};
+use tch::nn::VarStore;
+use tch::Device;
+
+/// Random weights of the usual network in a folder, always the same file.
+pub fn random_weights(folder: &Path) -> PathBuf {
+    let path = folder.join("w.safetensors");
+    if !path.exists() {
+        tch::manual_seed(5);
+        let vs = VarStore::new(Device::Cpu);
+        Network::new(&vs.root(), &NetworkConfig::default());
+        weights::save(&vs, &path).expect("saved");
+    }
+    path
+}
+
+/// An export of weights of the usual network at a size (width, height).
+pub fn request(weights: PathBuf, size: (usize, usize)) -> ExportRequest {
+    ExportRequest {
+        weights,
+        network: NetworkConfig::default(),
+        size,
+        full_size: false,
+        focal_length_px: 110.0,
+        name: "small".into(),
+        training: "random weights".into(),
+        command: "test".into(),
+        created: "2026-01-01T00:00:00Z".into(),
+    }
+}
