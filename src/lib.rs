@@ -6,6 +6,7 @@
 //! - [`model`]: the network in tch, weights in and out
 //! - [`export`]: the deployable artifact (TorchScript and manifest)
 //! - [`frame`]: one frame's path from bytes to labels and metres
+//! - `cpu`: vector instructions and libtorch's threads, for what is computed without libtorch's operators
 //! - [`depth`]: depth truth made from stereo: disparity, a semi-global matcher, a TorchScript teacher
 //! - [`tensorrt`]: engines compiled for one GPU: inspected, compiled, cached, and the libraries that run them
 //! - [`train`], [`eval`]: how weights are made and judged
@@ -20,6 +21,7 @@
 pub mod allocator;
 pub mod bench;
 pub mod cli;
+pub(crate) mod cpu;
 pub mod data;
 #[cfg(feature = "ros")]
 pub mod demo;

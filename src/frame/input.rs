@@ -3,11 +3,13 @@
 use super::geometry::{Geometry, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
+use crate::cpu::team::share;
 use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
-use rayon::prelude::*;
 
 /// Channels of the network's input.
 pub const CHANNELS: usize = 3;
+/// Rows of one task.
+const TASK_ROWS: usize = 16;
 
 /// Builds network inputs for one model; keeps the resampling weights of the geometries it has seen lately.
 #[derive(Debug)]
@@ -66,13 +68,13 @@ impl InputBuilder {
         let size = (to.width, to.height);
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
         let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
-        out.par_chunks_mut(self.width * CHANNELS).enumerate().with_min_len(16).for_each_init(
-            Vec::new,
-            |scratch, (y, out)| {
+        let row = self.width * CHANNELS;
+        share(out.chunks_mut(row * TASK_ROWS).enumerate(), Vec::new, |scratch, (task, out)| {
+            for (y, out) in out.chunks_exact_mut(row).enumerate() {
                 let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
-                let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
+                let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
                     pixels.fill(padding);
-                    return;
+                    continue;
                 };
                 pixels[..to.x].fill(padding);
                 pixels[to.x + to.width..].fill(padding);
@@ -89,8 +91,8 @@ impl InputBuilder {
                         resampler.row(image, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
                     }
                 }
-            },
-        );
+            }
+        });
     }
 }
 

@@ -9,10 +9,10 @@
 use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
+use crate::cpu::team::share;
 use crate::data::classes::{Class, UNLABELLED};
 use crate::export::manifest::{ClassKind, DepthCode, DepthDecoding, Manifest};
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 /// The packed answer of the network in host memory, channels last: `[height, width, channels]`.
 #[derive(Debug, Clone, Copy)]
@@ -125,18 +125,20 @@ impl OutputBuilder {
         self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
         self.code.resize(if depth { packed.width * packed.height } else { 0 }, 0.0);
         let task = packed.width * 4;
-        let answers = packed.data.par_chunks(task * packed.channels);
+        let answers = packed.data.chunks(task * packed.channels);
+        let nothing = || ();
         match (labels, depth) {
-            (true, true) => self.best.par_chunks_mut(task).zip(self.code.par_chunks_mut(task)).zip(answers).for_each(
-                |((best, code), answer)| {
+            (true, true) => {
+                let tasks = self.best.chunks_mut(task).zip(self.code.chunks_mut(task)).zip(answers);
+                share(tasks, nothing, |(), ((best, code), answer)| {
                     class_pixels(kind, answer, packed.channels, classes, best);
                     depth_codes(answer, packed.channels, channel, code);
-                },
-            ),
-            (true, false) => self.best.par_chunks_mut(task).zip(answers).for_each(|(best, answer)| {
+                });
+            }
+            (true, false) => share(self.best.chunks_mut(task).zip(answers), nothing, |(), (best, answer)| {
                 class_pixels(kind, answer, packed.channels, classes, best);
             }),
-            (false, true) => self.code.par_chunks_mut(task).zip(answers).for_each(|(code, answer)| {
+            (false, true) => share(self.code.chunks_mut(task).zip(answers), nothing, |(), (code, answer)| {
                 depth_codes(answer, packed.channels, channel, code);
             }),
             (false, false) => {}
@@ -154,30 +156,27 @@ impl OutputBuilder {
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
         let (kind, best, ids) = (self.kind, &self.best, &self.ids);
-        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
-            LabelScratch::default,
-            |scratch, (task, out)| {
-                scratch.rows = None;
-                for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
-                        out.fill(UNLABELLED);
-                        continue;
-                    };
-                    match kind {
-                        ClassKind::Scores => scratch.fit(packed, best, classes, ids, columns, row),
-                        ClassKind::Labels => {
-                            let row = row.nearest() as usize;
-                            scratch.fit_nearest(row, &best[row * packed.width..][..packed.width], ids, columns);
-                        }
+        share(out.chunks_mut(width * TASK_ROWS).enumerate(), LabelScratch::default, |scratch, (task, out)| {
+            scratch.rows = None;
+            for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                    out.fill(UNLABELLED);
+                    continue;
+                };
+                match kind {
+                    ClassKind::Scores => scratch.fit(packed, best, classes, ids, columns, row),
+                    ClassKind::Labels => {
+                        let row = row.nearest() as usize;
+                        scratch.fit_nearest(row, &best[row * packed.width..][..packed.width], ids, columns);
                     }
-                    out[..columns.seen.start].fill(UNLABELLED);
-                    out[columns.seen.end..].fill(UNLABELLED);
-                    let out = &mut out[columns.seen.clone()];
-                    out.copy_from_slice(&scratch.uniform[..out.len()]);
-                    mix(scratch, columns, row.weight, out);
                 }
-            },
-        );
+                out[..columns.seen.start].fill(UNLABELLED);
+                out[columns.seen.end..].fill(UNLABELLED);
+                let out = &mut out[columns.seen.clone()];
+                out.copy_from_slice(&scratch.uniform[..out.len()]);
+                mix(scratch, columns, row.weight, out);
+            }
+        });
     }
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
@@ -192,7 +191,8 @@ impl OutputBuilder {
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, self.size);
         let (code, decoding) = (&self.code, &self.decoding);
-        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+        share(
+            out.chunks_mut(width * TASK_ROWS).enumerate(),
             || (vec![0.0_f32; answer_width], vec![0.0_f32; columns.expanded_len()]),
             |(blended, expanded), (task, out)| {
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
@@ -225,7 +225,8 @@ impl OutputBuilder {
             return out.fill(f32::NAN);
         }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
-        out.par_chunks_mut(width * TASK_ROWS).enumerate().for_each_init(
+        share(
+            out.chunks_mut(width * TASK_ROWS).enumerate(),
             || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
             |scratch, (task, out)| {
                 scratch.rows = [None; 2];
@@ -263,35 +264,42 @@ impl OutputBuilder {
         let (n, [r, g, b]) = (image.encoding().channels(), image.encoding().rgb_offsets());
         let colors = &self.colors;
         let Plan { columns, rows, picture } = plan(&mut self.plans, geometry, self.size);
-        out.par_chunks_mut(width * 3).zip(labels.par_chunks(width)).enumerate().with_min_len(TASK_ROWS).for_each_init(
+        let tasks = out.chunks_mut(width * 3 * TASK_ROWS).zip(labels.chunks(width * TASK_ROWS)).enumerate();
+        share(
+            tasks,
             || (Vec::new(), vec![[0; 3]; width]),
-            |(scratch, tint), (y, (out, labels))| {
-                let (pixels, _) = out.as_chunks_mut::<3>();
-                match picture {
-                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
-                    None => {
-                        for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
-                            *out = [pixel[r], pixel[g], pixel[b]];
+            |(scratch, tint), (task, (out, labels))| {
+                let lines = out.chunks_exact_mut(width * 3).zip(labels.chunks_exact(width));
+                for (y, (out, labels)) in lines.enumerate() {
+                    let y = task * TASK_ROWS + y;
+                    let (pixels, _) = out.as_chunks_mut::<3>();
+                    match picture {
+                        None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
+                        None => {
+                            for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
+                                *out = [pixel[r], pixel[g], pixel[b]];
+                            }
+                        }
+                        Some((resampler, to)) => {
+                            let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
+                                pixels.fill([0; 3]);
+                                continue;
+                            };
+                            pixels[..to.x].fill([0; 3]);
+                            pixels[to.x + to.width..].fill([0; 3]);
+                            resampler.row(image, y, scratch, &mut pixels[to.columns()], |out, values| {
+                                *out = values.map(|v| (v + 0.5) as u8);
+                            });
                         }
                     }
-                    Some((resampler, to)) => {
-                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
-                            return pixels.fill([0; 3]);
-                        };
-                        pixels[..to.x].fill([0; 3]);
-                        pixels[to.x + to.width..].fill([0; 3]);
-                        resampler.row(image, y, scratch, &mut pixels[to.columns()], |out, values| {
-                            *out = values.map(|v| (v + 0.5) as u8);
-                        });
+                    if rows.at(y).is_some() {
+                        let seen = columns.seen.clone();
+                        let tint = &mut tint[..seen.len()];
+                        for (tint, &label) in tint.iter_mut().zip(&labels[seen.clone()]) {
+                            *tint = colors[usize::from(label)];
+                        }
+                        tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
                     }
-                }
-                if rows.at(y).is_some() {
-                    let seen = columns.seen.clone();
-                    let tint = &mut tint[..seen.len()];
-                    for (tint, &label) in tint.iter_mut().zip(&labels[seen.clone()]) {
-                        *tint = colors[usize::from(label)];
-                    }
-                    tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
                 }
             },
         );
@@ -301,21 +309,29 @@ impl OutputBuilder {
     pub fn colors(&self, labels: &[u8], out: &mut Vec<u8>) {
         out.resize(labels.len() * 3, 0);
         let (pixels, _) = out.as_chunks_mut::<3>();
-        pixels.par_chunks_mut(CHUNK).zip(labels.par_chunks(CHUNK)).for_each(|(out, labels)| {
-            for (out, &label) in out.iter_mut().zip(labels) {
-                *out = self.colors[usize::from(label)];
-            }
-        });
+        share(
+            pixels.chunks_mut(CHUNK).zip(labels.chunks(CHUNK)),
+            || (),
+            |(), (out, labels)| {
+                for (out, &label) in out.iter_mut().zip(labels) {
+                    *out = self.colors[usize::from(label)];
+                }
+            },
+        );
     }
 
     /// `values` of the labels.
     pub fn mask(&self, labels: &[u8], values: &[u8; 256], out: &mut Vec<u8>) {
         out.resize(labels.len(), 0);
-        out.par_chunks_mut(CHUNK).zip(labels.par_chunks(CHUNK)).for_each(|(out, labels)| {
-            for (out, &label) in out.iter_mut().zip(labels) {
-                *out = values[usize::from(label)];
-            }
-        });
+        share(
+            out.chunks_mut(CHUNK).zip(labels.chunks(CHUNK)),
+            || (),
+            |(), (out, labels)| {
+                for (out, &label) in out.iter_mut().zip(labels) {
+                    *out = values[usize::from(label)];
+                }
+            },
+        );
     }
 }
 

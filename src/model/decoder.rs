@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 /// Width of the decoder.
 pub(super) const WIDTH: i64 = 256;
 /// Stages of a chained residual pooling block.
-pub(super) const CRP_STAGES: i64 = 4;
+pub const CRP_STAGES: usize = 4;
 
 /// 1x1 convolution without bias, with PyTorch's default start: the decoder has no normalisation, and with a wider
 /// start ReLU6 saturates and nothing is learned.
@@ -90,7 +90,8 @@ struct ChainedResidualPooling {
 impl ChainedResidualPooling {
     fn new(p: Path, groups: i64) -> Self {
         // Even entries of `mini_blocks` are the pools, which have no variables.
-        let projections = (0..CRP_STAGES).map(|i| conv1x1(&p / "mini_blocks" / (2 * i + 1), WIDTH, groups)).collect();
+        let projections =
+            (0..CRP_STAGES as i64).map(|i| conv1x1(&p / "mini_blocks" / (2 * i + 1), WIDTH, groups)).collect();
         Self { projections }
     }
 
@@ -175,6 +176,15 @@ pub struct HeadWeights {
     pub bias: Tensor,
 }
 
+/// Variables of the 1/4 stage that are factors a channel, `[256, 1, 1, 1]` each.
+#[derive(Debug)]
+pub struct QuarterFactors {
+    /// After each pool of its chained residual pooling.
+    pub scales: Vec<Tensor>,
+    /// Of each head before its ReLU6, in the network's order.
+    pub heads: Vec<Tensor>,
+}
+
 impl Decoder {
     /// Registers the decoder's variables under `p`, under the names of the article's published model.
     pub fn new(p: Path, config: &NetworkConfig) -> Self {
@@ -246,13 +256,41 @@ impl Decoder {
     /// # Shapes
     /// Returns each head's answer, `[B, channels, H/4, W/4]` (1/8 for an extra light network).
     pub fn forward(&self, skips: &Skips, pool: Pool<'_>) -> Vec<(Task, Tensor)> {
-        let mut y = self.trunk(skips, pool);
-        if let Some(quarter) = &self.quarter {
-            y = bilinear_like(&y, &skips.block1);
-            y = quarter.crp4.forward(&(quarter.conv6.forward(&skips.block1) + y).relu6(), pool);
-        }
+        let y = match &self.quarter {
+            Some(quarter) => quarter.crp4.forward(&self.quarter_input(quarter, skips, pool).relu6(), pool),
+            None => self.trunk(skips, pool),
+        };
         let answer = |head: &Head| (head.task, head.last.forward(&head.pre.forward(&y).relu6()));
         self.heads.iter().map(answer).collect()
+    }
+
+    fn quarter_input(&self, quarter: &QuarterStage, skips: &Skips, pool: Pool<'_>) -> Tensor {
+        let y = bilinear_like(&self.trunk(skips, pool), &skips.block1);
+        quarter.conv6.forward(&skips.block1) + y
+    }
+
+    /// Up to the 1/4 stage's ReLU6, for who computes what follows without libtorch; `None` of an extra light network.
+    ///
+    /// # Shapes
+    /// `[B, 256, H/4, W/4]`.
+    pub fn before_quarter(&self, skips: &Skips, pool: Pool<'_>) -> Option<Tensor> {
+        self.quarter.as_ref().map(|quarter| self.quarter_input(quarter, skips, pool))
+    }
+
+    /// The 1/4 stage's own weights, between [`Decoder::before_quarter`] and [`Decoder::after_quarter`]; `None` of an extra
+    /// light network.
+    pub fn quarter_factors(&self) -> Option<QuarterFactors> {
+        let quarter = self.quarter.as_ref()?;
+        let of = |c: &Conv2d| c.weight().shallow_clone();
+        Some(QuarterFactors {
+            scales: quarter.crp4.projections.iter().map(of).collect(),
+            heads: self.heads.iter().map(|h| of(&h.pre)).collect(),
+        })
+    }
+
+    /// The heads' last convolutions, of what the 1/4 stage gives each of them.
+    pub fn after_quarter(&self, maps: &[Tensor]) -> Vec<(Task, Tensor)> {
+        self.heads.iter().zip(maps).map(|(head, map)| (head.task, head.last.forward(map))).collect()
     }
 
     /// Copies of the weights behind [`Decoder::trunk`], float32.

@@ -12,7 +12,7 @@ pub mod weights;
 
 pub use config::NetworkConfig;
 pub use cost::Cost;
-pub use decoder::{EndWeights, HeadWeights, Pool, QuarterWeights};
+pub use decoder::{EndWeights, HeadWeights, Pool, QuarterFactors, QuarterWeights, CRP_STAGES};
 pub use head::Task;
 pub use layer::NumberFormat;
 
@@ -27,6 +27,12 @@ impl Answers {
     /// Answer of a head, `[B, channels, H, W]`; `None` where the network has no such head.
     pub fn get(&self, task: Task) -> Option<&Tensor> {
         self.0.iter().find(|(t, _)| *t == task).map(|(_, answer)| answer)
+    }
+
+    /// The answers in float32, bilinearly resized to `height` x `width`.
+    pub fn resized(&self, height: i64, width: i64) -> Self {
+        let resize = |(task, t): &(Task, Tensor)| (*task, decoder::bilinear(&t.to_kind(Kind::Float), height, width));
+        Self(self.0.iter().map(resize).collect())
     }
 }
 
@@ -98,6 +104,22 @@ impl Network {
         let skips = self.encoder.forward_t(&x.to_kind(kind), false).to_kind(Kind::Float);
         let y = self.decoder.trunk(&skips, pool);
         (skips.block1, y)
+    }
+
+    /// The first part of a training pass, for who computes the rest of the 1/4 stage without libtorch: up to its ReLU6,
+    /// `[B, 256, H/4, W/4]`. `None` of an extra light network, which has no such stage.
+    pub fn forward_before_quarter_t(&self, x: &Tensor, train: bool) -> Option<Tensor> {
+        self.decoder.before_quarter(&self.encoder.forward_t(x, train), &decoder::pool)
+    }
+
+    /// Variables of that rest; `None` of an extra light network.
+    pub fn quarter_factors(&self) -> Option<QuarterFactors> {
+        self.decoder.quarter_factors()
+    }
+
+    /// The last part of a training pass: the heads' last convolutions.
+    pub fn forward_after_quarter(&self, maps: &[Tensor]) -> Answers {
+        Answers(self.decoder.after_quarter(maps))
     }
 
     /// Weights of what follows [`Network::forward_trunk`].

@@ -267,9 +267,9 @@ pub struct BatchesConfig {
 
 impl BatchesConfig {
     /// Of a phase.
-    pub fn new(config: &TrainConfig, phase: &Phase, index: usize, stride: usize, skip: usize) -> Self {
+    pub fn new(config: &TrainConfig, phase: &Phase, index: usize, skip: usize) -> Self {
         Self {
-            size: CropSize { size: phase.crop, scale: phase.scale, stride },
+            size: CropSize { size: phase.crop, scale: phase.scale, stride: config.loss_stride },
             augment: config.augment.clone(),
             batch: phase.batch,
             tasks: config.heads.iter().map(|h| h.task).collect(),

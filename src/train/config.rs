@@ -25,6 +25,10 @@ pub struct TrainConfig {
     /// How the heads' losses are added.
     #[serde(default)]
     pub weighting: Weighting,
+    /// The losses are taken at every so many pixels of a crop, with the answers enlarged to them: 1 as in the article. At 4,
+    /// where the heads' own answers stand, a thing that is thinner than 4 pixels is hardly ever met.
+    #[serde(default = "one_each")]
+    pub loss_stride: usize,
     /// Where frames come from.
     pub sources: Vec<SourceConfig>,
     /// What may happen to a frame.
@@ -82,6 +86,14 @@ impl LabelSpace {
         }
     }
 
+    /// A train id that a channel stands for, the first of several.
+    pub fn train_id(self, channel: u8) -> u8 {
+        match self {
+            Self::TrainIds => channel,
+            Self::Categories => classes::in_category(channel).next().unwrap_or(classes::UNLABELLED_TRAIN_ID),
+        }
+    }
+
     /// Channel of a train id that is scored.
     pub fn channel(self, train_id: u8) -> u8 {
         match self {
@@ -103,6 +115,10 @@ pub struct HeadConfig {
     /// Segmentation: weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
     #[serde(default)]
     pub class_weights: bool,
+    /// Segmentation: weight of a soft Jaccard loss beside the cross entropy. It weighs each class by what is at stake for
+    /// its IoU: cross entropy alone seldom says "pole" where "building" is as likely.
+    #[serde(default)]
+    pub jaccard: f64,
     /// Depth: which loss.
     #[serde(default)]
     pub loss: DepthLoss,
@@ -166,7 +182,7 @@ pub struct Phase {
     /// Crops of a step.
     pub batch: usize,
     /// Batches whose gradients are added up before a step.
-    #[serde(default = "one_batch")]
+    #[serde(default = "one_each")]
     pub accumulate: usize,
     /// Passes over as many crops as there are training frames. Either this or `steps`.
     #[serde(default)]
@@ -192,6 +208,17 @@ pub enum TrainPrecision {
     Bf16,
     /// Half precision with loss scaling; CUDA.
     Fp16,
+}
+
+impl TrainPrecision {
+    /// libtorch's name of it.
+    pub fn kind(self) -> tch::Kind {
+        match self {
+            Self::Fp32 => tch::Kind::Float,
+            Self::Bf16 => tch::Kind::BFloat16,
+            Self::Fp16 => tch::Kind::Half,
+        }
+    }
 }
 
 /// Where decoded frames are kept.
@@ -231,7 +258,7 @@ impl Default for Watch {
 }
 
 fn default_heads() -> Vec<HeadConfig> {
-    let head = |task| HeadConfig { task, weight: 1.0, class_weights: false, loss: DepthLoss::Squared };
+    let head = |task| HeadConfig { task, weight: 1.0, class_weights: false, jaccard: 0.0, loss: DepthLoss::Squared };
     vec![head(Task::Segmentation), head(Task::Depth)]
 }
 
@@ -247,7 +274,7 @@ fn one() -> f64 {
     1.0
 }
 
-fn one_batch() -> usize {
+fn one_each() -> usize {
     1
 }
 
@@ -303,6 +330,10 @@ impl TrainConfig {
                 bail!("heads: expected each task once, found {} twice", head.task.name());
             }
             not_negative(&format!("heads: weight of {}", head.task.name()), head.weight)?;
+            not_negative(&format!("heads: jaccard of {}", head.task.name()), head.jaccard)?;
+            if head.jaccard > 0.0 && head.task != Task::Segmentation {
+                bail!("heads: jaccard: expected at segmentation only, found at {}", head.task.name());
+            }
         }
         self.check_sources()?;
         if self.phases.is_empty() {
@@ -314,6 +345,9 @@ impl TrainConfig {
         self.augment.check()?;
         self.optimizer.check()?;
         not_negative("clip_gradient", self.clip_gradient)?;
+        if !(1..=8).contains(&self.loss_stride) {
+            bail!("loss_stride: expected 1 to 8, found {}", self.loss_stride);
+        }
         if !(0.0..1.0).contains(&self.ema) {
             bail!("ema: expected 0 or more and less than 1, found {}", self.ema);
         }
@@ -487,6 +521,8 @@ mod tests {
             ("phases:", "watch: {best: b/miou}\nphases:", "b/miou"),
             ("phases:", "heads: [{task: depth}, {task: depth}]\nphases:", "depth twice"),
             ("phases:", "colour: 1\nphases:", "colour"),
+            ("phases:", "heads: [{task: depth, jaccard: 1}]\nphases:", "segmentation only"),
+            ("phases:", "loss_stride: 0\nphases:", "loss_stride"),
         ] {
             let text = SMALL.replace(change, into);
             let error = format!("{:#}", read(&text).expect_err(&text));

@@ -2,7 +2,6 @@
 
 use super::config::LabelSpace;
 use crate::data::source::Groups;
-use tch::{Kind, Tensor};
 
 /// Index of a pixel that does not count.
 pub const IGNORED: i64 = -100;
@@ -12,7 +11,7 @@ pub const IGNORED: i64 = -100;
 pub struct LabelTable {
     /// Of each code: the channels that are right.
     members: Vec<Vec<u8>>,
-    channels: usize,
+    space: LabelSpace,
 }
 
 impl LabelTable {
@@ -24,12 +23,17 @@ impl LabelTable {
             channels.dedup();
             channels
         };
-        Self { members: groups.members().into_iter().map(channels).collect(), channels: space.channels() }
+        Self { members: groups.members().into_iter().map(channels).collect(), space }
     }
 
     /// Channels of the segmentation head; the last one is "unlabelled" and never right.
     pub fn channels(&self) -> usize {
-        self.channels
+        self.space.channels()
+    }
+
+    /// A train id that a channel stands for.
+    pub fn train_id(&self, channel: u8) -> u8 {
+        self.space.train_id(channel)
     }
 
     /// Of each label code: the channels that are right; none where the pixel does not count.
@@ -50,17 +54,6 @@ impl LabelTable {
     /// Whether a label may stand for several channels.
     pub fn has_groups(&self) -> bool {
         self.members.iter().any(|m| m.len() > 1)
-    }
-
-    /// `[codes, channels]` float32: 1 where the channel is right for the code.
-    pub fn groups(&self) -> Tensor {
-        let mut table = vec![0.0_f32; self.members.len() * self.channels];
-        for (code, members) in self.members.iter().enumerate() {
-            for &channel in members {
-                table[code * self.channels + usize::from(channel)] = 1.0;
-            }
-        }
-        Tensor::from_slice(&table).view([self.members.len() as i64, self.channels as i64]).to_kind(Kind::Float)
     }
 }
 

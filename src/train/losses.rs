@@ -3,7 +3,7 @@
 //! All are computed in float32 whatever the network computes in, as means over the pixels whose truth is known. Where
 //! no truth is known a loss is 0 and pulls at nothing.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 /// Below this a sum of weights counts as nothing.
 const NO_WEIGHT: f64 = 1e-12;
@@ -33,30 +33,112 @@ fn weight_of(labels: &Tensor, known: &Tensor, weights: Option<&Tensor>) -> Tenso
     }
 }
 
+/// What labels mean that may say "one of these classes".
+#[derive(Debug)]
+pub struct Groups {
+    /// `[G, M]` int64: the classes of each group; shorter groups are filled up with class 0.
+    members: Tensor,
+    /// `[G, M]` float32: 0 for a member, minus infinity for what fills up.
+    log_member: Tensor,
+    /// `[G]` bool: whether there are members.
+    counts: Tensor,
+}
+
+impl Groups {
+    /// From the classes of each group; a group without any does not count.
+    pub fn new(groups: &[Vec<u8>], device: Device) -> Self {
+        let most = groups.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let at = |of: &dyn Fn(Option<&u8>) -> f32| {
+            let values: Vec<f32> = groups.iter().flat_map(|g| (0..most).map(|i| of(g.get(i)))).collect();
+            Tensor::from_slice(&values).view([groups.len() as i64, most as i64]).to_device(device)
+        };
+        let counts: Vec<bool> = groups.iter().map(|g| !g.is_empty()).collect();
+        Self {
+            members: at(&|class| class.copied().map_or(0.0, f32::from)).to_kind(Kind::Int64),
+            log_member: at(&|class| if class.is_some() { 0.0 } else { f32::NEG_INFINITY }),
+            counts: Tensor::from_slice(&counts).to_device(device),
+        }
+    }
+}
+
 /// Cross entropy where a label may say "one of these classes": `-ln` of the sum of their probabilities, weighted mean
 /// over the pixels. Where each group is a single class this is [`segmentation`].
 ///
 /// # Shapes
-/// `scores` `[B, C, h, w]`; `labels` `[B, h, w]` int64 indices of groups, a negative one does not count; `groups`
-/// `[G, C]` float32, 1 for a member and 0 otherwise, a group without members does not count; `weights` `[G]`.
-pub fn segmentation_grouped(scores: &Tensor, labels: &Tensor, groups: &Tensor, weights: Option<&Tensor>) -> Tensor {
-    let counts = groups.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).gt(0.0);
-    let known = labels.ge(0).logical_and(&counts.take(&labels.clamp_min(0)));
-    // Where nothing is known, any class is right: probability 1, no loss, no gradient. That is one more group.
-    let groups = Tensor::cat(&[groups.shallow_clone(), groups.ones_like().narrow(0, 0, 1)], 0);
-    let index = labels.where_scalarother(&known, groups.size()[0] - 1);
-    let members = rows_at(&groups.log(), &index);
+/// `scores` `[B, C, h, w]`; `labels` `[B, h, w]` int64 indices of groups, a negative one does not count; `weights` `[G]`.
+pub fn segmentation_grouped(scores: &Tensor, labels: &Tensor, groups: &Groups, weights: Option<&Tensor>) -> Tensor {
+    let index = labels.clamp_min(0);
+    let known = labels.ge(0).logical_and(&groups.counts.take(&index));
     let log_probability = scores.to_kind(Kind::Float).log_softmax(1, Kind::Float);
-    let loss = -(log_probability + members).logsumexp([1_i64].as_slice(), false);
+    // Only the members' values are taken out: over all classes the sum would cost several passes over the scores.
+    let members = log_probability.gather(1, &rows_at(&groups.members, &index), false);
+    // Where nothing is known, 0 stands for what fills up too: minus infinity has no gradient that is a number.
+    let fill = rows_at(&groups.log_member, &index);
+    let fill = fill.where_scalarother(&known.unsqueeze(1), 0.0);
+    let loss = -(members + fill).logsumexp([1_i64].as_slice(), false);
     let weight = weight_of(labels, &known, weights);
     (loss * &weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(NO_WEIGHT)
 }
 
-/// The rows of a table `[G, C]` at `[B, h, w]` indices, as `[B, C, h, w]`.
+/// The rows of a table `[G, M]` at `[B, h, w]` indices, as `[B, M, h, w]`.
 fn rows_at(table: &Tensor, index: &Tensor) -> Tensor {
     let mut size = index.size();
     size.push(table.size()[1]);
     table.index_select(0, &index.reshape([-1])).view(size.as_slice()).permute([0, 3, 1, 2])
+}
+
+/// Which classes the labels mean, for [`soft_jaccard`].
+#[derive(Debug)]
+pub struct Overlaps {
+    /// `[G, C]` float32: 1 where a label means a class.
+    members: Tensor,
+    /// `[G, G]` float32: 1 where two labels have no class in common and both mean something.
+    disjoint: Tensor,
+}
+
+impl Overlaps {
+    /// From the classes of each label, of `classes` channels; a label without any does not count.
+    pub fn new(labels: &[Vec<u8>], classes: usize, device: Device) -> Self {
+        let n = labels.len();
+        let mut members = vec![0.0_f32; n * classes];
+        let mut disjoint = vec![0.0_f32; n * n];
+        for (i, of_label) in labels.iter().enumerate() {
+            of_label.iter().for_each(|&class| members[i * classes + usize::from(class)] = 1.0);
+            for (j, other) in labels.iter().enumerate() {
+                let apart = !of_label.is_empty() && !other.is_empty() && !of_label.iter().any(|c| other.contains(c));
+                disjoint[i * n + j] = f32::from(u8::from(apart));
+            }
+        }
+        let table = |values: &[f32], columns: usize| {
+            Tensor::from_slice(values).view([n as i64, columns as i64]).to_kind(Kind::Float).to_device(device)
+        };
+        Self { members: table(&members, classes), disjoint: table(&disjoint, n) }
+    }
+}
+
+/// One minus the soft IoU of the batch, mean over the labels that occur (Rahman & Wang 2016): intersection and union are
+/// those of probabilities. Pixels of a label that shares a class with another one do not count as errors of that other.
+///
+/// # Shapes
+/// As in [`segmentation_grouped`].
+pub fn soft_jaccard(scores: &Tensor, labels: &Tensor, overlaps: &Overlaps) -> Tensor {
+    let (n, size) = (overlaps.members.size()[0], scores.size());
+    let probability = scores.to_kind(Kind::Float).softmax(1, Kind::Float).flatten(2, -1);
+    // One more row takes what is not known.
+    let rows = labels.where_scalarother(&labels.ge(0), n).flatten(1, -1).unsqueeze(1);
+    let truth = Tensor::zeros([size[0], n + 1, rows.size()[2]], (Kind::Float, scores.device()));
+    let truth = truth.scatter_value(1, &rows, 1.0).narrow(1, 0, n);
+    // The soft confusion matrix: [label, class].
+    let confusion = truth.bmm(&probability.transpose(1, 2)).sum_dim_intlist([0_i64].as_slice(), false, Kind::Float);
+    let over = |t: Tensor, dimension: i64| t.sum_dim_intlist([dimension].as_slice(), false, Kind::Float);
+    let meant = &overlaps.members;
+    let hit = over(&confusion * meant, 1);
+    let wrong = over(confusion.matmul(&meant.transpose(0, 1)) * &overlaps.disjoint, 0);
+    let pixels = over(confusion.detach(), 1);
+    let iou = hit / (&pixels + wrong).clamp_min(NO_WEIGHT);
+    let occurs = pixels.gt(0.5).logical_and(&over(meant.shallow_clone(), 1).gt(0.0)).to_kind(Kind::Float);
+    let lost: Tensor = (1.0 - iou) * &occurs;
+    lost.sum(Kind::Float) / occurs.sum(Kind::Float).clamp_min(1.0)
 }
 
 /// Mean of `values` over the `known` pixels; 0 where there is none.
@@ -137,7 +219,6 @@ pub fn uncertain(loss: &Tensor, log_variance: &Tensor, regression: bool) -> Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     fn number(t: &Tensor) -> f64 {
         t.double_value(&[])
@@ -150,6 +231,10 @@ mod tests {
     fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f32> {
         loss.backward();
         Vec::try_from(of.grad().reshape([-1])).expect("a gradient")
+    }
+
+    fn single(classes: u8) -> Groups {
+        Groups::new(&(0..classes).map(|c| vec![c]).collect::<Vec<_>>(), Device::Cpu)
     }
 
     fn assert_near(found: &Tensor, expected: f64) {
@@ -177,7 +262,7 @@ mod tests {
         let row = [3.0_f32.ln(), 2.0_f32.ln(), 0.0];
         let scores: Vec<f32> = row.iter().flat_map(|&v| [v; 4]).collect();
         let scores = leaf(&scores, &[1, 3, 2, 2]);
-        let groups = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0]).view([3, 3]);
+        let groups = Groups::new(&[vec![0], vec![1, 2], vec![]], Device::Cpu);
         // Class 0; one of the classes 1 and 2; a group without members; unknown.
         let labels = Tensor::from_slice(&[0_i64, 1, 2, -100]).view([1, 2, 2]);
         let weights = Tensor::from_slice(&[1.0_f32, 3.0, 50.0]);
@@ -200,7 +285,7 @@ mod tests {
         let scores = Tensor::randn([2, 5, 4, 6], (Kind::Float, Device::Cpu)) * 4.0;
         let labels = Tensor::randint_low(-2, 5, [2, 4, 6], (Kind::Int64, Device::Cpu));
         let weights = Tensor::rand([5], (Kind::Float, Device::Cpu)) + 0.1;
-        let groups = Tensor::eye(5, (Kind::Float, Device::Cpu));
+        let groups = single(5);
         for weights in [None, Some(&weights)] {
             let (a, b) = (scores.copy().set_requires_grad(true), scores.copy().set_requires_grad(true));
             let plain = segmentation(&a, &labels, weights);
@@ -210,6 +295,33 @@ mod tests {
             grouped.backward();
             assert!(a.grad().allclose(&b.grad(), 1e-4, 1e-6, false));
         }
+    }
+
+    #[test]
+    fn soft_iou_by_hand() {
+        // Labels: class 0, class 1, class 2, one of the classes 1 and 2, nothing.
+        let overlaps = Overlaps::new(&[vec![0], vec![1], vec![2], vec![1, 2], vec![]], 3, Device::Cpu);
+        let of = |classes: &[i64]| {
+            let index = Tensor::from_slice(classes).view([1, 1, -1, 1]);
+            let zeros = Tensor::zeros([1, 3, classes.len() as i64, 1], (Kind::Float, Device::Cpu));
+            zeros.scatter_value(1, &index, 100.0).set_requires_grad(true)
+        };
+        // Class 0: 1 of 2 right: 1/2. Class 1: 1 of 1, and the 0 that was taken for it: 1/2. Either of 1 and 2: both
+        // right, and the same 0: 2/3. Class 2 does not occur; what is not known counts nowhere.
+        let scores = of(&[0, 1, 1, 1, 2, 0, 2]);
+        let labels = Tensor::from_slice(&[0_i64, 0, 1, 3, 3, -100, 4]).view([1, 7, 1]);
+        let loss = soft_jaccard(&scores, &labels, &overlaps);
+        assert_near(&loss, 1.0 - (0.5 + 0.5 + 2.0 / 3.0) / 3.0);
+        assert!(gradient(&loss, &scores).iter().all(|g| g.is_finite()));
+        let unsure = leaf(&[0.0; 6], &[1, 3, 2, 1]);
+        let labels = Tensor::from_slice(&[0_i64, 1]).view([1, 2, 1]);
+        // A third hit of one pixel, a third wrong of the other: 1/3 / (1 + 1/3).
+        let loss = soft_jaccard(&unsure, &labels, &overlaps);
+        assert_near(&loss, 0.75);
+        let g = gradient(&loss, &unsure);
+        assert!(g[0] < 0.0 && g[1] > 0.0 && g[3] < 0.0, "towards the truth: {g:?}");
+        let nothing = Tensor::from_slice(&[-100_i64, 4]).view([1, 2, 1]);
+        assert_near(&soft_jaccard(&unsure, &nothing, &overlaps), 0.0);
     }
 
     #[test]
@@ -284,7 +396,7 @@ mod tests {
     fn extremes_have_finite_gradients() {
         let labels = Tensor::from_slice(&[0_i64, 1, -100, 1]).view([1, 2, 2]);
         let none = Tensor::from_slice(&[-100_i64; 4]).view([1, 2, 2]);
-        let groups = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 1.0, 1.0, 1.0]).view([2, 3]);
+        let groups = Groups::new(&[vec![0], vec![0, 1, 2]], Device::Cpu);
         let n = f32::NAN;
         let code = Tensor::from_slice(&[0.1_f32, 1.0, n, 0.4]).view([1, 2, 2]);
         let edge = Tensor::from_slice(&[0.0_f32, 1.0, n, 1.0]).view([1, 2, 2]);
@@ -333,7 +445,7 @@ mod tests {
         let scores = Tensor::randn([1, 3, 4, 4], (Kind::BFloat16, Device::Cpu));
         let labels = Tensor::zeros([1, 4, 4], (Kind::Int64, Device::Cpu));
         assert_eq!(segmentation(&scores, &labels, None).kind(), Kind::Float);
-        let groups = Tensor::eye(3, (Kind::Float, Device::Cpu));
+        let groups = single(3);
         assert_eq!(segmentation_grouped(&scores, &labels, &groups, None).kind(), Kind::Float);
         let code = Tensor::zeros([1, 4, 4], (Kind::Float, Device::Cpu));
         let one = scores.narrow(1, 0, 1);

@@ -4,6 +4,7 @@
 //! - [`batches`]: frames of all sources, mixed and augmented on their own threads into batches
 //! - [`labels`], [`targets`]: the truth of each task; [`expert`]: a model's answers where a source has no truth
 //! - [`losses`], [`objective`]: each task's loss, and their sum
+//! - [`step`]: one pass forwards and backwards; [`quarter`]: the 1/4 stage's part of it on a processor
 //! - [`optimizer`], [`schedule`], [`ema`]: how weights move
 //! - [`checkpoint`]: all of a run's state in one file
 //! - [`validate`], [`record`], [`events`], [`pictures`]: how a run is looked at
@@ -20,9 +21,11 @@ pub mod losses;
 pub mod objective;
 pub mod optimizer;
 pub mod pictures;
+pub mod quarter;
 pub mod record;
 pub mod run;
 pub mod schedule;
+pub mod step;
 pub mod targets;
 pub mod validate;
 

@@ -2,15 +2,18 @@
 
 use super::batches::{self, Batches, BatchesConfig, Supply};
 use super::checkpoint::{Progress, State, CHECKPOINT};
-use super::config::{TrainConfig, TrainPrecision};
+use super::config::{LabelSpace, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
 use super::labels::LabelTable;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
+use super::quarter::QuarterStage;
 use super::record::{self, Record, StepReport};
+use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{pictures, schedule};
-use crate::data::source::Groups;
+use crate::data::source::{Groups, Item};
+use crate::eval::ClassTable;
 use crate::model::{weights, Network, Task};
 use anyhow::{bail, Context as _};
 use rayon::prelude::*;
@@ -19,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Steps between two lines of progress.
 const REPORT_EVERY: usize = 20;
@@ -105,6 +108,8 @@ struct Run<'a> {
     options: &'a Options,
     device: Device,
     network: Network,
+    /// Where it is quicker than libtorch's operators.
+    stage: Option<QuarterStage>,
     variables: VarStore,
     objective: Objective,
     /// What the objective learns.
@@ -181,6 +186,7 @@ impl<'a> Run<'a> {
             options,
             device,
             network,
+            stage: QuarterStage::new(device, config.precision.kind()),
             variables,
             objective,
             extra,
@@ -234,7 +240,7 @@ impl<'a> Run<'a> {
         let supply = Batches::new(
             self.supplies.clone(),
             self.table.clone(),
-            BatchesConfig::new(self.config, phase, index, self.network.heads_stride(), skip),
+            BatchesConfig::new(self.config, phase, index, skip),
         )?;
         let before = (self.progress.elapsed_s, self.progress.phase_elapsed_s);
         let started = Instant::now();
@@ -284,14 +290,6 @@ impl<'a> Run<'a> {
         work(&self.config.phases[index]) / self.config.phases.iter().map(work).sum::<f64>()
     }
 
-    fn kind(&self) -> Kind {
-        match self.config.precision {
-            TrainPrecision::Fp32 => Kind::Float,
-            TrainPrecision::Bf16 => Kind::BFloat16,
-            TrainPrecision::Fp16 => Kind::Half,
-        }
-    }
-
     /// One step of the optimiser.
     fn step(&mut self, supply: &Batches, accumulate: usize, rate: f64, sums: &mut Sums) -> anyhow::Result<()> {
         sums.since.get_or_insert_with(Instant::now);
@@ -302,16 +300,15 @@ impl<'a> Run<'a> {
             let waiting = Instant::now();
             let batch = supply.next()?;
             sums.waited += waiting.elapsed();
-            let (network, objective, device, kind) = (&self.network, &self.objective, self.device, self.kind());
+            let (network, objective, device, kind) =
+                (&self.network, &self.objective, self.device, self.config.precision.kind());
+            let stage = self.stage.as_ref();
             let parts = guarded(|| {
                 let batch = batch.to(device);
-                let answers = network.forward_heads_t(&batch.images.to_kind(kind), true);
-                let loss = objective.loss(&answers, &batch);
-                if loss.total.requires_grad() {
-                    (loss.total * (scale / accumulate as f64)).backward();
-                }
-                loss.parts.into_iter().map(|(task, t)| (task, t.double_value(&[]))).collect::<Vec<_>>()
-            })?;
+                let loss = step::pass(network, objective, stage, &batch, kind, scale / accumulate as f64)?;
+                Ok(loss.parts.into_iter().map(|(task, t)| (task, t.double_value(&[]))).collect::<Vec<_>>())
+            })?
+            .map_err(|e: tch::TchError| explained(&e.to_string()))?;
             if let Some((task, value)) = parts.iter().find(|(_, v)| !v.is_finite()) {
                 bail!(
                     "the {} loss is {value} after step {}: a lower max_learning_rate helps, or precision fp32",
@@ -373,7 +370,9 @@ impl<'a> Run<'a> {
         self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
-            let look_config = LookConfig { augment: &still, kind: run.kind(), device: run.device };
+            let stride = run.config.loss_stride;
+            let look_config =
+                LookConfig { augment: &still, stride, kind: run.config.precision.kind(), device: run.device };
             let mut found: Vec<(String, Validation)> = Vec::new();
             let mut shown = Vec::new();
             for source in &run.watched {
@@ -452,15 +451,23 @@ fn optimizer(config: &TrainConfig, network: &VarStore, extra: &VarStore) -> anyh
 
 /// Decodes the validation frames of all sources.
 fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watched>> {
-    let of = |source: &super::config::SourceConfig| {
+    // All label codes have to be known before it is said what each of them is judged as.
+    let mut indices = Vec::new();
+    for source in &config.sources {
+        let items = source.data.index(&source.val, groups);
+        indices.push(items.with_context(|| format!("source {}", source.name))?);
+    }
+    let of = |(source, items): (&SourceConfig, &Vec<Item>)| {
         let context = || format!("source {}", source.name);
-        let items = source.data.index(&source.val, groups).with_context(context)?;
         let chosen: Vec<_> = evenly(items.len(), config.watch.frames).into_iter().map(|i| items[i].clone()).collect();
         let frames = chosen.par_iter().map(|item| item.decode()).collect::<Result<_, _>>().with_context(context)?;
-        let scale = config.watch.scale * source.scale as f32;
-        Ok(Watched { name: source.name.clone(), scale, frames })
+        let classes = match config.label_space {
+            LabelSpace::TrainIds => ClassTable::new(source.data.judged_classes().with_context(context)?, groups),
+            LabelSpace::Categories => ClassTable::categories(groups),
+        };
+        Ok(Watched { name: source.name.clone(), scale: config.watch.scale * source.scale as f32, classes, frames })
     };
-    config.sources.iter().map(of).collect()
+    config.sources.iter().zip(&indices).map(of).collect()
 }
 
 /// At most `most` of `n` indices, evenly chosen.
@@ -471,12 +478,15 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 
 /// libtorch's errors in tch's infallible calls are panics; here they become errors that say what to do.
 fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    crate::model::panics::caught(work).map_err(|message| {
-        let line = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given").to_string();
-        if message.contains("out of memory") || message.contains("can't allocate memory") {
-            anyhow::anyhow!("memory is out ({line}); a smaller batch (with accumulate) or a smaller crop helps")
-        } else {
-            anyhow::anyhow!("libtorch: {line}")
-        }
-    })
+    crate::model::panics::caught(work).map_err(|message| explained(&message))
+}
+
+/// What libtorch says, and what to do.
+fn explained(message: &str) -> anyhow::Error {
+    let line = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given");
+    if message.contains("out of memory") || message.contains("can't allocate memory") {
+        anyhow::anyhow!("memory is out ({line}); a smaller batch (with accumulate) or a smaller crop helps")
+    } else {
+        anyhow::anyhow!("libtorch: {line}")
+    }
 }

@@ -1,7 +1,6 @@
 //! A quick look at the validation frames during training; `semantic_depth evaluate` is the judge.
 //!
-//! Whole frames, scored at the heads' own resolution. A source's labels are scored as they are: a label that may be one
-//! of several classes is met by each of them.
+//! Whole frames, scored where the losses are taken (`loss_stride`), in the classes that `evaluate` judges the source in.
 
 use super::batches::{collate, Batch};
 use super::config::TrainConfig;
@@ -9,7 +8,7 @@ use super::labels::LabelTable;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::depth;
 use crate::data::frame::Decoded;
-use crate::eval::{Confusion, DepthErrors};
+use crate::eval::{ClassTable, Confusion, DepthErrors};
 use crate::model::{Network, Task};
 use rand::SeedableRng as _;
 use rand_pcg::Pcg32;
@@ -22,6 +21,8 @@ pub struct Watched {
     pub name: String,
     /// Pixels of the network's input a pixel of the frame.
     pub scale: f32,
+    /// What its labels are judged as.
+    pub classes: ClassTable,
     /// Decoded.
     pub frames: Vec<Decoded>,
 }
@@ -37,7 +38,7 @@ pub struct Validation {
     pub normal_deg: Option<f64>,
 }
 
-/// What the network says to one frame, beside the truth, at the heads' resolution.
+/// What the network says to one frame, beside the truth, where the losses are taken.
 #[derive(Debug)]
 pub struct Look {
     /// What went in.
@@ -64,13 +65,14 @@ impl Watched {
         let size = CropSize {
             size: (side(frame.width), side(frame.height)),
             scale: (self.scale, self.scale),
-            stride: network.heads_stride(),
+            stride: config.stride,
         };
         let crop = augment::crop(frame, &size, config.augment, &mut Pcg32::seed_from_u64(0));
         let tasks = &network.config().heads;
         let batch = collate(std::slice::from_ref(&crop), &size, table, tasks);
         let images = batch.images.to_device(config.device).to_kind(config.kind);
-        let answers = tch::no_grad(|| network.forward_heads_t(&images, false));
+        let plane = batch.labels.size();
+        let answers = tch::no_grad(|| network.forward_heads_t(&images, false).resized(plane[1], plane[2]));
         let flat = |t: Tensor| t.to_device(Device::Cpu).contiguous().view([-1]);
         let floats = |task| {
             let answer = answers.get(task).map(|t| flat(t.to_kind(Kind::Float)));
@@ -93,31 +95,15 @@ impl Watched {
 
     /// Looks at all frames.
     pub fn validate(&self, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Validation {
-        // First which label codes there are: a channel that none of them means is no class of this source.
-        let mut occurs = [false; 256];
-        self.frames.iter().flat_map(|f| f.labels.iter().flatten()).for_each(|&l| occurs[usize::from(l)] = true);
-        let members = table.members();
-        let mut code_of = [u8::MAX; 256];
-        for (code, channels) in members.iter().enumerate().rev().filter(|(code, _)| occurs[*code]) {
-            channels.iter().for_each(|&c| code_of[usize::from(c)] = code as u8);
-        }
-        let mut confusion = Confusion::new(members.len());
+        let mut confusion = Confusion::new(self.classes.len());
+        let (mut truth, mut answer) = (Vec::new(), Vec::new());
         let (mut errors, mut angles) = (DepthErrors::new(), (0.0, 0_u64));
         for index in 0..self.frames.len() {
             let look = self.look(index, network, table, config);
-            // What does not count gets a code beyond all that do.
-            let truth: Vec<u8> = look
-                .crop
-                .labels
-                .iter()
-                .map(|&l| if members[usize::from(l)].is_empty() { u8::MAX } else { l })
-                .collect();
             if !look.channels.is_empty() {
-                let pairs = look.crop.labels.iter().zip(&look.channels);
-                let predicted: Vec<u8> = pairs
-                    .map(|(&t, &p)| if members[usize::from(t)].contains(&p) { t } else { code_of[usize::from(p)] })
-                    .collect();
-                confusion.add(&truth, &predicted);
+                let predicted: Vec<u8> = look.channels.iter().map(|&c| table.train_id(c)).collect();
+                self.classes.translate(&look.crop.labels, &predicted, &mut truth, &mut answer);
+                confusion.add(&truth, &answer);
             }
             if !look.depth.is_empty() {
                 let metres = |codes: &[f32]| codes.iter().map(|&c| depth::decode(c)).collect::<Vec<_>>();
@@ -158,6 +144,8 @@ fn add_angles(look: &Look, (sum, count): &mut (f64, u64)) {
 pub struct LookConfig<'a> {
     /// Without anything random.
     pub augment: &'a AugmentConfig,
+    /// Pixels of the network's input to a scored one.
+    pub stride: usize,
     /// Number format of the network's input.
     pub kind: Kind,
     /// Where the network is.

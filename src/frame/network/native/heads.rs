@@ -1,7 +1,7 @@
 //! The heads: a factor a channel, ReLU6, and a 3x3 convolution with zeros around the map.
 #![allow(unsafe_code)]
 
-use super::simd::{kernel, Bf16, Block, Element, Isa, Level, LANES};
+use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, Level, LANES};
 use crate::model::HeadWeights;
 #[cfg(target_arch = "x86_64")]
 use half::bf16;
@@ -143,7 +143,7 @@ pub struct Answer<'a> {
 
 kernel! {
     /// Some rows of a head's answer.
-    head_rows = head_rows_in(head: &Head, map: Blocked<'_>, scratch: &mut HeadScratch, answer: Answer<'_>)
+    pub head_rows = head_rows_in(head: &Head, map: Blocked<'_>, scratch: &mut HeadScratch, answer: Answer<'_>)
 }
 
 /// # Safety

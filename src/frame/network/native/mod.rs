@@ -7,11 +7,12 @@
 
 mod heads;
 mod pool;
-mod simd;
-mod team;
 
 use super::maps::Maps;
 use super::{Backend, NetworkError, Precision};
+use crate::cpu::simd::{Block, Level, LANES};
+use crate::cpu::team::{share, Spare};
+use crate::cpu::{channels_last, values};
 use crate::export::trace::{ANSWERED, WEIGHTS};
 use crate::export::Artifact;
 use crate::model::panics::caught;
@@ -19,9 +20,7 @@ use crate::model::weights;
 use crate::model::{self, EndWeights, NumberFormat};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
 use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step, STAGES};
-use simd::{Block, Level, LANES};
 use tch::{Device, Kind, Tensor};
-use team::{share, Spare};
 
 /// A map in memory, channels last.
 #[derive(Debug, Clone, Copy)]
@@ -45,23 +44,6 @@ impl Maps {
         let [_, height, width, channels] = self.shape();
         self.data().chunks_exact(height * width * channels).map(move |data| Image { height, width, channels, data })
     }
-}
-
-/// A batch of maps, `[B, C, H, W]`, that lie channels last in host memory; copied only where they do not.
-fn channels_last(x: &Tensor) -> Result<(Tensor, [usize; 4]), tch::TchError> {
-    let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-    let (batch, height, width, channels) = x.size4()?;
-    Ok((x, [batch, height, width, channels].map(|n| n as usize)))
-}
-
-/// The values of a tensor of [`channels_last`].
-///
-/// # Safety
-/// `T` is what the tensor's number format is, and nobody else uses its memory while the slice lives.
-#[allow(unsafe_code)]
-unsafe fn values<T>(x: &mut Tensor) -> &mut [T] {
-    // SAFETY: the tensor is contiguous, and the caller's conditions.
-    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
 }
 
 /// One pooling of a chain, see [`Pool`](model::Pool): the numbers of libtorch's, in one pass over the map. `kind`, float or

@@ -1,7 +1,7 @@
 //! 5x5 max pooling, alone and chained.
 #![allow(unsafe_code)]
 
-use super::simd::{kernel, Bf16, Block, Element, Isa, LANES};
+use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, LANES};
 use crate::frame::network::native::Image;
 use std::marker::PhantomData;
 
@@ -16,11 +16,11 @@ const PENDING: usize = STAGES * REACH + 1;
 
 kernel! {
     /// [`Step`] in single precision.
-    pool_row = pool_row_in(step: Step<'_, f32, f32>, column: &mut [f32]);
+    pub pool_row = pool_row_in(step: Step<'_, f32, f32>, column: &mut [f32]);
     /// [`Step`] from single precision to `bfloat16`.
-    pool_row_narrowing = pool_row_in(step: Step<'_, f32, Bf16>, column: &mut [f32]);
+    pub pool_row_narrowing = pool_row_in(step: Step<'_, f32, Bf16>, column: &mut [f32]);
     /// [`Step`] in `bfloat16`.
-    pool_row_bf16 = pool_row_in(step: Step<'_, Bf16, Bf16>, column: &mut [f32]);
+    pub pool_row_bf16 = pool_row_in(step: Step<'_, Bf16, Bf16>, column: &mut [f32]);
 }
 
 /// One row of one pooling of a chain: the 5x5 maximum of `top`, as libtorch's `max_pool2d` pads (what is outside does not
@@ -172,7 +172,7 @@ impl Lerp {
 kernel! {
     /// Chained residual pooling of one block of channels at 1/4 of the input: `sums` becomes
     /// `x + sum over the stages of (pool + factor * pool)`, `[H/4, W/4]`.
-    quarter_block = quarter_block_in(chain: &mut Chain, input: QuarterInput<'_>, block: usize, sums: &mut [Block])
+    pub quarter_block = quarter_block_in(chain: &mut Chain, input: QuarterInput<'_>, block: usize, sums: &mut [Block])
 }
 
 /// # Safety

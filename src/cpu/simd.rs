@@ -19,6 +19,8 @@ pub trait Isa {
     type V: Copy;
     /// 8 floats.
     type H: Copy;
+    /// 16 times yes or no.
+    type M: Copy;
     /// Pixels whose 24 class scores are kept in registers at once.
     const PIXELS: usize;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -34,6 +36,16 @@ pub trait Isa {
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     /// To `bfloat16`, rounded to nearest, ties to even; no NaN.
     unsafe fn store_bf16(v: Self::V, p: *mut u16);
+    /// Whether `a > b`, of each of 16.
+    unsafe fn gt(a: Self::V, b: Self::V) -> Self::M;
+    /// Whether `a == b`, of each of 16.
+    unsafe fn eq(a: Self::V, b: Self::V) -> Self::M;
+    /// `a` where `m`, else `b`.
+    unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// 16 bytes, as numbers.
+    unsafe fn load_u8(p: *const u8) -> Self::V;
+    /// Whole numbers of 0 to 255, as bytes.
+    unsafe fn store_u8(v: Self::V, p: *mut u8);
     unsafe fn load8(p: *const f32) -> Self::H;
     unsafe fn store8(v: Self::H, p: *mut f32);
     unsafe fn splat8(p: *const f32) -> Self::H;
@@ -53,6 +65,7 @@ fn zip<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) ->
 impl Isa for Portable {
     type V = [f32; 16];
     type H = [f32; 8];
+    type M = [bool; 16];
     const PIXELS: usize = 4;
     unsafe fn load(p: *const f32) -> Self::V {
         unsafe { p.cast::<Self::V>().read_unaligned() }
@@ -88,6 +101,21 @@ impl Isa for Portable {
             (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
         });
         unsafe { p.cast::<[u16; 16]>().write_unaligned(rounded) }
+    }
+    unsafe fn gt(a: Self::V, b: Self::V) -> Self::M {
+        std::array::from_fn(|i| a[i] > b[i])
+    }
+    unsafe fn eq(a: Self::V, b: Self::V) -> Self::M {
+        std::array::from_fn(|i| a[i] == b[i])
+    }
+    unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if m[i] { a[i] } else { b[i] })
+    }
+    unsafe fn load_u8(p: *const u8) -> Self::V {
+        unsafe { p.cast::<[u8; 16]>().read_unaligned() }.map(f32::from)
+    }
+    unsafe fn store_u8(v: Self::V, p: *mut u8) {
+        unsafe { p.cast::<[u8; 16]>().write_unaligned(v.map(|x| x as u8)) }
     }
     unsafe fn load8(p: *const f32) -> Self::H {
         unsafe { p.cast::<Self::H>().read_unaligned() }
@@ -146,6 +174,7 @@ mod x86 {
     // SAFETY of the bodies: the trait's own conditions.
     impl Isa for Avx2 {
         type V = [__m256; 2];
+        type M = [__m256; 2];
         const PIXELS: usize = 4;
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
@@ -204,12 +233,44 @@ mod x86 {
                 _mm256_storeu_si256(p.cast(), packed);
             }
         }
+        #[inline(always)]
+        unsafe fn gt(a: Self::V, b: Self::V) -> Self::M {
+            unsafe { [_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn eq(a: Self::V, b: Self::V) -> Self::M {
+            unsafe { [_mm256_cmp_ps::<_CMP_EQ_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_EQ_OQ>(a[1], b[1])] }
+        }
+        #[inline(always)]
+        unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_blendv_ps(b[0], a[0], m[0]), _mm256_blendv_ps(b[1], a[1], m[1])] }
+        }
+        #[inline(always)]
+        unsafe fn load_u8(p: *const u8) -> Self::V {
+            unsafe {
+                let bytes = _mm_loadu_si128(p.cast());
+                let low = _mm256_cvtepu8_epi32(bytes);
+                let high = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes));
+                [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_u8(v: Self::V, p: *mut u8) {
+            unsafe {
+                let wide = _mm256_packus_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+                // As in `store_bf16`: packing goes by halves.
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(wide);
+                let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+                _mm_storeu_si128(p.cast(), _mm_packus_epi16(low, high));
+            }
+        }
         eight_lanes!();
     }
 
     // SAFETY of the bodies: the trait's own conditions.
     impl Isa for Avx512 {
         type V = __m512;
+        type M = __mmask16;
         const PIXELS: usize = 8;
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
@@ -259,6 +320,26 @@ mod x86 {
                 let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
                 _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(rounded));
             }
+        }
+        #[inline(always)]
+        unsafe fn gt(a: Self::V, b: Self::V) -> Self::M {
+            unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn eq(a: Self::V, b: Self::V) -> Self::M {
+            unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_mask_blend_ps(m, b, a) }
+        }
+        #[inline(always)]
+        unsafe fn load_u8(p: *const u8) -> Self::V {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn store_u8(v: Self::V, p: *mut u8) {
+            unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
         }
         eight_lanes!();
     }
@@ -347,10 +428,10 @@ impl Level {
 /// The kernel is compiled once for each instruction set, inside of a function that enables it. Its first argument is
 /// `PhantomData` of the instruction set, so that its other types are inferred.
 macro_rules! kernel {
-    ($($(#[$doc:meta])* $name:ident = $kernel:ident($($arg:ident: $type:ty),* $(,)?));* $(;)?) => {$(
+    ($($(#[$doc:meta])* $vis:vis $name:ident = $kernel:ident($($arg:ident: $type:ty),* $(,)?));* $(;)?) => {$(
         $(#[$doc])*
-        pub fn $name(level: $crate::frame::network::native::simd::Level, $($arg: $type),*) {
-            use $crate::frame::network::native::simd;
+        $vis fn $name(level: $crate::cpu::simd::Level, $($arg: $type),*) {
+            use $crate::cpu::simd;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
             unsafe fn avx512($($arg: $type),*) {
@@ -377,4 +458,4 @@ macro_rules! kernel {
         }
     )*};
 }
-pub(super) use kernel;
+pub(crate) use kernel;

@@ -1,0 +1,135 @@
+//! One pass over a batch, forwards and backwards.
+
+use super::batches::Batch;
+use super::objective::{Loss, Objective};
+use super::quarter::QuarterStage;
+use crate::model::{Network, QuarterFactors};
+use tch::{Kind, Tensor};
+
+/// Adds the gradients of `scale` times the batch's loss to the variables'; returns the loss.
+///
+/// With a `stage` the 1/4 stage is computed there and not by libtorch's operators: the same numbers to rounding, of a network
+/// that has this stage.
+pub fn pass(
+    network: &Network,
+    objective: &Objective,
+    stage: Option<&QuarterStage>,
+    batch: &Batch,
+    kind: Kind,
+    scale: f64,
+) -> Result<Loss, tch::TchError> {
+    let images = batch.images.to_kind(kind);
+    if let (Some(stage), Some(factors)) = (stage, network.quarter_factors()) {
+        if let Some(x) = network.forward_before_quarter_t(&images, true) {
+            return around(network, objective, stage, &factors, &x, batch, scale);
+        }
+    }
+    let loss = objective.loss(&network.forward_heads_t(&images, true), batch);
+    if loss.total.requires_grad() {
+        (&loss.total * scale).backward();
+    }
+    Ok(loss)
+}
+
+/// The pass from the 1/4 stage on. libtorch differentiates what comes before it and what comes after it; the stage's own
+/// gradients go from one to the other.
+fn around(
+    network: &Network,
+    objective: &Objective,
+    stage: &QuarterStage,
+    factors: &QuarterFactors,
+    x: &Tensor,
+    batch: &Batch,
+    scale: f64,
+) -> Result<Loss, tch::TchError> {
+    let rows = |variables: &[Tensor]| Tensor::stack(&variables.iter().map(|v| v.view([-1])).collect::<Vec<_>>(), 0);
+    let (scales, heads) = (rows(&factors.scales), rows(&factors.heads));
+    let maps = stage.forward(x, &scales, &heads)?;
+    let maps: Vec<Tensor> = maps.into_iter().map(|map| map.set_requires_grad(true)).collect();
+    let loss = objective.loss(&network.forward_after_quarter(&maps), batch);
+    if !loss.total.requires_grad() {
+        return Ok(loss);
+    }
+    (&loss.total * scale).backward();
+    // A head without a loss pulls at nothing.
+    let pulls = maps.iter().map(|map| Some(map.grad()).filter(Tensor::defined).unwrap_or_else(|| map.zeros_like()));
+    let gradients = stage.backward(x, &scales, &heads, &pulls.collect::<Vec<_>>())?;
+    // The gradient of the sum of `t * g` by `t` is `g`: that is how libtorch is told to go on from here.
+    let product = |t: &Tensor, g: &Tensor| (t * g).sum(Kind::Float);
+    let total = product(&scales, &gradients.scales) + product(&heads, &gradients.factors) + product(x, &gradients.x);
+    total.backward();
+    Ok(loss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source::Groups;
+    use crate::train::config::{LabelSpace, TrainConfig};
+    use crate::train::labels::LabelTable;
+    use std::collections::BTreeMap;
+    use tch::nn::VarStore;
+    use tch::Device;
+
+    fn gradients(vs: &VarStore) -> BTreeMap<String, Tensor> {
+        let trained = vs.variables().into_iter().filter(|(_, v)| v.grad().defined());
+        trained
+            .map(|(name, v)| {
+                let gradient = v.grad().copy();
+                let _ = v.grad().zero_();
+                (name, gradient)
+            })
+            .collect()
+    }
+
+    /// Losses and gradients of a network with some heads, by libtorch's operators and around the stage.
+    fn compare(heads: &str, extra_light: bool) {
+        let text = format!(
+            "sources: [{{name: a, data: {{layout: cityscapes, root: x}}}}]\nphases: []\nheads: {heads}\n\
+             extra_light: {extra_light}\n"
+        );
+        let config: TrainConfig = serde_yaml::from_str(&text).expect("a configuration");
+        let (vs, extra) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+        let network = Network::new(&vs.root(), &config.network());
+        let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
+        let objective = Objective::new(&extra.root(), &config, &table, &[], Device::Cpu);
+        let float = (Kind::Float, Device::Cpu);
+        let batch = Batch {
+            images: Tensor::randn([2, 3, 64, 96], float),
+            labels: Tensor::randint(19, [2, 32, 48], (Kind::Int64, Device::Cpu)),
+            depth: Tensor::rand([2, 32, 48], float),
+            normals: None,
+            edges: None,
+        };
+        let stage = QuarterStage::new(Device::Cpu, Kind::Float).expect("a processor");
+        let one = |stage| {
+            let loss = pass(&network, &objective, stage, &batch, Kind::Float, 0.5).expect("a pass");
+            (loss.total.double_value(&[]), gradients(&vs))
+        };
+        let ((loss, expected), (around, found)) = (one(None), one(Some(&stage)));
+        assert!((loss - around).abs() < 1e-4 * loss, "{loss} and {around}");
+        let norm = |t: &Tensor| t.norm().double_value(&[]);
+        // What nothing pulls at has no gradient there and one of 0 here.
+        assert!(expected.len() > 100 && expected.keys().all(|name| found.contains_key(name)));
+        assert!(found.iter().all(|(name, t)| expected.contains_key(name) || norm(t) == 0.0));
+        // Next to nothing pulls at some variables: what differs is measured by the largest of all gradients too.
+        let largest = expected.values().map(norm).fold(0.0, f64::max);
+        for (name, expected) in &expected {
+            let off = norm(&(&found[name] - expected));
+            assert!(off < 2e-3 * norm(expected) + 1e-5 * largest, "{name}: {off} of {}", norm(expected));
+        }
+    }
+
+    #[test]
+    fn the_stage_changes_no_gradient() {
+        compare("[{task: segmentation}, {task: depth, loss: berhu}]", false);
+        compare("[{task: depth}]", false);
+        compare("[{task: segmentation}, {task: depth}]", true);
+    }
+
+    /// The batch has no normals, so nothing pulls at that head.
+    #[test]
+    fn a_head_without_truth_pulls_at_nothing() {
+        compare("[{task: segmentation}, {task: normals}]", false);
+    }
+}
