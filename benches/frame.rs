@@ -2,8 +2,8 @@
 //! that size and (`of 1/4`) of 128x64.
 //!
 //! `cargo bench --no-default-features --bench frame`. The figures are processor time summed over all cores: what a
-//! frame takes away from whatever else the machine has to do. `RAYON_NUM_THREADS=1` leaves out what threads that wait
-//! for work burn.
+//! frame takes away from whatever else the machine has to do. `OMP_NUM_THREADS=1
+//! RAYON_NUM_THREADS=1` leaves out what threads that wait for work burn.
 //! The scene is a rendered street; the answer is made of its truth at a quarter of the network's size, with noise; the
 //! large one is it interpolated to the network's size, as the network itself may end. `read` is a part of labels and of depth that they
 //! share: a frame of both costs decode + read + labels + depth.

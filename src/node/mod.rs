@@ -469,7 +469,7 @@ impl App {
     }
 }
 
-/// The threads that decoding, post-processing and the native back end share; 0 for one a core.
+/// The threads of what is not done on libtorch's: format conversions, point clouds, rays of cameras; 0 for one a core.
 fn start_workers(threads: i32) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads.max(0) as usize)

@@ -124,12 +124,7 @@ impl QuarterStage {
 
     /// # Safety
     /// `E` is the number format of `pass.x` and of `outs`, which are fresh.
-    unsafe fn forward_all<E: Element + Sync + Send>(
-        &self,
-        pass: &Pass,
-        outs: &mut [Tensor],
-        kernel: fn(Level, Stage<'_, E>, &mut [&mut [E]], &mut Room),
-    ) {
+    unsafe fn forward_all<E: Element + Sync + Send>(&self, pass: &Pass, outs: &mut [Tensor], kernel: Forwards<E>) {
         let (level, form) = (self.level, &pass.form);
         let picture = form.picture();
         let mut own = pass.x.shallow_clone();
@@ -195,7 +190,7 @@ impl QuarterStage {
         pass: &Pass,
         pulls: &mut [Tensor],
         out: &mut Tensor,
-        kernel: fn(Level, Stage<'_, E>, &[&[E]], Pulled<'_, E>, &mut Room),
+        kernel: Backwards<E>,
     ) -> Vec<f32> {
         let (level, form) = (self.level, &pass.form);
         let picture = form.picture();
@@ -219,6 +214,11 @@ impl QuarterStage {
         (0..numbers).map(|i| sums.iter().skip(i).step_by(numbers).sum()).collect()
     }
 }
+
+/// A kernel: the stage, the heads' maps that are to be filled.
+type Forwards<E> = fn(Level, Stage<'_, E>, &mut [&mut [E]], &mut Room);
+/// A kernel: the stage, the gradients of the heads' maps, those that are to be filled.
+type Backwards<E> = fn(Level, Stage<'_, E>, &[&[E]], Pulled<'_, E>, &mut Room);
 
 /// The stage of one picture.
 #[derive(Debug, Clone, Copy)]
@@ -333,8 +333,8 @@ unsafe fn forward_in<S: Isa, E: Element>(
 /// What the kernels rely on.
 fn check<E>(stage: &Stage<'_, E>, mut maps: impl Iterator<Item = usize>) {
     let numbers = stage.height * stage.width * stage.channels;
-    assert!(stage.channels % LANES == 0 && stage.x.len() == numbers && maps.all(|n| n == numbers));
-    assert!(stage.scales.len() == STAGES * stage.channels && stage.factors.len() % stage.channels == 0);
+    assert!(stage.channels.is_multiple_of(LANES) && stage.x.len() == numbers && maps.all(|n| n == numbers));
+    assert!(stage.scales.len() == STAGES * stage.channels && stage.factors.len().is_multiple_of(stage.channels));
 }
 
 /// `1 + scale` of each stage.

@@ -370,9 +370,7 @@ impl<'a> Run<'a> {
         self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
-            let stride = run.config.loss_stride;
-            let look_config =
-                LookConfig { augment: &still, stride, kind: run.config.precision.kind(), device: run.device };
+            let look_config = LookConfig { augment: &still, kind: run.config.precision.kind(), device: run.device };
             let mut found: Vec<(String, Validation)> = Vec::new();
             let mut shown = Vec::new();
             for source in &run.watched {

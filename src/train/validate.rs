@@ -1,6 +1,6 @@
 //! A quick look at the validation frames during training; `semantic_depth evaluate` is the judge.
 //!
-//! Whole frames, scored where the losses are taken (`loss_stride`), in the classes that `evaluate` judges the source in.
+//! Whole frames, scored at every second pixel of the network's input, in the classes that `evaluate` judges the source in.
 
 use super::batches::{collate, Batch};
 use super::config::TrainConfig;
@@ -13,6 +13,9 @@ use crate::model::{Network, Task};
 use rand::SeedableRng as _;
 use rand_pcg::Pcg32;
 use tch::{Device, Kind, Tensor};
+
+/// Pixels of the network's input to a scored one.
+const STRIDE: usize = 2;
 
 /// Validation frames of one source.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub struct Validation {
     pub normal_deg: Option<f64>,
 }
 
-/// What the network says to one frame, beside the truth, where the losses are taken.
+/// What the network says to one frame, beside the truth, at every [`STRIDE`]-th pixel.
 #[derive(Debug)]
 pub struct Look {
     /// What went in.
@@ -62,11 +65,8 @@ impl Watched {
     pub fn look(&self, index: usize, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Look {
         let frame = &self.frames[index];
         let side = |n: usize| ((n as f32 * self.scale).round() as usize).max(32);
-        let size = CropSize {
-            size: (side(frame.width), side(frame.height)),
-            scale: (self.scale, self.scale),
-            stride: config.stride,
-        };
+        let size =
+            CropSize { size: (side(frame.width), side(frame.height)), scale: (self.scale, self.scale), stride: STRIDE };
         let crop = augment::crop(frame, &size, config.augment, &mut Pcg32::seed_from_u64(0));
         let tasks = &network.config().heads;
         let batch = collate(std::slice::from_ref(&crop), &size, table, tasks);
@@ -144,8 +144,6 @@ fn add_angles(look: &Look, (sum, count): &mut (f64, u64)) {
 pub struct LookConfig<'a> {
     /// Without anything random.
     pub augment: &'a AugmentConfig,
-    /// Pixels of the network's input to a scored one.
-    pub stride: usize,
     /// Number format of the network's input.
     pub kind: Kind,
     /// Where the network is.
