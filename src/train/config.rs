@@ -26,7 +26,7 @@ pub struct TrainConfig {
     #[serde(default)]
     pub weighting: Weighting,
     /// The losses are taken at every so many pixels of a crop, with the answers enlarged to them: 1 as in the article. At 4,
-    /// where the heads' own answers stand, a thing that is thinner than 4 pixels is hardly ever met.
+    /// where the heads' own answers stand, a thing that is thinner than 4 pixels is seldom met.
     #[serde(default = "one_each")]
     pub loss_stride: usize,
     /// Where frames come from.

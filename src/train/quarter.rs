@@ -385,9 +385,8 @@ unsafe fn pools<S: Isa, E: Element, const CHOICES: bool>(stage: &Stage<'_, E>, f
             let value = E::load::<S>(stage.x.as_ptr().add(i * channels + from));
             S::store(S::min(S::max(value, zero), six), x.as_mut_ptr());
         }
-        for at_end in [0, 1, width + REACH, width + REACH + 1] {
-            line[at_end] = [f32::NEG_INFINITY; LANES];
-        }
+        line[..REACH].fill([f32::NEG_INFINITY; LANES]);
+        line[REACH + width..].fill([f32::NEG_INFINITY; LANES]);
         for number in 0..STAGES {
             let (before, rest) = pooled.split_at_mut(number);
             let source = before.last().unwrap_or(x);

@@ -17,9 +17,9 @@ use crate::export::trace::{ANSWERED, WEIGHTS};
 use crate::export::Artifact;
 use crate::model::panics::caught;
 use crate::model::weights;
-use crate::model::{self, EndWeights, NumberFormat};
+use crate::model::{self, EndWeights, NumberFormat, CRP_STAGES};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
-use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step, STAGES};
+use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step};
 use tch::{Device, Kind, Tensor};
 
 /// A map in memory, channels last.
@@ -119,7 +119,7 @@ fn pool_maps<A: Sync, B: Send>(
 #[derive(Debug)]
 struct Quarter {
     conv6: Vec<[Block; LANES]>,
-    scales: Vec<[Block; STAGES]>,
+    scales: Vec<[Block; CRP_STAGES]>,
 }
 
 /// What follows the trunk.

@@ -3,14 +3,13 @@
 
 use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, LANES};
 use crate::frame::network::native::Image;
+use crate::model::CRP_STAGES as STAGES;
 use std::marker::PhantomData;
 
 /// Rows and columns that a pool looks beyond its own pixel, to each side.
 const REACH: usize = 2;
 /// Rows of a pool.
 const WINDOW: usize = 2 * REACH + 1;
-/// Pools of a chain.
-pub const STAGES: usize = 4;
 /// Rows between a chain's newest input row and the sum that it completes, and that one.
 const PENDING: usize = STAGES * REACH + 1;
 
