@@ -6,7 +6,7 @@
 //! each run, which adds what it costs to start the first kernel.
 
 use super::frames::Cameras;
-use super::measure::{repeat, Repetitions, Timing};
+use super::measure::{repeat, Repetitions, Spread, Timing};
 use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
 use crate::export::{Artifact, ArtifactError};
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
@@ -17,6 +17,9 @@ use crate::model::Cost;
 use serde::Serialize;
 use std::path::PathBuf;
 use tch::{Cuda, Device, IValue, Kind, Tensor};
+
+/// Runs of each kernel.
+const KERNEL_REPETITIONS: usize = 50;
 
 /// Why it cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,38 @@ pub struct Alone {
     /// Input and answer in host memory. On the processor that is the network alone; on a GPU the copies are in it.
     pub host: Timing,
     /// Input and answer on the device, as in the article; CUDA only.
-    pub device: Option<Timing>,
+    pub device: Option<OnDevice>,
+    /// Of the native back end on CUDA.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelTime>,
+}
+
+/// Runs whose input and answer stay on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct OnDevice {
+    /// From asking for a run to the end of waiting for it, on the host.
+    #[serde(flatten)]
+    pub host: Timing,
+    /// By the device's own clock; `None` where the back end has no stream of its own.
+    pub device_ms: Option<Spread>,
+}
+
+impl OnDevice {
+    /// Median: by the device's clock where there is one.
+    pub fn median_ms(&self) -> f64 {
+        self.device_ms.unwrap_or(self.host.wall_ms).p50
+    }
+}
+
+/// One kernel of a pass, run again and again: its maps lie in the cache, and nothing waits for the one before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KernelTime {
+    /// In the source.
+    pub name: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Mean.
+    pub ms: f64,
 }
 
 /// Fills the input with a rendered street: what the network is made for.
@@ -96,7 +130,10 @@ pub fn alone(
 ) -> Result<Option<Alone>, BenchError> {
     fill(network, artifact)?;
     let host = repeat(repetitions, || network.run(1, |_| ()))?;
+    let kernels = network.kernels(KERNEL_REPETITIONS)?;
+    let kernels = kernels.into_iter().map(|(name, grid, ms)| KernelTime { name, grid, ms: f64::from(ms) }).collect();
     let device = match network.device() {
+        Device::Cuda(_) if network.backend() == Backend::Native => by_its_clock(network, repetitions)?,
         // An engine is not the model's own TorchScript, and would have to be inspected first.
         Device::Cuda(index) if network.backend() == Backend::TorchScript => {
             on_device(artifact, index, network.precision().kind(), repetitions)?
@@ -104,7 +141,19 @@ pub fn alone(
         _ => None,
     };
     let (width, height) = (artifact.manifest.input.width, artifact.manifest.input.height);
-    Ok(host.map(|host| Alone { batch: 1, width, height, repetitions, host, device }))
+    Ok(host.map(|host| Alone { batch: 1, width, height, repetitions, host, device, kernels }))
+}
+
+/// Of the native back end, whose input is there from the runs before.
+fn by_its_clock(network: &Network, repetitions: Repetitions) -> Result<Option<OnDevice>, BenchError> {
+    let mut device_ns = Vec::with_capacity(repetitions.warm_up + repetitions.measured);
+    let host = repeat(repetitions, || {
+        let times = network.device_times_ms(1, 1)?.unwrap_or_default();
+        device_ns.extend(times.into_iter().map(|ms| (f64::from(ms) * 1e6) as u64));
+        Ok::<_, NetworkError>(())
+    })?;
+    let device_ms = Spread::of(&device_ns[repetitions.warm_up.min(device_ns.len())..]);
+    Ok(host.map(|host| OnDevice { host, device_ms }))
 }
 
 /// Input and answer stay on the GPU. NOTE: processor time is then that of starting kernels and waiting.
@@ -113,7 +162,7 @@ fn on_device(
     index: usize,
     kind: Kind,
     repetitions: Repetitions,
-) -> Result<Option<Timing>, BenchError> {
+) -> Result<Option<OnDevice>, BenchError> {
     let module = artifact.load_module(Device::Cuda(index))?;
     let spec = &artifact.manifest.input;
     let shape = [1, spec.height as i64, spec.width as i64, 3];
@@ -122,12 +171,13 @@ fn on_device(
         .map_err(torch_error("make an input on the GPU"))?;
     let _no_grad = tch::no_grad_guard();
     Cuda::synchronize(index as i64);
-    Ok(repeat(repetitions, || {
+    let host = repeat(repetitions, || {
         let answer = module.forward_is(&[IValue::Tensor(input.shallow_clone())]).map(drop);
         Cuda::synchronize(index as i64);
         answer
     })
-    .map_err(torch_error("run the network"))?)
+    .map_err(torch_error("run the network"))?;
+    Ok(host.map(|host| OnDevice { host, device_ms: None }))
 }
 
 /// The network at one of several sizes.
@@ -142,7 +192,7 @@ pub struct AtSize {
     /// Input and answer in host memory.
     pub host: Timing,
     /// Input and answer on the device; CUDA only.
-    pub device: Option<Timing>,
+    pub device: Option<OnDevice>,
     /// Median of `device`, else of `host`, by pixels of the input.
     pub ns_a_pixel: f64,
 }
@@ -183,7 +233,7 @@ pub fn scaling(
             width,
             height,
             macs: Cost::of(&at_size.manifest.network, size, true).macs,
-            ns_a_pixel: device.unwrap_or(host).wall_ms.p50 * 1e6 / (width * height) as f64,
+            ns_a_pixel: device.map_or(host.wall_ms.p50, |d| d.median_ms()) * 1e6 / (width * height) as f64,
             host,
             device,
         }));

@@ -5,7 +5,7 @@ use super::energy::Energy;
 use super::frames::{Frames, Together};
 use super::measure::{Spread, Timing};
 use super::memory::{Machine, Resident};
-use super::network::{Alone, AtSize};
+use super::network::{Alone, AtSize, KernelTime};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -105,7 +105,13 @@ impl Report {
             let _ = writeln!(out, "\nnetwork alone, {}x{}, one image, ms", n.width, n.height);
             timing(&mut out, "host memory to host memory", &n.host);
             if let Some(device) = &n.device {
-                timing(&mut out, "on the device (idle to idle)", device);
+                timing(&mut out, "on the device (idle to idle)", &device.host);
+                if let Some(ms) = &device.device_ms {
+                    line(&mut out, "  by the device's clock", &milliseconds(ms));
+                }
+            }
+            if !n.kernels.is_empty() {
+                kernels(&mut out, &n.kernels);
             }
         }
         if let Some(f) = &self.frames {
@@ -213,6 +219,24 @@ fn together(out: &mut String, rows: &[Together]) {
     }
 }
 
+fn kernels(out: &mut String, kernels: &[KernelTime]) {
+    let mut names: Vec<&str> = kernels.iter().map(|k| k.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let _ = writeln!(out, "\nkernels by name, each run again and again");
+    let _ = writeln!(out, "{:>12}{:>8}{:>10}{:>12}", "", "how many", "in all, us", "longest, us");
+    for name in names {
+        let us = || kernels.iter().filter(|k| k.name == name).map(|k| k.ms * 1e3);
+        let _ = writeln!(
+            out,
+            "{name:>12}{:>8}{:>10.1}{:>12.1}",
+            us().count(),
+            us().sum::<f64>(),
+            us().fold(0.0, f64::max)
+        );
+    }
+}
+
 fn scaling(out: &mut String, rows: &[AtSize]) {
     let _ = writeln!(out, "\nthe network at other sizes");
     let _ = writeln!(out, "{:>12}{:>10}{:>14}{:>14}{:>12}", "size", "GMAC", "median, ms", "CPU, ms", "ns a pixel");
@@ -222,7 +246,7 @@ fn scaling(out: &mut String, rows: &[AtSize]) {
             "{:>12}{:>10.2}{:>14.2}{:>14.2}{:>12.1}",
             format!("{}x{}", row.width, row.height),
             row.macs as f64 / 1e9,
-            row.device.unwrap_or(row.host).wall_ms.p50,
+            row.device.map_or(row.host.wall_ms.p50, |d| d.median_ms()),
             row.host.cpu_ms.p50,
             row.ns_a_pixel
         );

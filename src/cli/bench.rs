@@ -332,7 +332,7 @@ fn against_ceilings(report: &mut Report, device: Device, artifact: &Artifact) ->
     report.reached = report.network.as_ref().map(|network| {
         let size = (network.width, network.height);
         let cost = Cost::of(&artifact.manifest.network, size, true);
-        ceilings.reached(&cost, size, network.device.unwrap_or(network.host).wall_ms.p50)
+        ceilings.reached(&cost, size, network.device.map_or(network.host.wall_ms.p50, |d| d.median_ms()))
     });
     report.ceilings = Some(ceilings);
     Ok(())

@@ -264,7 +264,7 @@ impl Libtorch {
 
 impl TensorRt {
     fn of(surroundings: &Surroundings, cuda: &Result<Driver, cuda::NoDriver>) -> Self {
-        let all = ORDER.into_iter().chain([Library::TorchTrtc, Library::NvInferLean]);
+        let all = ORDER.into_iter().chain([Library::TorchTrtc, Library::NvInferLean, Library::Nvrtc]);
         let runtime = match cuda {
             Err(error) => Err(format!("not loaded: {error}")),
             Ok(driver) if driver.gpus.is_empty() => Err("not loaded: the CUDA driver sees no device".into()),

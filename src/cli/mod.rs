@@ -47,6 +47,10 @@ enum Command {
 impl Cli {
     /// Runs the verb.
     pub fn run(self) -> anyhow::Result<()> {
+        use Command::{Bench, Depth, Doctor, Evaluate, Train};
+        if let Depth(_) | Train(_) | Evaluate(_) | Doctor(_) | Bench(_) = &self.command {
+            crate::frame::network::load_cuda_half();
+        }
         match self.command {
             Command::Render(args) => render::run(args),
             Command::Depth(args) => depth::run(args),

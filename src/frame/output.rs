@@ -790,7 +790,7 @@ fn exp(x: f32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
     use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
@@ -821,7 +821,7 @@ mod tests {
             .collect()
     }
 
-    fn builder(classes: usize) -> OutputBuilder {
+    pub(in crate::frame) fn builder(classes: usize) -> OutputBuilder {
         let mut ids = [255; 256];
         let mut colors = [[0; 3]; 256];
         for c in 0..classes - 1 {
@@ -849,7 +849,7 @@ mod tests {
     }
 
     /// Smooth patches with noise, so that both uniform and mixed cells occur.
-    fn packed_data(w: usize, h: usize, channels: usize) -> Vec<f32> {
+    pub(in crate::frame) fn packed_data(w: usize, h: usize, channels: usize) -> Vec<f32> {
         let mut data = noise(w * h * channels, 7);
         for y in 0..h {
             for x in 0..w {
@@ -1030,7 +1030,7 @@ mod tests {
     }
 
     /// Every mode, with every kind of output size, for one image and one network.
-    fn placements((w, h): (usize, usize)) -> Vec<Placement> {
+    pub(in crate::frame) fn placements((w, h): (usize, usize)) -> Vec<Placement> {
         let mut all = Vec::new();
         for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
             for output in [

@@ -7,7 +7,7 @@
 use super::clock::{StageClock, StageTimes};
 use super::geometry::Geometry;
 use super::input::InputBuilder;
-use super::network::{self, BackendChoice, DeviceChoice, Network, NetworkError, Precision, Selection};
+use super::network::{self, BackendChoice, DeviceChoice, FromDevice, Network, NetworkError, Precision, Selection};
 use super::output::OutputBuilder;
 use super::view::ImageView;
 use crate::export::{Artifact, ArtifactError, Manifest};
@@ -277,6 +277,9 @@ impl Pipeline {
         if count == 0 {
             return Ok(());
         }
+        if self.network.on_device().is_some() {
+            return self.run_on_device(jobs, count);
+        }
         let mut clock = StageClock::start();
         let working = jobs.iter_mut().filter(|j| j.wanted.any());
         for (job, input) in working.zip(self.network.input_mut().chunks_exact_mut(self.input.len())) {
@@ -302,21 +305,70 @@ impl Pipeline {
                     output.confidence(&packed, geometry, *confidence_stride, &mut outputs.confidence);
                     times.confidence_ns = clock.lap_ns();
                 }
-                if wanted.overlay {
-                    output.overlay(&job.image, geometry, &outputs.labels, job.overlay_opacity, &mut outputs.overlay);
-                }
-                if wanted.colors {
-                    output.colors(&outputs.labels, &mut outputs.colors);
-                }
-                if wanted.overlay || wanted.colors {
-                    times.overlay_ns = clock.lap_ns();
-                }
-                if wanted.mask {
-                    output.mask(&outputs.labels, job.mask_values, &mut outputs.mask);
-                    times.mask_ns = clock.lap_ns();
-                }
+                pictures(output, job, &mut clock);
             }
         })?;
         Ok(())
+    }
+
+    /// The same where the device does what comes before and after the network, too. Everything is asked for before
+    /// anything is waited for.
+    ///
+    /// A job's times are then: `decode` until its bytes are on their way, `infer` until the network has answered, `labels`
+    /// and `depth` until they are here.
+    fn run_on_device(&mut self, jobs: &mut [Job<'_>], count: usize) -> Result<(), PipelineError> {
+        let Self { network, output, .. } = self;
+        let Some(cuda) = network.on_device() else { return Ok(()) };
+        let mut clock = StageClock::start();
+        let mut result = Ok(());
+        for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
+            result = result.and_then(|()| cuda.prepare(slot, &job.image, job.geometry));
+            job.times.decode_ns = clock.lap_ns();
+        }
+        result = result.and_then(|()| cuda.answer(count));
+        for (slot, job) in jobs.iter().filter(|j| j.wanted.any()).enumerate() {
+            let Job { geometry, wanted, depth_factor, .. } = job;
+            let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer: wanted.confidence };
+            result = result.and_then(|()| cuda.want(slot, geometry, from, *depth_factor));
+        }
+        result.and_then(|()| cuda.wait())?;
+        let infer_ns = clock.lap_ns();
+        for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
+            job.times.infer_ns = infer_ns;
+            if job.wanted.needs_labels() {
+                cuda.labels(slot, &mut job.outputs.labels)?;
+                job.times.labels_ns = clock.lap_ns();
+            }
+            if job.wanted.depth {
+                cuda.depth(slot, &mut job.outputs.depth_m)?;
+                job.times.depth_ns = clock.lap_ns();
+            }
+            if job.wanted.confidence {
+                let packed = cuda.packed(slot)?;
+                output.read(&packed, false, false);
+                output.confidence(&packed, job.geometry, job.confidence_stride, &mut job.outputs.confidence);
+                job.times.confidence_ns = clock.lap_ns();
+            }
+            pictures(output, job, &mut clock);
+        }
+        Ok(())
+    }
+}
+
+/// What is made of the labels.
+fn pictures(output: &mut OutputBuilder, job: &mut Job<'_>, clock: &mut StageClock) {
+    let Job { geometry, wanted, outputs, times, .. } = job;
+    if wanted.overlay {
+        output.overlay(&job.image, geometry, &outputs.labels, job.overlay_opacity, &mut outputs.overlay);
+    }
+    if wanted.colors {
+        output.colors(&outputs.labels, &mut outputs.colors);
+    }
+    if wanted.overlay || wanted.colors {
+        times.overlay_ns = clock.lap_ns();
+    }
+    if wanted.mask {
+        output.mask(&outputs.labels, job.mask_values, &mut outputs.mask);
+        times.mask_ns = clock.lap_ns();
     }
 }

@@ -57,6 +57,17 @@ impl Taps {
     }
 }
 
+/// The weights along one axis, for who resamples elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table<'a> {
+    /// For each destination position the first source position.
+    pub firsts: &'a [usize],
+    /// Source positions of each.
+    pub count: usize,
+    /// `destination x count`.
+    pub weights: &'a [f32],
+}
+
 /// Resamples a rectangle of an image to another size; made once, used row by row.
 #[derive(Debug)]
 pub(super) struct Resampler {
@@ -70,6 +81,11 @@ impl Resampler {
     /// From the part `from` of the source images to (`width`, `height`).
     pub fn new(from: Rect, (width, height): (usize, usize)) -> Self {
         Self { columns: Taps::new(from.columns(), width), rows: Taps::new(from.rows(), height), span: from.columns() }
+    }
+
+    /// The weights of the columns and of the rows.
+    pub fn tables(&self) -> [Table<'_>; 2] {
+        [&self.columns, &self.rows].map(|t| Table { firsts: &t.firsts, count: t.count, weights: &t.weights })
     }
 
     /// Row `y` of the result: hands the red, green and blue of each pixel, 0 to 255, to `out`'s pixels by way of `put`.

@@ -2,6 +2,7 @@
 
 use super::encoder::Skips;
 use super::layer::{Conv2d, ConvSpec, NumberFormat, Start};
+use super::parts::{DecoderParts, Filter};
 use super::{NetworkConfig, Task};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
@@ -291,6 +292,18 @@ impl Decoder {
     /// The heads' last convolutions, of what the 1/4 stage gives each of them.
     pub fn after_quarter(&self, maps: &[Tensor]) -> Vec<(Task, Tensor)> {
         self.heads.iter().zip(maps).map(|(head, map)| (head.task, head.last.forward(map))).collect()
+    }
+
+    /// Copies of the weights of [`Decoder::trunk`], float32; `None` where paired projections are not joined, as in a network
+    /// that is trained.
+    pub fn parts(&self) -> Option<DecoderParts> {
+        let chain = |crp: &ChainedResidualPooling| crp.projections.iter().map(Filter::of).collect();
+        Some(DecoderParts {
+            inputs: [Filter::of(self.inputs32.joined.as_ref()?), Filter::of(self.inputs16.joined.as_ref()?), Filter::of(&self.conv5)],
+            chains: [chain(&self.crp1), chain(&self.crp2), chain(&self.crp3)],
+            adapt: [Filter::of(&self.conv_adapt1), Filter::of(&self.conv_adapt3)],
+            adapt_quarter: self.quarter.as_ref().map(|quarter| Filter::of(&quarter.conv_adapt2)),
+        })
     }
 
     /// Copies of the weights behind [`Decoder::trunk`], float32.

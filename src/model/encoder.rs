@@ -2,6 +2,7 @@
 //! skips; block 12 is part of the published state dict and therefore of this module, but nothing reads its output.
 
 use super::layer::{BatchNorm2d, Conv2d, ConvSpec, NumberFormat, Start};
+use super::parts::{Activation, BlockParts, Filter};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
@@ -33,13 +34,6 @@ pub(super) fn make_divisible(v: i64) -> i64 {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Activation {
-    None,
-    Relu,
-    Hardswish,
-}
-
 /// Convolution, batch norm, activation: torchvision's `Conv2dNormActivation` (keys `0.*` and `1.*`).
 #[derive(Debug)]
 struct ConvBnAct {
@@ -58,6 +52,10 @@ impl ConvBnAct {
     fn folded(&self, format: NumberFormat) -> Self {
         let conv = self.bn.as_ref().map_or_else(|| self.conv.share(), |bn| self.conv.with_norm(bn));
         Self { conv: conv.with_format(format), bn: None, act: self.act }
+    }
+
+    fn part(&self) -> Filter {
+        Filter::of(&self.conv)
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
@@ -109,6 +107,7 @@ struct InvertedResidual {
     se: Option<SqueezeExcitation>,
     project: ConvBnAct,
     residual: bool,
+    stride: i64,
 }
 
 impl InvertedResidual {
@@ -124,7 +123,7 @@ impl InvertedResidual {
         let depthwise = ConvBnAct::new(next(), (e, e), k, stride, e, act);
         let se = se.then(|| SqueezeExcitation::new(next(), e));
         let project = ConvBnAct::new(next(), (e, o), 1, 1, 1, Activation::None);
-        Self { expand, depthwise, se, project, residual: stride == 1 && i == o }
+        Self { expand, depthwise, se, project, residual: stride == 1 && i == o, stride }
     }
 
     fn folded(&self, format: NumberFormat) -> Self {
@@ -133,6 +132,19 @@ impl InvertedResidual {
             depthwise: self.depthwise.folded(format),
             se: self.se.as_ref().map(|se| se.with_format(format)),
             project: self.project.folded(format),
+            residual: self.residual,
+            stride: self.stride,
+        }
+    }
+
+    fn parts(&self) -> BlockParts {
+        BlockParts {
+            expand: self.expand.as_ref().map(ConvBnAct::part),
+            depthwise: self.depthwise.part(),
+            squeeze: self.se.as_ref().map(|se| [Filter::of(&se.fc1), Filter::of(&se.fc2)]),
+            project: self.project.part(),
+            activation: self.depthwise.act,
+            stride: self.stride as usize,
             residual: self.residual,
         }
     }
@@ -211,6 +223,11 @@ impl Encoder {
     pub fn folded(&self, format: NumberFormat) -> Self {
         let blocks = self.blocks.iter().map(|b| b.folded(format)).collect();
         Self { stem: self.stem.folded(format), blocks, last: self.last.folded(format) }
+    }
+
+    /// The stem's filter and the blocks' parts.
+    pub fn parts(&self) -> (Filter, Vec<BlockParts>) {
+        (self.stem.part(), self.blocks.iter().map(InvertedResidual::parts).collect())
     }
 
     /// # Shapes

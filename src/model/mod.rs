@@ -7,6 +7,7 @@ mod encoder;
 mod head;
 mod layer;
 pub mod panics;
+pub mod parts;
 mod pth;
 pub mod weights;
 
@@ -120,6 +121,13 @@ impl Network {
     /// The last part of a training pass: the heads' last convolutions.
     pub fn forward_after_quarter(&self, maps: &[Tensor]) -> Answers {
         Answers(self.decoder.after_quarter(maps))
+    }
+
+    /// Weights of [`Network::forward_trunk`], for who computes it without libtorch; `None` of a network that is not
+    /// [folded](Network::folded).
+    pub fn trunk_parts(&self) -> Option<parts::TrunkParts> {
+        let (stem, blocks) = self.encoder.parts();
+        Some(parts::TrunkParts { stem, blocks, decoder: self.decoder.parts().filter(|_| self.is_folded)? })
     }
 
     /// Weights of what follows [`Network::forward_trunk`].

@@ -94,6 +94,8 @@ pub fn run() -> anyhow::Result<()> {
         .context("cannot start the signals' thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(&runtime, &stop)?;
+    // A first model on the processor must not settle that there is no CUDA for a later one.
+    crate::frame::network::load_cuda_half();
 
     let parameters = ParameterServer::create(&mut node)?;
     let rosout = logger::Rosout::create(&mut node, records)?;

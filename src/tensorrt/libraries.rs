@@ -26,7 +26,7 @@ use std::sync::OnceLock;
 pub const FOLDERS: &str = "SEMANTIC_DEPTH_TENSORRT";
 
 /// Where wheels put libraries and programs, in a site-packages.
-const WHEELS: [&str; 9] = [
+const WHEELS: [&str; 10] = [
     "torch_tensorrt/lib",
     "torch_tensorrt/bin",
     "tensorrt_libs",
@@ -35,6 +35,7 @@ const WHEELS: [&str; 9] = [
     "tensorrt_dispatch_libs",
     "nvidia/cu13/lib",
     "nvidia/cuda_runtime/lib",
+    "nvidia/cuda_nvrtc/lib",
     "torch/lib",
 ];
 
@@ -73,6 +74,8 @@ pub enum Library {
     NvInferLean,
     /// Torch-TensorRT's compiler.
     TorchTrtc,
+    /// CUDA's run-time compiler, which compiles the kernels of the native back end.
+    Nvrtc,
 }
 
 /// Libraries in the order in which they are loaded.
@@ -90,6 +93,7 @@ impl Library {
             Self::TorchTrtRuntime => &["libtorchtrt_runtime.so"],
             Self::NvInferLean => &["libnvinfer_lean.so.10"],
             Self::TorchTrtc => &["torchtrtc"],
+            Self::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12"],
         }
     }
 
@@ -103,6 +107,7 @@ impl Library {
                  or `pip install tensorrt-cu13` from NVIDIA's index"
             }
             Self::TorchTrtRuntime | Self::TorchTrtc => "`pip install --no-deps torch-tensorrt==2.11.0`",
+            Self::Nvrtc => "it comes with PyTorch's CUDA builds, the CUDA toolkit, JetPack, or `pip install nvidia-cuda-nvrtc`",
             Self::NvInferLean => "`pip install tensorrt-lean-cu13-libs`; it is not needed",
         }
     }
@@ -355,7 +360,7 @@ fn load(found: Vec<Found>) -> Result<Runtime, RuntimeError> {
 
 /// The library that the process has under this name, else the one that was found.
 #[allow(unsafe_code)]
-fn open_global(found: &Found) -> Result<Handle, RuntimeError> {
+pub(crate) fn open_global(found: &Found) -> Result<Handle, RuntimeError> {
     let flags = RTLD_NOW | RTLD_GLOBAL;
     for name in found.library.file_names() {
         // SAFETY: RTLD_NOLOAD loads nothing and runs no initialiser; the symbols of what is there become global.
@@ -367,6 +372,13 @@ fn open_global(found: &Found) -> Result<Handle, RuntimeError> {
     // only after a CUDA device was found, which their initialisers count on. The caller never unloads them.
     unsafe { Handle::open(Some(&found.path), flags) }
         .map_err(|e| RuntimeError::Load { path: found.path.clone(), reason: e.to_string() })
+}
+
+/// A file of NVIDIA's that another library asks for by name.
+#[allow(unsafe_code)]
+pub(crate) fn open(path: &Path) -> Result<Handle, libloading::Error> {
+    // SAFETY: NVIDIA's own library, which its other half would load itself if it found it; it is never unloaded.
+    unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
 }
 
 /// TensorRT's version, as the library (the full or the lean one) says.

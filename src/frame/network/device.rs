@@ -41,6 +41,14 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// Loads libtorch's CUDA half where there is an NVIDIA device. To be called before libtorch is used for anything: the first
+/// operation that asks whether there is CUDA settles it for the life of the process.
+pub fn load_cuda_half() {
+    if let Err(why) = load_cuda() {
+        log::debug!("no CUDA: {why}");
+    }
+}
+
 /// Loads libtorch's CUDA half into the process, once, and says why where it cannot.
 ///
 /// The binary is linked against the CPU half only, so that it starts everywhere; with the CUDA half loaded, its
@@ -95,7 +103,11 @@ pub fn resolve(choice: DeviceChoice) -> Result<Device, NetworkError> {
         _ => Err(NetworkError::NoCuda {
             index,
             available,
-            reason: loaded.err().map_or_else(String::new, |e| format!(" ({e})")),
+            reason: match loaded {
+                Err(why) => format!(" ({why})"),
+                Ok(()) if available == 0 => " (its CUDA half was loaded after libtorch had been used, or finds no driver)".into(),
+                Ok(()) => String::new(),
+            },
         }),
     }
 }

@@ -4,6 +4,7 @@
 //! - [`Network`]: a loaded one with its input buffer
 
 mod backend;
+mod cuda;
 mod device;
 mod maps;
 mod native;
@@ -12,7 +13,7 @@ mod select;
 mod torchscript;
 
 pub use backend::{Backend, BackendChoice, BackendParseError};
-pub use device::{device_name, resolve, DeviceChoice, DeviceParseError};
+pub use device::{device_name, load_cuda_half, resolve, DeviceChoice, DeviceParseError};
 pub use precision::{Precision, PrecisionParseError};
 pub use select::{select, Selection};
 
@@ -20,6 +21,8 @@ use super::output::Packed;
 use crate::export::golden::Deviation;
 use crate::export::{Artifact, ArtifactError};
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
+use cuda::Cuda;
+pub(in crate::frame) use cuda::FromDevice;
 use native::Native;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -47,6 +50,14 @@ pub enum NetworkError {
         /// What was tried.
         what: String,
         /// The first line of libtorch's message.
+        reason: String,
+    },
+    /// The CUDA driver refused something.
+    #[error("CUDA could not {what}: {reason}")]
+    Cuda {
+        /// What was tried.
+        what: String,
+        /// The driver's name of the error.
         reason: String,
     },
     /// The module cannot compute in this precision on this device.
@@ -182,6 +193,7 @@ fn without_engines(torchscript: &Path) -> Result<(), NetworkError> {
 enum Engine {
     TorchScript(TorchScript),
     Native(Box<Native>),
+    Cuda(Box<Cuda>),
 }
 
 /// A loaded network with its input buffer. It belongs to one thread: libtorch's grad mode and streams are per thread.
@@ -215,7 +227,10 @@ impl Network {
         let precision = if precision == Precision::Auto { Precision::Fp32 } else { precision };
         let manifest = &artifact.manifest;
         let engine = match backend {
-            Backend::Native => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
+            Backend::Native => match device {
+                Device::Cuda(index) => Engine::Cuda(Box::new(Cuda::load(artifact, index, precision, max_batch)?)),
+                _ => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
+            },
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
                 Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), manifest, device, precision)?)
@@ -277,6 +292,37 @@ impl Network {
         unsafe { std::slice::from_raw_parts_mut(self.input.data_ptr().cast::<f32>(), len) }
     }
 
+    /// Where frames are answered on the device, from their bytes to their outputs.
+    pub(in crate::frame) fn on_device(&mut self) -> Option<&mut Cuda> {
+        match &mut self.engine {
+            Engine::Cuda(cuda) => Some(cuda),
+            _ => None,
+        }
+    }
+
+    /// Milliseconds of each of some runs of a batch, input and answer on the device, by its own clock; `None` where the back
+    /// end cannot tell.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn device_times_ms(&self, batch: usize, repetitions: usize) -> Result<Option<Vec<f32>>, NetworkError> {
+        match &self.engine {
+            Engine::Cuda(cuda) => cuda.timed(batch, repetitions).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Name, grid and milliseconds of each kernel, where they are our own.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn kernels(&self, repetitions: usize) -> Result<Vec<(&'static str, [u32; 3], f32)>, NetworkError> {
+        match &self.engine {
+            Engine::Cuda(cuda) => cuda.kernels(repetitions),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Runs the network on the first `batch` images of the input buffer, together, and hands their answers, in host
     /// memory and channels last, to `read`.
     ///
@@ -287,6 +333,13 @@ impl Network {
     /// If `batch` is 0 or beyond [`Network::max_batch`].
     pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
         assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
+        if let Engine::Cuda(cuda) = &mut self.engine {
+            let values = self.input.numel();
+            // SAFETY: as in `input_mut`.
+            #[allow(unsafe_code)]
+            let input = unsafe { std::slice::from_raw_parts(self.input.data_ptr().cast::<f32>(), values) };
+            return cuda.run(input, batch, read);
+        }
         let _no_grad = tch::no_grad_guard();
         // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
         let input = self.input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
@@ -309,6 +362,7 @@ impl Network {
                 let (data, shape) = native.run(&input).map_err(torch_error("run the network"))?;
                 read(data, shape)
             }
+            Engine::Cuda(_) => unreachable!("answered above"),
         }
     }
 }

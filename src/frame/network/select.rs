@@ -36,7 +36,14 @@ impl Selection {
                 vec![(Native, Fp32), (TorchScript, Fp32), (Native, Bf16), (TorchScript, Bf16), (TorchScript, Fp16)]
             }
             _ => {
-                vec![(TensorRt, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32), (TorchScript, Bf16)]
+                vec![
+                    (TensorRt, Fp16),
+                    (Native, Fp16),
+                    (TorchScript, Fp16),
+                    (TensorRt, Fp32),
+                    (TorchScript, Fp32),
+                    (TorchScript, Bf16),
+                ]
             }
         };
         let asked = |backend, precision| {
@@ -177,11 +184,11 @@ mod tests {
         let with_fallback = order(cpu, Only(Native), Bf16, true);
         assert_eq!(with_fallback[..2], [(Native, Bf16), (Native, Fp32)]);
         let cuda = Device::Cuda(0);
-        let auto = [(TensorRt, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32)];
+        let auto = [(TensorRt, Fp16), (Native, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32)];
         assert_eq!(order(cuda, Auto, Precision::Auto, false), auto);
         assert_eq!(order(cuda, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp16), (TensorRt, Fp32)]);
         assert_eq!(order(cpu, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp32)], "its error says why not");
-        assert_eq!(order(cuda, Only(Native), Precision::Auto, false), [(Native, Fp32)]);
+        assert_eq!(order(cuda, Only(Native), Precision::Auto, false), [(Native, Fp16)]);
         assert!(order(cuda, Only(Native), Precision::Auto, true).contains(&(TorchScript, Fp16)));
     }
 }

@@ -305,13 +305,13 @@ impl Native {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::export::trace::packed_heads;
     use crate::model::NetworkConfig;
     use tch::nn::VarStore;
 
-    fn network(config: &NetworkConfig) -> model::Network {
+    pub(in crate::frame::network) fn network(config: &NetworkConfig) -> model::Network {
         tch::manual_seed(7);
         let vs = VarStore::new(Device::Cpu);
         let network = model::Network::new(&vs.root(), config);
@@ -330,13 +330,13 @@ mod tests {
         network
     }
 
-    fn input(batch: i64, height: i64, width: i64) -> Tensor {
+    pub(in crate::frame::network) fn input(batch: i64, height: i64, width: i64) -> Tensor {
         tch::manual_seed(3);
         let x = Tensor::randn([batch, height, width, 3], (Kind::Float, Device::Cpu));
         x.permute([0, 3, 1, 2])
     }
 
-    fn largest(t: &Tensor) -> f64 {
+    pub(in crate::frame::network) fn largest(t: &Tensor) -> f64 {
         t.abs().max().double_value(&[])
     }
 

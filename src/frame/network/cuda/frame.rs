@@ -1,0 +1,431 @@
+//! Before and after the network: tables of where things lie, and the kernels that read them.
+
+use super::gpu::{Buffer, Gpu};
+use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
+use crate::export::manifest::{ChannelOrder, DepthCode, Manifest};
+use crate::frame::geometry::{Axis, Geometry, Rect};
+use crate::frame::resample::Resampler;
+use crate::frame::view::ImageView;
+
+/// Twin of `Prepare` in `kernels.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PrepareTwin {
+    bytes: Address,
+    out: Address,
+    columns: Address,
+    column_weights: Address,
+    rows: Address,
+    row_weights: Address,
+    step: i32,
+    pixel: i32,
+    offsets: [i32; 3],
+    column_taps: i32,
+    row_taps: i32,
+    width: i32,
+    height: i32,
+    to: [i32; 4],
+    scale: [f32; 3],
+    bias: [f32; 3],
+}
+
+/// Twin of `Classes`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct ClassesTwin {
+    answer: Address,
+    best: Address,
+    pixels: i32,
+    channels: i32,
+    scores: i32,
+}
+
+/// Twin of `Place`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlaceTwin {
+    first: i32,
+    next: i32,
+    weight: f32,
+}
+
+/// Twin of `Outputs`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct OutputsTwin {
+    answer: Address,
+    best: Address,
+    columns: Address,
+    rows: Address,
+    labels: Address,
+    depth: Address,
+    answer_width: i32,
+    channels: i32,
+    scores: i32,
+    depth_channel: i32,
+    code: i32,
+    width: i32,
+    height: i32,
+    scale: f32,
+    min_m: f32,
+    max_m: f32,
+    factor: f32,
+    ids: [u8; 256],
+}
+
+/// How bytes become an input: the manifest's part of it.
+#[derive(Debug, Clone)]
+pub(super) struct Normalisation {
+    width: usize,
+    height: usize,
+    order: ChannelOrder,
+    scale: [f32; 3],
+    bias: [f32; 3],
+}
+
+impl Normalisation {
+    pub fn new(manifest: &Manifest) -> Self {
+        let spec = &manifest.input;
+        Self {
+            width: spec.width,
+            height: spec.height,
+            order: spec.channel_order,
+            scale: std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])),
+            bias: std::array::from_fn(|c| -spec.mean[c] / spec.std[c]),
+        }
+    }
+}
+
+/// Tables of a resampling, in host memory.
+#[derive(Debug)]
+pub(super) struct InputTables {
+    /// First source column and row of each of the input, from the corner of the part that is read.
+    firsts: [Vec<i32>; 2],
+    weights: [Vec<f32>; 2],
+    taps: [usize; 2],
+    /// The part that is read.
+    pub from: Rect,
+    /// Where it goes.
+    to: Rect,
+}
+
+impl InputTables {
+    pub fn new(geometry: &Geometry) -> Self {
+        let (from, to) = (geometry.source_rect(), geometry.network_rect());
+        let resampler = Resampler::new(from, (to.width, to.height));
+        let [columns, rows] = resampler.tables();
+        let firsts = |firsts: &[usize], start: usize| firsts.iter().map(|f| (f - start) as i32).collect();
+        Self {
+            firsts: [firsts(columns.firsts, from.x), firsts(rows.firsts, from.y)],
+            weights: [columns.weights.to_vec(), rows.weights.to_vec()],
+            taps: [columns.count, rows.count],
+            from,
+            to,
+        }
+    }
+
+    /// The kernel that fills one image of the input, from `bytes`: the part that is read, without gaps.
+    pub fn launch(&self, tables: [Address; 4], norm: &Normalisation, image: &ImageView<'_>, bytes: Address, out: Address) -> Launch {
+        let pixel = image.encoding().channels();
+        let mut offsets = image.encoding().rgb_offsets().map(|o| o as i32);
+        if norm.order == ChannelOrder::Bgr {
+            offsets.reverse();
+        }
+        let to = self.to;
+        let arguments = PrepareTwin {
+            bytes,
+            out,
+            columns: tables[0],
+            column_weights: tables[1],
+            rows: tables[2],
+            row_weights: tables[3],
+            step: (self.from.width * pixel) as i32,
+            pixel: pixel as i32,
+            offsets,
+            column_taps: self.taps[0] as i32,
+            row_taps: self.taps[1] as i32,
+            width: norm.width as i32,
+            height: norm.height as i32,
+            to: [to.x, to.y, to.width, to.height].map(|n| n as i32),
+            scale: norm.scale,
+            bias: norm.bias,
+        };
+        Launch::each(Kernel::Prepare, norm.width * norm.height, arguments)
+    }
+
+    /// Columns, their weights, rows, theirs: as bytes.
+    pub fn bytes(&self) -> [&[u8]; 4] {
+        [bytes_of(&self.firsts[0]), bytes_of(&self.weights[0]), bytes_of(&self.firsts[1]), bytes_of(&self.weights[1])]
+    }
+}
+
+/// Where an output's rows and columns lie in the answer, in host memory.
+#[derive(Debug)]
+pub(super) struct OutputTables {
+    columns: Vec<PlaceTwin>,
+    rows: Vec<PlaceTwin>,
+}
+
+impl OutputTables {
+    pub fn new(geometry: &Geometry, (answer_width, answer_height): (usize, usize)) -> Self {
+        let places = |axis: &Axis, length: usize| {
+            let nowhere = PlaceTwin { first: -1, next: -1, weight: 0.0 };
+            let place = |i| {
+                axis.at(i).map_or(nowhere, |p| PlaceTwin { first: p.first as i32, next: p.next as i32, weight: p.weight })
+            };
+            (0..length).map(place).collect()
+        };
+        let (width, height) = geometry.output();
+        Self {
+            columns: places(&geometry.columns(answer_width), width),
+            rows: places(&geometry.rows(answer_height), height),
+        }
+    }
+
+    /// Columns and rows, as bytes.
+    pub fn bytes(&self) -> [&[u8]; 2] {
+        [bytes_of(&self.columns), bytes_of(&self.rows)]
+    }
+
+    pub fn size(&self) -> (usize, usize) {
+        (self.columns.len(), self.rows.len())
+    }
+}
+
+/// How an answer becomes labels and metres: the manifest's part of it.
+#[derive(Debug, Clone)]
+pub(super) struct Decoding {
+    /// Height, width, channels.
+    answer: [usize; 3],
+    scores: usize,
+    depth_channel: usize,
+    code: DepthCode,
+    scale: f32,
+    min_m: f32,
+    max_m: f32,
+    ids: [u8; 256],
+}
+
+/// Where things of one frame are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FrameAddresses {
+    pub answer: Address,
+    pub best: Address,
+    /// Columns and rows.
+    pub tables: [Address; 2],
+    /// 0: not wanted.
+    pub labels: Address,
+    /// 0: not wanted.
+    pub depth: Address,
+}
+
+impl Decoding {
+    pub fn new(manifest: &Manifest, answer: [usize; 3]) -> Self {
+        let mut ids = [crate::data::classes::UNLABELLED; 256];
+        ids.iter_mut().zip(&manifest.classes).for_each(|(id, class)| *id = class.id);
+        let depth = &manifest.output.depth;
+        Self {
+            answer,
+            scores: manifest.output.score_channels,
+            depth_channel: manifest.output.depth_channel,
+            code: depth.code,
+            scale: depth.scale,
+            min_m: depth.min_m,
+            max_m: depth.max_m,
+            ids,
+        }
+    }
+
+    pub fn answer_pixels(&self) -> usize {
+        self.answer[0] * self.answer[1]
+    }
+
+    /// The kernels that make one frame's outputs of its answer.
+    pub fn launches(&self, tables: &OutputTables, at: FrameAddresses, factor: f32) -> Vec<Launch> {
+        let [_, answer_width, channels] = self.answer.map(|n| n as i32);
+        let (width, height) = tables.size();
+        let classes = ClassesTwin {
+            answer: at.answer,
+            best: at.best,
+            pixels: self.answer_pixels() as i32,
+            channels,
+            scores: self.scores as i32,
+        };
+        let outputs = OutputsTwin {
+            answer: at.answer,
+            best: at.best,
+            columns: at.tables[0],
+            rows: at.tables[1],
+            labels: at.labels,
+            depth: at.depth,
+            answer_width,
+            channels,
+            scores: self.scores as i32,
+            depth_channel: self.depth_channel as i32,
+            code: match self.code {
+                DepthCode::Log => 0,
+                DepthCode::Metres => 1,
+                DepthCode::Inverse => 2,
+            },
+            width: width as i32,
+            height: height as i32,
+            scale: self.scale,
+            min_m: self.min_m,
+            max_m: self.max_m,
+            factor,
+            ids: self.ids,
+        };
+        let grid = [width.div_ceil(4 * 64), height, 1];
+        let outputs = Launch::new(Kernel::Outputs, grid, 64, outputs);
+        if at.labels == 0 {
+            return vec![outputs];
+        }
+        vec![Launch::each(Kernel::Classes, self.answer_pixels(), classes), outputs]
+    }
+}
+
+/// Some tables in one allocation on the device.
+#[derive(Debug)]
+pub(super) struct OnDevice<const N: usize> {
+    _memory: Buffer,
+    pub at: [Address; N],
+}
+
+impl<const N: usize> OnDevice<N> {
+    pub fn new(gpu: &Gpu, tables: [&[u8]; N]) -> Result<Self, MachineError> {
+        let room = |bytes: &[u8]| bytes.len().next_multiple_of(256);
+        let memory = gpu.buffer(tables.iter().map(|t| room(t)).sum())?;
+        let mut next = memory.at;
+        let mut at = [0; N];
+        for (at, table) in at.iter_mut().zip(tables) {
+            gpu.upload(next, table)?;
+            *at = next;
+            next += room(table) as Address;
+        }
+        Ok(Self { _memory: memory, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::Host;
+    use super::*;
+    use crate::export::manifest::{InputKind, InputSpec};
+    use crate::frame::geometry::{Placement, ResizeMode};
+    use crate::frame::input::InputBuilder;
+    use crate::frame::output::tests::{builder, packed_data, placements};
+    use crate::frame::output::Packed;
+    use crate::frame::view::Encoding;
+    use half::f16;
+
+    fn upload<const N: usize>(host: &Host, tables: [&[u8]; N]) -> [Address; N] {
+        tables.map(|table| {
+            let at = host.allocate(table.len()).expect("memory");
+            host.upload(at, table).expect("memory");
+            at
+        })
+    }
+
+    #[test]
+    fn inputs_are_the_processors_rounded_to_half_precision() {
+        let Some(host) = Host::new() else { return };
+        for encoding in Encoding::DIRECT {
+            for order in [ChannelOrder::Rgb, ChannelOrder::Bgr] {
+                for (w, h) in [(1, 1), (5, 3), (32, 16), (61, 37), (100, 20), (209, 9)] {
+                    for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+                        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+                        let spec =
+                            InputSpec { width: 16, height: 8, channel_order: order, kind: InputKind::Float, mean, std };
+                        let roi = (w > 9).then_some(Rect { x: 3, y: 2, width: w - 5, height: h - 4 });
+                        let placement = Placement { mode, roi, ..Placement::default() };
+                        let geometry = Geometry::new(&placement, (w, h), (16, 8)).expect("it fits");
+                        let (pixel, step) = (encoding.channels(), w * encoding.channels() + 3);
+                        let data: Vec<u8> = (0..step * h).map(|i| (i * i * 7 + i * 31) as u8).collect();
+                        let image = ImageView::new(encoding.name(), w as u32, h as u32, step as u32, false, &data)
+                            .expect("a valid layout");
+                        let mut expected = vec![0.0; 16 * 8 * 3];
+                        InputBuilder::new(&spec).build(&image, &geometry, &mut expected);
+                        let norm = Normalisation {
+                            width: 16,
+                            height: 8,
+                            order,
+                            scale: std.map(|s| 1.0 / (255.0 * s)),
+                            bias: std::array::from_fn(|c| -mean[c] / std[c]),
+                        };
+                        let tables = InputTables::new(&geometry);
+                        let from = tables.from;
+                        let part: Vec<u8> = from
+                            .rows()
+                            .flat_map(|y| &image.row(y)[from.x * pixel..][..from.width * pixel])
+                            .copied()
+                            .collect();
+                        let [bytes] = upload(&host, [&part]);
+                        let out = host.allocate(16 * 8 * 4 * 2).expect("memory");
+                        let launch = tables.launch(upload(&host, tables.bytes()), &norm, &image, bytes, out);
+                        host.launch(&launch).expect("it runs");
+                        let found: Vec<f16> = host.values(out, 16 * 8 * 4);
+                        for (i, (found, expected)) in found.chunks_exact(4).zip(expected.chunks_exact(3)).enumerate() {
+                            let what = format!("{} {order:?} {w}x{h} {mode:?} pixel {i}", encoding.name());
+                            assert_eq!(found[3], f16::ZERO, "{what}");
+                            for (found, expected) in found.iter().zip(expected) {
+                                assert_eq!(*found, f16::from_f32(*expected), "{what}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn outputs_are_the_processors() {
+        let Some(host) = Host::new() else { return };
+        let (w, h, classes) = (24, 12, 7);
+        let mut data = packed_data(w, h, classes + 1);
+        // Equal scores, and what is no number.
+        for (i, pixel) in data.chunks_exact_mut(classes + 1).enumerate() {
+            if i % 5 == 0 {
+                pixel[..classes].iter_mut().for_each(|v| *v = (*v * 2.0).round());
+            }
+            if i % 41 == 0 {
+                (pixel[2], pixel[classes]) = (f32::NAN, f32::INFINITY);
+            }
+        }
+        let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
+        let mut ids = [255; 256];
+        (0..classes - 1).for_each(|c| ids[c] = c as u8 + 3);
+        let decoding = Decoding {
+            answer: [h, w, classes + 1],
+            scores: classes,
+            depth_channel: classes,
+            code: DepthCode::Log,
+            scale: 5.0,
+            min_m: 0.1,
+            max_m: 250.0,
+            ids,
+        };
+        let mut b = builder(classes);
+        for placement in placements((64, 40)) {
+            let geometry = Geometry::new(&placement, (64, 40), (48, 24)).expect("it fits");
+            let (width, height) = geometry.output();
+            let (mut labels, mut depth) = (Vec::new(), Vec::new());
+            b.read(&packed, true, true);
+            b.labels(&packed, &geometry, &mut labels);
+            b.depth(&geometry, 1.5, &mut depth);
+            let tables = OutputTables::new(&geometry, (w, h));
+            let [answer] = upload(&host, [bytes_of(&data)]);
+            let room = |bytes| host.allocate(bytes).expect("memory");
+            let (best, on_labels, on_depth) = (room(w * h), room(width * height), room(width * height * 4));
+            let places = upload(&host, tables.bytes());
+            let at = FrameAddresses { answer, best, tables: places, labels: on_labels, depth: on_depth };
+            for launch in decoding.launches(&tables, at, 1.5) {
+                host.launch(&launch).expect("it runs");
+            }
+            assert_eq!(host.values::<u8>(on_labels, width * height), labels, "{placement:?}");
+            for (i, (found, expected)) in host.values::<f32>(on_depth, width * height).iter().zip(&depth).enumerate() {
+                let near = (found - expected).abs() <= 2e-6 * expected.abs() || (found.is_nan() && expected.is_nan());
+                assert!(near, "{placement:?} at {i}: {found} for {expected}");
+            }
+        }
+    }
+}

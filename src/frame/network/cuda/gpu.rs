@@ -1,0 +1,390 @@
+//! A CUDA device: one stream, the compiled kernels, memory, graphs.
+
+use super::machine::{Address, Kernel, Launch, Machine, MachineError};
+use super::nvrtc;
+use crate::tensorrt::cuda::driver;
+use cudarc::driver::result::{self, ctx, event, graph, module, primary_ctx, stream};
+use cudarc::driver::{sys, DriverError};
+use std::cell::RefCell;
+use std::ffi::{c_void, CString};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Least compute capability: pairs of half-precision maxima, and tensor cores that multiply m16n8k16.
+const LEAST: (u32, u32) = (8, 0);
+/// Shared memory that a kernel has without being allowed more.
+const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
+
+fn failed(what: &str) -> impl FnOnce(DriverError) -> MachineError + '_ {
+    move |error| MachineError { what: what.into(), reason: format!("{:?}", error.0) }
+}
+
+/// The device's primary context, which libtorch uses, too. It is kept for the process's life.
+#[derive(Debug, Clone, Copy)]
+struct Context(sys::CUcontext);
+
+// SAFETY: a context may be current on any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Context {}
+// SAFETY: as above; the driver locks it itself.
+#[allow(unsafe_code)]
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// Makes it current on this thread.
+    #[allow(unsafe_code)]
+    fn enter(self) -> Result<(), MachineError> {
+        // SAFETY: a primary context that has been retained and is never released.
+        unsafe { ctx::set_current(self.0) }.map_err(failed("take the device"))
+    }
+}
+
+/// Memory on the device.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    pub at: Address,
+    bytes: usize,
+    context: Context,
+}
+
+impl Buffer {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: allocated by `Gpu::buffer`, freed once; freeing waits for what still uses it.
+        let _ = self.context.enter().map(|()| unsafe { result::free_sync(self.at) });
+    }
+}
+
+/// Page-locked memory of the host, which the device reads and writes without a detour.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    at: *mut u8,
+    bytes: usize,
+    context: Context,
+}
+
+// SAFETY: plain memory with one owner.
+#[allow(unsafe_code)]
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    #[allow(unsafe_code)]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `bytes` of memory that is ours, zeroed when it was allocated. The device writes to it only between a
+        // download and the event that the caller waits for.
+        unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
+    }
+
+    #[allow(unsafe_code)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
+    }
+
+    /// As single precision.
+    #[allow(unsafe_code)]
+    pub fn floats(&self) -> &[f32] {
+        // SAFETY: as above; page-locked memory begins at a page, and any bits are a float.
+        unsafe { std::slice::from_raw_parts(self.at.cast::<f32>(), self.bytes / 4) }
+    }
+
+    #[allow(unsafe_code)]
+    pub fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.at.cast::<f32>(), self.bytes / 4) }
+    }
+}
+
+impl Drop for Pinned {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: allocated by `Gpu::pinned`, freed once.
+        let _ = self.context.enter().map(|()| unsafe { result::free_host(self.at.cast::<c_void>()) });
+    }
+}
+
+/// A moment of the stream.
+#[derive(Debug)]
+pub(super) struct Event(sys::CUevent, Context);
+
+// SAFETY: events may be used from any thread on which the context is current.
+#[allow(unsafe_code)]
+unsafe impl Send for Event {}
+
+impl Event {
+    /// Waits until the stream has come to it.
+    #[allow(unsafe_code)]
+    pub fn wait(&self) -> Result<(), MachineError> {
+        // SAFETY: a valid event.
+        unsafe { event::synchronize(self.0) }.map_err(failed("finish"))
+    }
+
+    /// Milliseconds from another one to this one, both passed.
+    #[allow(unsafe_code)]
+    pub fn since(&self, start: &Self) -> Result<f32, MachineError> {
+        // SAFETY: valid events.
+        unsafe { event::elapsed(start.0, self.0) }.map_err(failed("tell the time"))
+    }
+}
+
+impl Drop for Event {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: made by `Gpu::event`, destroyed once.
+        let _ = self.1.enter().map(|()| unsafe { event::destroy(self.0) });
+    }
+}
+
+/// Kernels that start together.
+#[derive(Debug)]
+pub(super) struct Graph(sys::CUgraphExec, Context);
+
+// SAFETY: as events.
+#[allow(unsafe_code)]
+unsafe impl Send for Graph {}
+
+impl Drop for Graph {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: made by `Gpu::graph`, destroyed once.
+        let _ = self.1.enter().map(|()| unsafe { graph::exec_destroy(self.0) });
+    }
+}
+
+/// What goes with the last user of a device's stream.
+#[derive(Debug)]
+struct Handles {
+    context: Context,
+    stream: sys::CUstream,
+    module: sys::CUmodule,
+}
+
+// SAFETY: as events.
+#[allow(unsafe_code)]
+unsafe impl Send for Handles {}
+// SAFETY: only read.
+#[allow(unsafe_code)]
+unsafe impl Sync for Handles {}
+
+impl Drop for Handles {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: made in `Gpu::open`, destroyed once, when nothing has them any more; what the stream still has to do is
+        // done first.
+        let _ = self.context.enter().map(|()| unsafe {
+            let _ = stream::synchronize(self.stream);
+            let _ = stream::destroy(self.stream);
+            let _ = module::unload(self.module);
+        });
+    }
+}
+
+/// A CUDA device with a stream of its own.
+#[derive(Debug)]
+pub(super) struct Gpu {
+    context: Context,
+    functions: [sys::CUfunction; Kernel::ALL.len()],
+    /// What [`Machine::allocate`] gave.
+    memory: RefCell<Vec<Buffer>>,
+    handles: Arc<Handles>,
+}
+
+// SAFETY: functions belong to the module, which `handles` keeps; as events.
+#[allow(unsafe_code)]
+unsafe impl Send for Gpu {}
+
+impl Gpu {
+    /// Compiles the kernels for it.
+    ///
+    /// # Errors
+    /// In words: no driver, no such device, too old a one, no compiler.
+    #[allow(unsafe_code)]
+    pub fn open(index: usize) -> Result<Self, String> {
+        // cudarc panics where there is no driver.
+        let gpus = driver().map_err(|e| e.to_string())?.gpus;
+        let gpu = gpus.get(index).ok_or_else(|| format!("the CUDA driver sees {} devices", gpus.len()))?;
+        let found = (gpu.compute_capability.major, gpu.compute_capability.minor);
+        if found < LEAST {
+            let ((major, minor), (least, of_least)) = (found, LEAST);
+            return Err(format!(
+                "its kernels need compute capability {least}.{of_least} or more, and {} has {major}.{minor}",
+                gpu.name
+            ));
+        }
+        let code = nvrtc::compile(super::SOURCE, &format!("sm_{}{}", found.0, found.1))?;
+        let words = |what: &'static str| move |e: DriverError| failed(what)(e).to_string();
+        result::init().map_err(words("start"))?;
+        let device = result::device::get(index as i32).map_err(words("open the device"))?;
+        // SAFETY: a device that the driver has just given.
+        let context = Context(unsafe { primary_ctx::retain(device) }.map_err(words("take the device"))?);
+        context.enter().map_err(|e| e.to_string())?;
+        let stream = stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"))?;
+        // SAFETY: the compiler's own machine code, with its length in its header; it is copied.
+        let module = unsafe { module::load_data(code.as_ptr().cast()) }.map_err(words("load the kernels"))?;
+        let handles = Arc::new(Handles { context, stream, module });
+        let mut functions = [std::ptr::null_mut(); Kernel::ALL.len()];
+        for (function, kernel) in functions.iter_mut().zip(Kernel::ALL) {
+            let name = CString::new(kernel.name()).map_err(|e| e.to_string())?;
+            // SAFETY: the module has just been loaded.
+            *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
+        }
+        Ok(Self { context, functions, memory: RefCell::default(), handles })
+    }
+
+    /// To be called before anything else by whoever may be on another thread than before.
+    pub fn enter(&self) -> Result<(), MachineError> {
+        self.context.enter()
+    }
+
+    fn stream(&self) -> sys::CUstream {
+        self.handles.stream
+    }
+
+    /// Memory that goes with the value, all zero.
+    #[allow(unsafe_code)]
+    pub fn buffer(&self, bytes: usize) -> Result<Buffer, MachineError> {
+        self.enter()?;
+        let bytes = bytes.max(16);
+        let what = format!("allocate {bytes} bytes");
+        // SAFETY: it is set to zero before anybody reads it.
+        unsafe {
+            let at = result::malloc_sync(bytes).map_err(failed(&what))?;
+            let buffer = Buffer { at, bytes, context: self.context };
+            result::memset_d8_async(at, 0, bytes, self.stream()).map_err(failed(&what))?;
+            Ok(buffer)
+        }
+    }
+
+    /// Page-locked memory, all zero.
+    #[allow(unsafe_code)]
+    pub fn pinned(&self, bytes: usize) -> Result<Pinned, MachineError> {
+        self.enter()?;
+        let bytes = bytes.max(16);
+        let what = format!("allocate {bytes} page-locked bytes");
+        // SAFETY: it is set to zero before anybody reads it.
+        unsafe {
+            let at = result::malloc_host(bytes, 0).map_err(failed(&what))?.cast::<u8>();
+            std::ptr::write_bytes(at, 0, bytes);
+            Ok(Pinned { at, bytes, context: self.context })
+        }
+    }
+
+    /// A new moment, not yet in the stream. With `timing` it can tell the time.
+    pub fn event(&self, timing: bool) -> Result<Event, MachineError> {
+        self.enter()?;
+        let flags =
+            if timing { sys::CUevent_flags::CU_EVENT_DEFAULT } else { sys::CUevent_flags::CU_EVENT_DISABLE_TIMING };
+        Ok(Event(event::create(flags).map_err(failed("make an event"))?, self.context))
+    }
+
+    /// Puts the moment into the stream.
+    #[allow(unsafe_code)]
+    pub fn record(&self, event: &Event) -> Result<(), MachineError> {
+        // SAFETY: a valid event and stream.
+        unsafe { event::record(event.0, self.stream()) }.map_err(failed("record an event"))
+    }
+
+    /// Copies a part of page-locked memory to the device, later.
+    #[allow(unsafe_code)]
+    pub fn send(&self, from: &Pinned, part: Range<usize>, to: Address) -> Result<(), MachineError> {
+        // SAFETY: the part lies in `from` (a slice), which page-locks it; the caller does not change it before an event
+        // recorded after this has passed, and `to` has room for it.
+        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream()) }.map_err(failed("copy to the device"))
+    }
+
+    /// Copies from the device to a part of page-locked memory, later.
+    #[allow(unsafe_code)]
+    pub fn fetch(&self, from: Address, to: &mut Pinned, part: Range<usize>) -> Result<(), MachineError> {
+        // SAFETY: as in `send`.
+        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[part], from, self.stream()) }
+            .map_err(failed("copy from the device"))
+    }
+
+    /// Waits for everything.
+    #[allow(unsafe_code)]
+    pub fn finish(&self) -> Result<(), MachineError> {
+        // SAFETY: a valid stream.
+        unsafe { stream::synchronize(self.stream()) }.map_err(failed("finish"))
+    }
+
+    /// Kernels as one graph; `None`, with the reason logged, where the driver does not make one.
+    #[allow(unsafe_code)]
+    pub fn graph(&self, launches: &[Launch]) -> Option<Graph> {
+        let capture = || -> Result<Graph, MachineError> {
+            self.enter()?;
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+            // SAFETY: a valid stream. The capture is ended on every way; the graph is not needed once it is instantiated.
+            unsafe {
+                stream::begin_capture(self.stream(), mode).map_err(failed("begin a graph"))?;
+                let launched = launches.iter().try_for_each(|launch| self.launch(launch));
+                let captured = stream::end_capture(self.stream()).map_err(failed("end a graph"));
+                launched?;
+                let captured = captured?;
+                let made = graph::instantiate(captured, sys::CUgraphInstantiate_flags_enum(0)).map_err(failed("make a graph"));
+                let _ = graph::destroy(captured);
+                let made = Graph(made?, self.context);
+                graph::upload(made.0, self.stream()).map_err(failed("upload a graph"))?;
+                Ok(made)
+            }
+        };
+        capture().inspect_err(|e| log::warn!("kernels are started one by one: {e}")).ok()
+    }
+
+    /// Starts a graph.
+    #[allow(unsafe_code)]
+    pub fn start(&self, graph: &Graph) -> Result<(), MachineError> {
+        // SAFETY: a valid graph and stream; what its kernels read and write lives as long as `self`.
+        unsafe { graph::launch(graph.0, self.stream()) }.map_err(failed("start the network"))
+    }
+}
+
+impl Machine for Gpu {
+    fn allocate(&self, bytes: usize) -> Result<Address, MachineError> {
+        let buffer = self.buffer(bytes)?;
+        let at = buffer.at;
+        self.memory.borrow_mut().push(buffer);
+        Ok(at)
+    }
+
+    #[allow(unsafe_code)]
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), MachineError> {
+        self.enter()?;
+        // SAFETY: the caller's memory of `allocate` or `buffer`, at least as long. The copy is over before this returns,
+        // and so is the setting to zero that it would have to come after.
+        unsafe {
+            self.finish()?;
+            result::memcpy_htod_sync(to, bytes).map_err(failed("copy to the device"))
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn launch(&self, launch: &Launch) -> Result<(), MachineError> {
+        let function = self.functions[launch.kernel as usize];
+        let what = || format!("start the kernel {}", launch.kernel.name());
+        let [x, y, z] = launch.grid;
+        // SAFETY: the function's one parameter is the structure that the launch has, with addresses of this device's memory.
+        unsafe {
+            if launch.shared > SHARED_WITHOUT_ASKING {
+                let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                result::function::set_function_attribute(function, attribute, launch.shared as i32)
+                    .map_err(failed(&what()))?;
+            }
+            let mut parameters = [launch.arguments().cast_mut().cast::<c_void>()];
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (launch.threads, 1, 1),
+                launch.shared,
+                self.stream(),
+                &mut parameters,
+            )
+            .map_err(failed(&what()))
+        }
+    }
+}

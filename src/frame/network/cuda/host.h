@@ -1,0 +1,164 @@
+// Runs the kernels on the processor, for the tests: a block's threads are fibers that take turns at barriers. Slow, and
+// the same arithmetic: half precision with the compiler's _Float16, tensor cores as their definition says.
+
+#define HOST
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <vector>
+
+typedef uint16_t u16;
+typedef uint8_t u8;
+typedef uint32_t u32;
+typedef unsigned long long u64;
+
+struct Index {
+    int x, y, z;
+};
+
+namespace host {
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack;
+    bool is_done;
+};
+
+static thread_local std::vector<Fiber> fibers;
+static thread_local ucontext_t scheduler;
+static thread_local int running;
+
+// A barrier: who arrives last lets all go on.
+struct Barrier {
+    int arrived, turn;
+};
+static thread_local Barrier block_barrier, warp_barriers[32];
+static thread_local std::vector<char> dynamic;
+
+static void yield() { swapcontext(&fibers[running].context, &scheduler); }
+
+static void meet(Barrier& barrier, int parties) {
+    int turn = barrier.turn;
+    if (++barrier.arrived == parties) {
+        barrier.arrived = 0;
+        barrier.turn++;
+        return;
+    }
+    while (barrier.turn == turn) yield();
+}
+
+// What the lanes of each warp put into the tensor cores.
+struct Operands {
+    u32 a[4], b[2];
+};
+static thread_local Operands operands[32][32];
+}  // namespace host
+
+static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
+
+#define KERNEL void
+#define DEVICE static inline
+#define SHARED static thread_local
+#define THREADS(count)
+#define READ_AGAIN()
+#define ALIGNED __attribute__((aligned(16)))
+#define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
+#define MUL(a, b) ((float)(a) * (float)(b))
+#define NEGATIVE_INFINITY (-INFINITY)
+#define QUIET_NAN NAN
+
+static inline void __syncthreads() { host::meet(host::block_barrier, blockDim.x); }
+
+static inline float half_value(u16 bits) {
+    _Float16 half;
+    memcpy(&half, &bits, 2);
+    return (float)half;
+}
+
+static inline u16 half_bits(float value) {
+    _Float16 half = (_Float16)value;
+    u16 bits;
+    memcpy(&bits, &half, 2);
+    return bits;
+}
+
+static inline float low(u32 pair) { return half_value(pair & 0xffff); }
+static inline float high(u32 pair) { return half_value(pair >> 16); }
+static inline u32 pack(float low, float high) { return half_bits(low) | (u32)half_bits(high) << 16; }
+static inline u32 max2(u32 a, u32 b) {
+    return pack(low(a) > low(b) ? low(a) : low(b), high(a) > high(b) ? high(a) : high(b));
+}
+
+static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[warp];
+    memcpy(all[lane].a, a, sizeof a);
+    memcpy(all[lane].b, b, sizeof b);
+    host::meet(host::warp_barriers[warp], 32);
+    // Lane 4 g + t has of `a` the rows g and g + 8, columns 2 t, 2 t + 1 and 8 more; of `b` these columns' rows of column g;
+    // of `c` the rows g and g + 8, columns 2 t and 2 t + 1.
+    for (int i = 0; i < 4; i++) {
+        int row = i / 2, column = lane % 4 * 2 + i % 2;
+        float sum = 0;
+        for (int t = 0; t < 4; t++) {
+            const host::Operands &left = all[lane / 4 * 4 + t], &right = all[column * 4 + t];
+            for (int part = 0; part < 2; part++) {
+                u32 x = left.a[2 * part + row], y = right.b[part];
+                sum += low(x) * low(y) + high(x) * high(y);
+            }
+        }
+        c[i] += sum;
+    }
+    host::meet(host::warp_barriers[warp], 32);
+}
+
+namespace host {
+typedef void (*Body)(const void*);
+static thread_local Body body;
+static thread_local const void* argument;
+
+static void enter() {
+    body(argument);
+    fibers[running].is_done = true;
+    swapcontext(&fibers[running].context, &scheduler);
+}
+
+static void launch(Body kernel, const void* arguments, const u32* grid, u32 threads, u32 shared) {
+    body = kernel;
+    argument = arguments;
+    dynamic.resize(shared + 16);
+    fibers.resize(threads);
+    for (Fiber& fiber : fibers) fiber.stack.resize(1 << 16);
+    gridDim = {(int)grid[0], (int)grid[1], (int)grid[2]};
+    blockDim = {(int)threads, 1, 1};
+    for (u32 block = 0; block < grid[0] * grid[1] * grid[2]; block++) {
+        blockIdx = {(int)(block % grid[0]), (int)(block / grid[0] % grid[1]), (int)(block / grid[0] / grid[1])};
+        block_barrier = {0, 0};
+        for (Barrier& barrier : warp_barriers) barrier = {0, 0};
+        for (Fiber& fiber : fibers) {
+            fiber.is_done = false;
+            getcontext(&fiber.context);
+            fiber.context.uc_stack.ss_sp = fiber.stack.data();
+            fiber.context.uc_stack.ss_size = fiber.stack.size();
+            fiber.context.uc_link = nullptr;
+            makecontext(&fiber.context, enter, 0);
+        }
+        for (bool is_alive = true; is_alive;) {
+            is_alive = false;
+            for (u32 i = 0; i < threads; i++) {
+                if (fibers[i].is_done) continue;
+                is_alive = true;
+                running = (int)i;
+                threadIdx = {(int)i, 0, 0};
+                swapcontext(&scheduler, &fibers[i].context);
+            }
+        }
+    }
+}
+}  // namespace host
+
+#define HOST_KERNEL(name, Arguments)                                                                        \
+    extern "C" void host_##name(const void* arguments, const u32* grid, u32 threads, u32 shared) {          \
+        host::launch([](const void* p) { name(*(const Arguments*)p); }, arguments, grid, threads, shared);   \
+    }

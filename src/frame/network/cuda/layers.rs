@@ -1,0 +1,656 @@
+//! The folded network as a list of kernels.
+//!
+//! Weights and maps are half precision, sums single precision. Channels are padded to a multiple of 16 with zeros: all
+//! weights that meet them are zero, and every activation here leaves zero as it is.
+
+use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
+use crate::export::trace::ANSWERED;
+use crate::model::parts::{Activation, BlockParts, Filter, TrunkParts};
+use crate::model::{EndWeights, CRP_STAGES};
+use half::f16;
+use tch::Tensor;
+
+/// The most outputs of a head.
+pub(super) const HEAD_OUTPUTS: usize = 32;
+/// The most heads.
+pub(super) const MOST_HEADS: usize = 4;
+/// The most channels that squeeze-and-excitation has room for.
+const EXCITE_CHANNELS: usize = 576;
+/// The most blocks that add up for squeeze-and-excitation, whose next step reads them all in one block.
+const SUM_BLOCKS: usize = 48;
+/// Side of a tile of `product`.
+const TILE: usize = 64;
+/// `quarter`'s pixels of a block, and threads and bytes of its shared memory.
+const QUARTER: (usize, u32, usize) = (32, 576, 2 * 48 * 49 * 16);
+
+/// A map on the machine: `[image][height][width][channels]`, half precision.
+#[derive(Debug, Clone, Copy)]
+struct Map {
+    at: Address,
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Map {
+    fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+}
+
+/// Twins of the structures in `kernels.cu`, in its order.
+mod twin {
+    use super::Address;
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Narrow {
+        pub input: Address,
+        pub out: Address,
+        pub pixels: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Stem {
+        pub input: Address,
+        pub out: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub size: [i32; 2],
+        pub out_size: [i32; 2],
+        pub images: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Depthwise {
+        pub input: Address,
+        pub out: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub sums: Address,
+        pub size: [i32; 2],
+        pub out_size: [i32; 2],
+        pub channels: i32,
+        pub stride: i32,
+        pub act: i32,
+        pub per_block: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Excite {
+        pub sums: Address,
+        pub weight1: Address,
+        pub bias1: Address,
+        pub weight2: Address,
+        pub bias2: Address,
+        pub factors: Address,
+        pub blocks: i32,
+        pub channels: i32,
+        pub squeezed: i32,
+        pub pixels: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy, Default)]
+    pub struct Product {
+        pub a: Address,
+        pub b: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub factors: Address,
+        pub enlarged: Address,
+        pub add: Address,
+        pub out: Address,
+        pub rows: i32,
+        pub outputs: i32,
+        pub a_channels: i32,
+        pub b_channels: i32,
+        pub act: i32,
+        pub size: [i32; 2],
+        pub small: [i32; 2],
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Pool {
+        pub top: Address,
+        pub sum_in: Address,
+        pub pooled: Address,
+        pub sum_out: Address,
+        pub size: [i32; 2],
+        pub channels: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Quarter {
+        pub block1: Address,
+        pub eighth: Address,
+        pub conv6: Address,
+        pub scales: Address,
+        pub out: Address,
+        pub size: [i32; 2],
+        pub small: [i32; 2],
+        pub channels: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy, Default)]
+    pub struct Head {
+        pub pre: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub outputs: i32,
+        pub first: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Heads {
+        pub input: Address,
+        pub answer: Address,
+        pub size: [i32; 2],
+        pub channels: i32,
+        pub answer_channels: i32,
+        pub images: i32,
+        pub head: [Head; super::MOST_HEADS],
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    None = 0,
+    Relu = 1,
+    Relu6 = 2,
+    Hardswish = 3,
+}
+
+impl From<Activation> for Act {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::None => Self::None,
+            Activation::Relu => Self::Relu,
+            Activation::Hardswish => Self::Hardswish,
+        }
+    }
+}
+
+fn size_of_map(map: &Map) -> [i32; 2] {
+    [map.height as i32, map.width as i32]
+}
+
+fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(16)
+}
+
+/// What a product may have beside its sources and weights.
+#[derive(Debug, Clone, Copy)]
+struct With {
+    factors: Address,
+    enlarged: Option<Map>,
+    add: Address,
+    act: Act,
+}
+
+impl With {
+    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None };
+
+    fn act(act: Act) -> Self {
+        Self { act, ..Self::NOTHING }
+    }
+}
+
+/// Dense weights on the machine.
+#[derive(Debug, Clone, Copy)]
+struct Dense {
+    weight: Address,
+    /// 0: none.
+    bias: Address,
+    outputs: usize,
+    inputs: usize,
+}
+
+/// What is allocated when the largest batch is laid out serves the smaller ones.
+#[derive(Debug, Default)]
+struct Arena {
+    blocks: Vec<(Address, usize)>,
+    next: usize,
+}
+
+/// Lays the network out.
+struct Builder<'a, M> {
+    machine: &'a M,
+    arena: &'a mut Arena,
+    /// Weights are there already.
+    is_again: bool,
+    images: usize,
+    launches: Vec<Launch>,
+}
+
+impl<M: Machine> Builder<'_, M> {
+    fn room(&mut self, bytes: usize) -> Result<Address, MachineError> {
+        let index = self.arena.next;
+        self.arena.next += 1;
+        if let Some((at, length)) = self.arena.blocks.get(index) {
+            assert!(bytes <= *length, "the largest batch is laid out first");
+            return Ok(*at);
+        }
+        let at = self.machine.allocate(bytes)?;
+        self.arena.blocks.push((at, bytes));
+        Ok(at)
+    }
+
+    fn map(&mut self, height: usize, width: usize, channels: usize) -> Result<Map, MachineError> {
+        let at = self.room(self.images * height * width * channels * size_of::<f16>())?;
+        Ok(Map { at, height, width, channels })
+    }
+
+    fn constant<T: Copy>(&mut self, values: &[T]) -> Result<Address, MachineError> {
+        let at = self.room(size_of_val(values))?;
+        if !self.is_again {
+            self.machine.upload(at, bytes_of(values))?;
+        }
+        Ok(at)
+    }
+
+    /// `of(row, column)` in rows of padded length, in half precision.
+    fn matrix(
+        &mut self,
+        (rows, padded_rows): (usize, usize),
+        (columns, padded_columns): (usize, usize),
+        of: impl Fn(usize, usize) -> f32,
+    ) -> Result<Address, MachineError> {
+        let mut values = vec![f16::ZERO; padded_rows * padded_columns];
+        for (row, out) in values.chunks_exact_mut(padded_columns).take(rows).enumerate() {
+            for (column, out) in out.iter_mut().take(columns).enumerate() {
+                *out = f16::from_f32(of(row, column));
+            }
+        }
+        self.constant(&values)
+    }
+
+    /// Single precision, padded with zeros.
+    fn vector(&mut self, values: &[f32], length: usize) -> Result<Address, MachineError> {
+        let mut values = values.to_vec();
+        values.resize(length, 0.0);
+        self.constant(&values)
+    }
+
+    /// Of inputs that come from `parts` maps of as many channels each.
+    fn dense(&mut self, filter: &Filter, parts: usize) -> Result<Dense, MachineError> {
+        let [outputs, inputs, ..] = filter.shape;
+        let (each, padded_outputs) = (inputs / parts, padded(outputs));
+        let padded_each = padded(each);
+        let mut values = vec![f16::ZERO; padded_outputs * parts * padded_each];
+        for (o, line) in filter.weight.chunks_exact(inputs).enumerate() {
+            for (i, value) in line.iter().enumerate() {
+                values[(o * parts + i / each) * padded_each + i % each] = f16::from_f32(*value);
+            }
+        }
+        let weight = self.constant(&values)?;
+        let bias = if filter.bias.is_empty() { 0 } else { self.vector(&filter.bias, padded_outputs)? };
+        Ok(Dense { weight, bias, outputs: padded_outputs, inputs: parts * padded_each })
+    }
+
+    /// A product of one or two maps of one size.
+    fn product(&mut self, a: Map, b: Option<Map>, dense: Dense, with: With) -> Result<Map, MachineError> {
+        let out = self.map(a.height, a.width, dense.outputs)?;
+        self.product_into(out, a, b, dense, with);
+        Ok(out)
+    }
+
+    fn product_into(&mut self, out: Map, a: Map, b: Option<Map>, dense: Dense, with: With) {
+        let b_channels = b.map_or(0, |b| b.channels);
+        assert_eq!(a.channels + b_channels, dense.inputs, "the weights are of these maps");
+        let rows = self.images * a.pixels();
+        let arguments = twin::Product {
+            a: a.at,
+            b: b.map_or(0, |b| b.at),
+            weight: dense.weight,
+            bias: dense.bias,
+            factors: with.factors,
+            enlarged: with.enlarged.map_or(0, |map| map.at),
+            add: with.add,
+            out: out.at,
+            rows: rows as i32,
+            outputs: dense.outputs as i32,
+            a_channels: a.channels as i32,
+            b_channels: b_channels as i32,
+            act: with.act as i32,
+            size: size_of_map(&a),
+            small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
+        };
+        let grid = [rows.div_ceil(TILE), dense.outputs.div_ceil(TILE), 1];
+        self.launches.push(Launch::new(Kernel::Product, grid, 128, arguments));
+    }
+
+    fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
+        assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
+        let out = self.map(input.height.div_ceil(2), input.width.div_ceil(2), 16)?;
+        // [output][input][row][column] -> [row][column][input][output]
+        let of = |i: usize| filter.weight[i % 16 * 27 + i / 16 % 3 * 9 + i / 48];
+        let weight: Vec<f32> = (0..27 * 16).map(of).collect();
+        let (weight, bias) = (self.constant(&weight)?, self.vector(&filter.bias, 16)?);
+        let arguments = twin::Stem {
+            input: input.at,
+            out: out.at,
+            weight,
+            bias,
+            size: size_of_map(&input),
+            out_size: size_of_map(&out),
+            images: self.images as i32,
+        };
+        self.launches.push(Launch::each(Kernel::Stem, self.images * out.pixels(), arguments));
+        Ok(out)
+    }
+
+    fn block(&mut self, input: Map, parts: &BlockParts) -> Result<Map, MachineError> {
+        let act = Act::from(parts.activation);
+        let wide = match &parts.expand {
+            Some(filter) => {
+                let dense = self.dense(filter, 1)?;
+                self.product(input, None, dense, With::act(act))?
+            }
+            None => input,
+        };
+        let (deep, factors) = self.depthwise(wide, parts, act)?;
+        let dense = self.dense(&parts.project, 1)?;
+        let add = if parts.residual { input.at } else { 0 };
+        self.product(deep, None, dense, With { factors, add, ..With::NOTHING })
+    }
+
+    /// The depthwise convolution, and the factors of squeeze-and-excitation (0: none).
+    fn depthwise(&mut self, input: Map, parts: &BlockParts, act: Act) -> Result<(Map, Address), MachineError> {
+        const THREADS: usize = 256;
+        let [own, _, size, _] = parts.depthwise.shape;
+        let (channels, taps) = (input.channels, size * size);
+        let out = self.map(input.height.div_ceil(parts.stride), input.width.div_ceil(parts.stride), channels)?;
+        let weights = &parts.depthwise.weight;
+        let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
+        let bias = self.vector(&parts.depthwise.bias, channels)?;
+        let lanes = THREADS / (channels / 8);
+        let rounds = if parts.squeeze.is_some() { out.pixels().div_ceil(lanes * SUM_BLOCKS) } else { 1 };
+        let per_block = lanes * rounds;
+        let blocks = out.pixels().div_ceil(per_block);
+        let sums = match parts.squeeze {
+            Some(_) => self.room(self.images * blocks * channels * size_of::<f32>())?,
+            None => 0,
+        };
+        let arguments = twin::Depthwise {
+            input: input.at,
+            out: out.at,
+            weight,
+            bias,
+            sums,
+            size: size_of_map(&input),
+            out_size: size_of_map(&out),
+            channels: channels as i32,
+            stride: parts.stride as i32,
+            act: act as i32,
+            per_block: per_block as i32,
+        };
+        let kernel = if size == 3 { Kernel::Depthwise3 } else { Kernel::Depthwise5 };
+        self.launches.push(Launch::new(kernel, [blocks, self.images, 1], THREADS as u32, arguments));
+        let Some([first, second]) = &parts.squeeze else { return Ok((out, 0)) };
+        let squeezed = first.shape[0];
+        assert!(channels <= EXCITE_CHANNELS && squeezed % 8 == 0 && squeezed <= 256, "excite has room for them");
+        let weight1 = self.matrix((squeezed, squeezed), (own, channels), |j, c| first.weight[j * own + c])?;
+        let weight2 = self.matrix((own, channels), (squeezed, squeezed), |c, j| second.weight[c * squeezed + j])?;
+        let (bias1, bias2) = (self.vector(&first.bias, squeezed)?, self.vector(&second.bias, channels)?);
+        let factors = self.room(self.images * channels * size_of::<f32>())?;
+        let arguments = twin::Excite {
+            sums,
+            weight1,
+            bias1,
+            weight2,
+            bias2,
+            factors,
+            blocks: blocks as i32,
+            channels: channels as i32,
+            squeezed: squeezed as i32,
+            pixels: out.pixels() as i32,
+        };
+        self.launches.push(Launch::new(Kernel::Excite, [self.images, 1, 1], 1024, arguments));
+        Ok((out, factors))
+    }
+
+    /// Chained residual pooling, and the projection that follows it, `adapt`, if one does. The last projection and `adapt`
+    /// are one product: of the sum so far and of the last maxima.
+    fn chain(&mut self, input: Map, projections: &[Filter], adapt: Option<&Filter>) -> Result<Map, MachineError> {
+        let Map { height, width, channels, .. } = input;
+        let pooled = self.map(height, width, channels)?;
+        let sums = [self.map(height, width, channels)?, self.map(height, width, channels)?];
+        let top = self.map(height, width, channels)?;
+        let (last, before) = projections.split_last().expect("a chain has stages");
+        let mut at = input;
+        for stage in 0..projections.len() {
+            let sum_in = if stage == 0 { 0 } else { sums[(stage - 1) % 2].at };
+            let arguments = twin::Pool {
+                top: at.at,
+                sum_in,
+                pooled: pooled.at,
+                sum_out: sums[stage % 2].at,
+                size: size_of_map(&input),
+                channels: channels as i32,
+            };
+            let grid = [width.div_ceil(16), height.div_ceil(8), self.images * channels / 32];
+            self.launches.push(Launch::new(Kernel::Pool, grid, 256, arguments));
+            if let Some(filter) = before.get(stage) {
+                let dense = self.dense(filter, 1)?;
+                self.product_into(top, pooled, None, dense, With::NOTHING);
+                at = top;
+            }
+        }
+        let sum = sums[(projections.len() - 1) % 2];
+        match adapt {
+            Some(adapt) => {
+                let dense = self.dense(&followed(last, adapt), 2)?;
+                self.product(sum, Some(pooled), dense, With::NOTHING)
+            }
+            None => {
+                let dense = self.dense(last, 1)?;
+                self.product(pooled, None, dense, With { add: sum.at, ..With::NOTHING })
+            }
+        }
+    }
+
+    fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
+        let (tile, threads, shared) = QUARTER;
+        assert_eq!((block1.channels, scales.len()), (16, CRP_STAGES), "the kernel is made for them");
+        let out = self.map(block1.height, block1.width, eighth.channels)?;
+        let (conv6, scales) = (self.constant(conv6)?, self.constant(&scales.concat())?);
+        let arguments = twin::Quarter {
+            block1: block1.at,
+            eighth: eighth.at,
+            conv6,
+            scales,
+            out: out.at,
+            size: size_of_map(&block1),
+            small: size_of_map(&eighth),
+            channels: eighth.channels as i32,
+        };
+        let grid = [out.width.div_ceil(tile), out.height.div_ceil(tile), self.images * out.channels / 8];
+        self.launches.push(Launch::new(Kernel::Quarter, grid, threads, arguments).with_shared(shared));
+        Ok(out)
+    }
+
+    /// Answers of all heads, single precision, `[image][height][width][channels]`.
+    fn heads(&mut self, input: Map, heads: &[HeadParts], answer: Address) -> Result<(), MachineError> {
+        let channels: usize = heads.iter().map(|h| h.bias.len()).sum();
+        let mut twins = [twin::Head::default(); MOST_HEADS];
+        let mut first = 0;
+        for (twin, head) in twins.iter_mut().zip(heads) {
+            let outputs = head.bias.len();
+            let lines = outputs.next_multiple_of(8);
+            // [output][channel][tap] -> [tap][output][channel]
+            let of = |line: usize, channel: usize| match line % lines {
+                output if output < outputs => head.weight[(output * input.channels + channel) * 9 + line / lines],
+                _ => 0.0,
+            };
+            let weight = self.matrix((9 * lines, 9 * lines), (input.channels, input.channels), of)?;
+            let (pre, bias) = (self.vector(&head.pre, input.channels)?, self.vector(&head.bias, lines)?);
+            *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first: first as i32 };
+            first += outputs;
+        }
+        let arguments = twin::Heads {
+            input: input.at,
+            answer,
+            size: size_of_map(&input),
+            channels: input.channels as i32,
+            answer_channels: channels as i32,
+            images: self.images as i32,
+            head: twins,
+        };
+        let grid = [input.width.div_ceil(16), input.height.div_ceil(8), self.images * heads.len()];
+        self.launches.push(Launch::new(Kernel::Heads, grid, 256, arguments));
+        Ok(())
+    }
+}
+
+/// A head's weights in host memory.
+#[derive(Debug)]
+struct HeadParts {
+    pre: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// `[adapt, adapt last]`: what `adapt` makes of `sum + last(pooled)`, of `sum` and `pooled`.
+fn followed(last: &Filter, adapt: &Filter) -> Filter {
+    let [outputs, inner, ..] = adapt.shape;
+    let inputs = last.shape[1];
+    let mut weight = Vec::with_capacity(outputs * (inner + inputs));
+    for line in adapt.weight.chunks_exact(inner) {
+        weight.extend_from_slice(line);
+        let mut product = vec![0.0_f64; inputs];
+        for (factor, row) in line.iter().zip(last.weight.chunks_exact(inputs)) {
+            product.iter_mut().zip(row).for_each(|(p, w)| *p += f64::from(*factor) * f64::from(*w));
+        }
+        weight.extend(product.into_iter().map(|p| p as f32));
+    }
+    Filter { shape: [outputs, inner + inputs, 1, 1], weight, bias: Vec::new() }
+}
+
+/// What is laid out.
+#[derive(Debug)]
+pub(super) struct Weights {
+    trunk: TrunkParts,
+    quarter: Option<(Vec<f32>, Vec<Vec<f32>>)>,
+    /// In the order of the packed answer.
+    heads: Vec<HeadParts>,
+}
+
+impl Weights {
+    /// # Errors
+    /// In words: the kernels have no room for a head.
+    pub fn new(trunk: TrunkParts, end: &EndWeights) -> Result<Self, String> {
+        let values = |t: &Tensor| {
+            let flat = t.flatten(0, -1).contiguous();
+            let mut values = vec![0.0_f32; flat.numel()];
+            flat.copy_data(&mut values, flat.numel());
+            values
+        };
+        let of = |task| end.heads.iter().find(|h| h.task == task);
+        let heads: Vec<_> = ANSWERED
+            .into_iter()
+            .filter_map(of)
+            .map(|h| HeadParts { pre: values(&h.pre), weight: values(&h.weight), bias: values(&h.bias) })
+            .collect();
+        if let Some(head) = heads.iter().find(|h| h.bias.len() > HEAD_OUTPUTS) {
+            return Err(format!("a head of at most {HEAD_OUTPUTS} channels fits its kernels, and one has {}", head.bias.len()));
+        }
+        let quarter = end.quarter.as_ref().map(|q| (values(&q.conv6), q.scales.iter().map(values).collect()));
+        Ok(Self { trunk, quarter, heads })
+    }
+
+    fn answer_channels(&self) -> usize {
+        self.heads.iter().map(|h| h.bias.len()).sum()
+    }
+}
+
+/// The network on a machine, for batches of any size up to one.
+#[derive(Debug)]
+pub(super) struct Layers {
+    /// `[image][height][width][4]`, half precision.
+    pub input: Address,
+    /// `[image][height][width][channels]`, single precision.
+    pub answer: Address,
+    /// Of one answer: height, width, channels.
+    pub answer_shape: [usize; 3],
+    /// Of batches of one, two, ...
+    pub batches: Vec<Vec<Launch>>,
+}
+
+impl Layers {
+    /// Uploads the weights and lays out every batch up to `max_batch`, for inputs of (`height`, `width`).
+    ///
+    /// # Errors
+    /// The machine has no memory.
+    pub fn new<M: Machine>(
+        machine: &M,
+        weights: &Weights,
+        (height, width): (usize, usize),
+        max_batch: usize,
+    ) -> Result<Self, MachineError> {
+        let mut arena = Arena::default();
+        let stride = if weights.quarter.is_some() { 4 } else { 8 };
+        let answer_shape = [height.div_ceil(stride), width.div_ceil(stride), weights.answer_channels()];
+        let mut layers = Self { input: 0, answer: 0, answer_shape, batches: Vec::new() };
+        for images in (1..=max_batch).rev() {
+            arena.next = 0;
+            let is_again = images < max_batch;
+            let mut builder = Builder { machine, arena: &mut arena, is_again, images, launches: Vec::new() };
+            let input = builder.map(height, width, 4)?;
+            let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
+            (layers.input, layers.answer) = (input.at, answer);
+            lay_out(&mut builder, weights, input, answer)?;
+            let launches = builder.launches;
+            layers.batches.insert(0, launches);
+        }
+        Ok(layers)
+    }
+}
+
+fn lay_out<M: Machine>(
+    b: &mut Builder<'_, M>,
+    weights: &Weights,
+    input: Map,
+    answer: Address,
+) -> Result<(), MachineError> {
+    let Weights { trunk, quarter, heads } = weights;
+    let mut y = b.stem(input, &trunk.stem)?;
+    let mut outputs = Vec::with_capacity(trunk.blocks.len());
+    for parts in &trunk.blocks {
+        y = b.block(y, parts)?;
+        outputs.push(y);
+    }
+    let block = |i: usize| outputs[i - 1];
+    let decoder = &trunk.decoder;
+    let pair = |a, second| (a, Some(second));
+    let sources = [pair(block(10), block(11)), pair(block(7), block(8)), (block(3), None)];
+    let adapts = [Some(&decoder.adapt[0]), Some(&decoder.adapt[1]), decoder.adapt_quarter.as_ref()];
+    let mut enlarged = None;
+    for (((source, filter), projections), adapt) in
+        sources.into_iter().zip(&decoder.inputs).zip(&decoder.chains).zip(adapts)
+    {
+        let (first, second) = source;
+        let dense = b.dense(filter, if second.is_some() { 2 } else { 1 })?;
+        let map = b.product(first, second, dense, With { enlarged, ..With::act(Act::Relu6) })?;
+        enlarged = Some(b.chain(map, projections, adapt)?);
+    }
+    let eighth = enlarged.expect("the decoder has three levels");
+    let map = match quarter {
+        Some((conv6, scales)) => b.quarter(block(1), eighth, conv6, scales)?,
+        None => eighth,
+    };
+    b.heads(map, heads, answer)
+}
+
+/// Single precision `[pixel][3]` at `from` -> the network's input.
+pub(super) fn narrow(from: Address, to: Address, pixels: usize) -> Launch {
+    let arguments = twin::Narrow { input: from, out: to, pixels: pixels as i32 };
+    Launch::each(Kernel::Narrow, pixels, arguments)
+}

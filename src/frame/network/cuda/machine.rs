@@ -1,0 +1,125 @@
+//! Where kernels run: a CUDA device, and in the tests the processor.
+
+use std::fmt::Debug;
+
+/// A place in the machine's memory.
+pub(super) type Address = u64;
+
+/// The kernels of `kernels.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    Prepare,
+    Narrow,
+    Stem,
+    Depthwise3,
+    Depthwise5,
+    Excite,
+    Product,
+    Pool,
+    Quarter,
+    Heads,
+    Classes,
+    Outputs,
+}
+
+impl Kernel {
+    pub const ALL: [Self; 12] = [
+        Self::Prepare,
+        Self::Narrow,
+        Self::Stem,
+        Self::Depthwise3,
+        Self::Depthwise5,
+        Self::Excite,
+        Self::Product,
+        Self::Pool,
+        Self::Quarter,
+        Self::Heads,
+        Self::Classes,
+        Self::Outputs,
+    ];
+
+    /// In the source.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Narrow => "narrow",
+            Self::Stem => "stem",
+            Self::Depthwise3 => "depthwise3",
+            Self::Depthwise5 => "depthwise5",
+            Self::Excite => "excite",
+            Self::Product => "product",
+            Self::Pool => "pool",
+            Self::Quarter => "quarter",
+            Self::Heads => "heads",
+            Self::Classes => "classes",
+            Self::Outputs => "outputs",
+        }
+    }
+}
+
+/// A kernel with its arguments and its grid.
+#[derive(Debug, Clone)]
+pub(super) struct Launch {
+    pub kernel: Kernel,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Of a block.
+    pub threads: u32,
+    /// Bytes of shared memory beyond what the kernel declares itself.
+    pub shared: u32,
+    /// The kernel's one argument, a structure, as it lies in memory.
+    arguments: Vec<u64>,
+}
+
+impl Launch {
+    /// `arguments` is the twin of the kernel's structure.
+    #[allow(unsafe_code)]
+    pub fn new<T: Copy>(kernel: Kernel, grid: [usize; 3], threads: u32, arguments: T) -> Self {
+        const { assert!(align_of::<T>() <= align_of::<u64>()) }
+        let mut bytes = vec![0_u64; size_of::<T>().div_ceil(size_of::<u64>())];
+        // SAFETY: the vector is as long as a `T` at least, aligned as one, and nobody else's.
+        unsafe { bytes.as_mut_ptr().cast::<T>().write(arguments) };
+        Self { kernel, grid: grid.map(|n| n as u32), threads, shared: 0, arguments: bytes }
+    }
+
+    pub fn with_shared(self, bytes: usize) -> Self {
+        Self { shared: bytes as u32, ..self }
+    }
+
+    /// One thread for each of `count`.
+    pub fn each<T: Copy>(kernel: Kernel, count: usize, arguments: T) -> Self {
+        const THREADS: usize = 128;
+        Self::new(kernel, [count.div_ceil(THREADS), 1, 1], THREADS as u32, arguments)
+    }
+
+    /// Where the arguments lie.
+    pub fn arguments(&self) -> *const u64 {
+        self.arguments.as_ptr()
+    }
+}
+
+/// Why the machine did not do it: the driver's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("CUDA could not {what}: {reason}")]
+pub(super) struct MachineError {
+    pub what: String,
+    pub reason: String,
+}
+
+/// Memory and kernels. Everything happens in the order in which it is asked for.
+pub(super) trait Machine: Debug {
+    /// Bytes that stay until the machine goes, all zero.
+    fn allocate(&self, bytes: usize) -> Result<Address, MachineError>;
+    /// Copies into the machine's memory, and returns when that is done.
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), MachineError>;
+    /// Starts a kernel.
+    fn launch(&self, launch: &Launch) -> Result<(), MachineError>;
+}
+
+/// Something as its bytes.
+#[allow(unsafe_code)]
+pub(super) fn bytes_of<T: Copy>(values: &[T]) -> &[u8] {
+    // SAFETY: the types this is used with (f32, u16, i32, structures of four-byte fields) have no padding, and any byte is
+    // a valid u8.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
+}

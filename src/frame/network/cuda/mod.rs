@@ -1,0 +1,521 @@
+//! The network on a CUDA device, by kernels of our own: half precision, single-precision sums, one graph a batch.
+//!
+//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map through
+//! memory for every small operation. Here are about 85 kernels, each with what follows a convolution in it; the 1/4 stage is
+//! one. What comes before and after the network, the resizing of a picture's bytes and the enlarging of the answers to
+//! labels and metres, is done on the device, too ([`Cuda::prepare`], [`Cuda::want`]), so that only bytes travel: a frame's
+//! in, its labels and metres out, through page-locked memory and in parts, so that copying on the host and transfers
+//! overlap. The host waits for nothing in between.
+//!
+//! Everything is asked for in the order of one stream, which is this network's own.
+
+mod frame;
+mod gpu;
+#[cfg(test)]
+mod host;
+mod layers;
+mod machine;
+mod nvrtc;
+
+use super::{Answers, Backend, NetworkError, Precision};
+use crate::cpu::team::share;
+use crate::export::manifest::InputKind;
+use crate::export::trace::WEIGHTS;
+use crate::export::Artifact;
+use crate::frame::geometry::{Geometry, Rect};
+use crate::frame::output::Packed;
+use crate::frame::resample::Cache;
+use crate::frame::view::ImageView;
+use crate::model::NumberFormat;
+use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
+use gpu::{Buffer, Event, Gpu, Graph, Pinned};
+use layers::{narrow, Layers, Weights};
+use machine::{Address, Launch, Machine, MachineError};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use tch::Kind;
+
+/// The kernels.
+const SOURCE: &str = include_str!("kernels.cu");
+
+/// Bytes of a part of a transfer: while one travels, the next is copied on the host.
+const PART: usize = 2 << 20;
+/// Bytes that one thread copies at a time.
+const TASK: usize = 128 << 10;
+
+impl From<MachineError> for NetworkError {
+    fn from(error: MachineError) -> Self {
+        Self::Cuda { what: error.what, reason: error.reason }
+    }
+}
+
+/// Memory of a size that grows.
+#[derive(Debug, Default)]
+struct Room {
+    device: Option<Buffer>,
+    host: Option<Pinned>,
+}
+
+impl Room {
+    /// Makes both at least this large, and gives the device's address.
+    fn fit(&mut self, gpu: &Gpu, bytes: usize) -> Result<Address, MachineError> {
+        match &self.device {
+            Some(buffer) if buffer.bytes() >= bytes => Ok(buffer.at),
+            _ => {
+                (self.device, self.host) = (None, None);
+                self.host = Some(gpu.pinned(bytes)?);
+                let buffer = self.device.insert(gpu.buffer(bytes)?);
+                Ok(buffer.at)
+            }
+        }
+    }
+
+    fn host(&mut self) -> Result<&mut Pinned, MachineError> {
+        let missing = || MachineError { what: "copy".into(), reason: "there is no room yet".into() };
+        self.host.as_mut().ok_or_else(missing)
+    }
+}
+
+/// Something on its way from the device: in parts, each with the moment at which it has come.
+#[derive(Debug, Default)]
+struct Download {
+    room: Room,
+    bytes: usize,
+    events: Vec<Event>,
+}
+
+impl Download {
+    /// Begins to fetch the room's device half.
+    fn start(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), MachineError> {
+        self.bytes = bytes;
+        let at = self.room.fit(gpu, bytes)?;
+        for (i, part) in parts(bytes).enumerate() {
+            gpu.fetch(at + part.start as Address, self.room.host()?, part)?;
+            if i == self.events.len() {
+                self.events.push(gpu.event(false)?);
+            }
+            gpu.record(&self.events[i])?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the parts and puts them into `out`, which becomes as long as they are.
+    #[allow(unsafe_code)]
+    fn take<T: Copy + Send>(&mut self, out: &mut Vec<T>) -> Result<(), MachineError> {
+        out.clear();
+        let count = self.bytes / size_of::<T>();
+        out.reserve(count);
+        let spare = &mut out.spare_capacity_mut()[..count];
+        // SAFETY: bytes of `MaybeUninit` may be written as such; they are not read.
+        let bytes = unsafe {
+            std::slice::from_raw_parts_mut(spare.as_mut_ptr().cast::<MaybeUninit<u8>>(), size_of_val(spare))
+        };
+        for (part, event) in parts(self.bytes).zip(&self.events) {
+            event.wait()?;
+            let from = &self.room.host()?.bytes()[part.clone()];
+            let tasks = bytes[part].chunks_mut(TASK).zip(from.chunks(TASK));
+            share(tasks, || (), |(), (to, from)| {
+                // SAFETY: as long as each other (the last chunks, too), and not the same memory.
+                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast::<u8>(), from.len()) };
+            });
+        }
+        // SAFETY: all of them have been written; `T` is u8 or f32, of which every bit pattern is a value.
+        unsafe { out.set_len(count) };
+        Ok(())
+    }
+}
+
+fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..bytes).step_by(PART).map(move |start| start..(start + PART).min(bytes))
+}
+
+/// What one image of a batch needs.
+#[derive(Debug, Default)]
+struct Slot {
+    picture: Room,
+    /// After the picture's last part has left the host.
+    sent: Option<Event>,
+    best: Option<Buffer>,
+    labels: Download,
+    depth: Download,
+    answer: Download,
+}
+
+/// What of a frame is wanted from the device.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::frame) struct FromDevice {
+    /// Labels at the output's size.
+    pub labels: bool,
+    /// Metres at the output's size.
+    pub depth: bool,
+    /// The network's answer itself.
+    pub answer: bool,
+}
+
+type InputKey = (Rect, Rect);
+
+/// The network on a CUDA device.
+#[derive(Debug)]
+pub(in crate::frame) struct Cuda {
+    gpu: Gpu,
+    layers: Layers,
+    /// Of batches of one, two, ...; where there is none, kernels are started one by one.
+    graphs: Vec<Option<Graph>>,
+    /// Height and width of the input.
+    input: [usize; 2],
+    /// For inputs that come in single precision.
+    staging: Room,
+    normalisation: Normalisation,
+    decoding: Decoding,
+    inputs: Cache<InputKey, Option<(InputTables, OnDevice<4>)>>,
+    outputs: Cache<Geometry, Option<(OutputTables, OnDevice<2>)>>,
+    slots: Vec<Slot>,
+    answered: Event,
+}
+
+impl Cuda {
+    /// Loads a model's weights onto a device, and makes the graphs.
+    ///
+    /// # Errors
+    /// Another precision; no weights in the folder, or others than the manifest describes; the model answers at another size
+    /// than the heads' own; no driver, no such device, no compiler, no memory.
+    pub fn load(artifact: &Artifact, index: usize, precision: Precision, max_batch: usize) -> Result<Self, NetworkError> {
+        let error = |reason: String| NetworkError::Backend { backend: Backend::Native.name(), reason };
+        if precision != Precision::Fp16 {
+            return Err(error(format!("on CUDA it computes in fp16, not in {}; set precision to fp16", precision.name())));
+        }
+        let manifest = &artifact.manifest;
+        if !manifest.files.contains_key(WEIGHTS) {
+            return Err(error(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript")));
+        }
+        let (width, height) = (manifest.input.width, manifest.input.height);
+        let stride = manifest.network.heads_stride();
+        let expected = (width.div_ceil(stride), height.div_ceil(stride));
+        if manifest.answer_size() != expected || manifest.input.kind != InputKind::Float {
+            return Err(error(format!(
+                "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
+                 again without --full-size, or set backend to torchscript",
+                manifest.answer_size()
+            )));
+        }
+        let network = artifact.network().map_err(|e| error(e.to_string()))?;
+        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
+        let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
+        let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
+        let gpu = Gpu::open(index).map_err(error)?;
+        let layers = Layers::new(&gpu, &weights, (height, width), max_batch)?;
+        gpu.finish()?;
+        let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
+        let slots = (0..max_batch).map(|_| Slot::default()).collect();
+        let answered = gpu.event(false)?;
+        Ok(Self {
+            decoding: Decoding::new(manifest, layers.answer_shape),
+            normalisation: Normalisation::new(manifest),
+            input: [height, width],
+            staging: Room::default(),
+            inputs: Cache::new(),
+            outputs: Cache::new(),
+            gpu,
+            layers,
+            graphs,
+            slots,
+            answered,
+        })
+    }
+
+    fn pixels(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    fn answer_length(&self) -> usize {
+        self.layers.answer_shape.iter().product()
+    }
+
+    /// Where an image's answer begins.
+    fn answer_of(&self, slot: usize) -> Address {
+        self.layers.answer + (slot * self.answer_length() * size_of::<f32>()) as Address
+    }
+
+    /// Starts the network on the first `batch` images.
+    fn start(&self, batch: usize) -> Result<(), MachineError> {
+        match &self.graphs[batch - 1] {
+            Some(graph) => self.gpu.start(graph),
+            None => self.layers.batches[batch - 1].iter().try_for_each(|launch| self.gpu.launch(launch)),
+        }
+    }
+
+    /// Answers a batch of inputs in host memory, `[B, H, W, 3]` in single precision, and hands the answers to `read`.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn run<T>(
+        &mut self,
+        input: &[f32],
+        batch: usize,
+        read: impl FnOnce(Answers<'_>) -> T,
+    ) -> Result<T, NetworkError> {
+        self.gpu.enter()?;
+        let pixels = batch * self.pixels();
+        let bytes = pixels * 3 * size_of::<f32>();
+        let staging = self.staging.fit(&self.gpu, bytes)?;
+        let host = self.staging.host()?;
+        host.floats_mut()[..pixels * 3].copy_from_slice(&input[..pixels * 3]);
+        self.gpu.send(host, 0..bytes, staging)?;
+        self.gpu.launch(&narrow(staging, self.layers.input, pixels))?;
+        self.start(batch)?;
+        let length = batch * self.answer_length();
+        let room = &mut self.slots[0].answer.room;
+        room.fit(&self.gpu, length * size_of::<f32>())?;
+        self.gpu.fetch(self.layers.answer, room.host()?, 0..length * size_of::<f32>())?;
+        self.gpu.finish()?;
+        let [height, width, channels] = self.layers.answer_shape;
+        Ok(read(Answers { width, height, channels, data: &room.host()?.floats()[..length] }))
+    }
+
+    /// Brings a picture's bytes to the device and makes the network's input number `slot` of them, later.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn prepare(&mut self, slot: usize, image: &ImageView<'_>, geometry: &Geometry) -> Result<(), NetworkError> {
+        self.gpu.enter()?;
+        let key = (geometry.source_rect(), geometry.network_rect());
+        let gpu = &self.gpu;
+        let mut failure = None;
+        let made = self.inputs.get(&key, || {
+            let tables = InputTables::new(geometry);
+            let on_device = OnDevice::new(gpu, tables.bytes());
+            on_device.map_err(|e| failure = Some(e)).ok().map(|on_device| (tables, on_device))
+        });
+        let Some((tables, on_device)) = made else { return Err(lost(failure)) };
+        let Slot { picture, sent, .. } = &mut self.slots[slot];
+        let (from, pixel) = (tables.from, image.encoding().channels());
+        let row = from.width * pixel;
+        let at = picture.fit(gpu, row * from.height)?;
+        // The host half may still be travelling where an earlier batch failed half-way.
+        match sent {
+            Some(event) => event.wait()?,
+            None => *sent = Some(gpu.event(false)?),
+        }
+        let rows_a_part = (PART / row).max(1);
+        for first in (0..from.height).step_by(rows_a_part) {
+            let rows = first..(first + rows_a_part).min(from.height);
+            let part = rows.start * row..rows.end * row;
+            let host = picture.host()?;
+            let rows_a_task = (TASK / row).max(1);
+            let tasks = host.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
+            share(tasks, || (), |(), (task, to)| {
+                for (i, to) in to.chunks_exact_mut(row).enumerate() {
+                    let source = image.row(from.y + rows.start + task * rows_a_task + i);
+                    to.copy_from_slice(&source[from.x * pixel..][..row]);
+                }
+            });
+            gpu.send(host, part.clone(), at + part.start as Address)?;
+        }
+        if let Some(event) = sent {
+            gpu.record(event)?;
+        }
+        let [height, width] = self.input;
+        let input = self.layers.input + (slot * height * width * 4 * size_of::<u16>()) as Address;
+        Ok(gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?)
+    }
+
+    /// Runs the network on the inputs `0..batch` that have been prepared, later.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn answer(&mut self, batch: usize) -> Result<(), NetworkError> {
+        self.start(batch)?;
+        Ok(self.gpu.record(&self.answered)?)
+    }
+
+    /// Makes outputs of the answer number `slot`, and begins to fetch them.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn want(
+        &mut self,
+        slot: usize,
+        geometry: &Geometry,
+        wanted: FromDevice,
+        factor: f32,
+    ) -> Result<(), NetworkError> {
+        let (gpu, answer_shape) = (&self.gpu, self.layers.answer_shape);
+        let answer = self.answer_of(slot);
+        let answer_bytes = self.answer_length() * size_of::<f32>();
+        let mut failure = None;
+        let made = self.outputs.get(geometry, || {
+            let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
+            let on_device = OnDevice::new(gpu, tables.bytes());
+            on_device.map_err(|e| failure = Some(e)).ok().map(|on_device| (tables, on_device))
+        });
+        let Some((tables, on_device)) = made else { return Err(lost(failure)) };
+        let slot = &mut self.slots[slot];
+        if slot.best.is_none() {
+            slot.best = Some(gpu.buffer(self.decoding.answer_pixels())?);
+        }
+        let (width, height) = geometry.output();
+        let mut at = FrameAddresses {
+            answer,
+            best: slot.best.as_ref().map_or(0, |b| b.at),
+            tables: on_device.at,
+            labels: 0,
+            depth: 0,
+        };
+        if wanted.labels {
+            at.labels = slot.labels.room.fit(gpu, width * height)?;
+        }
+        if wanted.depth {
+            at.depth = slot.depth.room.fit(gpu, width * height * size_of::<f32>())?;
+        }
+        if wanted.labels || wanted.depth {
+            self.decoding.launches(tables, at, factor).iter().try_for_each(|launch| gpu.launch(launch))?;
+        }
+        if wanted.labels {
+            slot.labels.start(gpu, width * height)?;
+        }
+        if wanted.depth {
+            slot.depth.start(gpu, width * height * size_of::<f32>())?;
+        }
+        if wanted.answer {
+            // Its device half is the network's own answer.
+            slot.answer.room.fit(gpu, answer_bytes)?;
+            gpu.fetch(answer, slot.answer.room.host()?, 0..answer_bytes)?;
+            let event = gpu.event(false)?;
+            gpu.record(&event)?;
+            slot.answer.events = vec![event];
+        }
+        Ok(())
+    }
+
+    /// Waits until the network has answered.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(&self) -> Result<(), NetworkError> {
+        Ok(self.answered.wait()?)
+    }
+
+    /// Waits for the labels that were wanted, `[height][width]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn labels(&mut self, slot: usize, out: &mut Vec<u8>) -> Result<(), NetworkError> {
+        Ok(self.slots[slot].labels.take(out)?)
+    }
+
+    /// Waits for the metres that were wanted, `[height][width]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn depth(&mut self, slot: usize, out: &mut Vec<f32>) -> Result<(), NetworkError> {
+        Ok(self.slots[slot].depth.take(out)?)
+    }
+
+    /// Waits for the answer that was wanted.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn packed(&mut self, slot: usize) -> Result<Packed<'_>, NetworkError> {
+        let ([height, width, channels], length) = (self.layers.answer_shape, self.answer_length());
+        let answer = &mut self.slots[slot].answer;
+        answer.events.iter().try_for_each(Event::wait)?;
+        Ok(Packed { width, height, channels, data: &answer.room.host()?.floats()[..length] })
+    }
+
+    /// Milliseconds of `repetitions` runs on inputs that are there already, by the device's own clock.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn timed(&self, batch: usize, repetitions: usize) -> Result<Vec<f32>, NetworkError> {
+        self.gpu.enter()?;
+        let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
+        let mut times = Vec::with_capacity(repetitions);
+        for _ in 0..repetitions {
+            self.gpu.record(&start)?;
+            self.start(batch)?;
+            self.gpu.record(&end)?;
+            end.wait()?;
+            times.push(end.since(&start)?);
+        }
+        Ok(times)
+    }
+
+    /// Milliseconds of each kernel of a batch of one, each run `repetitions` times in a row, in their order.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn kernels(&self, repetitions: usize) -> Result<Vec<(&'static str, [u32; 3], f32)>, NetworkError> {
+        self.gpu.enter()?;
+        let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
+        let timed = |launch: &Launch| -> Result<_, MachineError> {
+            self.gpu.launch(launch)?;
+            self.gpu.record(&start)?;
+            (0..repetitions).try_for_each(|_| self.gpu.launch(launch))?;
+            self.gpu.record(&end)?;
+            end.wait()?;
+            Ok((launch.kernel.name(), launch.grid, end.since(&start)? / repetitions as f32))
+        };
+        self.layers.batches[0].iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
+    }
+}
+
+fn lost(failure: Option<MachineError>) -> NetworkError {
+    let unknown = || MachineError { what: "bring tables to the device".into(), reason: "an earlier frame failed".into() };
+    failure.unwrap_or_else(unknown).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host::Host;
+    use super::layers::{narrow, Layers, Weights};
+    use super::machine::{bytes_of, Machine};
+    use crate::export::trace::packed_heads;
+    use crate::frame::network::native::tests::{input, largest, network};
+    use crate::model::{NetworkConfig, NumberFormat, Task};
+    use tch::{Kind, Tensor};
+
+    /// The answers `[B, C, h, w]` to an input `[B, 3, H, W]`.
+    fn answers(host: &Host, layers: &Layers, x: &Tensor) -> Tensor {
+        let batch = x.size()[0] as usize;
+        let pixels = batch * (x.size()[2] * x.size()[3]) as usize;
+        let flat = x.permute([0, 2, 3, 1]).contiguous().flatten(0, -1);
+        let values = Vec::<f32>::try_from(flat).expect("float32");
+        let staging = host.allocate(pixels * 12).expect("memory");
+        host.upload(staging, bytes_of(&values)).expect("memory");
+        host.launch(&narrow(staging, layers.input, pixels)).expect("it runs");
+        for launch in &layers.batches[batch - 1] {
+            host.launch(launch).expect("it runs");
+        }
+        let [h, w, c] = layers.answer_shape;
+        let found: Vec<f32> = host.values(layers.answer, batch * h * w * c);
+        Tensor::from_slice(&found).view([batch as i64, h as i64, w as i64, c as i64]).permute([0, 3, 1, 2])
+    }
+
+    #[test]
+    fn kernels_answer_as_the_network_does() {
+        let Some(host) = Host::new() else { return };
+        let _no_grad = tch::no_grad_guard();
+        let three = [Task::Segmentation, Task::Depth, Task::Normals];
+        let configs = [
+            NetworkConfig::default(),
+            NetworkConfig { extra_light: true, ..NetworkConfig::default() },
+            NetworkConfig { classes: 30, heads: vec![three[2], three[1], three[0]], ..NetworkConfig::default() },
+        ];
+        for config in configs {
+            let network = network(&config);
+            let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
+            let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
+            for (batch, height, width) in [(1, 64, 128), (2, 75, 53)] {
+                let x = input(batch, height, width);
+                let expected = packed_heads(&network, &x);
+                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2).expect("memory");
+                let found = answers(&host, &layers, &x);
+                assert_eq!(found.size(), expected.size());
+                let difference = largest(&(&found - &expected)) / largest(&expected);
+                let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
+                println!("{config:?} {batch}x{height}x{width}: most {difference:.2e}, mean {mean:.2e}");
+                assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
+            }
+        }
+    }
+}
