@@ -15,8 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Most groups of all mappings together: label codes are bytes.
-const MOST_GROUPS: usize = 256 - CLASSES;
+/// Most groups of all mappings together: label codes are bytes, and the last byte stands for what does not count
+/// ([`crate::train::labels::IGNORED_BYTE`]).
+const MOST_GROUPS: usize = 255 - CLASSES;
 
 /// A data set on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

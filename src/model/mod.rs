@@ -91,7 +91,9 @@ impl Network {
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
     pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Answers {
-        let pool: Pool<'_> = if self.is_folded { &decoder::separable_pool } else { &decoder::pool };
+        // A GPU's 5x5 pooling is bound by its comparisons, of which 24 become 8; of several equal maxima both find the first.
+        let separable = self.is_folded || x.device().is_cuda();
+        let pool: Pool<'_> = if separable { &decoder::separable_pool } else { &decoder::pool };
         Answers(self.decoder.forward(&self.encoder.forward_t(x, train), pool))
     }
 
@@ -147,6 +149,20 @@ impl Network {
 mod tests {
     use super::*;
     use tch::{nn, Device};
+
+    /// What is learned on a GPU, whose pooling goes by rows and columns, is what is learned elsewhere.
+    #[test]
+    fn both_poolings_pull_at_the_same_pixels() {
+        // Many equal numbers, as after ReLU6.
+        let x = Tensor::randint_low(-2, 4, [2, 3, 12, 9], (Kind::Float, Device::Cpu)).relu();
+        let pull = Tensor::randint(8, [2, 3, 12, 9], (Kind::Float, Device::Cpu));
+        let gradient = |pool: Pool<'_>| {
+            let x = x.copy().set_requires_grad(true);
+            (pool(&x, None).0 * &pull).sum(Kind::Float).backward();
+            x.grad()
+        };
+        assert_eq!(gradient(&decoder::pool), gradient(&decoder::separable_pool));
+    }
 
     #[test]
     fn the_network_has_the_articles_parameter_count() {

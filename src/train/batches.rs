@@ -5,7 +5,7 @@
 
 use super::config::{Cache, Phase, TrainConfig};
 use super::labels::LabelTable;
-use super::targets;
+use super::packed::Packed;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::disk::DataError;
 use crate::data::frame::Decoded;
@@ -34,6 +34,8 @@ pub struct Supply {
     pub share: f64,
     /// Factor on a phase's scales.
     pub scale: f32,
+    /// Factor on the aspect.
+    pub aspect: f32,
     frames: Frames,
 }
 
@@ -60,6 +62,7 @@ impl Supply {
     fn crop(&self, index: usize, size: &CropSize, config: &AugmentConfig, seed: u64) -> Result<Crop, DataError> {
         let (low, high) = size.scale;
         let size = CropSize { scale: (low * self.scale, high * self.scale), ..*size };
+        let config = &AugmentConfig { aspect: config.aspect * self.aspect, ..config.clone() };
         let mut rng = Pcg32::seed_from_u64(seed);
         match &self.frames {
             Frames::Decoded(frames) => Ok(augment::crop(&frames[index], &size, config, &mut rng)),
@@ -69,21 +72,25 @@ impl Supply {
 
     /// How often each label code occurs, in all frames that are in memory or in a part of those that are not.
     fn label_counts(&self) -> Result<[u64; 256], DataError> {
-        let count = |counts: &mut [u64; 256], frame: &Decoded| {
+        let count = |frame: &Decoded| {
+            let mut counts = [0_u64; 256];
             for &label in frame.labels.iter().flatten() {
                 counts[usize::from(label)] += 1;
             }
+            counts
         };
-        let mut counts = [0; 256];
+        let add = |a: [u64; 256], b: [u64; 256]| std::array::from_fn(|i| a[i] + b[i]);
         match &self.frames {
-            Frames::Decoded(frames) => frames.iter().for_each(|f| count(&mut counts, f)),
+            Frames::Decoded(frames) => Ok(frames.par_iter().map(count).reduce(|| [0; 256], add)),
             Frames::OnDisk(items) => {
                 let every = items.len().div_ceil(COUNTED).max(1);
-                let counted: Vec<_> = items.par_iter().step_by(every).map(Item::decode).collect::<Result<_, _>>()?;
-                counted.iter().for_each(|f| count(&mut counts, f));
+                items
+                    .par_iter()
+                    .step_by(every)
+                    .map(|i| Ok(count(&i.decode()?)))
+                    .try_reduce(|| [0; 256], |a, b| Ok(add(a, b)))
             }
         }
-        Ok(counts)
     }
 }
 
@@ -109,7 +116,13 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
                 Frames::Decoded(frames)
             }
         };
-        let mut supply = Supply { name: part.name.clone(), share: 0.0, scale: part.scale as f32, frames };
+        let mut supply = Supply {
+            name: part.name.clone(),
+            share: 0.0,
+            scale: part.scale as f32,
+            aspect: part.aspect as f32,
+            frames,
+        };
         supply.share = part.share.unwrap_or(supply.len() as f64);
         supplies.push(supply);
     }
@@ -148,7 +161,7 @@ pub fn frequencies(supplies: &[Supply], table: &LabelTable) -> Result<Vec<f64>, 
 /// One batch of crops.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[B, 3, H, W]` float32, normalised, channels last in memory.
+    /// `[B, 3, H, W]`, normalised, channels last in memory.
     pub images: Tensor,
     /// `[B, h, w]` int64 of [`LabelTable`]; -100 where unlabelled.
     pub labels: Tensor,
@@ -160,45 +173,12 @@ pub struct Batch {
     pub edges: Option<Tensor>,
 }
 
-impl Batch {
-    /// Moves it to a device.
-    pub fn to(&self, device: Device) -> Self {
-        let to = |t: &Tensor| t.to_device(device);
-        Self {
-            images: to(&self.images),
-            labels: to(&self.labels),
-            depth: to(&self.depth),
-            normals: self.normals.as_ref().map(to),
-            edges: self.edges.as_ref().map(to),
-        }
-    }
-}
-
-/// Puts crops of one size together, with the truth that the tasks need.
+/// Puts crops of one size together, with the truth that the tasks need, in float32 on the processor.
 pub fn collate(crops: &[Crop], size: &CropSize, table: &LabelTable, tasks: &[Task]) -> Batch {
-    let (width, height) = size.size;
-    let b = crops.len() as i64;
-    let (lw, lh) = (width.div_ceil(size.stride), height.div_ceil(size.stride));
-    let joined = |part: fn(&Crop) -> &[f32]| crops.iter().map(part).collect::<Vec<_>>().concat();
-    let (pixels, depth) = (joined(|c| &c.pixels), joined(|c| &c.depth));
-    let labels: Vec<i64> = crops.iter().flat_map(|c| c.labels.iter().map(|&l| table.index(l))).collect();
-    let plane = [b, lh as i64, lw as i64];
-    let normals = tasks.contains(&Task::Normals).then(|| {
-        let all: Vec<f32> = crops.iter().flat_map(|c| targets::normals_of(c, lw, lh)).collect();
-        Tensor::from_slice(&all).view([b, 3, lh as i64, lw as i64])
-    });
-    let edges = tasks.contains(&Task::Edges).then(|| {
-        let all: Vec<f32> = crops.iter().flat_map(|c| targets::edges_of(c, lw, lh)).collect();
-        Tensor::from_slice(&all).view(plane)
-    });
-    Batch {
-        // (B, H, W, 3) in memory, seen as (B, 3, H, W): the layout that convolutions are quickest with.
-        images: Tensor::from_slice(&pixels).view([b, height as i64, width as i64, 3]).permute([0, 3, 1, 2]),
-        labels: Tensor::from_slice(&labels).view(plane),
-        depth: Tensor::from_slice(&depth).view(plane).to_kind(Kind::Float),
-        normals,
-        edges,
-    }
+    let mut packed = Packed::new(crops.len(), size, tasks, Kind::Float, Device::Cpu);
+    let codes = table.codes();
+    packed.rows().into_iter().zip(crops).for_each(|(row, crop)| row.fill(crop, &codes));
+    packed.to(Device::Cpu)
 }
 
 /// Chooses the crops of a phase, one after the other.
@@ -243,7 +223,7 @@ impl Picker {
 /// An endless supply of batches.
 #[derive(Debug)]
 pub struct Batches {
-    ready: Receiver<Result<Batch, DataError>>,
+    ready: Receiver<Result<Packed, DataError>>,
     /// Ends by itself when the receiver is dropped.
     _thread: JoinHandle<()>,
 }
@@ -259,6 +239,10 @@ pub struct BatchesConfig {
     pub batch: usize,
     /// Tasks whose truth is needed.
     pub tasks: Vec<Task>,
+    /// Number format that the network computes in.
+    pub kind: Kind,
+    /// Where the batches go.
+    pub device: Device,
     /// Of the phase.
     pub seed: u64,
     /// Batches that were used before.
@@ -267,12 +251,14 @@ pub struct BatchesConfig {
 
 impl BatchesConfig {
     /// Of a phase.
-    pub fn new(config: &TrainConfig, phase: &Phase, index: usize, skip: usize) -> Self {
+    pub fn new(config: &TrainConfig, phase: &Phase, index: usize, skip: usize, device: Device) -> Self {
         Self {
             size: CropSize { size: phase.crop, scale: phase.scale, stride: config.loss_stride },
             augment: config.augment.clone(),
             batch: phase.batch,
             tasks: config.heads.iter().map(|h| h.task).collect(),
+            kind: config.precision.kind(),
+            device,
             // Golden-ratio steps: neighbouring seeds and phases share no numbers.
             seed: config.seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64),
             skip,
@@ -290,15 +276,20 @@ impl Batches {
         let pool = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("crops-{i}")).build()?;
         let thread = std::thread::Builder::new().name("batches".into()).spawn(move || {
             let mut picker = Picker::new(config.seed, supplies.len());
+            let codes = table.codes();
             for _ in 0..config.skip * config.batch {
                 picker.next(&supplies);
             }
             loop {
                 let picks: Vec<Pick> = (0..config.batch).map(|_| picker.next(&supplies)).collect();
-                let crop =
-                    |&(source, frame, seed): &Pick| supplies[source].crop(frame, &config.size, &config.augment, seed);
-                let crops: Result<Vec<Crop>, _> = pool.install(|| picks.par_iter().map(crop).collect());
-                let batch = crops.map(|crops| collate(&crops, &config.size, &table, &config.tasks));
+                let mut packed = Packed::new(picks.len(), &config.size, &config.tasks, config.kind, config.device);
+                let made = pool.install(|| {
+                    picks.par_iter().zip(packed.rows()).try_for_each(|(&(source, frame, seed), row)| {
+                        row.fill(&supplies[source].crop(frame, &config.size, &config.augment, seed)?, &codes);
+                        Ok(())
+                    })
+                });
+                let batch = made.map(|()| packed);
                 let failed = batch.is_err();
                 if send.send(batch).is_err() || failed {
                     return;
@@ -312,7 +303,7 @@ impl Batches {
     ///
     /// # Errors
     /// A frame cannot be read, or the thread has died.
-    pub fn next(&self) -> anyhow::Result<Batch> {
+    pub fn next(&self) -> anyhow::Result<Packed> {
         Ok(self.ready.recv().context("the thread that makes batches has ended early")??)
     }
 }
@@ -333,7 +324,7 @@ mod tests {
             principal_px: None,
         };
         let frames = Frames::Decoded((0..frames).map(frame).collect());
-        Supply { name: name.into(), share, scale: 1.0, frames }
+        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, frames }
     }
 
     fn batches(skip: usize) -> Batches {
@@ -342,6 +333,8 @@ mod tests {
             augment: AugmentConfig { stretch: 1.2, ..AugmentConfig::default() },
             batch: 4,
             tasks: vec![Task::Segmentation, Task::Depth],
+            kind: Kind::Float,
+            device: Device::Cpu,
             seed: 5,
             skip,
         };
@@ -358,7 +351,7 @@ mod tests {
         }
         let resumed = batches(3);
         for _ in 0..3 {
-            let (a, b) = (whole.next().expect("a batch"), resumed.next().expect("a batch"));
+            let [a, b] = [&whole, &resumed].map(|b| b.next().expect("a batch").to(Device::Cpu));
             assert_eq!(a.images, b.images);
             assert_eq!(a.labels, b.labels);
         }

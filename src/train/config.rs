@@ -160,6 +160,9 @@ pub struct SourceConfig {
     /// Factor on a phase's scales, for frames of another resolution than the other sources'.
     #[serde(default = "one")]
     pub scale: f64,
+    /// Factor on `augment.aspect`, for frames of another shape than the other sources'.
+    #[serde(default = "one")]
+    pub aspect: f64,
     /// Split to train on.
     #[serde(default = "train_split")]
     pub train: String,
@@ -381,6 +384,9 @@ impl TrainConfig {
             }
             if !(source.scale > 0.0 && source.scale.is_finite()) {
                 bail!("source {name}: scale: expected a number above 0, found {}", source.scale);
+            }
+            if !(0.25..=4.0).contains(&source.aspect) {
+                bail!("source {name}: aspect: expected 0.25 to 4, found {}", source.aspect);
             }
             if source.share.is_some_and(|s| !(s > 0.0 && s.is_finite())) {
                 bail!("source {name}: share: expected a number above 0, found {:?}", source.share);

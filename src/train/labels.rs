@@ -5,6 +5,8 @@ use crate::data::source::Groups;
 
 /// Index of a pixel that does not count.
 pub const IGNORED: i64 = -100;
+/// The same in a byte; no index is as large.
+pub const IGNORED_BYTE: u8 = 255;
 
 /// What each label code of the sources means to a network of a label space.
 #[derive(Debug, Clone)]
@@ -51,6 +53,11 @@ impl LabelTable {
         }
     }
 
+    /// [`LabelTable::index`] of every code, as a byte: [`IGNORED_BYTE`] where the pixel does not count.
+    pub fn codes(&self) -> [u8; 256] {
+        std::array::from_fn(|code| u8::try_from(self.index(code as u8)).unwrap_or(IGNORED_BYTE))
+    }
+
     /// Whether a label may stand for several channels.
     pub fn has_groups(&self) -> bool {
         self.members.iter().any(|m| m.len() > 1)
@@ -66,6 +73,8 @@ mod tests {
         let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
         assert_eq!((table.index(0), table.index(18), table.index(19), table.index(99)), (0, 18, IGNORED, IGNORED));
         assert!(!table.has_groups());
+        let codes = table.codes();
+        assert_eq!((codes[0], codes[18], codes[19], codes[99]), (0, 18, IGNORED_BYTE, IGNORED_BYTE));
         // Road and sidewalk are both flat, person and rider both human.
         let table = LabelTable::new(LabelSpace::Categories, &Groups::default());
         assert_eq!(table.index(0), table.index(1));

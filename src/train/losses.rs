@@ -116,20 +116,31 @@ impl Overlaps {
     }
 }
 
+/// The soft confusion matrix `[label, class]`: sums of the classes' probabilities over each of `n` labels' pixels, taken of
+/// each picture in `parts` parts, which divide its pixels.
+fn soft_confusion(scores: &Tensor, labels: &Tensor, n: i64, parts: i64) -> Tensor {
+    let size = scores.size();
+    let (all, classes, pixels) = (size[0] * parts, size[1], size[2] * size[3] / parts);
+    let probability = scores.to_kind(Kind::Float).softmax(1, Kind::Float);
+    let probability = probability.reshape([size[0], classes, parts, pixels]).transpose(1, 2);
+    let probability = probability.reshape([all, classes, pixels]);
+    // One more row takes what is not known.
+    let rows = labels.where_scalarother(&labels.ge(0), n).reshape([all, 1, pixels]);
+    let truth = Tensor::zeros([all, n + 1, pixels], (Kind::Float, scores.device()));
+    let truth = truth.scatter_value(1, &rows, 1.0).narrow(1, 0, n);
+    truth.bmm(&probability.transpose(1, 2)).sum_dim_intlist([0_i64].as_slice(), false, Kind::Float)
+}
+
 /// One minus the soft IoU of the batch, mean over the labels that occur (Rahman & Wang 2016): intersection and union are
 /// those of probabilities. Pixels of a label that shares a class with another one do not count as errors of that other.
 ///
 /// # Shapes
 /// As in [`segmentation_grouped`].
 pub fn soft_jaccard(scores: &Tensor, labels: &Tensor, overlaps: &Overlaps) -> Tensor {
-    let (n, size) = (overlaps.members.size()[0], scores.size());
-    let probability = scores.to_kind(Kind::Float).softmax(1, Kind::Float).flatten(2, -1);
-    // One more row takes what is not known.
-    let rows = labels.where_scalarother(&labels.ge(0), n).flatten(1, -1).unsqueeze(1);
-    let truth = Tensor::zeros([size[0], n + 1, rows.size()[2]], (Kind::Float, scores.device()));
-    let truth = truth.scatter_value(1, &rows, 1.0).narrow(1, 0, n);
-    // The soft confusion matrix: [label, class].
-    let confusion = truth.bmm(&probability.transpose(1, 2)).sum_dim_intlist([0_i64].as_slice(), false, Kind::Float);
+    // The product of few rows and columns over all pixels of a picture: a GPU, which would leave it to a few of its
+    // processors, takes it row by row of the picture.
+    let parts = if scores.device().is_cuda() { scores.size()[2] } else { 1 };
+    let confusion = soft_confusion(scores, labels, overlaps.members.size()[0], parts);
     let over = |t: Tensor, dimension: i64| t.sum_dim_intlist([dimension].as_slice(), false, Kind::Float);
     let meant = &overlaps.members;
     let hit = over(&confusion * meant, 1);
@@ -226,6 +237,16 @@ mod tests {
 
     fn leaf(values: &[f32], shape: &[i64]) -> Tensor {
         Tensor::from_slice(values).view(shape).set_requires_grad(true)
+    }
+
+    #[test]
+    fn the_soft_confusion_is_the_same_in_parts() {
+        let scores = Tensor::randn([2, 3, 4, 5], (Kind::Float, Device::Cpu));
+        let labels = Tensor::randint_low(-1, 4, [2, 4, 5], (Kind::Int64, Device::Cpu));
+        let [whole, rows] = [1, 4].map(|parts| soft_confusion(&scores, &labels, 4, parts));
+        assert_eq!(whole.size(), [4, 3]);
+        assert!(whole.allclose(&rows, 1e-5, 1e-6, false), "{whole} and {rows}");
+        assert!((number(&whole.sum(Kind::Float)) - number(&labels.ge(0).sum(Kind::Float))).abs() < 1e-4);
     }
 
     fn gradient(loss: &Tensor, of: &Tensor) -> Vec<f32> {

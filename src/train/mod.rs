@@ -1,7 +1,8 @@
 //! How weights are made.
 //!
 //! - [`config`]: what a training run is
-//! - [`batches`]: frames of all sources, mixed and augmented on their own threads into batches
+//! - [`batches`]: frames of all sources, mixed and augmented on their own threads into batches; [`packed`]: how these lie in
+//!   host memory
 //! - [`labels`], [`targets`]: the truth of each task; [`expert`]: a model's answers where a source has no truth
 //! - [`losses`], [`objective`]: each task's loss, and their sum
 //! - [`step`]: one pass forwards and backwards; [`quarter`]: the 1/4 stage's part of it on a processor
@@ -20,6 +21,7 @@ pub mod labels;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
+pub mod packed;
 pub mod pictures;
 pub mod quarter;
 pub mod record;

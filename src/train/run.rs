@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Steps between two lines of progress.
 const REPORT_EVERY: usize = 20;
@@ -57,6 +57,10 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
         bail!("precision: fp16 trains on CUDA only; write bf16 or fp32 for this device");
     }
     prepare(config, options)?;
+    if device.is_cuda() {
+        // All batches of a phase have one size, so that it pays to find the quickest way for each convolution by trial.
+        tch::Cuda::cudnn_set_benchmark(true);
+    }
     let mut run = Run::new(config, options, device)?;
     let result = run.phases();
     run.record.finish();
@@ -128,9 +132,10 @@ struct Run<'a> {
 /// Sums between two reports.
 #[derive(Default)]
 struct Sums {
-    losses: Vec<(Task, f64)>,
+    /// On the device, as the next one.
+    losses: Vec<(Task, Tensor)>,
     /// Of the gradient's norm, where it is looked at.
-    gradient: f64,
+    gradient: Option<Tensor>,
     steps: usize,
     waited: Duration,
     since: Option<Instant>,
@@ -240,7 +245,7 @@ impl<'a> Run<'a> {
         let supply = Batches::new(
             self.supplies.clone(),
             self.table.clone(),
-            BatchesConfig::new(self.config, phase, index, skip),
+            BatchesConfig::new(self.config, phase, index, skip, self.device),
         )?;
         let before = (self.progress.elapsed_s, self.progress.phase_elapsed_s);
         let started = Instant::now();
@@ -306,20 +311,18 @@ impl<'a> Run<'a> {
             let parts = guarded(|| {
                 let batch = batch.to(device);
                 let loss = step::pass(network, objective, stage, &batch, kind, scale / accumulate as f64)?;
-                Ok(loss.parts.into_iter().map(|(task, t)| (task, t.double_value(&[]))).collect::<Vec<_>>())
+                Ok(loss.parts.into_iter().map(|(task, t)| (task, t.to_kind(Kind::Double))).collect::<Vec<_>>())
             })?
             .map_err(|e: tch::TchError| explained(&e.to_string()))?;
-            if let Some((task, value)) = parts.iter().find(|(_, v)| !v.is_finite()) {
-                bail!(
-                    "the {} loss is {value} after step {}: a lower max_learning_rate helps, or precision fp32",
-                    task.name(),
-                    self.progress.total
-                );
+            // To read a number from a GPU is to wait for all that it has been asked to do: there it is done once a report.
+            if !device.is_cuda() {
+                self.check_losses(&parts)?;
             }
             for (task, value) in parts {
+                let value = value / accumulate as f64;
                 match sums.losses.iter_mut().find(|(t, _)| *t == task) {
-                    Some((_, sum)) => *sum += value / accumulate as f64,
-                    None => sums.losses.push((task, value / accumulate as f64)),
+                    Some((_, sum)) => *sum = &*sum + value,
+                    None => sums.losses.push((task, value)),
                 }
             }
         }
@@ -339,7 +342,11 @@ impl<'a> Run<'a> {
             }
         }
         if self.config.clip_gradient > 0.0 {
-            sums.gradient += self.optimizer.clip_gradient_norm(self.config.clip_gradient).double_value(&[]);
+            let norm = self.optimizer.clip_gradient_norm(self.config.clip_gradient).to_kind(Kind::Double);
+            sums.gradient = Some(match sums.gradient.take() {
+                Some(sum) => sum + norm,
+                None => norm,
+            });
         }
         self.optimizer.step(rate);
         if let Some(ema) = &mut self.ema {
@@ -348,16 +355,34 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Losses, or sums of them, are numbers.
+    fn check_losses(&self, losses: &[(Task, Tensor)]) -> anyhow::Result<()> {
+        for (task, value) in losses {
+            let value = value.double_value(&[]);
+            if !value.is_finite() {
+                bail!(
+                    "the {} loss is {value} after step {}: a lower max_learning_rate helps, or precision fp32",
+                    task.name(),
+                    self.progress.total
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn report(&mut self, sums: &mut Sums, rate: f64, share: f64, crops: usize, left_s: f64) -> anyhow::Result<()> {
         let sums = std::mem::take(sums);
+        self.check_losses(&sums.losses)?;
+        let mean = |sum: &Tensor| sum.double_value(&[]) / sums.steps as f64;
+        let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, mean(v))).collect();
+        let gradient_norm = sums.gradient.as_ref().map(mean);
         let seconds = sums.since.map_or(0.0, |s| s.elapsed().as_secs_f64()).max(1e-9);
-        let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, v / sums.steps as f64)).collect();
         let report = StepReport {
             phase: self.progress.phase,
             total: self.progress.total,
             learning_rate: rate,
             losses: &losses,
-            gradient_norm: (sums.gradient > 0.0).then(|| sums.gradient / sums.steps as f64),
+            gradient_norm,
             crops_per_s: (sums.steps * crops) as f64 / seconds,
             waiting: sums.waited.as_secs_f64() / seconds,
         };
@@ -463,7 +488,13 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
             LabelSpace::TrainIds => ClassTable::new(source.data.judged_classes().with_context(context)?, groups),
             LabelSpace::Categories => ClassTable::categories(groups),
         };
-        Ok(Watched { name: source.name.clone(), scale: config.watch.scale * source.scale as f32, classes, frames })
+        Ok(Watched {
+            name: source.name.clone(),
+            scale: config.watch.scale * source.scale as f32,
+            aspect: config.augment.aspect * source.aspect as f32,
+            classes,
+            frames,
+        })
     };
     config.sources.iter().zip(&indices).map(of).collect()
 }

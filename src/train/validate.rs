@@ -24,6 +24,8 @@ pub struct Watched {
     pub name: String,
     /// Pixels of the network's input a pixel of the frame.
     pub scale: f32,
+    /// Its horizontal over its vertical part.
+    pub aspect: f32,
     /// What its labels are judged as.
     pub classes: ClassTable,
     /// Decoded.
@@ -64,10 +66,15 @@ impl Watched {
     /// What the network says to one of the frames.
     pub fn look(&self, index: usize, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Look {
         let frame = &self.frames[index];
-        let side = |n: usize| ((n as f32 * self.scale).round() as usize).max(32);
-        let size =
-            CropSize { size: (side(frame.width), side(frame.height)), scale: (self.scale, self.scale), stride: STRIDE };
-        let crop = augment::crop(frame, &size, config.augment, &mut Pcg32::seed_from_u64(0));
+        let side = |n: usize, scale: f32| ((n as f32 * scale).round() as usize).max(32);
+        let (root, scale) = (self.aspect.sqrt(), self.scale);
+        let size = CropSize {
+            size: (side(frame.width, scale * root), side(frame.height, scale / root)),
+            scale: (scale, scale),
+            stride: STRIDE,
+        };
+        let still = AugmentConfig { aspect: self.aspect, ..config.augment.clone() };
+        let crop = augment::crop(frame, &size, &still, &mut Pcg32::seed_from_u64(0));
         let tasks = &network.config().heads;
         let batch = collate(std::slice::from_ref(&crop), &size, table, tasks);
         let images = batch.images.to_device(config.device).to_kind(config.kind);

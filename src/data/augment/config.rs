@@ -18,6 +18,9 @@ pub struct AugmentConfig {
     pub rotation_deg: f32,
     /// Greatest ratio of the horizontal to the vertical scale, or the other way round; 1 keeps the shape of things.
     pub stretch: f32,
+    /// The ratio of the horizontal to the vertical scale that `stretch` lies about: what a picture of another shape than the
+    /// network's input is stretched by when it is deployed.
+    pub aspect: f32,
     /// Elastic deformation.
     pub elastic: ElasticConfig,
     /// Changes of colour.
@@ -67,6 +70,7 @@ impl Default for AugmentConfig {
             vertical_flip: 0.0,
             rotation_deg: 0.0,
             stretch: 1.0,
+            aspect: 1.0,
             elastic: ElasticConfig::default(),
             jitter: JitterConfig::default(),
         }
@@ -74,9 +78,9 @@ impl Default for AugmentConfig {
 }
 
 impl AugmentConfig {
-    /// Nothing happens to the frame but its scale.
+    /// Nothing happens to the frame but its scale and aspect.
     pub fn still(&self) -> Self {
-        Self { focal_length_px: self.focal_length_px, flip: 0.0, ..Self::default() }
+        Self { focal_length_px: self.focal_length_px, flip: 0.0, aspect: self.aspect, ..Self::default() }
     }
 
     /// Checks the values' ranges.
@@ -92,6 +96,7 @@ impl AugmentConfig {
         within("vertical_flip", self.vertical_flip, 0.0, 1.0)?;
         within("rotation_deg", self.rotation_deg.into(), 0.0, 180.0)?;
         within("stretch", self.stretch.into(), 1.0, 4.0)?;
+        within("aspect", self.aspect.into(), 0.25, 4.0)?;
         within("elastic.amplitude_px", self.elastic.amplitude_px.into(), 0.0, 1e4)?;
         within("elastic.smoothness_px", self.elastic.smoothness_px.into(), 0.1, 100.0)?;
         within("jitter.brightness", self.jitter.brightness.into(), 0.0, 10.0)?;

@@ -253,6 +253,8 @@ mod tests {
             let [a, b, c, d] = steps(&AugmentConfig { stretch: 1.5, ..plain() }, seed);
             assert_near([a * d, b, c, 0.0], [1.0, 0.0, 0.0, 0.0]);
             ratios.push(d / a);
+            let wide = AugmentConfig { aspect: 1.44, ..plain() };
+            assert_near(steps(&wide, seed), [1.0 / 1.2, 0.0, 0.0, 1.2]);
         }
         let beyond = |v: &[f32], low, high| v.iter().any(|&v| v < low) && v.iter().any(|&v| v > high);
         assert!(angles.iter().all(|a| a.abs() < 25.5) && beyond(&angles, -12.0, 12.0), "{angles:?}");

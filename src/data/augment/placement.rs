@@ -34,7 +34,7 @@ impl Placement {
             }
         };
         let scale = log_even(size.scale.0, size.scale.1, rng);
-        let ratio = libm::sqrtf(log_even(1.0 / config.stretch, config.stretch, rng));
+        let ratio = libm::sqrtf(config.aspect * log_even(1.0 / config.stretch, config.stretch, rng));
         let scale = (scale * ratio, scale / ratio);
         let (room_x, room_y) = (frame.0 as f32 - w / scale.0, frame.1 as f32 - h / scale.1);
         let mut place = |room: f32| if room > 0.0 { rng.random_range(0.0..room) } else { room / 2.0 };
