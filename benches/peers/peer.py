@@ -105,8 +105,8 @@ def pytorch(a, model, x):
         net = torch.compile(net, mode=a.compile_mode)
     run = captured(a, torch, lambda: net(x)) if a.engine == "graph" else lambda: net(x)
 
-    def frames(size):
-        return Frames(a, torch, model, net, kind, layout, size)
+    def frames(size, quickly=False):
+        return Frames(a, torch, model, net, kind, layout, size, compiled=a.engine == "compile" and not quickly)
 
     return run, lambda y: [t.float().cpu().numpy() for t in y], {"torch": torch.__version__}, frames
 
@@ -136,7 +136,7 @@ class Frames:
     """What a user feels: an rgb8 picture in host memory to labels (u8) and metres (f32) of its size in host memory, all of it
     but the copies on the device. On a GPU the host's side is pinned, and the picture is first copied there."""
 
-    def __init__(self, a, torch, model, net, kind, layout, size):
+    def __init__(self, a, torch, model, net, kind, layout, size, compiled):
         height, width = size
         spec, depth = model.manifest["input"], model.manifest["output"]["depth"]
         network_size = (spec["height"], spec["width"])
@@ -166,7 +166,7 @@ class Frames:
             metres = (depth["scale"] * code[0, 0].float()).exp().clamp(depth["min_m"], depth["max_m"])
             return ids[scores[0].argmax(0)], metres
 
-        if a.engine == "compile":
+        if compiled:
             # The network has been compiled with care; what is before and after it is compiled with little of it.
             before, after = (torch.compile(f, dynamic=False) for f in (before, after))
 
@@ -270,7 +270,7 @@ def serve(a, model, answer, run, arrays, versions, frames):
     works = {"network": run}
     if a.frame and frames:
         shape = answer["labels"].shape
-        check = frames(shape)
+        check = frames(shape, quickly=True)
         check.run(torch.from_numpy(answer["image"]))
         wait()
         hello["frame_check"] = compare(check.labels.numpy(), check.depth_m.numpy(), answer, precision)
