@@ -1,7 +1,8 @@
 """One peer of run.py, in a process of its own: loads the network, says how its answer compares with ours, and times runs.
 
-Talks JSON, a line each: at the start {"versions", "check"}; then to each line "WARM_UP REPETITIONS" on standard input
-{"wall_ms": [...], "cpu_ms": [...]}. Errors go to standard error, and the process ends.
+Talks JSON, a line each: at the start {"versions", "check", "frame_check"}; then to each line "WARM_UP REPETITIONS WHAT" on
+standard input (WHAT: network or frame) {"wall_ms": [...], "cpu_ms": [...], "device_ms": [...]}, the last on a GPU only. Errors
+go to standard error, and the process ends.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import yaml
 from safetensors.numpy import load_file
 
 HALF = ("fp16", "bf16")
+KINDS = ("fp32", *HALF)
 
 
 class Model:
@@ -74,9 +76,12 @@ def torch_network(a, model):
 
     from network import Network
 
+    torch.set_grad_enabled(False)
     torch.set_num_threads(a.threads)
     torch.set_num_interop_threads(1)
     torch.backends.cudnn.benchmark = True
+    if a.strict:
+        torch.backends.cudnn.allow_tf32 = False
     extra_light = model.manifest["network"]["extra_light"]
     net = Network(model.classes, extra_light, a.form == "heads")
     missing, unexpected = net.load_state_dict(load_torch(f"{model.folder}/weights.safetensors"), strict=False)
@@ -87,9 +92,9 @@ def torch_network(a, model):
 
 
 def pytorch(a, model, x):
-    """Eager, or compiled: (run, what makes float arrays of its answer, versions)."""
+    """Eager, compiled, or captured as one CUDA graph: (run, what makes float arrays of its answer, versions, frames)."""
     torch, net = torch_network(a, model)
-    kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[a.precision]
+    kind = dict(zip(KINDS, (torch.float32, torch.float16, torch.bfloat16), strict=True))[a.precision]
     layout = torch.contiguous_format if a.layout == "nchw" else torch.channels_last
     net = net.to(a.device, kind, memory_format=layout)
     x = torch.from_numpy(x).to(a.device, kind, memory_format=layout)
@@ -97,16 +102,84 @@ def pytorch(a, model, x):
         import torch._inductor.config as inductor
 
         inductor.freezing = True
-        net = torch.compile(net, mode="max-autotune" if a.device == "cuda" else None)
+        net = torch.compile(net, mode=a.compile_mode)
+    run = captured(a, torch, lambda: net(x)) if a.engine == "graph" else lambda: net(x)
+
+    def frames(size, quickly=False):
+        return Frames(a, torch, model, net, kind, layout, size, compiled=a.engine == "compile" and not quickly)
+
+    return run, lambda y: [t.float().cpu().numpy() for t in y], {"torch": torch.__version__}, frames
+
+
+def captured(a, torch, work):
+    """`work` as a CUDA graph; the answer's memory is the same in each run."""
+    if a.device != "cuda":
+        sys.exit("only a GPU has graphs: --device cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer = work()
 
     def run():
-        with torch.no_grad():
-            answer = net(x)
-        if a.device == "cuda":
-            torch.cuda.synchronize()
+        graph.replay()
         return answer
 
-    return run, lambda y: [t.float().cpu().numpy() for t in y], {"torch": torch.__version__}
+    return run
+
+
+class Frames:
+    """What a user feels: an rgb8 picture in host memory to labels (u8) and metres (f32) of its size in host memory, all of it
+    but the copies on the device. On a GPU the host's side is pinned, and the picture is first copied there."""
+
+    def __init__(self, a, torch, model, net, kind, layout, size, compiled):
+        height, width = size
+        spec, depth = model.manifest["input"], model.manifest["output"]["depth"]
+        network_size = (spec["height"], spec["width"])
+        order = [2, 1, 0] if spec["channel_order"] == "bgr" else [0, 1, 2]
+        place = {"device": a.device, "dtype": kind}
+        mean, std = (torch.tensor(spec[name], **place).view(1, 3, 1, 1) for name in ("mean", "std"))
+        factor, offset = 1 / (255 * std), -mean / std
+        ids = torch.tensor([c["id"] for c in model.manifest["classes"]], dtype=torch.uint8, device=a.device)
+        gpu = a.device == "cuda"
+        self.torch = torch
+        self.staging = torch.empty(height, width, 3, dtype=torch.uint8, pin_memory=gpu)
+        self.labels = torch.empty(height, width, dtype=torch.uint8, pin_memory=gpu)
+        self.depth_m = torch.empty(height, width, dtype=torch.float32, pin_memory=gpu)
+        resize = torch.nn.functional.interpolate
+
+        def before(picture):
+            x = picture.permute(2, 0, 1)[None].to(kind)
+            if order != [0, 1, 2]:
+                x = x[:, order]
+            if network_size != (height, width):
+                x = resize(x, size=network_size, mode="bilinear", align_corners=False)
+            return (x * factor + offset).contiguous(memory_format=layout)
+
+        def after(scores, code):
+            if tuple(scores.shape[2:]) != (height, width):
+                scores, code = (resize(y, size=(height, width), mode="bilinear", align_corners=False) for y in (scores, code))
+            metres = (depth["scale"] * code[0, 0].float()).exp().clamp(depth["min_m"], depth["max_m"])
+            return ids[scores[0].argmax(0)], metres
+
+        if compiled:
+            # The network has been compiled with care; what is before and after it is compiled with little of it.
+            before, after = (torch.compile(f, dynamic=False) for f in (before, after))
+
+        def work():
+            labels, metres = after(*net(before(self.staging.to(a.device, non_blocking=True))))
+            self.labels.copy_(labels, non_blocking=True)
+            self.depth_m.copy_(metres, non_blocking=True)
+
+        self.work = captured(a, torch, work) if a.engine == "graph" else work
+
+    def run(self, picture):
+        self.staging.copy_(picture)
+        return self.work()
 
 
 def onnxruntime(a, _model, x):
@@ -124,6 +197,7 @@ def onnxruntime(a, _model, x):
         lambda: session.run_with_iobinding(binding) or binding,
         lambda b: b.copy_outputs_to_cpu(),
         {"onnxruntime": ort.__version__},
+        None,
     )
 
 
@@ -146,6 +220,7 @@ def openvino(a, _model, x):
         lambda: request.infer() and request,
         lambda r: [r.get_output_tensor(i).data.astype(np.float32) for i in range(2)],
         {"openvino": ov.__version__, "precision_used": used},
+        None,
     )
 
 
@@ -160,11 +235,14 @@ def export_onnx(a, model):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--engine", required=True, choices=("eager", "compile", "onnxruntime", "openvino", "export-onnx"))
+    p.add_argument("--engine", required=True, choices=("eager", "compile", "graph", "onnxruntime", "openvino", "export-onnx"))
     p.add_argument("--model", required=True, help="model folder with weights.safetensors")
     p.add_argument("--answer", help="what `semantic_depth bench --save-answer` wrote")
     p.add_argument("--form", choices=("full", "heads"), default="full", help="answers at the input's size, or the heads'")
-    p.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    p.add_argument("--precision", choices=KINDS, default="fp32")
+    p.add_argument("--strict", action="store_true", help="without TF32, which PyTorch's convolutions use for fp32 on a GPU")
+    p.add_argument("--compile-mode", help="torch.compile's mode")
+    p.add_argument("--frame", metavar="WIDTHxHEIGHT", help="whole frames of this size can be asked for, too")
     p.add_argument("--layout", choices=("nchw", "nhwc"), default="nhwc")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--threads", type=int, default=1)
@@ -175,23 +253,60 @@ def main():
         return export_onnx(a, model)
     answer = load_file(a.answer)
     make = {"onnxruntime": onnxruntime, "openvino": openvino}.get(a.engine, pytorch)
-    run, arrays, versions = make(a, model, model.input(answer["image"]))
+    run, arrays, versions, frames = make(a, model, model.input(answer["image"]))
+    serve(a, model, answer, run, arrays, versions, frames)
+    return None
+
+
+def serve(a, model, answer, run, arrays, versions, frames):
+    """Says how the answers agree, and times what is asked for."""
+    torch = sys.modules.get("torch")
+    gpu = a.device == "cuda"
+    wait = torch.cuda.synchronize if gpu else lambda: None
+    # PyTorch multiplies single precision as TF32 on a GPU, which has as many bits as fp16.
+    precision = "fp16" if gpu and a.precision == "fp32" and not a.strict else a.precision
     labels, depth_m = model.decode(*arrays(run()), answer["labels"].shape)
-    check = compare(labels, depth_m, answer, a.precision)
+    hello = {"versions": versions, "check": compare(labels, depth_m, answer, precision), "frame_check": None}
+    works = {"network": run}
+    if a.frame and frames:
+        shape = answer["labels"].shape
+        check = frames(shape, quickly=True)
+        check.run(torch.from_numpy(answer["image"]))
+        wait()
+        hello["frame_check"] = compare(check.labels.numpy(), check.depth_m.numpy(), answer, precision)
+        width, height = map(int, a.frame.split("x"))
+        whole = frames((height, width))
+        # What is seen makes no difference to the time: the picture, as often as it takes.
+        times = (-(-height // shape[0]), -(-width // shape[1]), 1)
+        picture = torch.from_numpy(np.ascontiguousarray(np.tile(answer["image"], times)[:height, :width]))
+        works["frame"] = lambda: whole.run(picture)
+        works["frame"]()
+        wait()
     say = lambda what: print(json.dumps(what), file=channel, flush=True)  # noqa: E731
-    say({"versions": versions, "check": check})
+    say(hello)
     for line in sys.stdin:
-        warm_up, repetitions = map(int, line.split())
-        for _ in range(warm_up):
-            run()
-        wall_ms, cpu_ms = [], []
-        for _ in range(repetitions):
+        warm_up, repetitions, what = line.split()
+        work = works[what]
+        for _ in range(int(warm_up)):
+            work()
+        wait()
+        wall_ms, cpu_ms, device_ms = [], [], []
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if gpu else []
+        for _ in range(int(repetitions)):
             wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-            run()
+            if gpu:
+                events[0].record()
+                work()
+                events[1].record()
+                # Also the end of the wall clock: one synchronisation a run.
+                torch.cuda.synchronize()
+            else:
+                work()
             wall_ms.append((time.perf_counter_ns() - wall) / 1e6)
             cpu_ms.append((time.process_time_ns() - cpu) / 1e6)
-        say({"wall_ms": wall_ms, "cpu_ms": cpu_ms})
-    return None
+            if gpu:
+                device_ms.append(events[0].elapsed_time(events[1]))
+        say({"wall_ms": wall_ms, "cpu_ms": cpu_ms, **({"device_ms": device_ms} if gpu else {})})
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ machine meets all of them. Printed is a Markdown table of medians.
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
 import pathlib
 import platform
+import select
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,18 +36,22 @@ CPU_PEERS = {
 }
 CUDA_PEERS = {
     "PyTorch eager fp32 NCHW (the article's way)": "--engine eager --layout nchw",
+    "PyTorch eager fp32 NCHW without TF32": "--engine eager --layout nchw --strict",
     "PyTorch eager fp16 channels last": "--engine eager --precision fp16",
-    "torch.compile fp16, max-autotune with CUDA graphs": "--engine compile --precision fp16",
+    "PyTorch fp16 channels last, one CUDA graph": "--engine graph --precision fp16",
+    "torch.compile fp16, CUDA graphs": "--engine compile --precision fp16 --compile-mode reduce-overhead",
+    "torch.compile fp16, max-autotune with CUDA graphs": "--engine compile --precision fp16 --compile-mode max-autotune",
 }
 # The peers that are fast enough to be worth comparing with answers left at the heads.
-HEADS_TOO = ("compile", "onnxruntime", "openvino")
+HEADS_TOO = ("compile", "graph", "onnxruntime", "openvino")
 OURS = {"cpu": ["ours, native fp32@heads=--backend native --precision fp32",
                 "ours, native bf16@heads=--backend native --precision bf16",
                 "ours, torchscript fp32@heads=--backend torchscript --precision fp32",
                 "ours, torchscript bf16@heads=--backend torchscript --precision bf16",
                 "ours, torchscript fp32=--backend torchscript --precision fp32"],
-        "cuda": ["ours, torchscript fp32@heads=--backend torchscript --precision fp32",
+        "cuda": ["ours, native fp16@heads=--backend native --precision fp16",
                  "ours, torchscript fp16@heads=--backend torchscript --precision fp16",
+                 "ours, torchscript fp32@heads=--backend torchscript --precision fp32",
                  "ours, torchscript fp16=--backend torchscript --precision fp16"]}
 WARM_UP = 10
 PAUSE_S = 0.3
@@ -64,6 +71,11 @@ def arguments():
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (default: one a core)")
     p.add_argument("--rounds", type=int, default=5, help="each peer's turns (default 5)")
     p.add_argument("--repetitions", type=int, default=20, help="measured runs of a turn (default 20)")
+    p.add_argument("--frame-size", metavar="WIDTHxHEIGHT", help="also whole frames of this size, from rgb8 in host memory to "
+                   "labels and metres in host memory, for ours and PyTorch")
+    p.add_argument("--frames", type=int, default=20, help="with --frame-size: measured frames of a turn (default 20)")
+    p.add_argument("--load-limit", type=float, default=600, metavar="SECONDS", help="who is not ready after this time is left "
+                   "out (default 600)")
     p.add_argument("--only", action="append", default=[], help="only peers whose name contains this (repeatable)")
     p.add_argument("--python", default=sys.executable, help="interpreter of the peers")
     p.add_argument("--torch-path", help="folder with torch, where the interpreter does not have it (pip install --target)")
@@ -72,8 +84,8 @@ def arguments():
     a = p.parse_args()
     if not a.weights.is_file():
         p.error(f"--weights: there is no file {a.weights}")
-    if min(a.threads, a.rounds, a.repetitions) < 1:
-        p.error("--threads, --rounds and --repetitions must be above 0")
+    if min(a.threads, a.rounds, a.repetitions, a.frames) < 1:
+        p.error("--threads, --rounds, --repetitions and --frames must be above 0")
     a.ours = a.ours or OURS[a.device]
     for text in a.ours:
         if "=" not in text:
@@ -91,11 +103,15 @@ def environment(a, peer):
     return result
 
 
+class Left(Exception):
+    """Why one of them is left out."""
+
+
 def call(command, env):
     """Runs a command to its end."""
     done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{shlex.join(str(w) for w in command)} failed:\n{done.stderr[-2000:]}")
+        raise Left(f"{shlex.join(str(w) for w in command)} failed:\n{done.stderr[-2000:]}")
     return done.stdout
 
 
@@ -103,86 +119,143 @@ class Peer:
     """A process of peer.py that waits for its turns."""
 
     def __init__(self, a, name, form, options, shared):
-        self.name, self.form = name, form
+        self.name, self.form, self.ours, self.limit = name, form, False, a.load_limit
+        # Such a compiler tries kernels out: nothing else may run on the device meanwhile.
+        self.alone = a.device == "cuda" and "max-autotune" in options
         command = [a.python, HERE / "peer.py", *shlex.split(options), "--form", form, "--device", a.device,
                    "--threads", a.threads, "--model", shared["model"], "--answer", shared["answer"]]
         if "onnxruntime" in options or "openvino" in options:
             command += ["--onnx", shared["onnx"][form]]
-        self.log = open(shared["folder"] / f"{name} {form}.log".replace("/", " "), "w+", encoding="utf-8")
-        self.process = subprocess.Popen([str(w) for w in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        stderr=self.log, env={**environment(a, True), "TORCHINDUCTOR_CACHE_DIR": str(shared["folder"] / "inductor")})
+        elif a.frame_size:
+            command += ["--frame", a.frame_size]
+        self.command = [str(word) for word in command]
+        self.log_path = shared["folder"] / f"{name} {form}.log".replace("/", " ")
+        self.env = {**environment(a, True), "TORCHINDUCTOR_CACHE_DIR": str(shared["folder"] / "inductor")}
+        self.process = None
+
+    def start(self):
+        self.began = time.monotonic()
+        self.log = open(self.log_path, "w+", encoding="utf-8")
+        # A group of its own: compilers start further processes.
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=self.log,
+                                        env=self.env, start_new_session=True)
+
+    def ready(self):
+        """Waits until it has answered."""
+        left = self.began + self.limit - time.monotonic()
+        if not select.select([self.process.stdout], [], [], max(left, 0))[0]:
+            raise Left(f"it was not ready after {self.limit:.0f} s")
         hello = self.hear()
-        self.versions, self.check = hello["versions"], hello["check"]
+        self.versions, self.check, self.frame_check = hello["versions"], hello["check"], hello["frame_check"]
+        return time.monotonic() - self.began
 
     def hear(self):
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
             self.log.seek(0)
-            sys.exit(f"{self.name} ({self.form}) ended with {self.process.returncode}:\n{self.log.read()[-2000:]}")
+            raise Left(f"it ended with {self.process.returncode}:\n{self.log.read()[-2000:]}")
         return json.loads(line)
 
-    def turn(self, warm_up, repetitions):
-        """Medians of one turn, ms."""
-        self.process.stdin.write(f"{warm_up} {repetitions}\n")
-        self.process.stdin.flush()
-        return {clock: statistics.median(times) for clock, times in self.hear().items()}
+    def ask(self, words):
+        try:
+            self.process.stdin.write(words + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        return self.hear()
+
+    def turn(self, a):
+        """One turn's figures."""
+        found = figures(self.ask(f"{WARM_UP} {a.repetitions} network"))
+        if self.frame_check:
+            found["frame"] = figures(self.ask(f"{WARM_UP} {a.frames} frame"))
+        return found
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
+        if self.process:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+            self.log.close()
+
+
+def figures(times):
+    """Medians, and of the device's events the mean and sample deviation, too."""
+    found = {clock: statistics.median(t) for clock, t in times.items()}
+    if len(times.get("device_ms", [])) > 1:
+        found["device_mean_ms"] = statistics.mean(times["device_ms"])
+        found["device_deviation_ms"] = statistics.stdev(times["device_ms"])
+    return found
 
 
 class Ours:
     """`semantic_depth bench`, started anew for each turn."""
 
-    def __init__(self, a, text, shared):
+    def __init__(self, a, text, shared, device=None):
         name, _, options = text.partition("=")
         self.name, _, form = name.partition("@")
-        self.form = form or "full"
+        self.form, self.ours, self.alone = form or "full", True, False
         options = shlex.split(options)
         model = [] if "--model" in options else ["--model", shared["model" if form == "heads" else "full"]]
-        self.json = shared["folder"] / "ours.json"
-        self.command = [a.tool, "bench", "--parts", "network", "--device", a.device, "--threads", a.threads, *model,
-                        "--json", self.json, *options]
+        self.json = shared["folder"] / f"{self.name} {self.form}.json".replace("/", " ")
+        self.command = [a.tool, "bench", "--device", device or a.device, "--threads", a.threads, *model, *options]
         self.env = environment(a, False)
-        self.folder, self.options = shared["folder"], options
-        self.versions, self.check = {}, None
+        self.options, self.shared = options, shared
+        self.versions, self.check, self.frame_check, self.device = {}, None, None, device or a.device
 
     def answer(self):
         """What it answers, as a file."""
-        path = self.folder / f"{self.name}.safetensors".replace("/", " ")
-        call([*self.command, "--warm-up", 0, "--repetitions", 1, "--save-answer", path], self.env)
+        path = self.json.with_suffix(".safetensors")
+        call([*self.command, "--parts", "network", "--warm-up", 0, "--repetitions", 1, "--save-answer", path], self.env)
         return path
 
-    def turn(self, warm_up, repetitions):
-        """Medians of one turn, ms."""
-        call([*self.command, "--warm-up", warm_up, "--repetitions", repetitions], self.env)
+    def start(self):
+        self.began = time.monotonic()
+        self.started = self.shared["pool"].submit(self.answer)
+
+    def ready(self):
+        from safetensors.numpy import load_file
+
+        import peer
+
+        found, reference = load_file(self.started.result()), load_file(self.shared["answer"])
+        half = any(half in self.options for half in peer.HALF)
+        # See peer.py: TF32.
+        precision = "bf16" if half or self.device == "cuda" else "fp32"
+        try:
+            self.check = peer.compare(found["labels"], found["depth_m"], reference, precision)
+        except SystemExit as why:
+            raise Left(str(why)) from why
+        return time.monotonic() - self.began
+
+    def turn(self, a):
+        """One turn's figures."""
+        parts, frames = ("frames,network", ["--frame-size", a.frame_size, "--frames", a.frames]) if a.frame_size else ("network", [])
+        call([*self.command, "--json", self.json, "--parts", parts, "--warm-up", WARM_UP, "--repetitions", a.repetitions, *frames],
+             self.env)
         report = json.loads(self.json.read_text())
-        about = report["about"]
+        about, network = report["about"], report["network"]
         self.versions = {k: about[k] for k in ("package_version", "libtorch", "backend", "precision")}
-        timing = report["network"]["device"] or report["network"]["host"]
-        return {clock: timing[clock]["p50"] for clock in ("wall_ms", "cpu_ms")}
+        timing = network["device"] or network["host"]
+        found = {clock: timing[clock]["p50"] for clock in ("wall_ms", "cpu_ms")}
+        if timing.get("device_ms"):
+            events = timing["device_ms"]
+            found |= {"device_ms": events["p50"], "device_mean_ms": events["mean"], "device_deviation_ms": events["deviation"]}
+        found["host_ms"] = network["host"]["wall_ms"]["p50"]
+        if a.frame_size:
+            found["frame"] = {clock: report["frames"]["whole"][clock]["p50"] for clock in ("wall_ms", "cpu_ms")}
+        return found
 
     def close(self):
         pass
 
 
-def peers(a, shared):
-    """All of them, ready: ours, and the others with an answer that was found to be ours."""
-    from safetensors.numpy import load_file
-
-    import peer
-
+def everybody(a, shared):
+    """All of them, not started: ours, and the others."""
     ours = [Ours(a, text, shared) for text in a.ours]
-    # The answer that the others are compared with is of the article's form in single precision.
-    reference = Ours(a, "reference=--backend torchscript --precision fp32", shared).answer()
-    shared["answer"] = reference
-    for one in ours:
-        found = load_file(one.answer())
-        precision = "bf16" if any(half in one.options for half in peer.HALF) else "fp32"
-        one.check = peer.compare(found["labels"], found["depth_m"], load_file(reference), precision)
     chosen = {n: o for n, o in (CUDA_PEERS if a.device == "cuda" else CPU_PEERS).items()
               if not a.only or any(part in n for part in a.only)}
     others = [(n, "full", o) for n, o in chosen.items()]
@@ -191,11 +264,79 @@ def peers(a, shared):
         command = [a.python, HERE / "peer.py", "--engine", "export-onnx", "--form", form, "--model", shared["model"]]
         shared["onnx"][form] = shared["folder"] / f"{form}.onnx"
         call([*command, "--onnx", shared["onnx"][form]], environment(a, True))
-    ready = []
-    for name, form, options in others:
-        print(f"loading {name}, answers {form}", file=sys.stderr)
-        ready.append(Peer(a, name, form, options, shared))
-    return ours, ready
+    return ours + [Peer(a, name, form, options, shared) for name, form, options in others]
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Run:
+    """Who takes part, and what was found."""
+
+    def __init__(self, a):
+        self.a, self.turns, self.left = a, {}, {}
+
+    def leave(self, one, why):
+        """Goes on without one of them."""
+        self.turns.pop(one, None)
+        self.left[f"{one.name}, answers {one.form}"] = str(why)
+        say(f"LEFT OUT: {one.name}, answers {one.form}: {why}")
+        one.close()
+
+    def load(self, group):
+        """Starts them together."""
+        for one in group:
+            one.start()
+        for one in group:
+            try:
+                seconds = one.ready()
+                self.turns[one] = []
+                say(f"{seconds:6.1f} s to load {one.name}, answers {one.form}")
+            except Left as why:
+                self.leave(one, why)
+
+    def round(self, group, keep=True):
+        """A turn of each; what is not kept is printed only."""
+        for one in group:
+            time.sleep(PAUSE_S)
+            try:
+                found = one.turn(self.a)
+            except Left as why:
+                self.leave(one, why)
+                continue
+            say(f"{'' if keep else 'first look: '}{one.name}, answers {one.form}: " + json.dumps(found))
+            if keep:
+                self.turns[one].append(found)
+
+    def all(self, shared):
+        a = self.a
+        everyone = everybody(a, shared)
+        quick, slow = [one for one in everyone if not one.alone], [one for one in everyone if one.alone]
+        # On a processor they would wait for each other, and memory is short.
+        groups = [quick] if a.device == "cuda" else [[one] for one in quick]
+        for group in groups:
+            self.load(group)
+        if slow:
+            self.round([one for one in self.turns if not one.ours], keep=False)
+        for one in slow:
+            self.load([one])
+            self.round([one] if one in self.turns else [], keep=False)
+        for number in range(a.rounds):
+            say(f"round {number + 1}")
+            # Backwards every second time: a drift within a round meets all alike.
+            order = list(self.turns)
+            self.round(order if number % 2 == 0 else order[::-1])
+            yield number
+
+    def results(self):
+        fewest = min(map(len, self.turns.values()), default=0)
+        return [{"name": one.name, "form": one.form, "ours": one.ours, "versions": one.versions, "check": one.check,
+                 "frame_check": one.frame_check, "turns": turns[:fewest]} for one, turns in self.turns.items() if fewest]
+
+    def close(self):
+        for one in self.turns:
+            one.close()
 
 
 def about(a):
@@ -216,61 +357,119 @@ def about(a):
     }
 
 
-def table(results):
-    """Markdown. The ratio is to the quickest of ours with answers of the same size (else the quickest of ours), round by
-    round, and of these the median."""
-    middle = lambda r: statistics.median(t["wall_ms"] for t in r["turns"])  # noqa: E731
-    lines = ["| what | answers | median, ms | rounds, ms | processor time, ms | / ours | labels equal | depth, median difference |",
-             "|---|---|---|---|---|---|---|---|"]
-    ours = [r for r in results if r["ours"]]
+def middle(r, clock="wall_ms"):
+    """Median over the turns."""
+    return statistics.median(t[clock] for t in r["turns"])
+
+
+SIZES = {"full": "full size", "heads": "1/4"}
+
+
+def ratio(results, r, times):
+    """To the quickest of ours with answers of the same size (else the quickest of ours), round by round, and of these the
+    median; and which that is."""
+    ours = [o for o in results if o["ours"]]
+    if not ours:
+        return None, None
+    base = min([o for o in ours if o["form"] == r["form"]] or ours, key=lambda o: statistics.median(times(o)))
+    return statistics.median(t / b for t, b in zip(times(r), times(base))), f"{base['name']}, {base['form']}"
+
+
+def cell(value, digits=1):
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def table(results, digits):
+    """Markdown."""
+    events = any("device_ms" in t for r in results for t in r["turns"])
+    more = " device events, median | mean +/- deviation |" if events else ""
+    lines = [f"| what | answers | median, ms | rounds, ms | processor time, ms | / ours |{more} labels equal | depth, median difference |",
+             f"|---|---|---|---|---|---|{'---|---|' if events else ''}---|---|"]
+    times = lambda r: [t["wall_ms"] for t in r["turns"]]  # noqa: E731
     for r in sorted(results, key=lambda r: (r["form"], middle(r))):
-        same = [o for o in ours if o["form"] == r["form"]] or ours
-        base = min(same, key=middle)
-        turns = [t["wall_ms"] for t in r["turns"]]
+        turns = times(r)
         r["median_ms"] = middle(r)
-        r["cpu_median_ms"] = statistics.median(t["cpu_ms"] for t in r["turns"])
-        r["ratio"] = statistics.median(t / b["wall_ms"] for t, b in zip(turns, base["turns"]))
-        r["ratio_to"] = f"{base['name']}, {base['form']}"
+        r["cpu_median_ms"] = middle(r, "cpu_ms")
+        r["ratio"], r["ratio_to"] = ratio(results, r, times)
         name = f"**{r['name']}**" if r["ours"] else r["name"]
-        size = {"full": "full size", "heads": "1/4"}[r["form"]]
-        lines.append(f"| {name} | {size} | {r['median_ms']:.1f} | {min(turns):.1f} to {max(turns):.1f} | {r['cpu_median_ms']:.1f} "
-                     f"| {r['ratio']:.2f} | {100 * r['check']['labels_equal']:.2f} % | {r['check']['depth_median_difference']:.1e} |")
+        device = ""
+        if events and "device_mean_ms" in r["turns"][0]:
+            # The mean of means; the turns' own deviations, their median.
+            mean = statistics.mean(t["device_mean_ms"] for t in r["turns"])
+            device = f" {middle(r, 'device_ms'):.{digits}f} | {mean:.{digits}f} +/- {middle(r, 'device_deviation_ms'):.{digits}f} |"
+        elif events:
+            device = " - | - |"
+        lines.append(f"| {name} | {SIZES[r['form']]} | {r['median_ms']:.{digits}f} | {min(turns):.{digits}f} to {max(turns):.{digits}f} "
+                     f"| {r['cpu_median_ms']:.{digits}f} | {cell(r['ratio'], 2)} |{device} {100 * r['check']['labels_equal']:.2f} % "
+                     f"| {r['check']['depth_median_difference']:.1e} |")
     return "\n".join(lines)
+
+
+def frames_table(results, digits):
+    """Whole frames: Markdown. The ratio is to the quickest of ours."""
+    rows = [r for r in results if "frame" in r["turns"][0]]
+    lines = ["| what | network answers | frame, median, ms | rounds, ms | processor time, ms | / ours |", "|---|---|---|---|---|---|"]
+    times = lambda r: [t["frame"]["wall_ms"] for t in r["turns"]]  # noqa: E731
+    base = min((r for r in rows if r["ours"]), key=lambda r: statistics.median(times(r)), default=None)
+    for r in sorted(rows, key=lambda r: statistics.median(times(r))):
+        r["frame_median_ms"] = statistics.median(times(r))
+        r["frame_ratio"] = statistics.median(t / b for t, b in zip(times(r), times(base))) if base else None
+        cpu = statistics.median(t["frame"]["cpu_ms"] for t in r["turns"])
+        name = f"**{r['name']}**" if r["ours"] else r["name"]
+        lines.append(f"| {name} | {SIZES[r['form']]} | {r['frame_median_ms']:.{digits}f} | {min(times(r)):.{digits}f} to "
+                     f"{max(times(r)):.{digits}f} | {cpu:.{digits}f} | {cell(r['frame_ratio'], 2)} |")
+    return "\n".join(lines)
+
+
+def show(a, report, run):
+    """The tables, and the file."""
+    digits = 3 if a.device == "cuda" else 1
+    results = report["results"] = run.results()
+    report["left_out"] = run.left
+    text = table(results, digits)
+    if a.frame_size:
+        text += f"\n\nWhole frames, {a.frame_size} rgb8 in host memory to labels and metres of its size in host memory:\n\n"
+        text += frames_table(results, digits)
+    for key, value in report["about"].items():
+        print(f"{key}: {value}")
+    versions = {k: v for r in results for k, v in r["versions"].items() if k not in ("backend", "precision", "precision_used")}
+    print("versions:", ", ".join(f"{k} {v}" for k, v in versions.items()))
+    for who, why in run.left.items():
+        print(f"left out: {who}: {why}")
+    print(f"\n{text}", flush=True)
+    if a.json:
+        a.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def ended(*_):
+    """So that everything that was started ends with this."""
+    raise SystemExit("ended by a signal")
 
 
 def main():
     a = arguments()
     report = {"about": about(a), "results": []}
-    with tempfile.TemporaryDirectory(prefix="peers") as folder:
+    run = Run(a)
+    signal.signal(signal.SIGTERM, ended)
+    with tempfile.TemporaryDirectory(prefix="peers", ignore_cleanup_errors=True) as folder, \
+            concurrent.futures.ThreadPoolExecutor() as pool:
         folder = pathlib.Path(folder)
-        shared = {"folder": folder, "model": folder / "model", "full": folder / "full", "onnx": {}}
+        shared = {"folder": folder, "model": folder / "model", "full": folder / "full", "onnx": {}, "pool": pool}
         export = [a.tool, "export", "--weights", a.weights, "--size", a.size, *shlex.split(a.export)]
-        call([*export, "--out", shared["model"]], environment(a, False))
-        call([*export, "--full-size", "--out", shared["full"]], environment(a, False))
-        ours, others = peers(a, shared)
-        everybody = ours + others
-        turns = {id(one): [] for one in everybody}
         try:
-            for number in range(a.rounds):
-                # Backwards every second time: a drift within a round meets all alike.
-                for one in everybody if number % 2 == 0 else reversed(everybody):
-                    print(f"round {number + 1}, {one.name}, answers {one.form}", file=sys.stderr)
-                    time.sleep(PAUSE_S)
-                    turns[id(one)].append(one.turn(WARM_UP, a.repetitions))
+            call([*export, "--out", shared["model"]], environment(a, False))
+            call([*export, "--full-size", "--out", shared["full"]], environment(a, False))
+            # What all answers are compared with is of the article's form in single precision, on the processor.
+            shared["answer"] = Ours(a, "reference=--backend torchscript --precision fp32", shared, "cpu").answer()
+            for number in run.all(shared):
+                if number == 0 and a.rounds > 1:
+                    show(a, report, run)
+        except Left as why:
+            sys.exit(str(why))
         finally:
-            for one in everybody:
-                one.close()
-        for one in everybody:
-            report["results"].append({"name": one.name, "form": one.form, "ours": one in ours, "versions": one.versions,
-                                      "check": one.check, "turns": turns[id(one)]})
-    text = table(report["results"])
-    for key, value in report["about"].items():
-        print(f"{key}: {value}")
-    versions = {k: v for r in report["results"] for k, v in r["versions"].items() if k not in ("backend", "precision", "precision_used")}
-    print("versions:", ", ".join(f"{k} {v}" for k, v in versions.items()))
-    print(f"\n{text}")
-    if a.json:
-        a.json.write_text(json.dumps(report, indent=1) + "\n")
+            run.close()
+    show(a, report, run)
+    sys.exit(1 if run.left else 0)
 
 
 if __name__ == "__main__":
