@@ -51,8 +51,18 @@ unsafe extern "C" fn run(data: *mut c_void) {
 }
 
 /// Does `work` with every task, each thread with what `scratch` made for it. As many threads as libtorch uses.
-#[allow(unsafe_code)]
 pub fn share<T, S>(
+    tasks: impl Iterator<Item = T> + Send,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) + Sync,
+) {
+    share_among(usize::MAX, tasks, scratch, work);
+}
+
+/// As [`share`], among at most so many threads: copying is bound by the memory, and a thread more is one more to wait for.
+#[allow(unsafe_code)]
+pub fn share_among<T, S>(
+    most: usize,
     tasks: impl Iterator<Item = T> + Send,
     scratch: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, T) + Sync,
@@ -66,7 +76,7 @@ pub fn share<T, S>(
             work(&mut scratch, task);
         }
     };
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = most.min(tch::get_num_threads().max(1) as usize);
     match openmp() {
         _ if threads == 1 => each(),
         None => (0..threads).into_par_iter().for_each(|_| each()),

@@ -57,10 +57,6 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
         bail!("precision: fp16 trains on CUDA only; write bf16 or fp32 for this device");
     }
     prepare(config, options)?;
-    if device.is_cuda() {
-        // All batches of a phase have one size, so that it pays to find the quickest way for each convolution by trial.
-        tch::Cuda::cudnn_set_benchmark(true);
-    }
     let mut run = Run::new(config, options, device)?;
     let result = run.phases();
     run.record.finish();

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Least compute capability: pairs of half-precision maxima, and tensor cores that multiply m16n8k16.
 const LEAST: (u32, u32) = (8, 0);
+/// Compute capability from which the kernels can wait for their input themselves.
+const OVERLAPS: (u32, u32) = (9, 0);
 /// Shared memory that a kernel has without being allowed more.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 
@@ -190,6 +192,8 @@ impl Drop for Handles {
 pub(super) struct Gpu {
     context: Context,
     functions: [sys::CUfunction; Kernel::ALL.len()],
+    /// Whether kernels may begin while the one before ends.
+    overlaps: bool,
     /// What [`Machine::allocate`] gave.
     memory: RefCell<Vec<Buffer>>,
     handles: Arc<Handles>,
@@ -234,7 +238,7 @@ impl Gpu {
             // SAFETY: the module has just been loaded.
             *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
         }
-        Ok(Self { context, functions, memory: RefCell::default(), handles })
+        Ok(Self { context, functions, overlaps: found >= OVERLAPS, memory: RefCell::default(), handles })
     }
 
     /// To be called before anything else by whoever may be on another thread than before.
@@ -376,15 +380,27 @@ impl Machine for Gpu {
                     .map_err(failed(&what()))?;
             }
             let mut parameters = [launch.arguments().cast_mut().cast::<c_void>()];
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (launch.threads, 1, 1),
-                launch.shared,
-                self.stream(),
-                &mut parameters,
-            )
-            .map_err(failed(&what()))
+            // The next kernel may come onto the device while this one works: each waits for its input itself.
+            let mut overlap = sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            };
+            let config = sys::CUlaunchConfig {
+                gridDimX: x,
+                gridDimY: y,
+                gridDimZ: z,
+                blockDimX: launch.threads,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: launch.shared,
+                hStream: self.stream(),
+                attrs: &raw mut overlap,
+                numAttrs: u32::from(self.overlaps),
+            };
+            sys::cuLaunchKernelEx(&raw const config, function, parameters.as_mut_ptr(), std::ptr::null_mut())
+                .result()
+                .map_err(failed(&what()))
         }
     }
 }

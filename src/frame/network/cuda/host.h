@@ -61,7 +61,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define DEVICE static inline
 #define SHARED static thread_local
 #define THREADS(count)
-#define READ_AGAIN()
+#define THREADS_TWICE(count)
 #define ALIGNED __attribute__((aligned(16)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
 #define MUL(a, b) ((float)(a) * (float)(b))
@@ -69,6 +69,20 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define QUIET_NAN NAN
 
 static inline void __syncthreads() { host::meet(host::block_barrier, blockDim.x); }
+
+static inline void wait_for_input() {}
+static inline void copy_async(void* to, const void* from, bool is_there) {
+    if (is_there) {
+        memcpy(to, from, 16);
+    } else {
+        memset(to, 0, 16);
+    }
+}
+static inline void copies_end() {}
+template <int LATER>
+static inline void copies_wait() {}
+static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
+static inline long long to_whole(float value) { return llrintf(value); }
 
 static inline float half_value(u16 bits) {
     _Float16 half;

@@ -16,12 +16,40 @@ typedef unsigned long long u64;
 #define DEVICE static __device__ __forceinline__
 #define SHARED __shared__
 #define ALIGNED __align__(16)
-#define READ_AGAIN() asm volatile("" ::: "memory")
 #define THREADS(count) __launch_bounds__(count)
+#define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
 #define QUIET_NAN __int_as_float(0x7fffffff)
+
+// Lets the next kernel of the stream be brought onto the device while this one works, and waits until the one before has
+// ended and can be seen; without effect where the launch does not allow it.
+DEVICE void wait_for_input() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Begins to copy 16 bytes to shared memory, or to set them to zero.
+DEVICE void copy_async(void* to, const void* from, bool is_there) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    int bytes = is_there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+
+// Ends a group of copies.
+DEVICE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the last `LATER` groups have come.
+template <int LATER>
+DEVICE void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
+}
+
+DEVICE void add_to(u64* sum, long long value) { atomicAdd(sum, (u64)value); }
+DEVICE long long to_whole(float value) { return __float2ll_rn(value); }
 
 DEVICE float low(u32 pair) {
     float value;
@@ -50,8 +78,7 @@ DEVICE u32 max2(u32 a, u32 b) {
 
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -91,19 +118,11 @@ DEVICE Eight packed(const float (&v)[8]) {
 enum { ACT_NONE = 0, ACT_RELU = 1, ACT_RELU6 = 2, ACT_HARDSWISH = 3 };
 
 DEVICE float activated(float v, int act) {
-    switch (act) {
-        case ACT_RELU:
-            return v < 0 ? 0 : v;
-        case ACT_RELU6:
-            return v < 0 ? 0 : v > 6 ? 6 : v;
-        case ACT_HARDSWISH: {
-            float gate = v + 3;
-            gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
-            return v * gate / 6;
-        }
-        default:
-            return v;
-    }
+    if (act == ACT_NONE) return v;
+    float gate = act == ACT_HARDSWISH ? v + 3 : v;
+    gate = gate < 0 ? 0 : gate;
+    if (act != ACT_RELU) gate = gate > 6 ? 6 : gate;
+    return act == ACT_HARDSWISH ? v * (gate * (1.0f / 6)) : gate;
 }
 
 // Where a position of a map lies in a smaller one: PyTorch's align_corners=False.
@@ -112,8 +131,8 @@ struct Lerp {
     float weight;
 };
 
-DEVICE Lerp lerp_at(int at, int from, int to) {
-    float place = ((float)at + 0.5f) * ((float)from / (float)to) - 0.5f;
+DEVICE Lerp lerp_by(int at, int from, float ratio) {
+    float place = ((float)at + 0.5f) * ratio - 0.5f;
     place = place < 0 ? 0 : place;
     Lerp l;
     l.first = (int)place;
@@ -122,6 +141,8 @@ DEVICE Lerp lerp_at(int at, int from, int to) {
     l.weight = place - (float)l.first;
     return l;
 }
+
+DEVICE Lerp lerp_at(int at, int from, int to) { return lerp_by(at, from, (float)from / (float)to); }
 
 // ---- before the network ---------------------------------------------------------------------------------------------
 
@@ -140,6 +161,7 @@ struct Prepare {
 };
 
 KERNEL prepare(Prepare p) {
+    wait_for_input();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.width * p.height) return;
     int x = i % p.width - p.to_x, y = i / p.width - p.to_y;
@@ -187,6 +209,7 @@ struct Narrow {
 };
 
 KERNEL narrow(Narrow p) {
+    wait_for_input();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.pixels) return;
     const float* in = p.in + 3 * (u64)i;
@@ -207,10 +230,11 @@ struct Stem {
 };
 
 KERNEL stem(Stem p) {
-    SHARED float weight[27 * 16];
+    SHARED ALIGNED float weight[27 * 16];
     SHARED float bias[16];
     for (int i = threadIdx.x; i < 27 * 16; i += blockDim.x) weight[i] = p.weight[i];
     if (threadIdx.x < 16) bias[threadIdx.x] = p.bias[threadIdx.x];
+    wait_for_input();
     __syncthreads();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     int pixels = p.out_height * p.out_width;
@@ -220,23 +244,24 @@ KERNEL stem(Stem p) {
 #pragma unroll
     for (int o = 0; o < 16; o++) sum[o] = bias[o];
     const u16* in = p.in + (u64)image * p.height * p.width * 4;
+    // All loads first, so that one does not wait for another.
+    u32 pixel[9][2];
 #pragma unroll
-    for (int ky = 0; ky < 3; ky++) {
-        int sy = 2 * y + ky - 1;
-        if (sy < 0 || sy >= p.height) continue;
+    for (int k = 0; k < 9; k++) {
+        int sy = 2 * y + k / 3 - 1, sx = 2 * x + k % 3 - 1;
+        bool is_inside = sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
+        const u32* from = (const u32*)(in + (sy * p.width + sx) * 4);
+        pixel[k][0] = is_inside ? from[0] : 0;
+        pixel[k][1] = is_inside ? from[1] : 0;
+    }
 #pragma unroll
-        for (int kx = 0; kx < 3; kx++) {
-            int sx = 2 * x + kx - 1;
-            if (sx < 0 || sx >= p.width) continue;
-            const u32* pixel = (const u32*)(in + ((u64)sy * p.width + sx) * 4);
-            u32 first = pixel[0], second = pixel[1];
-            float v[3] = {low(first), high(first), low(second)};
+    for (int k = 0; k < 9; k++) {
+        float v[3] = {low(pixel[k][0]), high(pixel[k][0]), low(pixel[k][1])};
 #pragma unroll
-            for (int c = 0; c < 3; c++) {
-                const float* w = weight + ((ky * 3 + kx) * 3 + c) * 16;
+        for (int c = 0; c < 3; c++) {
+            const float* w = weight + (k * 3 + c) * 16;
 #pragma unroll
-                for (int o = 0; o < 16; o++) sum[o] += v[c] * w[o];
-            }
+            for (int o = 0; o < 16; o++) sum[o] += v[c] * w[o];
         }
     }
     Eight* out = (Eight*)(p.out + (u64)i * 16);
@@ -249,6 +274,10 @@ KERNEL stem(Stem p) {
     }
 }
 
+// Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the sum is
+// the same.
+#define SUM_UNIT 65536.0f
+
 // Depthwise convolution with its activation, and the sums of its answers that squeeze-and-excitation reads.
 // A block has `per_block` pixels of one image (blockIdx.y) and all channels.
 struct Depthwise {
@@ -256,7 +285,7 @@ struct Depthwise {
     u16* out;
     const u16* weight;  // [kernel * kernel][channels]
     const float* bias;
-    float* sums;  // [image][gridDim.x][channels], or null
+    u64* sums;  // [image][channels], added to; or null
     int height, width, out_height, out_width, channels, stride, act, per_block;
 };
 
@@ -272,26 +301,31 @@ DEVICE void depthwise(const Depthwise& p) {
     Eight* out = (Eight*)p.out + (u64)blockIdx.y * pixels * groups + group;
     const Eight* weight = (const Eight*)p.weight + group;
     float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    wait_for_input();
     if (lane < lanes) {
-        float bias[8];
-#pragma unroll
-        for (int c = 0; c < 8; c++) bias[c] = p.bias[8 * group + c];
         for (int i = start + lane; i < end; i += lanes) {
             int y = i / p.out_width * p.stride - SIZE / 2, x = i % p.out_width * p.stride - SIZE / 2;
             float sum[8];
 #pragma unroll
-            for (int c = 0; c < 8; c++) sum[c] = bias[c];
+            for (int c = 0; c < 8; c++) sum[c] = p.bias[8 * group + c];
 #pragma unroll
             for (int ky = 0; ky < SIZE; ky++) {
-                if (y + ky < 0 || y + ky >= p.height) continue;
+                // A row's loads together, so that one does not wait for another.
+                Eight v[SIZE], w[SIZE];
+                bool is_row = y + ky >= 0 && y + ky < p.height;
 #pragma unroll
                 for (int kx = 0; kx < SIZE; kx++) {
-                    if (x + kx < 0 || x + kx >= p.width) continue;
-                    float v[8], w[8];
-                    unpack(in[((u64)(y + ky) * p.width + x + kx) * groups], v);
-                    unpack(weight[(ky * SIZE + kx) * groups], w);
+                    bool is_inside = is_row && x + kx >= 0 && x + kx < p.width;
+                    v[kx] = is_inside ? in[((u64)(y + ky) * p.width + x + kx) * groups] : eight_of(0);
+                    w[kx] = weight[(ky * SIZE + kx) * groups];
+                }
 #pragma unroll
-                    for (int c = 0; c < 8; c++) sum[c] += v[c] * w[c];
+                for (int kx = 0; kx < SIZE; kx++) {
+                    float a[8], b[8];
+                    unpack(v[kx], a);
+                    unpack(w[kx], b);
+#pragma unroll
+                    for (int c = 0; c < 8; c++) sum[c] += a[c] * b[c];
                 }
             }
 #pragma unroll
@@ -311,45 +345,44 @@ DEVICE void depthwise(const Depthwise& p) {
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
         float sum = 0;
         for (int l = 0; l < lanes; l++) sum += room[l * p.channels + c];
-        p.sums[((u64)blockIdx.y * gridDim.x + blockIdx.x) * p.channels + c] = sum;
+        add_to(p.sums + (u64)blockIdx.y * p.channels + c, to_whole(sum * SUM_UNIT));
     }
 }
 
 KERNEL depthwise3(Depthwise p) { depthwise<3>(p); }
 KERNEL depthwise5(Depthwise p) { depthwise<5>(p); }
 
-// Squeeze-and-excitation: sums -> means -> ReLU layer -> hard sigmoid layer. A block an image.
+// Squeeze-and-excitation: sums -> means -> ReLU layer -> hard sigmoid layer. The sums are set to zero again. A block an image.
 struct Excite {
-    const float* sums;  // [image][blocks][channels]
-    const u16* weight1;  // [squeezed][channels]
+    u64* sums;  // [image][channels]
+    const u16* weight1;  // [channels / 8][squeezed][8]
     const float* bias1;
-    const u16* weight2;  // [channels][squeezed]
+    const u16* weight2;  // [squeezed / 8][channels][8]
     const float* bias2;
     float* factors;  // [image][channels]
-    int blocks, channels, squeezed, pixels;
+    int channels, squeezed, pixels;
 };
 
 KERNEL excite(Excite p) {
     SHARED float mean[576];
     SHARED float part[1024];
     SHARED float hidden[256];
-    const float* sums = p.sums + (u64)blockIdx.x * p.blocks * p.channels;
+    wait_for_input();
+    u64* sums = p.sums + (u64)blockIdx.x * p.channels;
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        float sum = 0;
-#pragma unroll 8
-        for (int b = 0; b < p.blocks; b++) sum += sums[(u64)b * p.channels + c];
-        mean[c] = sum / (float)p.pixels;
+        mean[c] = (float)(long long)sums[c] / (SUM_UNIT * (float)p.pixels);
+        sums[c] = 0;
     }
     __syncthreads();
     int parts = blockDim.x / p.squeezed, vectors = p.channels / 8;
     int j = threadIdx.x % p.squeezed, k = threadIdx.x / p.squeezed;
     if (k < parts) {
-        const Eight* weight = (const Eight*)p.weight1 + (u64)j * vectors;
+        const Eight* weight = (const Eight*)p.weight1 + j;
         float sum = 0;
-#pragma unroll 4
+#pragma unroll 6
         for (int v = k; v < vectors; v += parts) {
             float w[8];
-            unpack(weight[v], w);
+            unpack(weight[(u64)v * p.squeezed], w);
 #pragma unroll
             for (int c = 0; c < 8; c++) sum += w[c] * mean[8 * v + c];
         }
@@ -358,31 +391,33 @@ KERNEL excite(Excite p) {
     __syncthreads();
     for (int h = threadIdx.x; h < p.squeezed; h += blockDim.x) {
         float sum = p.bias1[h];
+#pragma unroll 4
         for (int q = 0; q < parts; q++) sum += part[q * p.squeezed + h];
         hidden[h] = sum < 0 ? 0 : sum;
     }
     __syncthreads();
     int more = p.squeezed / 8;
     for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        const Eight* weight = (const Eight*)p.weight2 + (u64)c * more;
+        const Eight* weight = (const Eight*)p.weight2 + c;
         float sum = p.bias2[c];
-#pragma unroll 4
+#pragma unroll 6
         for (int v = 0; v < more; v++) {
             float w[8];
-            unpack(weight[v], w);
+            unpack(weight[(u64)v * p.channels], w);
 #pragma unroll
             for (int q = 0; q < 8; q++) sum += w[q] * hidden[8 * v + q];
         }
         float gate = sum + 3;
         gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
-        p.factors[(u64)blockIdx.x * p.channels + c] = gate / 6;
+        p.factors[(u64)blockIdx.x * p.channels + c] = gate * (1.0f / 6);
     }
 }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
 // out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out.
-// A block has 64 pixels and 64 outputs; each of its four warps 32 of each.
+// A block has SIDE pixels and SIDE outputs, and four warps with a quarter of them each. Inputs come 64 at a time, STAGES of
+// them on their way at once.
 struct Product {
     const u16* a;  // [rows][a_channels]
     const u16* b;  // [rows][b_channels]
@@ -396,117 +431,144 @@ struct Product {
     int height, width, small_height, small_width;  // rows = images x height x width
 };
 
-#define TILE 64
+#define CHUNK 64
+#define STAGES 4
 #define PITCH 72  // of a row in shared memory: fragments then come from 32 different banks
 
-KERNEL product(Product p) {
-    SHARED ALIGNED u16 a_tile[TILE * PITCH];
-    SHARED ALIGNED u16 w_tile[TILE * PITCH];
+template <int SIDE, bool FACTORS, bool ENLARGED>
+DEVICE void product(const Product& p) {
+    constexpr int HALF = SIDE / 2, ROWS = HALF / 16, COLUMNS = HALF / 8;
+    DYNAMIC_SHARED(u16, room);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int row0 = blockIdx.x * TILE, output0 = blockIdx.y * TILE;
-    int inputs = p.a_channels + p.b_channels, pixels = p.height * p.width;
-    float sum[2][4][4];
+    int row0 = blockIdx.x * SIDE, output0 = blockIdx.y * SIDE;
+    int inputs = p.a_channels + p.b_channels;
+    // What each thread fetches of a chunk: eight inputs of every sixteenth line.
+    int own_line = threadIdx.x / 8, own_input = threadIdx.x % 8 * 8;
+    auto fetch_weights = [&](int chunk) {
+        u16* tile = room + (chunk / CHUNK % STAGES * 2 + 1) * SIDE * PITCH;
+        int input = chunk + own_input;
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-            for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
-    // What each thread carries: four vectors of each tile, a chunk of 64 inputs at a time.
-    Eight a_next[4], w_next[4];
-    auto fetch = [&](int chunk) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int vector = threadIdx.x + 128 * i;
-            int line = vector / 8, input = chunk + vector % 8 * 8;
-            int row = row0 + line, output = output0 + line;
-            a_next[i] = eight_of(0);
-            w_next[i] = eight_of(0);
-            if (input >= inputs) continue;
-            if (row < p.rows) {
-                if (input < p.a_channels) {
-                    a_next[i] = *(const Eight*)(p.a + (u64)row * p.a_channels + input);
-                    if (p.factors != 0) {
-                        const float* factors = p.factors + (u64)(row / pixels) * p.a_channels + input;
-                        float v[8];
-                        unpack(a_next[i], v);
-#pragma unroll
-                        for (int c = 0; c < 8; c++) v[c] *= factors[c];
-                        a_next[i] = packed(v);
-                    }
-                } else {
-                    a_next[i] = *(const Eight*)(p.b + (u64)row * p.b_channels + input - p.a_channels);
-                }
-            }
-            if (output < p.outputs) w_next[i] = *(const Eight*)(p.weight + (u64)output * inputs + input);
+        for (int line = own_line; line < SIDE; line += 16) {
+            bool is_there = input < inputs && output0 + line < p.outputs;
+            copy_async(tile + line * PITCH + own_input, p.weight + (is_there ? (output0 + line) * inputs + input : 0), is_there);
         }
     };
-    fetch(0);
-    int a_row = warp / 2 * 32 + lane / 4, w_row = warp % 2 * 32 + lane / 4, pair = lane % 4 * 2;
-    bool works = output0 + warp % 2 * 32 < p.outputs;
-    for (int chunk = 0; chunk < inputs; chunk += 64) {
-        __syncthreads();
+    auto fetch = [&](int chunk) {
+        u16* tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
+        int input = chunk + own_input;
+        bool is_a = input < p.a_channels;
+        const u16* source = is_a ? p.a + input : p.b + input - p.a_channels;
+        int channels = is_a ? p.a_channels : p.b_channels;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int vector = threadIdx.x + 128 * i;
-            *(Eight*)(a_tile + vector / 8 * PITCH + vector % 8 * 8) = a_next[i];
-            *(Eight*)(w_tile + vector / 8 * PITCH + vector % 8 * 8) = w_next[i];
+        for (int line = own_line; line < SIDE; line += 16) {
+            bool is_there = input < inputs && row0 + line < p.rows;
+            const u16* from = is_there ? source + (u64)(row0 + line) * channels : p.a;
+            copy_async(tile + line * PITCH + own_input, from, is_there);
         }
+    };
+    // Weights are there before the kernel before has ended.
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        if (stage * CHUNK < inputs) fetch_weights(stage * CHUNK);
+    }
+    wait_for_input();
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        if (stage * CHUNK < inputs) fetch(stage * CHUNK);
+        copies_end();
+    }
+    int a_row = warp / 2 * HALF + lane / 4, w_row = warp % 2 * HALF + lane / 4, pair = lane % 4 * 2;
+    bool works = output0 + warp % 2 * HALF < p.outputs;
+    int pixels = p.height * p.width;
+    const float* factors[ROWS][2];
+    if (FACTORS) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+#pragma unroll
+            for (int below = 0; below < 2; below++) {
+                int row = row0 + a_row + 16 * i + 8 * below;
+                row = row < p.rows ? row : p.rows - 1;
+                factors[i][below] = p.factors + (u64)(row / pixels) * p.a_channels;
+            }
+        }
+    }
+    float sum[ROWS][COLUMNS][4];
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
+    for (int chunk = 0; chunk < inputs; chunk += CHUNK) {
+        copies_wait<STAGES - 2>();
         __syncthreads();
-        if (chunk + 64 < inputs) fetch(chunk + 64);
+        int next = chunk + (STAGES - 1) * CHUNK;
+        if (next < inputs) {
+            fetch_weights(next);
+            fetch(next);
+        }
+        copies_end();
         if (!works) continue;
-        int steps = inputs - chunk < 64 ? (inputs - chunk) / 16 : 4;
-        for (int step = 0; step < steps; step++) {
-            u32 a[2][4], w[4][2];
+        const u16* a_tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
+        const u16* w_tile = a_tile + SIDE * PITCH;
+        // Always all of it: what is beyond the inputs is zero.
+#pragma unroll
+        for (int step = 0; step < CHUNK / 16; step++) {
+            u32 a[ROWS][4], w[COLUMNS][2];
             int at = 16 * step + pair;
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
+            for (int i = 0; i < ROWS; i++) {
                 const u16* top = a_tile + (a_row + 16 * i) * PITCH + at;
                 const u16* bottom = top + 8 * PITCH;
                 a[i][0] = *(const u32*)top;
                 a[i][1] = *(const u32*)bottom;
                 a[i][2] = *(const u32*)(top + 8);
                 a[i][3] = *(const u32*)(bottom + 8);
+                if (FACTORS) {
+#pragma unroll
+                    for (int k = 0; k < 4; k++) {
+                        const float* f = factors[i][k % 2] + chunk + at + k / 2 * 8;
+                        a[i][k] = pack(low(a[i][k]) * f[0], high(a[i][k]) * f[1]);
+                    }
+                }
             }
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
+            for (int j = 0; j < COLUMNS; j++) {
                 const u16* line = w_tile + (w_row + 8 * j) * PITCH + at;
                 w[j][0] = *(const u32*)line;
                 w[j][1] = *(const u32*)(line + 8);
             }
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+            for (int i = 0; i < ROWS; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma(sum[i][j], a[i], w[j]);
+                for (int j = 0; j < COLUMNS; j++) mma(sum[i][j], a[i], w[j]);
         }
     }
     if (!works) return;
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < ROWS; i++) {
 #pragma unroll
         for (int below = 0; below < 2; below++) {
             int row = row0 + a_row + 16 * i + 8 * below;
             if (row >= p.rows) continue;
             Lerp ly, lx;
             const u16* small = 0;
-            if (p.enlarged != 0) {
+            if (ENLARGED) {
                 int image = row / pixels;
                 ly = lerp_at(row % pixels / p.width, p.small_height, p.height);
                 lx = lerp_at(row % p.width, p.small_width, p.width);
                 small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs;
             }
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int output = output0 + warp % 2 * 32 + 8 * j + pair;
+            for (int j = 0; j < COLUMNS; j++) {
+                int output = output0 + warp % 2 * HALF + 8 * j + pair;
                 if (output >= p.outputs) continue;
                 float v0 = sum[i][j][2 * below], v1 = sum[i][j][2 * below + 1];
                 if (p.bias != 0) {
                     v0 += p.bias[output];
                     v1 += p.bias[output + 1];
                 }
-                if (p.enlarged != 0) {
+                if (ENLARGED) {
                     auto corner = [&](int y, int x) {
-                        return *(const u32*)(small + ((u64)y * p.small_width + x) * p.outputs + output);
+                        return *(const u32*)(small + (y * p.small_width + x) * p.outputs + output);
                     };
                     u32 c00 = corner(ly.first, lx.first), c01 = corner(ly.first, lx.next);
                     u32 c10 = corner(ly.next, lx.first), c11 = corner(ly.next, lx.next);
@@ -528,6 +590,13 @@ KERNEL product(Product p) {
     }
 }
 
+KERNEL THREADS(128) product64(Product p) { product<64, false, false>(p); }
+KERNEL THREADS(128) product64_factors(Product p) { product<64, true, false>(p); }
+KERNEL THREADS(128) product64_enlarged(Product p) { product<64, false, true>(p); }
+KERNEL THREADS(128) product32(Product p) { product<32, false, false>(p); }
+KERNEL THREADS(128) product32_factors(Product p) { product<32, true, false>(p); }
+KERNEL THREADS(128) product32_enlarged(Product p) { product<32, false, true>(p); }
+
 // ---- the decoder's poolings -------------------------------------------------------------------------------------------
 
 // One pooling of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled. A block has 16x8 pixels and 32
@@ -542,8 +611,9 @@ struct Pool {
 
 #define POOL_WIDTH 16
 #define POOL_HEIGHT 8
+#define POOL_THREADS 256
 
-KERNEL pool(Pool p) {
+KERNEL THREADS(POOL_THREADS) pool(Pool p) {
     SHARED Eight whole[(POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4];
     SHARED Eight across[(POOL_HEIGHT + 4) * POOL_WIDTH * 4];
     int groups = p.channels / 8, parts = p.channels / 32;
@@ -551,13 +621,24 @@ KERNEL pool(Pool p) {
     int x0 = blockIdx.x * POOL_WIDTH, y0 = blockIdx.y * POOL_HEIGHT;
     u64 base = (u64)image * p.height * p.width * groups + group0;
     const Eight* top = (const Eight*)p.top + base;
-    for (int i = threadIdx.x; i < (POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4; i += blockDim.x) {
+    wait_for_input();
+    constexpr int ALL = (POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4, EACH = (ALL + POOL_THREADS - 1) / POOL_THREADS;
+    Eight own[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        int i = threadIdx.x + POOL_THREADS * k;
         int g = i % 4, x = x0 + i / 4 % (POOL_WIDTH + 4) - 2, y = y0 + i / 4 / (POOL_WIDTH + 4) - 2;
-        bool is_inside = x >= 0 && x < p.width && y >= 0 && y < p.height;
-        whole[i] = is_inside ? top[((u64)y * p.width + x) * groups + g] : eight_of(NONE_LOWEST);
+        bool is_inside = i < ALL && x >= 0 && x < p.width && y >= 0 && y < p.height;
+        own[k] = is_inside ? top[(y * p.width + x) * groups + g] : eight_of(NONE_LOWEST);
+    }
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        int i = threadIdx.x + POOL_THREADS * k;
+        if (i < ALL) whole[i] = own[k];
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < (POOL_HEIGHT + 4) * POOL_WIDTH * 4; i += blockDim.x) {
+#pragma unroll
+    for (int i = threadIdx.x; i < (POOL_HEIGHT + 4) * POOL_WIDTH * 4; i += POOL_THREADS) {
         int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
         const Eight* line = whole + (y * (POOL_WIDTH + 4) + x) * 4 + g;
         Eight m = line[0];
@@ -566,7 +647,8 @@ KERNEL pool(Pool p) {
         across[i] = m;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < POOL_HEIGHT * POOL_WIDTH * 4; i += blockDim.x) {
+#pragma unroll
+    for (int i = threadIdx.x; i < POOL_HEIGHT * POOL_WIDTH * 4; i += POOL_THREADS) {
         int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
         if (x0 + x >= p.width || y0 + y >= p.height) continue;
         Eight m = across[i];
@@ -590,129 +672,187 @@ KERNEL pool(Pool p) {
 }
 
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
-// after each, all added up. A block has 32x32 pixels and 8 channels, and takes 8 pixels more at each side, two for each
-// pooling, so that nothing of the chain leaves shared memory. gridDim.z = images x channels / 8.
+// after each, all added up.
+//
+// A block has 48 columns (and 8 more at each side, two for each pooling), a strip of rows and 8 channels, and goes down
+// row by row: four groups of threads take turns at making the stage's input, each long enough for its loads to come; four
+// more are one pooling each, three rows behind the one before. Of a row's maxima along itself each thread keeps five, so
+// that only rows, never maps, lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
     const u16* block1;  // [image][height][width][16]
     const u16* eighth;  // [image][small_height][small_width][channels]
     const float* conv6;  // [channels][16]
     const float* scales;  // [4][channels]
     u16* out;
-    int height, width, small_height, small_width, channels;
+    int height, width, small_height, small_width, channels, strip;
 };
 
-#define QUARTER_TILE 32
-#define QUARTER_SIDE 48
-#define QUARTER_PITCH 49  // odd, so that neither rows nor columns of a warp meet in a bank
-#define QUARTER_RUN 4
-#define QUARTER_THREADS (QUARTER_SIDE * QUARTER_SIDE / QUARTER_RUN)
+#define QUARTER_COLUMNS 64
+#define QUARTER_HALO 8
+#define QUARTER_THREADS (8 * QUARTER_COLUMNS)
+#define QUARTER_LAG 3  // rows that a pooling is behind: one to be seen, two for the rows below
 
-// 5-wide maxima of a run and the two at each side of it.
-DEVICE void maxima(Eight (&v)[QUARTER_RUN + 4]) {
+struct QuarterRoom {
+    Eight inputs[4][QUARTER_COLUMNS + 4];   // the last four rows
+    Eight tops[3][2][QUARTER_COLUMNS + 4];  // of each pooling but the last one, the last two
+    Eight sums[3][4][QUARTER_COLUMNS];
+};
+
+// What a block of `quarter` works on.
+struct QuarterBlock {
+    int image, group, groups;
+    int x0, y0;       // of column and row 0
+    int first, last;  // rows of the answer
+    int turns;
+};
+
+// Every fourth row of the stage's input. A thread has of two tiles of 16 columns two columns each, and of these two
+// channels: as the tensor cores give the projection. What a row needs is loaded four turns before.
+DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& room, int role) {
+    int lane = threadIdx.x % 32, pair = lane % 4;
+    const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 2 * pair;
+    u32 projection[2] = {pack(line[0], line[1]), pack(line[8], line[9])};
+    wait_for_input();
+    const u32* block1 = (const u32*)p.block1 + (u64)b.image * p.height * p.width * 8 + pair;
+    const u32* eighth =
+        (const u32*)p.eighth + (u64)b.image * p.small_height * p.small_width * b.groups * 4 + b.group * 4 + pair;
+    int column = threadIdx.x % QUARTER_COLUMNS / 32 * 32 + lane / 4;
+    float down = (float)p.small_height / (float)p.height;
+    int own[4], small_first[4], small_next[4];
+    float small_weight[4];
 #pragma unroll
-    for (int i = 0; i < QUARTER_RUN; i++) {
-        v[i] = max8(max8(max8(v[i], v[i + 1]), max8(v[i + 2], v[i + 3])), v[i + 4]);
+    for (int i = 0; i < 4; i++) {
+        int x = b.x0 + column + 8 * i;
+        x = x < 0 ? 0 : x < p.width ? x : p.width - 1;
+        Lerp l = lerp_at(x, p.small_width, p.width);
+        own[i] = x * 8;
+        small_first[i] = l.first * b.groups * 4;
+        small_next[i] = l.next * b.groups * 4;
+        small_weight[i] = l.weight;
+    }
+    u32 pixel[2][4], corner[4][4];
+    auto load = [&](int row) {
+        int y = b.y0 + row;
+        if (y < 0 || y >= p.height) return;
+        Lerp ly = lerp_by(y, p.small_height, down);
+        const u32* from = block1 + y * p.width * 8;
+        const u32* first_row = eighth + ly.first * p.small_width * b.groups * 4;
+        const u32* next_row = eighth + ly.next * p.small_width * b.groups * 4;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            pixel[i / 2][i % 2] = from[own[i]];
+            pixel[i / 2][i % 2 + 2] = from[own[i] + 4];
+            corner[i][0] = first_row[small_first[i]];
+            corner[i][1] = first_row[small_next[i]];
+            corner[i][2] = next_row[small_first[i]];
+            corner[i][3] = next_row[small_next[i]];
+        }
+    };
+    load(role);
+    __syncthreads();
+#pragma unroll 1
+    for (int t = 0; t < b.turns; t++) {
+        if (t % 4 == role) {
+            int y = b.y0 + t;
+            bool is_row = y >= 0 && y < p.height;
+            float y1 = lerp_by(y, p.small_height, down).weight, y0 = 1 - y1;
+            float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+            mma(sum[0], pixel[0], projection);
+            mma(sum[1], pixel[1], projection);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const u32* c = corner[i];
+                float x1 = small_weight[i], x0 = 1 - x1;
+                float v0 = sum[i / 2][i % 2 * 2] + y0 * (x0 * low(c[0]) + x1 * low(c[1])) +
+                           y1 * (x0 * low(c[2]) + x1 * low(c[3]));
+                float v1 = sum[i / 2][i % 2 * 2 + 1] + y0 * (x0 * high(c[0]) + x1 * high(c[1])) +
+                           y1 * (x0 * high(c[2]) + x1 * high(c[3]));
+                int x = b.x0 + column + 8 * i;
+                bool is_inside = is_row && x >= 0 && x < p.width;
+                room.inputs[role][column + 8 * i + 2].pair[pair] =
+                    is_inside ? pack(activated(v0, ACT_RELU6), activated(v1, ACT_RELU6)) : NONE_LOWEST;
+            }
+            load(t + 4);
+        }
+        __syncthreads();
     }
 }
 
-KERNEL THREADS(QUARTER_THREADS) quarter(Quarter p) {
-    DYNAMIC_SHARED(Eight, room);
-    Eight* map = room;
-    Eight* across = room + QUARTER_SIDE * QUARTER_PITCH;
-    SHARED float conv6[8 * 16];
-    SHARED float scales[4 * 8];
-    int groups = p.channels / 8;
-    int image = blockIdx.z / groups, group = blockIdx.z % groups;
-    int x0 = blockIdx.x * QUARTER_TILE - 8, y0 = blockIdx.y * QUARTER_TILE - 8;
-    for (int i = threadIdx.x; i < 8 * 16; i += blockDim.x) conv6[i] = p.conv6[group * 8 * 16 + i];
-    if (threadIdx.x < 32) scales[threadIdx.x] = p.scales[threadIdx.x / 8 * p.channels + group * 8 + threadIdx.x % 8];
+// One pooling, a column a thread, a row a turn.
+template <int STAGE>
+DEVICE void quarter_pool(const Quarter& p, const QuarterBlock& b, QuarterRoom& room) {
+    int column = threadIdx.x % QUARTER_COLUMNS, x = b.x0 + column;
+    bool is_column = x >= 0 && x < p.width;
+    Eight* out = (Eight*)p.out + (u64)b.image * p.height * p.width * b.groups + b.group;
+    float scales[8];
+#pragma unroll
+    for (int c = 0; c < 8; c++) scales[c] = p.scales[STAGE * p.channels + b.group * 8 + c];
+    // A row's maxima along itself, the newest first.
+    Eight along[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) along[i] = eight_of(NONE_LOWEST);
+    wait_for_input();
     __syncthreads();
-    const Eight* block1 = (const Eight*)p.block1 + (u64)image * p.height * p.width * 2;
-    const Eight* eighth = (const Eight*)p.eighth + (u64)image * p.small_height * p.small_width * groups + group;
-#pragma unroll 1  // four at once would not fit the registers
-    for (int i = threadIdx.x; i < QUARTER_SIDE * QUARTER_SIDE; i += QUARTER_THREADS) {
-        READ_AGAIN();  // the 128 weights: the compiler would keep them in registers that it does not have
-        int x = x0 + i % QUARTER_SIDE, y = y0 + i / QUARTER_SIDE;
-        int at = i / QUARTER_SIDE * QUARTER_PITCH + i % QUARTER_SIDE;
-        if (x < 0 || x >= p.width || y < 0 || y >= p.height) {
-            map[at] = eight_of(NONE_LOWEST);
-            continue;
-        }
-        const Eight* pixel = block1 + ((u64)y * p.width + x) * 2;
-        float in[2][8];
-        unpack(pixel[0], in[0]);
-        unpack(pixel[1], in[1]);
-        Lerp ly = lerp_at(y, p.small_height, p.height), lx = lerp_at(x, p.small_width, p.width);
-        float corner[4][8];
-        unpack(eighth[((u64)ly.first * p.small_width + lx.first) * groups], corner[0]);
-        unpack(eighth[((u64)ly.first * p.small_width + lx.next) * groups], corner[1]);
-        unpack(eighth[((u64)ly.next * p.small_width + lx.first) * groups], corner[2]);
-        unpack(eighth[((u64)ly.next * p.small_width + lx.next) * groups], corner[3]);
-        float v[8];
-#pragma unroll
-        for (int c = 0; c < 8; c++) {
-            float upper = (1 - lx.weight) * corner[0][c] + lx.weight * corner[1][c];
-            float lower = (1 - lx.weight) * corner[2][c] + lx.weight * corner[3][c];
-            float sum = (1 - ly.weight) * upper + ly.weight * lower;
-#pragma unroll
-            for (int k = 0; k < 16; k++) sum += conv6[c * 16 + k] * in[k / 8][k % 8];
-            v[c] = activated(sum, ACT_RELU6);
-        }
-        map[at] = packed(v);
-    }
-    __syncthreads();
-    // A thread's run: along a row first, then down a column.
-    int line = threadIdx.x % QUARTER_SIDE, start = threadIdx.x / QUARTER_SIDE * QUARTER_RUN;
-    bool is_answer = line >= 8 && line < 8 + QUARTER_TILE && start >= 8 && start < 8 + QUARTER_TILE;
-    Eight sum[QUARTER_RUN];
-#pragma unroll
-    for (int i = 0; i < QUARTER_RUN; i++) sum[i] = map[(start + i) * QUARTER_PITCH + line];
 #pragma unroll 1
-    for (int stage = 0; stage < 4; stage++) {
-        Eight v[QUARTER_RUN + 4];
-        {
-            int row = line, first = start;
+    for (int t = 0; t < b.turns; t++) {
+        const Eight* row = (STAGE == 0 ? room.inputs[(t + 3) % 4] : room.tops[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 2]) + column;
+        Eight newest = max8(max8(max8(row[0], row[1]), max8(row[2], row[3])), row[4]);
+        Eight before = STAGE == 0 ? room.inputs[(t + 1) % 4][column + 2] : room.sums[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 4][column];
+        Eight maxima = max8(max8(max8(newest, along[0]), max8(along[1], along[2])), along[3]);
 #pragma unroll
-            for (int i = 0; i < QUARTER_RUN + 4; i++) {
-                int x = first + i - 2;
-                v[i] = x >= 0 && x < QUARTER_SIDE ? map[row * QUARTER_PITCH + x] : eight_of(NONE_LOWEST);
-            }
-            maxima(v);
+        for (int i = 3; i > 0; i--) along[i] = along[i - 1];
+        along[0] = newest;
+        int y = b.y0 + t - QUARTER_LAG * (STAGE + 1);
+        float pooled[8], scaled[8], total[8];
+        unpack(maxima, pooled);
 #pragma unroll
-            for (int i = 0; i < QUARTER_RUN; i++) across[row * QUARTER_PITCH + first + i] = v[i];
-        }
-        __syncthreads();
+        for (int c = 0; c < 8; c++) scaled[c] = pooled[c] * scales[c];
+        Eight next = packed(scaled);
+        unpack(next, scaled);
+        unpack(before, total);
 #pragma unroll
-        for (int i = 0; i < QUARTER_RUN + 4; i++) {
-            int y = start + i - 2;
-            v[i] = y >= 0 && y < QUARTER_SIDE ? across[y * QUARTER_PITCH + line] : eight_of(NONE_LOWEST);
-        }
-        maxima(v);
-        int x = x0 + line;
-#pragma unroll
-        for (int i = 0; i < QUARTER_RUN; i++) {
-            int y = y0 + start + i;
-            float pooled[8], scaled[8], total[8];
-            unpack(v[i], pooled);
-            unpack(sum[i], total);
-#pragma unroll
-            for (int c = 0; c < 8; c++) scaled[c] = pooled[c] * scales[stage * 8 + c];
-            Eight next = packed(scaled);
-            unpack(next, scaled);
-#pragma unroll
-            for (int c = 0; c < 8; c++) total[c] += pooled[c] + scaled[c];
-            sum[i] = packed(total);
-            bool is_inside = x >= 0 && x < p.width && y >= 0 && y < p.height;
-            map[(start + i) * QUARTER_PITCH + line] = is_inside ? next : eight_of(NONE_LOWEST);
+        for (int c = 0; c < 8; c++) total[c] += pooled[c] + scaled[c];
+        Eight sum = packed(total);
+        bool is_inside = is_column && y >= 0 && y < p.height;
+        if (STAGE < 3) {
+            room.tops[STAGE < 3 ? STAGE : 0][t % 2][column + 2] = is_inside ? next : eight_of(NONE_LOWEST);
+            room.sums[STAGE < 3 ? STAGE : 0][t % 4][column] = sum;
+        } else if (is_inside && y >= b.first && y < b.last && column >= QUARTER_HALO &&
+                   column < QUARTER_COLUMNS - QUARTER_HALO) {
+            out[(y * p.width + x) * b.groups] = sum;
         }
         __syncthreads();
     }
-    if (!is_answer) return;
-    Eight* out = (Eight*)p.out + (u64)image * p.height * p.width * groups + group;
-#pragma unroll
-    for (int i = 0; i < QUARTER_RUN; i++) {
-        int x = x0 + line, y = y0 + start + i;
-        if (x < p.width && y < p.height) out[((u64)y * p.width + x) * groups] = sum[i];
+}
+
+KERNEL THREADS_TWICE(QUARTER_THREADS) quarter(Quarter p) {
+    SHARED QuarterRoom room;
+    QuarterBlock b;
+    b.groups = p.channels / 8;
+    b.image = blockIdx.z / b.groups;
+    b.group = blockIdx.z % b.groups;
+    b.x0 = (int)blockIdx.x * (QUARTER_COLUMNS - 2 * QUARTER_HALO) - QUARTER_HALO;
+    b.first = blockIdx.y * p.strip;
+    b.last = b.first + p.strip < p.height ? b.first + p.strip : p.height;
+    b.y0 = b.first - QUARTER_HALO;
+    b.turns = b.last - b.first + 2 * QUARTER_HALO + 4;
+    if (threadIdx.x < 10 * 4) {
+        int row = threadIdx.x / 4, at = threadIdx.x % 4;
+        at = at < 2 ? at : QUARTER_COLUMNS + at;
+        (row < 4 ? room.inputs[row] : room.tops[(row - 4) / 2][row % 2])[at] = eight_of(NONE_LOWEST);
+    }
+    int role = threadIdx.x / QUARTER_COLUMNS;
+    switch (role) {
+        case 4:
+            return quarter_pool<0>(p, b, room);
+        case 5:
+            return quarter_pool<1>(p, b, room);
+        case 6:
+            return quarter_pool<2>(p, b, room);
+        case 7:
+            return quarter_pool<3>(p, b, room);
+        default:
+            return quarter_input(p, b, room, role);
     }
 }
 
@@ -739,45 +879,77 @@ struct Heads {
     Head head[MOST_HEADS];
 };
 
-KERNEL heads(Heads p) {
-    SHARED ALIGNED u16 map[10 * 18 * HEAD_PITCH];
-    SHARED ALIGNED u16 weight[9 * HEAD_OUTPUTS * HEAD_PITCH];
+// The number of tiles is known to the compiler, so that it takes loads ahead of products.
+template <int TILES>
+DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
+    // Vectors that a thread fetches of a chunk.
+    constexpr int lines = 8 * TILES, MAPS = 3, WEIGHTS = (9 * lines * 4 + 255) / 256;
     int image = blockIdx.z % p.images, index = blockIdx.z / p.images;
-    const float* pre = p.head[index].pre;
     const u16* weights = p.head[index].weight;
-    int outputs = p.head[index].outputs, tiles = (outputs + 7) / 8;
+    int outputs = p.head[index].outputs;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int x0 = blockIdx.x * 16, y0 = blockIdx.y * 8;
+    for (int i = threadIdx.x; i < p.channels; i += blockDim.x) pre[i] = p.head[index].pre[i];
+    wait_for_input();
     const u16* in = p.in + (u64)image * p.height * p.width * p.channels;
-    float sum[HEAD_OUTPUTS / 8][4];
+    // Vectors are of threads in turn; where each of a thread's comes from is the same for every chunk.
+    int vector = threadIdx.x % 4 * 8;
+    int map_from[MAPS], weight_from[WEIGHTS];
 #pragma unroll
-    for (int j = 0; j < HEAD_OUTPUTS / 8; j++)
+    for (int i = 0; i < MAPS; i++) {
+        int at = threadIdx.x / 4 + 64 * i;
+        int x = x0 + at % 18 - 1, y = y0 + at / 18 - 1;
+        bool is_inside = at < 10 * 18 && x >= 0 && x < p.width && y >= 0 && y < p.height;
+        map_from[i] = is_inside ? (y * p.width + x) * p.channels + vector : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < WEIGHTS; i++) {
+        int at = threadIdx.x / 4 + 64 * i;
+        weight_from[i] = at < 9 * lines ? at * p.channels + vector : -1;
+    }
+    Eight map_next[MAPS], weight_next[WEIGHTS];
+    auto fetch = [&](int chunk) {
+#pragma unroll
+        for (int i = 0; i < MAPS; i++) {
+            map_next[i] = map_from[i] < 0 ? eight_of(0) : *(const Eight*)(in + map_from[i] + chunk);
+        }
+#pragma unroll
+        for (int i = 0; i < WEIGHTS; i++) {
+            if (weight_from[i] >= 0) weight_next[i] = *(const Eight*)(weights + weight_from[i] + chunk);
+        }
+    };
+    float sum[TILES][4];
+#pragma unroll
+    for (int j = 0; j < TILES; j++)
 #pragma unroll
         for (int k = 0; k < 4; k++) sum[j][k] = 0;
+    fetch(0);
+    __syncthreads();
     for (int chunk = 0; chunk < p.channels; chunk += HEAD_CHUNK) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < 10 * 18 * 4; i += blockDim.x) {
-            int vector = i % 4, x = x0 + i / 4 % 18 - 1, y = y0 + i / 4 / 18 - 1;
-            Eight e = eight_of(0);
-            if (x >= 0 && x < p.width && y >= 0 && y < p.height) {
-                int channel = chunk + 8 * vector;
-                float v[8];
-                unpack(*(const Eight*)(in + ((u64)y * p.width + x) * p.channels + channel), v);
 #pragma unroll
-                for (int c = 0; c < 8; c++) v[c] = activated(v[c] * pre[channel + c], ACT_RELU6);
-                e = packed(v);
+        for (int i = 0; i < MAPS; i++) {
+            int at = threadIdx.x / 4 + 64 * i;
+            if (at < 10 * 18) {
+                float v[8];
+                unpack(map_next[i], v);
+#pragma unroll
+                for (int c = 0; c < 8; c++) v[c] = activated(v[c] * pre[chunk + vector + c], ACT_RELU6);
+                *(Eight*)(map + at * HEAD_PITCH + vector) = packed(v);
             }
-            *(Eight*)(map + i / 4 * HEAD_PITCH + vector * 8) = e;
         }
-        for (int i = threadIdx.x; i < 9 * tiles * 8 * 4; i += blockDim.x) {
-            int vector = i % 4, line = i / 4 % (tiles * 8), tap = i / 4 / (tiles * 8);
-            *(Eight*)(weight + (tap * HEAD_OUTPUTS + line) * HEAD_PITCH + vector * 8) =
-                *(const Eight*)(weights + ((u64)(tap * tiles * 8 + line)) * p.channels + chunk + 8 * vector);
+#pragma unroll
+        for (int i = 0; i < WEIGHTS; i++) {
+            int at = threadIdx.x / 4 + 64 * i;
+            if (at < 9 * lines) {
+                *(Eight*)(weight + at * HEAD_PITCH + vector) = weight_next[i];
+            }
         }
         __syncthreads();
+        if (chunk + HEAD_CHUNK < p.channels) fetch(chunk + HEAD_CHUNK);
+#pragma unroll 3
         for (int tap = 0; tap < 9; tap++) {
             const u16* line = map + ((warp + tap / 3) * 18 + tap % 3 + lane / 4) * HEAD_PITCH + lane % 4 * 2;
-            const u16* column = weight + (tap * HEAD_OUTPUTS + lane / 4) * HEAD_PITCH + lane % 4 * 2;
+            const u16* column = weight + (tap * lines + lane / 4) * HEAD_PITCH + lane % 4 * 2;
 #pragma unroll
             for (int step = 0; step < HEAD_CHUNK / 16; step++) {
                 u32 a[4];
@@ -786,8 +958,7 @@ KERNEL heads(Heads p) {
                 a[2] = *(const u32*)(line + 16 * step + 8);
                 a[3] = *(const u32*)(line + 8 * HEAD_PITCH + 16 * step + 8);
 #pragma unroll
-                for (int j = 0; j < HEAD_OUTPUTS / 8; j++) {
-                    if (j >= tiles) break;
+                for (int j = 0; j < TILES; j++) {
                     u32 w[2];
                     w[0] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step);
                     w[1] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step + 8);
@@ -795,12 +966,13 @@ KERNEL heads(Heads p) {
                 }
             }
         }
+        __syncthreads();
     }
     int y = y0 + warp;
     if (y >= p.height) return;
     float* answer = p.answer + ((u64)image * p.height + y) * p.width * p.answer_channels + p.head[index].first;
 #pragma unroll
-    for (int j = 0; j < HEAD_OUTPUTS / 8; j++) {
+    for (int j = 0; j < TILES; j++) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             int x = x0 + lane / 4 + k / 2 * 8, output = 8 * j + lane % 4 * 2 + k % 2;
@@ -808,6 +980,22 @@ KERNEL heads(Heads p) {
                 answer[(u64)x * p.answer_channels + output] = sum[j][k] + p.head[index].bias[output];
             }
         }
+    }
+}
+
+KERNEL THREADS(256) heads(Heads p) {
+    SHARED ALIGNED u16 map[10 * 18 * HEAD_PITCH];
+    SHARED ALIGNED u16 weight[9 * HEAD_OUTPUTS * HEAD_PITCH];
+    SHARED float pre[256];
+    switch ((p.head[blockIdx.z / p.images].outputs + 7) / 8) {
+        case 1:
+            return head<1>(p, map, weight, pre);
+        case 2:
+            return head<2>(p, map, weight, pre);
+        case 3:
+            return head<3>(p, map, weight, pre);
+        default:
+            return head<4>(p, map, weight, pre);
     }
 }
 
@@ -821,6 +1009,7 @@ struct Classes {
 };
 
 KERNEL classes(Classes p) {
+    wait_for_input();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.pixels) return;
     const float* pixel = p.answer + (u64)i * p.channels;
@@ -877,6 +1066,7 @@ DEVICE float metres(const Outputs& p, float code) {
 }
 
 KERNEL outputs(Outputs p) {
+    wait_for_input();
     int start = (blockIdx.x * blockDim.x + threadIdx.x) * 4, y = blockIdx.y;
     if (start >= p.width) return;
     Place row = p.rows[y];

@@ -16,12 +16,12 @@ pub(super) const HEAD_OUTPUTS: usize = 32;
 pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for.
 const EXCITE_CHANNELS: usize = 576;
-/// The most blocks that add up for squeeze-and-excitation, whose next step reads them all in one block.
-const SUM_BLOCKS: usize = 48;
-/// Side of a tile of `product`.
-const TILE: usize = 64;
-/// `quarter`'s pixels of a block, and threads and bytes of its shared memory.
-const QUARTER: (usize, u32, usize) = (32, 576, 2 * 48 * 49 * 16);
+/// Blocks that fill a device; fewer are made smaller.
+pub(super) const MANY_BLOCKS: usize = 128;
+/// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
+const PRODUCT: (usize, usize, usize) = (144, 64, 4);
+/// `quarter`'s columns of a block, and its threads.
+const QUARTER: (usize, u32) = (48, 512);
 
 /// A map on the machine: `[image][height][width][channels]`, half precision.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +87,6 @@ mod twin {
         pub weight2: Address,
         pub bias2: Address,
         pub factors: Address,
-        pub blocks: i32,
         pub channels: i32,
         pub squeezed: i32,
         pub pixels: i32,
@@ -135,6 +134,7 @@ mod twin {
         pub size: [i32; 2],
         pub small: [i32; 2],
         pub channels: i32,
+        pub strip: i32,
     }
 
     #[repr(C)]
@@ -227,6 +227,7 @@ struct Builder<'a, M> {
     /// Weights are there already.
     is_again: bool,
     images: usize,
+    many_blocks: usize,
     launches: Vec<Launch>,
 }
 
@@ -323,8 +324,21 @@ impl<M: Machine> Builder<'_, M> {
             size: size_of_map(&a),
             small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
         };
-        let grid = [rows.div_ceil(TILE), dense.outputs.div_ceil(TILE), 1];
-        self.launches.push(Launch::new(Kernel::Product, grid, 128, arguments));
+        let blocks = |side: usize| [rows.div_ceil(side), dense.outputs.div_ceil(side), 1];
+        let side = if blocks(64).iter().product::<usize>() >= self.many_blocks { 64 } else { 32 };
+        let kernel = match (side, with.factors != 0, with.enlarged.is_some()) {
+            (64, false, false) => Kernel::Product64,
+            (64, true, false) => Kernel::Product64Factors,
+            (64, false, true) => Kernel::Product64Enlarged,
+            (_, false, false) => Kernel::Product32,
+            (_, true, false) => Kernel::Product32Factors,
+            (_, false, true) => Kernel::Product32Enlarged,
+            (_, true, true) => unreachable!("no layer of the network has both"),
+        };
+        let (pitch, chunk, most) = PRODUCT;
+        let chunks = dense.inputs.div_ceil(chunk).min(most);
+        let shared = chunks * 2 * side * pitch;
+        self.launches.push(Launch::new(kernel, blocks(side), 128, arguments).with_shared(shared));
     }
 
     fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
@@ -372,11 +386,12 @@ impl<M: Machine> Builder<'_, M> {
         let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
         let bias = self.vector(&parts.depthwise.bias, channels)?;
         let lanes = THREADS / (channels / 8);
-        let rounds = if parts.squeeze.is_some() { out.pixels().div_ceil(lanes * SUM_BLOCKS) } else { 1 };
+        // More than one pixel a thread where there are more than enough of them: fewer sums to add.
+        let rounds = (out.pixels() / (lanes * 8 * self.many_blocks)).max(1);
         let per_block = lanes * rounds;
         let blocks = out.pixels().div_ceil(per_block);
         let sums = match parts.squeeze {
-            Some(_) => self.room(self.images * blocks * channels * size_of::<f32>())?,
+            Some(_) => self.room(self.images * channels * size_of::<u64>())?,
             None => 0,
         };
         let arguments = twin::Depthwise {
@@ -397,10 +412,18 @@ impl<M: Machine> Builder<'_, M> {
         let Some([first, second]) = &parts.squeeze else { return Ok((out, 0)) };
         let squeezed = first.shape[0];
         assert!(channels <= EXCITE_CHANNELS && squeezed % 8 == 0 && squeezed <= 256, "excite has room for them");
-        let weight1 = self.matrix((squeezed, squeezed), (own, channels), |j, c| first.weight[j * own + c])?;
-        let weight2 = self.matrix((own, channels), (squeezed, squeezed), |c, j| second.weight[c * squeezed + j])?;
+        // By eight inputs, so that threads beside each other read what lies beside each other.
+        let by_eights = |inputs: usize, outputs: usize, of: &dyn Fn(usize, usize) -> f32| -> Vec<f16> {
+            let at = |i: usize| (i / 8 % outputs, i / 8 / outputs * 8 + i % 8);
+            (0..inputs * outputs).map(at).map(|(output, input)| f16::from_f32(of(output, input))).collect()
+        };
+        let of_first = |j: usize, c: usize| if c < own { first.weight[j * own + c] } else { 0.0 };
+        let of_second = |c: usize, j: usize| if c < own { second.weight[c * squeezed + j] } else { 0.0 };
+        let weight1 = self.constant(&by_eights(channels, squeezed, &of_first))?;
+        let weight2 = self.constant(&by_eights(squeezed, channels, &of_second))?;
         let (bias1, bias2) = (self.vector(&first.bias, squeezed)?, self.vector(&second.bias, channels)?);
-        let factors = self.room(self.images * channels * size_of::<f32>())?;
+        // A product reads a chunk of inputs too many, and multiplies zeros with them.
+        let factors = self.room((self.images * channels + PRODUCT.1) * size_of::<f32>())?;
         let arguments = twin::Excite {
             sums,
             weight1,
@@ -408,7 +431,6 @@ impl<M: Machine> Builder<'_, M> {
             weight2,
             bias2,
             factors,
-            blocks: blocks as i32,
             channels: channels as i32,
             squeezed: squeezed as i32,
             pixels: out.pixels() as i32,
@@ -458,10 +480,14 @@ impl<M: Machine> Builder<'_, M> {
     }
 
     fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
-        let (tile, threads, shared) = QUARTER;
+        let (inner, threads) = QUARTER;
         assert_eq!((block1.channels, scales.len()), (16, CRP_STAGES), "the kernel is made for them");
         let out = self.map(block1.height, block1.width, eighth.channels)?;
         let (conv6, scales) = (self.constant(conv6)?, self.constant(&scales.concat())?);
+        let across = out.width.div_ceil(inner) * self.images * out.channels / 8;
+        // A strip costs 20 rows more than it has.
+        let strips = (2 * self.many_blocks / across).clamp(1, out.height.div_ceil(16));
+        let strip = out.height.div_ceil(strips);
         let arguments = twin::Quarter {
             block1: block1.at,
             eighth: eighth.at,
@@ -471,9 +497,10 @@ impl<M: Machine> Builder<'_, M> {
             size: size_of_map(&block1),
             small: size_of_map(&eighth),
             channels: eighth.channels as i32,
+            strip: strip as i32,
         };
-        let grid = [out.width.div_ceil(tile), out.height.div_ceil(tile), self.images * out.channels / 8];
-        self.launches.push(Launch::new(Kernel::Quarter, grid, threads, arguments).with_shared(shared));
+        let grid = [out.width.div_ceil(inner), out.height.div_ceil(strip), self.images * out.channels / 8];
+        self.launches.push(Launch::new(Kernel::Quarter, grid, threads, arguments));
         Ok(out)
     }
 
@@ -585,7 +612,8 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Uploads the weights and lays out every batch up to `max_batch`, for inputs of (`height`, `width`).
+    /// Uploads the weights and lays out every batch up to `max_batch`, for inputs of (`height`, `width`) and for a machine
+    /// that works on so many blocks at once.
     ///
     /// # Errors
     /// The machine has no memory.
@@ -594,6 +622,7 @@ impl Layers {
         weights: &Weights,
         (height, width): (usize, usize),
         max_batch: usize,
+        many_blocks: usize,
     ) -> Result<Self, MachineError> {
         let mut arena = Arena::default();
         let stride = if weights.quarter.is_some() { 4 } else { 8 };
@@ -602,7 +631,7 @@ impl Layers {
         for images in (1..=max_batch).rev() {
             arena.next = 0;
             let is_again = images < max_batch;
-            let mut builder = Builder { machine, arena: &mut arena, is_again, images, launches: Vec::new() };
+            let mut builder = Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
             (layers.input, layers.answer) = (input.at, answer);

@@ -18,7 +18,7 @@ mod machine;
 mod nvrtc;
 
 use super::{Answers, Backend, NetworkError, Precision};
-use crate::cpu::team::share;
+use crate::cpu::team::share_among;
 use crate::export::manifest::InputKind;
 use crate::export::trace::WEIGHTS;
 use crate::export::Artifact;
@@ -29,7 +29,7 @@ use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
 use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
 use gpu::{Buffer, Event, Gpu, Graph, Pinned};
-use layers::{narrow, Layers, Weights};
+use layers::{narrow, Layers, Weights, MANY_BLOCKS};
 use machine::{Address, Launch, Machine, MachineError};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -40,6 +40,8 @@ const SOURCE: &str = include_str!("kernels.cu");
 
 /// Bytes of a part of a transfer: while one travels, the next is copied on the host.
 const PART: usize = 2 << 20;
+/// Threads that copy between a frame's memory and page-locked memory.
+const COPIERS: usize = 4;
 /// Bytes that one thread copies at a time.
 const TASK: usize = 128 << 10;
 
@@ -114,7 +116,7 @@ impl Download {
             event.wait()?;
             let from = &self.room.host()?.bytes()[part.clone()];
             let tasks = bytes[part].chunks_mut(TASK).zip(from.chunks(TASK));
-            share(tasks, || (), |(), (to, from)| {
+            share_among(COPIERS, tasks, || (), |(), (to, from)| {
                 // SAFETY: as long as each other (the last chunks, too), and not the same memory.
                 unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast::<u8>(), from.len()) };
             });
@@ -203,7 +205,7 @@ impl Cuda {
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
         let gpu = Gpu::open(index).map_err(error)?;
-        let layers = Layers::new(&gpu, &weights, (height, width), max_batch)?;
+        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, MANY_BLOCKS)?;
         gpu.finish()?;
         let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
         let slots = (0..max_batch).map(|_| Slot::default()).collect();
@@ -303,7 +305,7 @@ impl Cuda {
             let host = picture.host()?;
             let rows_a_task = (TASK / row).max(1);
             let tasks = host.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
-            share(tasks, || (), |(), (task, to)| {
+            share_among(COPIERS, tasks, || (), |(), (task, to)| {
                 for (i, to) in to.chunks_exact_mut(row).enumerate() {
                     let source = image.row(from.y + rows.start + task * rows_a_task + i);
                     to.copy_from_slice(&source[from.x * pixel..][..row]);
@@ -467,7 +469,7 @@ fn lost(failure: Option<MachineError>) -> NetworkError {
 #[cfg(test)]
 mod tests {
     use super::host::Host;
-    use super::layers::{narrow, Layers, Weights};
+    use super::layers::{narrow, Layers, Weights, MANY_BLOCKS};
     use super::machine::{bytes_of, Machine};
     use crate::export::trace::packed_heads;
     use crate::frame::network::native::tests::{input, largest, network};
@@ -505,15 +507,17 @@ mod tests {
             let network = network(&config);
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
-            for (batch, height, width) in [(1, 64, 128), (2, 75, 53)] {
+            // Few blocks are large ones.
+            for (batch, height, width, many) in [(1, 64, 128, MANY_BLOCKS), (2, 75, 53, MANY_BLOCKS), (2, 75, 53, 1)] {
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
-                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2).expect("memory");
+                let layers =
+                    Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
                 let found = answers(&host, &layers, &x);
                 assert_eq!(found.size(), expected.size());
                 let difference = largest(&(&found - &expected)) / largest(&expected);
                 let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
-                println!("{config:?} {batch}x{height}x{width}: most {difference:.2e}, mean {mean:.2e}");
+                println!("{config:?} {batch}x{height}x{width} {many}: most {difference:.2e}, mean {mean:.2e}");
                 assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
             }
         }
