@@ -104,6 +104,12 @@ static inline u32 max2(u32 a, u32 b) {
     return pack(low(a) > low(b) ? low(a) : low(b), high(a) > high(b) ? high(a) : high(b));
 }
 
+static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * high(b)); }
+// The product of two halves is exact in single precision, their sum in double precision.
+static inline u32 fma2(u32 a, u32 b, u32 c) {
+    return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
+}
+
 static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     host::Operands* all = host::operands[warp];

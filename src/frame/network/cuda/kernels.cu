@@ -76,6 +76,19 @@ DEVICE u32 max2(u32 a, u32 b) {
     return pair;
 }
 
+DEVICE u32 mul2(u32 a, u32 b) {
+    u32 pair;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+// a b + c, rounded once.
+DEVICE u32 fma2(u32 a, u32 b, u32 c) {
+    u32 pair;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -429,6 +442,7 @@ struct Product {
     u16* out;
     int rows, outputs, a_channels, b_channels, act;
     int height, width, small_height, small_width;  // rows = images x height x width
+    int planes;  // whether `out` is [image][outputs / 8][row][8]: who goes along rows with eight channels reads it so
 };
 
 #define CHUNK 64
@@ -584,6 +598,10 @@ DEVICE void product(const Product& p) {
                     v0 += low(add);
                     v1 += high(add);
                 }
+                if (p.planes) {
+                    int image = row / pixels;
+                    at = (((u64)image * (p.outputs / 8) + output / 8) * pixels + (row - image * pixels)) * 8 + output % 8;
+                }
                 *(u32*)(p.out + at) = pack(activated(v0, p.act), activated(v1, p.act));
             }
         }
@@ -680,10 +698,10 @@ KERNEL THREADS(POOL_THREADS) pool(Pool p) {
 // that only rows, never maps, lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
     const u16* block1;  // [image][height][width][16]
-    const u16* eighth;  // [image][small_height][small_width][channels]
+    const u16* eighth;  // [image][channels / 8][small_height][small_width][8]
     const float* conv6;  // [channels][16]
     const float* scales;  // [4][channels]
-    u16* out;
+    u16* out;  // [image][channels / 8][height][width][8]
     int height, width, small_height, small_width, channels, strip;
 };
 
@@ -715,7 +733,7 @@ DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& 
     wait_for_input();
     const u32* block1 = (const u32*)p.block1 + (u64)b.image * p.height * p.width * 8 + pair;
     const u32* eighth =
-        (const u32*)p.eighth + (u64)b.image * p.small_height * p.small_width * b.groups * 4 + b.group * 4 + pair;
+        (const u32*)p.eighth + ((u64)b.image * b.groups + b.group) * p.small_height * p.small_width * 4 + pair;
     int column = threadIdx.x % QUARTER_COLUMNS / 32 * 32 + lane / 4;
     float down = (float)p.small_height / (float)p.height;
     int own[4], small_first[4], small_next[4];
@@ -726,8 +744,8 @@ DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& 
         x = x < 0 ? 0 : x < p.width ? x : p.width - 1;
         Lerp l = lerp_at(x, p.small_width, p.width);
         own[i] = x * 8;
-        small_first[i] = l.first * b.groups * 4;
-        small_next[i] = l.next * b.groups * 4;
+        small_first[i] = l.first * 4;
+        small_next[i] = l.next * 4;
         small_weight[i] = l.weight;
     }
     u32 pixel[2][4], corner[4][4];
@@ -736,8 +754,8 @@ DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& 
         if (y < 0 || y >= p.height) return;
         Lerp ly = lerp_by(y, p.small_height, down);
         const u32* from = block1 + y * p.width * 8;
-        const u32* first_row = eighth + ly.first * p.small_width * b.groups * 4;
-        const u32* next_row = eighth + ly.next * p.small_width * b.groups * 4;
+        const u32* first_row = eighth + ly.first * p.small_width * 4;
+        const u32* next_row = eighth + ly.next * p.small_width * 4;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             pixel[i / 2][i % 2] = from[own[i]];
@@ -783,14 +801,19 @@ template <int STAGE>
 DEVICE void quarter_pool(const Quarter& p, const QuarterBlock& b, QuarterRoom& room) {
     int column = threadIdx.x % QUARTER_COLUMNS, x = b.x0 + column;
     bool is_column = x >= 0 && x < p.width;
-    Eight* out = (Eight*)p.out + (u64)b.image * p.height * p.width * b.groups + b.group;
-    float scales[8];
+    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * p.height * p.width;
+    // Of the next pooling's input; of what is added: the maxima and that.
+    Eight scale, both;
 #pragma unroll
-    for (int c = 0; c < 8; c++) scales[c] = p.scales[STAGE * p.channels + b.group * 8 + c];
-    // A row's maxima along itself, the newest first.
-    Eight along[4];
+    for (int i = 0; i < 4; i++) {
+        const float* pair = p.scales + STAGE * p.channels + b.group * 8 + 2 * i;
+        scale.pair[i] = pack(pair[0], pair[1]);
+        both.pair[i] = pack(1 + pair[0], 1 + pair[1]);
+    }
+    // Maxima of rows along themselves: of the last four rows, and of the last two pairs of rows, the newest first.
+    Eight along[4], pairs[2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) along[i] = eight_of(NONE_LOWEST);
+    for (int i = 0; i < 4; i++) along[i] = pairs[i % 2] = eight_of(NONE_LOWEST);
     wait_for_input();
     __syncthreads();
 #pragma unroll 1
@@ -798,28 +821,27 @@ DEVICE void quarter_pool(const Quarter& p, const QuarterBlock& b, QuarterRoom& r
         const Eight* row = (STAGE == 0 ? room.inputs[(t + 3) % 4] : room.tops[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 2]) + column;
         Eight newest = max8(max8(max8(row[0], row[1]), max8(row[2], row[3])), row[4]);
         Eight before = STAGE == 0 ? room.inputs[(t + 1) % 4][column + 2] : room.sums[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 4][column];
-        Eight maxima = max8(max8(max8(newest, along[0]), max8(along[1], along[2])), along[3]);
+        Eight latest = max8(newest, along[0]);
+        Eight maxima = max8(max8(latest, pairs[1]), along[3]);
+        pairs[1] = pairs[0];
+        pairs[0] = latest;
 #pragma unroll
         for (int i = 3; i > 0; i--) along[i] = along[i - 1];
         along[0] = newest;
         int y = b.y0 + t - QUARTER_LAG * (STAGE + 1);
-        float pooled[8], scaled[8], total[8];
-        unpack(maxima, pooled);
+        Eight next, sum;
 #pragma unroll
-        for (int c = 0; c < 8; c++) scaled[c] = pooled[c] * scales[c];
-        Eight next = packed(scaled);
-        unpack(next, scaled);
-        unpack(before, total);
-#pragma unroll
-        for (int c = 0; c < 8; c++) total[c] += pooled[c] + scaled[c];
-        Eight sum = packed(total);
+        for (int i = 0; i < 4; i++) {
+            next.pair[i] = mul2(maxima.pair[i], scale.pair[i]);
+            sum.pair[i] = fma2(maxima.pair[i], both.pair[i], before.pair[i]);
+        }
         bool is_inside = is_column && y >= 0 && y < p.height;
         if (STAGE < 3) {
             room.tops[STAGE < 3 ? STAGE : 0][t % 2][column + 2] = is_inside ? next : eight_of(NONE_LOWEST);
             room.sums[STAGE < 3 ? STAGE : 0][t % 4][column] = sum;
         } else if (is_inside && y >= b.first && y < b.last && column >= QUARTER_HALO &&
                    column < QUARTER_COLUMNS - QUARTER_HALO) {
-            out[(y * p.width + x) * b.groups] = sum;
+            out[y * p.width + x] = sum;
         }
         __syncthreads();
     }
@@ -873,7 +895,7 @@ struct Head {
 #define HEAD_PITCH 40
 
 struct Heads {
-    const u16* in;  // [image][height][width][channels]
+    const u16* in;  // [image][channels / 8][height][width][8]
     float* answer;  // [image][height][width][answer_channels]
     int height, width, channels, answer_channels, images;
     Head head[MOST_HEADS];
@@ -891,27 +913,27 @@ DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
     int x0 = blockIdx.x * 16, y0 = blockIdx.y * 8;
     for (int i = threadIdx.x; i < p.channels; i += blockDim.x) pre[i] = p.head[index].pre[i];
     wait_for_input();
-    const u16* in = p.in + (u64)image * p.height * p.width * p.channels;
-    // Vectors are of threads in turn; where each of a thread's comes from is the same for every chunk.
-    int vector = threadIdx.x % 4 * 8;
+    const Eight* in = (const Eight*)p.in + (u64)image * p.height * p.width * (p.channels / 8);
+    // Where each of a thread's vectors comes from is the same for every chunk. Threads of a warp have pixels of one plane.
+    int vector = threadIdx.x / 64 * 8;
     int map_from[MAPS], weight_from[WEIGHTS];
 #pragma unroll
     for (int i = 0; i < MAPS; i++) {
-        int at = threadIdx.x / 4 + 64 * i;
+        int at = threadIdx.x % 64 + 64 * i;
         int x = x0 + at % 18 - 1, y = y0 + at / 18 - 1;
         bool is_inside = at < 10 * 18 && x >= 0 && x < p.width && y >= 0 && y < p.height;
-        map_from[i] = is_inside ? (y * p.width + x) * p.channels + vector : -1;
+        map_from[i] = is_inside ? (vector / 8 * p.height + y) * p.width + x : -1;
     }
 #pragma unroll
     for (int i = 0; i < WEIGHTS; i++) {
-        int at = threadIdx.x / 4 + 64 * i;
+        int at = threadIdx.x % 64 + 64 * i;
         weight_from[i] = at < 9 * lines ? at * p.channels + vector : -1;
     }
     Eight map_next[MAPS], weight_next[WEIGHTS];
     auto fetch = [&](int chunk) {
 #pragma unroll
         for (int i = 0; i < MAPS; i++) {
-            map_next[i] = map_from[i] < 0 ? eight_of(0) : *(const Eight*)(in + map_from[i] + chunk);
+            map_next[i] = map_from[i] < 0 ? eight_of(0) : in[map_from[i] + chunk / 8 * p.height * p.width];
         }
 #pragma unroll
         for (int i = 0; i < WEIGHTS; i++) {
@@ -928,7 +950,7 @@ DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
     for (int chunk = 0; chunk < p.channels; chunk += HEAD_CHUNK) {
 #pragma unroll
         for (int i = 0; i < MAPS; i++) {
-            int at = threadIdx.x / 4 + 64 * i;
+            int at = threadIdx.x % 64 + 64 * i;
             if (at < 10 * 18) {
                 float v[8];
                 unpack(map_next[i], v);
@@ -939,7 +961,7 @@ DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
         }
 #pragma unroll
         for (int i = 0; i < WEIGHTS; i++) {
-            int at = threadIdx.x / 4 + 64 * i;
+            int at = threadIdx.x % 64 + 64 * i;
             if (at < 9 * lines) {
                 *(Eight*)(weight + at * HEAD_PITCH + vector) = weight_next[i];
             }

@@ -23,7 +23,8 @@ const PRODUCT: (usize, usize, usize) = (144, 64, 4);
 /// `quarter`'s columns of a block, and its threads.
 const QUARTER: (usize, u32) = (48, 512);
 
-/// A map on the machine: `[image][height][width][channels]`, half precision.
+/// A map on the machine: `[image][height][width][channels]`, half precision; those that the 1/4 stage and the heads read and
+/// write, by planes of eight channels: `[image][channels / 8][height][width][8]`.
 #[derive(Debug, Clone, Copy)]
 struct Map {
     at: Address,
@@ -110,6 +111,7 @@ mod twin {
         pub act: i32,
         pub size: [i32; 2],
         pub small: [i32; 2],
+        pub planes: i32,
     }
 
     #[repr(C)]
@@ -193,10 +195,12 @@ struct With {
     enlarged: Option<Map>,
     add: Address,
     act: Act,
+    /// Whether the answer is by planes of eight channels.
+    planes: bool,
 }
 
 impl With {
-    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None };
+    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None, planes: false };
 
     fn act(act: Act) -> Self {
         Self { act, ..Self::NOTHING }
@@ -323,6 +327,7 @@ impl<M: Machine> Builder<'_, M> {
             act: with.act as i32,
             size: size_of_map(&a),
             small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
+            planes: i32::from(with.planes),
         };
         let blocks = |side: usize| [rows.div_ceil(side), dense.outputs.div_ceil(side), 1];
         let side = if blocks(64).iter().product::<usize>() >= self.many_blocks { 64 } else { 32 };
@@ -441,7 +446,13 @@ impl<M: Machine> Builder<'_, M> {
 
     /// Chained residual pooling, and the projection that follows it, `adapt`, if one does. The last projection and `adapt`
     /// are one product: of the sum so far and of the last maxima.
-    fn chain(&mut self, input: Map, projections: &[Filter], adapt: Option<&Filter>) -> Result<Map, MachineError> {
+    fn chain(
+        &mut self,
+        input: Map,
+        projections: &[Filter],
+        adapt: Option<&Filter>,
+        planes: bool,
+    ) -> Result<Map, MachineError> {
         let Map { height, width, channels, .. } = input;
         let pooled = self.map(height, width, channels)?;
         let sums = [self.map(height, width, channels)?, self.map(height, width, channels)?];
@@ -470,11 +481,11 @@ impl<M: Machine> Builder<'_, M> {
         match adapt {
             Some(adapt) => {
                 let dense = self.dense(&followed(last, adapt), 2)?;
-                self.product(sum, Some(pooled), dense, With::NOTHING)
+                self.product(sum, Some(pooled), dense, With { planes, ..With::NOTHING })
             }
             None => {
                 let dense = self.dense(last, 1)?;
-                self.product(pooled, None, dense, With { add: sum.at, ..With::NOTHING })
+                self.product(pooled, None, dense, With { add: sum.at, planes, ..With::NOTHING })
             }
         }
     }
@@ -662,13 +673,13 @@ fn lay_out<M: Machine>(
     let sources = [pair(block(10), block(11)), pair(block(7), block(8)), (block(3), None)];
     let adapts = [Some(&decoder.adapt[0]), Some(&decoder.adapt[1]), decoder.adapt_quarter.as_ref()];
     let mut enlarged = None;
-    for (((source, filter), projections), adapt) in
-        sources.into_iter().zip(&decoder.inputs).zip(&decoder.chains).zip(adapts)
+    for (level, (((source, filter), projections), adapt)) in
+        sources.into_iter().zip(&decoder.inputs).zip(&decoder.chains).zip(adapts).enumerate()
     {
         let (first, second) = source;
         let dense = b.dense(filter, if second.is_some() { 2 } else { 1 })?;
         let map = b.product(first, second, dense, With { enlarged, ..With::act(Act::Relu6) })?;
-        enlarged = Some(b.chain(map, projections, adapt)?);
+        enlarged = Some(b.chain(map, projections, adapt, level == 2)?);
     }
     let eighth = enlarged.expect("the decoder has three levels");
     let map = match quarter {
