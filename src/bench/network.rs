@@ -131,7 +131,7 @@ pub fn alone(
     fill(network, artifact)?;
     let host = repeat(repetitions, || network.run(1, |_| ()))?;
     let kernels = network.kernels(KERNEL_REPETITIONS)?;
-    let kernels = kernels.into_iter().map(|(name, grid, ms)| KernelTime { name, grid, ms: f64::from(ms) }).collect();
+    let kernels = kernels.into_iter().map(|k| KernelTime { name: k.name, grid: k.grid, ms: f64::from(k.ms) }).collect();
     let device = match network.device() {
         Device::Cuda(_) if network.backend() == Backend::Native => by_its_clock(network, repetitions)?,
         // An engine is not the model's own TorchScript, and would have to be inspected first.

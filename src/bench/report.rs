@@ -227,13 +227,8 @@ fn kernels(out: &mut String, kernels: &[KernelTime]) {
     let _ = writeln!(out, "{:>12}{:>8}{:>10}{:>12}", "", "how many", "in all, us", "longest, us");
     for name in names {
         let us = || kernels.iter().filter(|k| k.name == name).map(|k| k.ms * 1e3);
-        let _ = writeln!(
-            out,
-            "{name:>12}{:>8}{:>10.1}{:>12.1}",
-            us().count(),
-            us().sum::<f64>(),
-            us().fold(0.0, f64::max)
-        );
+        let _ =
+            writeln!(out, "{name:>12}{:>8}{:>10.1}{:>12.1}", us().count(), us().sum::<f64>(), us().fold(0.0, f64::max));
     }
 }
 

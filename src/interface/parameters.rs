@@ -293,7 +293,7 @@ pub const PARAMETERS: &[Spec] = &[
         OneOf(&["auto", "torchscript", "tensorrt", "native"]),
         "",
         "What runs the network. auto is the best that answers the model's golden input as it should: a TensorRT engine that \
-         was compiled before, else torchscript; on the processor native, else torchscript",
+         was compiled before, else native, else torchscript",
     ),
     fixed(
         "fallback",

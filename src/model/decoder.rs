@@ -299,7 +299,11 @@ impl Decoder {
     pub fn parts(&self) -> Option<DecoderParts> {
         let chain = |crp: &ChainedResidualPooling| crp.projections.iter().map(Filter::of).collect();
         Some(DecoderParts {
-            inputs: [Filter::of(self.inputs32.joined.as_ref()?), Filter::of(self.inputs16.joined.as_ref()?), Filter::of(&self.conv5)],
+            inputs: [
+                Filter::of(self.inputs32.joined.as_ref()?),
+                Filter::of(self.inputs16.joined.as_ref()?),
+                Filter::of(&self.conv5),
+            ],
             chains: [chain(&self.crp1), chain(&self.crp2), chain(&self.crp3)],
             adapt: [Filter::of(&self.conv_adapt1), Filter::of(&self.conv_adapt3)],
             adapt_quarter: self.quarter.as_ref().map(|quarter| Filter::of(&quarter.conv_adapt2)),

@@ -105,7 +105,9 @@ pub fn resolve(choice: DeviceChoice) -> Result<Device, NetworkError> {
             available,
             reason: match loaded {
                 Err(why) => format!(" ({why})"),
-                Ok(()) if available == 0 => " (its CUDA half was loaded after libtorch had been used, or finds no driver)".into(),
+                Ok(()) if available == 0 => {
+                    " (its CUDA half was loaded after libtorch had been used, or finds no driver)".into()
+                }
                 Ok(()) => String::new(),
             },
         }),

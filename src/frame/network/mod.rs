@@ -188,6 +188,17 @@ fn without_engines(torchscript: &Path) -> Result<(), NetworkError> {
     )))
 }
 
+/// One of the back end's own kernels, as it runs alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KernelRun {
+    /// In the source.
+    pub name: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Mean milliseconds of a run.
+    pub ms: f32,
+}
+
 /// What runs the network.
 #[derive(Debug)]
 enum Engine {
@@ -312,11 +323,11 @@ impl Network {
         }
     }
 
-    /// Name, grid and milliseconds of each kernel, where they are our own.
+    /// Each kernel of a pass, run so many times in a row, in their order; none where they are not our own.
     ///
     /// # Errors
     /// The device fails.
-    pub fn kernels(&self, repetitions: usize) -> Result<Vec<(&'static str, [u32; 3], f32)>, NetworkError> {
+    pub fn kernels(&self, repetitions: usize) -> Result<Vec<KernelRun>, NetworkError> {
         match &self.engine {
             Engine::Cuda(cuda) => cuda.kernels(repetitions),
             _ => Ok(Vec::new()),

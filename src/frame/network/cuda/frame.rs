@@ -125,7 +125,14 @@ impl InputTables {
     }
 
     /// The kernel that fills one image of the input, from `bytes`: the part that is read, without gaps.
-    pub fn launch(&self, tables: [Address; 4], norm: &Normalisation, image: &ImageView<'_>, bytes: Address, out: Address) -> Launch {
+    pub fn launch(
+        &self,
+        tables: [Address; 4],
+        norm: &Normalisation,
+        image: &ImageView<'_>,
+        bytes: Address,
+        out: Address,
+    ) -> Launch {
         let pixel = image.encoding().channels();
         let mut offsets = image.encoding().rgb_offsets().map(|o| o as i32);
         if norm.order == ChannelOrder::Bgr {
@@ -171,7 +178,11 @@ impl OutputTables {
         let places = |axis: &Axis, length: usize| {
             let nowhere = PlaceTwin { first: -1, next: -1, weight: 0.0 };
             let place = |i| {
-                axis.at(i).map_or(nowhere, |p| PlaceTwin { first: p.first as i32, next: p.next as i32, weight: p.weight })
+                axis.at(i).map_or(nowhere, |p| PlaceTwin {
+                    first: p.first as i32,
+                    next: p.next as i32,
+                    weight: p.weight,
+                })
             };
             (0..length).map(place).collect()
         };

@@ -299,7 +299,8 @@ impl Gpu {
     pub fn send(&self, from: &Pinned, part: Range<usize>, to: Address) -> Result<(), MachineError> {
         // SAFETY: the part lies in `from` (a slice), which page-locks it; the caller does not change it before an event
         // recorded after this has passed, and `to` has room for it.
-        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream()) }.map_err(failed("copy to the device"))
+        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream()) }
+            .map_err(failed("copy to the device"))
     }
 
     /// Copies from the device to a part of page-locked memory, later.
@@ -330,7 +331,8 @@ impl Gpu {
                 let captured = stream::end_capture(self.stream()).map_err(failed("end a graph"));
                 launched?;
                 let captured = captured?;
-                let made = graph::instantiate(captured, sys::CUgraphInstantiate_flags_enum(0)).map_err(failed("make a graph"));
+                let made =
+                    graph::instantiate(captured, sys::CUgraphInstantiate_flags_enum(0)).map_err(failed("make a graph"));
                 let _ = graph::destroy(captured);
                 let made = Graph(made?, self.context);
                 graph::upload(made.0, self.stream()).map_err(failed("upload a graph"))?;

@@ -18,7 +18,17 @@ fn compiled() -> Option<&'static [Run]> {
         let library = folder.path().join("kernels.so");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/frame/network/cuda/host.cpp");
         // No contraction: kernels before and after the network are to give the processor's own numbers.
-        let flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", "-fPIC", "-shared", source, "-o"];
+        let flags = [
+            "-O2",
+            "-std=c++17",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-fPIC",
+            "-shared",
+            source,
+            "-o",
+        ];
         let output = Command::new("c++").args(flags).arg(&library).output().ok()?;
         assert!(output.status.success(), "the kernels do not compile: {}", String::from_utf8_lossy(&output.stderr));
         // SAFETY: our own library; its initialisers make thread-local variables only.

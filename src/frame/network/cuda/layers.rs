@@ -598,7 +598,10 @@ impl Weights {
             .map(|h| HeadParts { pre: values(&h.pre), weight: values(&h.weight), bias: values(&h.bias) })
             .collect();
         if let Some(head) = heads.iter().find(|h| h.bias.len() > HEAD_OUTPUTS) {
-            return Err(format!("a head of at most {HEAD_OUTPUTS} channels fits its kernels, and one has {}", head.bias.len()));
+            return Err(format!(
+                "a head of at most {HEAD_OUTPUTS} channels fits its kernels, and one has {}",
+                head.bias.len()
+            ));
         }
         let quarter = end.quarter.as_ref().map(|q| (values(&q.conv6), q.scales.iter().map(values).collect()));
         Ok(Self { trunk, quarter, heads })
@@ -642,7 +645,8 @@ impl Layers {
         for images in (1..=max_batch).rev() {
             arena.next = 0;
             let is_again = images < max_batch;
-            let mut builder = Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
+            let mut builder =
+                Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
             (layers.input, layers.answer) = (input.at, answer);

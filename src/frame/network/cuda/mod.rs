@@ -17,7 +17,7 @@ mod layers;
 mod machine;
 mod nvrtc;
 
-use super::{Answers, Backend, NetworkError, Precision};
+use super::{Answers, Backend, KernelRun, NetworkError, Precision};
 use crate::cpu::team::share_among;
 use crate::export::manifest::InputKind;
 use crate::export::trace::WEIGHTS;
@@ -109,17 +109,21 @@ impl Download {
         out.reserve(count);
         let spare = &mut out.spare_capacity_mut()[..count];
         // SAFETY: bytes of `MaybeUninit` may be written as such; they are not read.
-        let bytes = unsafe {
-            std::slice::from_raw_parts_mut(spare.as_mut_ptr().cast::<MaybeUninit<u8>>(), size_of_val(spare))
-        };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(spare.as_mut_ptr().cast::<MaybeUninit<u8>>(), size_of_val(spare)) };
         for (part, event) in parts(self.bytes).zip(&self.events) {
             event.wait()?;
             let from = &self.room.host()?.bytes()[part.clone()];
             let tasks = bytes[part].chunks_mut(TASK).zip(from.chunks(TASK));
-            share_among(COPIERS, tasks, || (), |(), (to, from)| {
-                // SAFETY: as long as each other (the last chunks, too), and not the same memory.
-                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast::<u8>(), from.len()) };
-            });
+            share_among(
+                COPIERS,
+                tasks,
+                || (),
+                |(), (to, from)| {
+                    // SAFETY: as long as each other (the last chunks, too), and not the same memory.
+                    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast::<u8>(), from.len()) };
+                },
+            );
         }
         // SAFETY: all of them have been written; `T` is u8 or f32, of which every bit pattern is a value.
         unsafe { out.set_len(count) };
@@ -181,10 +185,18 @@ impl Cuda {
     /// # Errors
     /// Another precision; no weights in the folder, or others than the manifest describes; the model answers at another size
     /// than the heads' own; no driver, no such device, no compiler, no memory.
-    pub fn load(artifact: &Artifact, index: usize, precision: Precision, max_batch: usize) -> Result<Self, NetworkError> {
+    pub fn load(
+        artifact: &Artifact,
+        index: usize,
+        precision: Precision,
+        max_batch: usize,
+    ) -> Result<Self, NetworkError> {
         let error = |reason: String| NetworkError::Backend { backend: Backend::Native.name(), reason };
         if precision != Precision::Fp16 {
-            return Err(error(format!("on CUDA it computes in fp16, not in {}; set precision to fp16", precision.name())));
+            return Err(error(format!(
+                "on CUDA it computes in fp16, not in {}; set precision to fp16",
+                precision.name()
+            )));
         }
         let manifest = &artifact.manifest;
         if !manifest.files.contains_key(WEIGHTS) {
@@ -305,12 +317,17 @@ impl Cuda {
             let host = picture.host()?;
             let rows_a_task = (TASK / row).max(1);
             let tasks = host.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
-            share_among(COPIERS, tasks, || (), |(), (task, to)| {
-                for (i, to) in to.chunks_exact_mut(row).enumerate() {
-                    let source = image.row(from.y + rows.start + task * rows_a_task + i);
-                    to.copy_from_slice(&source[from.x * pixel..][..row]);
-                }
-            });
+            share_among(
+                COPIERS,
+                tasks,
+                || (),
+                |(), (task, to)| {
+                    for (i, to) in to.chunks_exact_mut(row).enumerate() {
+                        let source = image.row(from.y + rows.start + task * rows_a_task + i);
+                        to.copy_from_slice(&source[from.x * pixel..][..row]);
+                    }
+                },
+            );
             gpu.send(host, part.clone(), at + part.start as Address)?;
         }
         if let Some(event) = sent {
@@ -446,23 +463,25 @@ impl Cuda {
     ///
     /// # Errors
     /// The device fails.
-    pub fn kernels(&self, repetitions: usize) -> Result<Vec<(&'static str, [u32; 3], f32)>, NetworkError> {
+    pub fn kernels(&self, repetitions: usize) -> Result<Vec<KernelRun>, NetworkError> {
         self.gpu.enter()?;
         let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
-        let timed = |launch: &Launch| -> Result<_, MachineError> {
+        let timed = |launch: &Launch| -> Result<KernelRun, MachineError> {
             self.gpu.launch(launch)?;
             self.gpu.record(&start)?;
             (0..repetitions).try_for_each(|_| self.gpu.launch(launch))?;
             self.gpu.record(&end)?;
             end.wait()?;
-            Ok((launch.kernel.name(), launch.grid, end.since(&start)? / repetitions as f32))
+            let ms = end.since(&start)? / repetitions as f32;
+            Ok(KernelRun { name: launch.kernel.name(), grid: launch.grid, ms })
         };
         self.layers.batches[0].iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
     }
 }
 
 fn lost(failure: Option<MachineError>) -> NetworkError {
-    let unknown = || MachineError { what: "bring tables to the device".into(), reason: "an earlier frame failed".into() };
+    let unknown =
+        || MachineError { what: "bring tables to the device".into(), reason: "an earlier frame failed".into() };
     failure.unwrap_or_else(unknown).into()
 }
 
@@ -511,8 +530,7 @@ mod tests {
             for (batch, height, width, many) in [(1, 64, 128, MANY_BLOCKS), (2, 75, 53, MANY_BLOCKS), (2, 75, 53, 1)] {
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
-                let layers =
-                    Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
+                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
                 let found = answers(&host, &layers, &x);
                 assert_eq!(found.size(), expected.size());
                 let difference = largest(&(&found - &expected)) / largest(&expected);

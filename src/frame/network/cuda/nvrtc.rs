@@ -54,14 +54,19 @@ fn beside(nvrtc: &std::path::Path) -> Option<std::path::PathBuf> {
 #[allow(unsafe_code)]
 pub(super) fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     let nvrtc = library()?;
-    let create = function!(nvrtc, "nvrtcCreateProgram", fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char));
+    let create = function!(
+        nvrtc,
+        "nvrtcCreateProgram",
+        fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char)
+    );
     let compile = function!(nvrtc, "nvrtcCompileProgram", fn(Program, c_int, *const *const c_char));
     let log_size = function!(nvrtc, "nvrtcGetProgramLogSize", fn(Program, *mut usize));
     let log = function!(nvrtc, "nvrtcGetProgramLog", fn(Program, *mut c_char));
     let code_size = function!(nvrtc, "nvrtcGetCUBINSize", fn(Program, *mut usize));
     let code = function!(nvrtc, "nvrtcGetCUBIN", fn(Program, *mut c_char));
     let destroy = function!(nvrtc, "nvrtcDestroyProgram", fn(*mut Program));
-    let ok = |what: &str, code: c_int| if code == 0 { Ok(()) } else { Err(format!("NVRTC could not {what}: error {code}")) };
+    let ok =
+        |what: &str, code: c_int| if code == 0 { Ok(()) } else { Err(format!("NVRTC could not {what}: error {code}")) };
     let text = |text: &str| CString::new(text).map_err(|e| e.to_string());
     let (source, name) = (text(source)?, text("kernels.cu")?);
     let options = [text(&format!("--gpu-architecture={architecture}"))?, text("--std=c++17")?];
