@@ -271,7 +271,12 @@ impl<'a> Run<'a> {
                 let left = seconds.unwrap_or_else(|| self.progress.phase_elapsed_s / share.max(1e-9)) * (1.0 - share);
                 self.report(&mut sums, rate, share, phase.batch * phase.accumulate, left)?;
             }
-            if total.is_multiple_of(self.config.watch.validate_every) {
+            let is_look = total.is_multiple_of(self.config.watch.validate_every);
+            if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
+                // Nothing is written of weights whose loss was no number.
+                self.check_losses(&sums.losses)?;
+            }
+            if is_look {
                 self.look()?;
             }
             if total.is_multiple_of(self.config.watch.checkpoint_every) {
