@@ -64,6 +64,8 @@ impl Room {
         match &self.device {
             Some(buffer) if buffer.bytes() >= bytes => Ok(buffer.at),
             _ => {
+                // What is on its way to or from the old memory arrives first.
+                gpu.finish()?;
                 (self.device, self.host) = (None, None);
                 self.host = Some(gpu.pinned(bytes)?);
                 let buffer = self.device.insert(gpu.buffer(bytes)?);
@@ -163,7 +165,6 @@ type InputKey = (Rect, Rect);
 /// The network on a CUDA device.
 #[derive(Debug)]
 pub(in crate::frame) struct Cuda {
-    gpu: Gpu,
     layers: Layers,
     /// Of batches of one, two, ...; where there is none, kernels are started one by one.
     graphs: Vec<Option<Graph>>,
@@ -177,6 +178,8 @@ pub(in crate::frame) struct Cuda {
     outputs: Cache<Geometry, Option<(OutputTables, OnDevice<2>)>>,
     slots: Vec<Slot>,
     answered: Event,
+    /// The last to go.
+    gpu: Gpu,
 }
 
 impl Cuda {
@@ -205,7 +208,12 @@ impl Cuda {
         let (width, height) = (manifest.input.width, manifest.input.height);
         let stride = manifest.network.heads_stride();
         let expected = (width.div_ceil(stride), height.div_ceil(stride));
-        if manifest.answer_size() != expected || manifest.input.kind != InputKind::Float {
+        if manifest.input.kind != InputKind::Float {
+            return Err(error(
+                "its input is floating point, and the model's is bytes; set backend to torchscript".into(),
+            ));
+        }
+        if manifest.answer_size() != expected {
             return Err(error(format!(
                 "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
                  again without --full-size, or set backend to torchscript",
