@@ -278,7 +278,11 @@ impl Pipeline {
             return Ok(());
         }
         if self.network.on_device().is_some() {
-            return self.run_on_device(jobs, count);
+            let result = self.run_on_device(jobs, count);
+            if result.is_err() {
+                jobs.iter_mut().for_each(|job| job.outputs.clear());
+            }
+            return result;
         }
         let mut clock = StageClock::start();
         let working = jobs.iter_mut().filter(|j| j.wanted.any());

@@ -1,4 +1,4 @@
-//! The libraries that run TensorRT engines: where they are looked for, and how they are loaded.
+//! The libraries that run TensorRT engines, and NVRTC: where they are looked for, and how they are loaded.
 //!
 //! They are looked for in this order; the first file of a name counts:
 //!
