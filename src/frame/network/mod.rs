@@ -19,7 +19,10 @@ pub use select::{select, Selection};
 
 use super::output::Packed;
 use crate::export::golden::Deviation;
+use crate::export::manifest::InputKind;
+use crate::export::trace::WEIGHTS;
 use crate::export::{Artifact, ArtifactError};
+use crate::model;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use cuda::Cuda;
 pub(in crate::frame) use cuda::FromDevice;
@@ -186,6 +189,31 @@ fn without_engines(torchscript: &Path) -> Result<(), NetworkError> {
          --model MODEL --engine FILE`",
         torchscript.display()
     )))
+}
+
+/// The network that the native back end computes: built from a model's weights.
+///
+/// # Errors
+/// In words: no weights in the folder, or not those of the network that the manifest describes; an input of bytes; or the model
+/// answers at another size than the heads' own.
+fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
+    let manifest = &artifact.manifest;
+    if !manifest.files.contains_key(WEIGHTS) {
+        return Err(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript"));
+    }
+    if manifest.input.kind != InputKind::Float {
+        return Err("its input is floating point, and the model's is bytes; set backend to torchscript".into());
+    }
+    let stride = manifest.network.heads_stride();
+    let expected = (manifest.input.width.div_ceil(stride), manifest.input.height.div_ceil(stride));
+    if manifest.answer_size() != expected {
+        return Err(format!(
+            "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
+             again without --full-size, or set backend to torchscript",
+            manifest.answer_size()
+        ));
+    }
+    artifact.network().map_err(|e| e.to_string())
 }
 
 /// One of the back end's own kernels, as it runs alone.

@@ -95,7 +95,9 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                 return Ok(network);
             }
             Err(error) => {
-                log::debug!("not {} in {}: {error}", backend.name(), precision.name());
+                // That there is no engine is the rule; that our own kernels cannot be had is worth a line.
+                let level = if asked && backend == Backend::Native { log::Level::Info } else { log::Level::Debug };
+                log::log!(level, "not {} in {}: {error}", backend.name(), precision.name());
                 first_error.get_or_insert_with(|| error.to_string());
                 if asked || last_error.is_none() {
                     last_error = Some(error);

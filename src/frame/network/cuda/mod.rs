@@ -17,10 +17,8 @@ mod layers;
 mod machine;
 mod nvrtc;
 
-use super::{Answers, Backend, KernelRun, NetworkError, Precision};
+use super::{own_network, Answers, Backend, KernelRun, NetworkError, Precision};
 use crate::cpu::team::share_among;
-use crate::export::manifest::InputKind;
-use crate::export::trace::WEIGHTS;
 use crate::export::Artifact;
 use crate::frame::geometry::{Geometry, Rect};
 use crate::frame::output::Packed;
@@ -202,25 +200,8 @@ impl Cuda {
             )));
         }
         let manifest = &artifact.manifest;
-        if !manifest.files.contains_key(WEIGHTS) {
-            return Err(error(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript")));
-        }
         let (width, height) = (manifest.input.width, manifest.input.height);
-        let stride = manifest.network.heads_stride();
-        let expected = (width.div_ceil(stride), height.div_ceil(stride));
-        if manifest.input.kind != InputKind::Float {
-            return Err(error(
-                "its input is floating point, and the model's is bytes; set backend to torchscript".into(),
-            ));
-        }
-        if manifest.answer_size() != expected {
-            return Err(error(format!(
-                "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
-                 again without --full-size, or set backend to torchscript",
-                manifest.answer_size()
-            )));
-        }
-        let network = artifact.network().map_err(|e| error(e.to_string()))?;
+        let network = own_network(artifact).map_err(error)?;
         let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;

@@ -9,11 +9,11 @@ mod heads;
 mod pool;
 
 use super::maps::Maps;
-use super::{Backend, NetworkError, Precision};
+use super::{own_network, Backend, NetworkError, Precision};
 use crate::cpu::simd::{Block, Level, LANES};
 use crate::cpu::team::{share, Spare};
 use crate::cpu::{channels_last, values};
-use crate::export::trace::{ANSWERED, WEIGHTS};
+use crate::export::trace::ANSWERED;
 use crate::export::Artifact;
 use crate::model::panics::caught;
 use crate::model::weights;
@@ -245,21 +245,7 @@ impl Native {
             Precision::Bf16 => Kind::BFloat16,
             Precision::Fp16 => return Err(error("it computes in fp32 or bf16; set precision to one of them".into())),
         };
-        let manifest = &artifact.manifest;
-        if !manifest.files.contains_key(WEIGHTS) {
-            return Err(error(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript")));
-        }
-        let (width, height) = (manifest.input.width, manifest.input.height);
-        let stride = manifest.network.heads_stride();
-        let expected = (width.div_ceil(stride), height.div_ceil(stride));
-        if manifest.answer_size() != expected {
-            return Err(error(format!(
-                "the model's answer has the size {:?}, and it would give {expected:?} (width, height); export the model \
-                 again without --full-size, or set backend to torchscript",
-                manifest.answer_size()
-            )));
-        }
-        let network = artifact.network().map_err(|e| error(e.to_string()))?;
+        let network = own_network(artifact).map_err(error)?;
         Self::new(&network, kind, Level::best()).map_err(|e| error(weights::first_line(&e)))
     }
 
