@@ -194,6 +194,8 @@ pub(super) struct Gpu {
     functions: [sys::CUfunction; Kernel::ALL.len()],
     /// Whether kernels may begin while the one before ends.
     overlaps: bool,
+    /// Multiprocessors.
+    processors: usize,
     /// What [`Machine::allocate`] gave.
     memory: RefCell<Vec<Buffer>>,
     handles: Arc<Handles>,
@@ -225,7 +227,11 @@ impl Gpu {
         let words = |what: &'static str| move |e: DriverError| failed(what)(e).to_string();
         result::init().map_err(words("start"))?;
         let device = result::device::get(index as i32).map_err(words("open the device"))?;
+        let count = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         // SAFETY: a device that the driver has just given.
+        let processors =
+            unsafe { result::device::get_attribute(device, count) }.map_err(words("describe the device"))?;
+        // SAFETY: as above.
         let context = Context(unsafe { primary_ctx::retain(device) }.map_err(words("take the device"))?);
         context.enter().map_err(|e| e.to_string())?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"))?;
@@ -238,12 +244,24 @@ impl Gpu {
             // SAFETY: the module has just been loaded.
             *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
         }
-        Ok(Self { context, functions, overlaps: found >= OVERLAPS, memory: RefCell::default(), handles })
+        Ok(Self {
+            context,
+            functions,
+            overlaps: found >= OVERLAPS,
+            processors: processors.max(1) as usize,
+            memory: RefCell::default(),
+            handles,
+        })
     }
 
     /// To be called before anything else by whoever may be on another thread than before.
     pub fn enter(&self) -> Result<(), MachineError> {
         self.context.enter()
+    }
+
+    /// Multiprocessors: so many blocks run at once at least.
+    pub fn processors(&self) -> usize {
+        self.processors
     }
 
     fn stream(&self) -> sys::CUstream {

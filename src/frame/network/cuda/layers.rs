@@ -16,8 +16,6 @@ pub(super) const HEAD_OUTPUTS: usize = 32;
 pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for.
 const EXCITE_CHANNELS: usize = 576;
-/// Blocks that fill a device; fewer are made smaller.
-pub(super) const MANY_BLOCKS: usize = 128;
 /// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
 const PRODUCT: (usize, usize, usize) = (144, 64, 4);
 /// `quarter`'s columns of a block, and its threads.
@@ -231,6 +229,7 @@ struct Builder<'a, M> {
     /// Weights are there already.
     is_again: bool,
     images: usize,
+    /// Blocks that fill the machine: where there are fewer, they are made smaller.
     many_blocks: usize,
     launches: Vec<Launch>,
 }

@@ -27,7 +27,7 @@ use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
 use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
 use gpu::{Buffer, Event, Gpu, Graph, Pinned};
-use layers::{narrow, Layers, Weights, MANY_BLOCKS};
+use layers::{narrow, Layers, Weights};
 use machine::{Address, Launch, Machine, MachineError};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -206,7 +206,7 @@ impl Cuda {
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
         let gpu = Gpu::open(index).map_err(error)?;
-        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, MANY_BLOCKS)?;
+        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.processors())?;
         gpu.finish()?;
         let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
         let slots = (0..max_batch).map(|_| Slot::default()).collect();
@@ -477,7 +477,7 @@ fn lost(failure: Option<MachineError>) -> NetworkError {
 #[cfg(test)]
 mod tests {
     use super::host::Host;
-    use super::layers::{narrow, Layers, Weights, MANY_BLOCKS};
+    use super::layers::{narrow, Layers, Weights};
     use super::machine::{bytes_of, Machine};
     use crate::export::trace::packed_heads;
     use crate::frame::network::native::tests::{input, largest, network};
@@ -515,8 +515,8 @@ mod tests {
             let network = network(&config);
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
-            // Few blocks are large ones.
-            for (batch, height, width, many) in [(1, 64, 128, MANY_BLOCKS), (2, 75, 53, MANY_BLOCKS), (2, 75, 53, 1)] {
+            // A device that works on few blocks at once gets large ones.
+            for (batch, height, width, many) in [(1, 64, 128, 132), (2, 75, 53, 132), (2, 75, 53, 1)] {
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
                 let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
