@@ -614,7 +614,7 @@ mod tests {
         let json = serde_json::to_value(&report).expect("plain data");
         assert_eq!(json["libtorch"]["expected"], LIBTORCH_VERSION);
         assert!(json["libtorch"]["folder"].is_string(), "{json}");
-        assert_eq!(json["tensorrt"]["libraries"].as_array().map(Vec::len), Some(ORDER.len() + 2));
+        assert_eq!(json["tensorrt"]["libraries"].as_array().map(Vec::len), Some(ORDER.len() + 3));
         assert!(json["system"]["memory_bytes"].as_u64().is_some_and(|b| b > 1 << 28), "{json}");
         let text = report.to_string();
         for heading in ["system", "CUDA", "libtorch", "TensorRT", "compiled engines"] {
