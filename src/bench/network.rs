@@ -11,7 +11,7 @@ use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
 use crate::export::{Artifact, ArtifactError};
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
-use crate::frame::network::{torch_error, Backend, Network, NetworkError};
+use crate::frame::network::{torch_error, Backend, KernelRun, Network, NetworkError};
 use crate::frame::view::{ImageView, LayoutError};
 use crate::model::Cost;
 use serde::Serialize;
@@ -77,7 +77,7 @@ pub struct Alone {
     pub device: Option<OnDevice>,
     /// Of the native back end on CUDA.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub kernels: Vec<KernelTime>,
+    pub kernels: Vec<KernelRun>,
 }
 
 /// Runs whose input and answer stay on the device.
@@ -95,17 +95,6 @@ impl OnDevice {
     pub fn median_ms(&self) -> f64 {
         self.device_ms.unwrap_or(self.host.wall_ms).p50
     }
-}
-
-/// One kernel of a pass, run again and again: its maps lie in the cache, and nothing waits for the one before.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct KernelTime {
-    /// In the source.
-    pub name: &'static str,
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Mean.
-    pub ms: f64,
 }
 
 /// Fills the input with a rendered street: what the network is made for.
@@ -131,7 +120,6 @@ pub fn alone(
     fill(network, artifact)?;
     let host = repeat(repetitions, || network.run(1, |_| ()))?;
     let kernels = network.kernels(KERNEL_REPETITIONS)?;
-    let kernels = kernels.into_iter().map(|k| KernelTime { name: k.name, grid: k.grid, ms: f64::from(k.ms) }).collect();
     let device = match network.device() {
         Device::Cuda(_) if network.backend() == Backend::Native => by_its_clock(network, repetitions)?,
         // An engine is not the model's own TorchScript, and would have to be inspected first.
@@ -148,8 +136,7 @@ pub fn alone(
 fn by_its_clock(network: &Network, repetitions: Repetitions) -> Result<Option<OnDevice>, BenchError> {
     let mut device_ns = Vec::with_capacity(repetitions.warm_up + repetitions.measured);
     let host = repeat(repetitions, || {
-        let times = network.device_times_ms(1, 1)?.unwrap_or_default();
-        device_ns.extend(times.into_iter().map(|ms| (f64::from(ms) * 1e6) as u64));
+        device_ns.extend(network.device_time_ms()?.map(|ms| (f64::from(ms) * 1e6) as u64));
         Ok::<_, NetworkError>(())
     })?;
     let device_ms = Spread::of(&device_ns[repetitions.warm_up.min(device_ns.len())..]);

@@ -5,7 +5,8 @@ use super::energy::Energy;
 use super::frames::{Frames, Together};
 use super::measure::{Spread, Timing};
 use super::memory::{Machine, Resident};
-use super::network::{Alone, AtSize, KernelTime};
+use super::network::{Alone, AtSize};
+use crate::frame::network::KernelRun;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -219,14 +220,14 @@ fn together(out: &mut String, rows: &[Together]) {
     }
 }
 
-fn kernels(out: &mut String, kernels: &[KernelTime]) {
+fn kernels(out: &mut String, kernels: &[KernelRun]) {
     let mut names: Vec<&str> = kernels.iter().map(|k| k.name).collect();
     names.sort_unstable();
     names.dedup();
     let _ = writeln!(out, "\nkernels by name, each run again and again");
     let _ = writeln!(out, "{:>12}{:>8}{:>10}{:>12}", "", "how many", "in all, us", "longest, us");
     for name in names {
-        let us = || kernels.iter().filter(|k| k.name == name).map(|k| k.ms * 1e3);
+        let us = || kernels.iter().filter(|k| k.name == name).map(|k| f64::from(k.ms) * 1e3);
         let _ =
             writeln!(out, "{name:>12}{:>8}{:>10.1}{:>12.1}", us().count(), us().sum::<f64>(), us().fold(0.0, f64::max));
     }

@@ -11,6 +11,11 @@ pub const CHANNELS: usize = 3;
 /// Rows of one task.
 const TASK_ROWS: usize = 16;
 
+/// Per input channel: `value = byte * scale + bias`.
+pub(super) fn normalisation(spec: &InputSpec) -> ([f32; CHANNELS], [f32; CHANNELS]) {
+    (std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])), std::array::from_fn(|c| -spec.mean[c] / spec.std[c]))
+}
+
 /// Builds network inputs for one model; keeps the resampling weights of the geometries it has seen lately.
 #[derive(Debug)]
 pub struct InputBuilder {
@@ -30,13 +35,14 @@ pub struct InputBuilder {
 impl InputBuilder {
     /// For a network whose input is described by `spec`.
     pub fn new(spec: &InputSpec) -> Self {
+        let (scale, bias) = normalisation(spec);
         Self {
             width: spec.width,
             height: spec.height,
             order: spec.channel_order,
             kind: spec.kind,
-            scale: std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])),
-            bias: std::array::from_fn(|c| -spec.mean[c] / spec.std[c]),
+            scale,
+            bias,
             padding: match spec.kind {
                 InputKind::Float => [0.0; CHANNELS],
                 InputKind::U8 => spec.mean.map(|m| byte(m * 255.0)),

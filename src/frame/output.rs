@@ -72,6 +72,13 @@ fn plan<'a>(plans: &'a mut Plans, geometry: &Geometry, answer: (usize, usize)) -
     plans.get(&(geometry.clone(), answer), || Plan::new(geometry, answer))
 }
 
+/// Channel -> published id, [`UNLABELLED`] where there is no class.
+pub(super) fn published_ids(manifest: &Manifest) -> [u8; 256] {
+    let mut ids = [UNLABELLED; 256];
+    ids.iter_mut().zip(manifest.classes.iter().take(MAX_CLASSES)).for_each(|(id, class)| *id = class.id);
+    ids
+}
+
 /// Turns packed answers into outputs; keeps every buffer that it needs, and what belongs to the geometries it has seen
 /// lately.
 #[derive(Debug)]
@@ -96,10 +103,8 @@ pub struct OutputBuilder {
 impl OutputBuilder {
     /// For the model described by `manifest`.
     pub fn new(manifest: &Manifest) -> Self {
-        let mut ids = [UNLABELLED; 256];
         let mut colors = [[0; 3]; 256];
-        for (channel, Class { id, color, .. }) in manifest.classes.iter().take(MAX_CLASSES).enumerate() {
-            ids[channel] = *id;
+        for Class { id, color, .. } in manifest.classes.iter().take(MAX_CLASSES) {
             colors[usize::from(*id)] = *color;
         }
         Self {
@@ -107,7 +112,7 @@ impl OutputBuilder {
             score_channels: manifest.output.score_channels,
             depth_channel: manifest.output.depth_channel,
             decoding: manifest.output.depth.clone(),
-            ids,
+            ids: published_ids(manifest),
             colors,
             plans: Cache::new(),
             size: manifest.answer_size(),

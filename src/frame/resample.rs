@@ -6,6 +6,7 @@
 use super::geometry::Rect;
 use super::view::ImageView;
 use multiversion::multiversion;
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// For each destination position: the first source position, and as many weights as every other position has (zeros
@@ -191,18 +192,25 @@ impl<K: PartialEq + Clone, V> Cache<K, V> {
 
     /// What belongs to `key`, made if it is not there.
     pub fn get(&mut self, key: &K, make: impl FnOnce() -> V) -> &V {
+        let Ok(value) = self.try_get(key, || Ok::<_, Infallible>(make()));
+        value
+    }
+
+    /// As [`Cache::get`], of what may fail to be made; nothing is kept then.
+    pub fn try_get<E>(&mut self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<&V, E> {
         let entry = match self.entries.iter().position(|(k, _)| k == key) {
             Some(at) => self.entries.remove(at),
             None => {
+                let made = make()?;
                 if self.entries.len() >= CACHED {
                     self.entries.remove(0);
                 }
-                (key.clone(), make())
+                (key.clone(), made)
             }
         };
         let at = self.entries.len();
         self.entries.push(entry);
-        &self.entries[at].1
+        Ok(&self.entries[at].1)
     }
 }
 

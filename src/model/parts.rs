@@ -25,14 +25,16 @@ pub struct Filter {
     pub bias: Vec<f32>,
 }
 
+/// A copy of a tensor's values, float32.
+pub fn values(t: &Tensor) -> Vec<f32> {
+    let flat = t.detach().to_device(Device::Cpu).to_kind(Kind::Float).flatten(0, -1).contiguous();
+    let mut values = vec![0.0; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
+
 impl Filter {
     pub(super) fn of(conv: &Conv2d) -> Self {
-        let values = |t: &Tensor| {
-            let flat = t.detach().to_device(Device::Cpu).to_kind(Kind::Float).flatten(0, -1).contiguous();
-            let mut values = vec![0.0; flat.numel()];
-            flat.copy_data(&mut values, flat.numel());
-            values
-        };
         let size = conv.weight().size();
         let shape = std::array::from_fn(|i| size.get(i).map_or(1, |n| *n as usize));
         Self { shape, weight: values(conv.weight()), bias: conv.bias().map(values).unwrap_or_default() }

@@ -18,6 +18,7 @@ pub use precision::{Precision, PrecisionParseError};
 pub use select::{select, Selection};
 
 use super::output::Packed;
+use crate::cpu::values;
 use crate::export::golden::Deviation;
 use crate::export::manifest::InputKind;
 use crate::export::trace::WEIGHTS;
@@ -27,6 +28,7 @@ use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use cuda::Cuda;
 pub(in crate::frame) use cuda::FromDevice;
 use native::Native;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
@@ -216,8 +218,9 @@ fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
     artifact.network().map_err(|e| e.to_string())
 }
 
-/// One of the back end's own kernels, as it runs alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// One of the back end's own kernels, as it runs again and again: its maps lie in the cache, and nothing waits for the one
+/// before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct KernelRun {
     /// In the source.
     pub name: &'static str,
@@ -325,10 +328,9 @@ impl Network {
     /// [`Network::run`].
     #[allow(unsafe_code)]
     pub fn input_mut(&mut self) -> &mut [f32] {
-        let len = self.input.numel();
-        // SAFETY: the tensor is contiguous float32 of `len` elements in host memory, made in `load` and never handed
-        // out: nobody else reads or writes it while `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.input.data_ptr().cast::<f32>(), len) }
+        // SAFETY: the tensor is contiguous float32 in host memory, made in `load` and never handed out: nobody else reads or
+        // writes it while `self` is borrowed exclusively.
+        unsafe { values::<f32>(&mut self.input) }
     }
 
     /// Where frames are answered on the device, from their bytes to their outputs.
@@ -339,14 +341,14 @@ impl Network {
         }
     }
 
-    /// Milliseconds of each of some runs of a batch, input and answer on the device, by its own clock; `None` where the back
-    /// end cannot tell.
+    /// Milliseconds of a run of a batch of one, input and answer on the device, by its own clock; `None` where the back end
+    /// cannot tell.
     ///
     /// # Errors
     /// The device fails.
-    pub fn device_times_ms(&self, batch: usize, repetitions: usize) -> Result<Option<Vec<f32>>, NetworkError> {
+    pub fn device_time_ms(&self) -> Result<Option<f32>, NetworkError> {
         match &self.engine {
-            Engine::Cuda(cuda) => cuda.timed(batch, repetitions).map(Some),
+            Engine::Cuda(cuda) => cuda.timed().map(Some),
             _ => Ok(None),
         }
     }
@@ -372,17 +374,7 @@ impl Network {
     /// If `batch` is 0 or beyond [`Network::max_batch`].
     pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
         assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
-        if let Engine::Cuda(cuda) = &mut self.engine {
-            let values = self.input.numel();
-            // SAFETY: as in `input_mut`.
-            #[allow(unsafe_code)]
-            let input = unsafe { std::slice::from_raw_parts(self.input.data_ptr().cast::<f32>(), values) };
-            return cuda.run(input, batch, read);
-        }
-        let _no_grad = tch::no_grad_guard();
-        // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
-        let input = self.input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
-        let input = input.map_err(torch_error("view the network's input"))?;
+        let Self { engine, input, .. } = self;
         let [height, width, channels] = self.shape;
         let expected = [batch, height, width, channels];
         let read = |data: &[f32], found: [usize; 4]| {
@@ -392,16 +384,27 @@ impl Network {
             }
             Ok(read(Answers { width, height, channels, data }))
         };
-        match &mut self.engine {
+        // The permutation of a channels-last buffer is the logical [B, 3, H, W] in libtorch's channels-last format.
+        let view = |input: &Tensor| {
+            let view = input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
+            view.map_err(torch_error("view the network's input"))
+        };
+        match engine {
             Engine::TorchScript(module) => {
-                let answer = module.run(&input)?;
+                let _no_grad = tch::no_grad_guard();
+                let answer = module.run(&view(input)?)?;
                 read(answer.data(), answer.shape())
             }
             Engine::Native(native) => {
-                let (data, shape) = native.run(&input).map_err(torch_error("run the network"))?;
+                let _no_grad = tch::no_grad_guard();
+                let (data, shape) = native.run(&view(input)?).map_err(torch_error("run the network"))?;
                 read(data, shape)
             }
-            Engine::Cuda(_) => unreachable!("answered above"),
+            // SAFETY: as in `input_mut`.
+            #[allow(unsafe_code)]
+            Engine::Cuda(cuda) => cuda.run(unsafe { values::<f32>(input) }, batch, |a| {
+                read(a.data, [batch, a.height, a.width, a.channels])
+            })?,
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use super::gpu::{Buffer, Gpu};
 use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
-use crate::export::manifest::{ChannelOrder, DepthCode, Manifest};
+use crate::export::manifest::{ChannelOrder, DepthCode, InputSpec, Manifest};
 use crate::frame::geometry::{Axis, Geometry, Rect};
+use crate::frame::input::normalisation;
+use crate::frame::output::published_ids;
 use crate::frame::resample::Resampler;
 use crate::frame::view::ImageView;
 
@@ -84,15 +86,9 @@ pub(super) struct Normalisation {
 }
 
 impl Normalisation {
-    pub fn new(manifest: &Manifest) -> Self {
-        let spec = &manifest.input;
-        Self {
-            width: spec.width,
-            height: spec.height,
-            order: spec.channel_order,
-            scale: std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])),
-            bias: std::array::from_fn(|c| -spec.mean[c] / spec.std[c]),
-        }
+    pub fn new(spec: &InputSpec) -> Self {
+        let (scale, bias) = normalisation(spec);
+        Self { width: spec.width, height: spec.height, order: spec.channel_order, scale, bias }
     }
 }
 
@@ -232,8 +228,6 @@ pub(super) struct FrameAddresses {
 
 impl Decoding {
     pub fn new(manifest: &Manifest, answer: [usize; 3]) -> Self {
-        let mut ids = [crate::data::classes::UNLABELLED; 256];
-        ids.iter_mut().zip(&manifest.classes).for_each(|(id, class)| *id = class.id);
         let depth = &manifest.output.depth;
         Self {
             answer,
@@ -243,7 +237,7 @@ impl Decoding {
             scale: depth.scale,
             min_m: depth.min_m,
             max_m: depth.max_m,
-            ids,
+            ids: published_ids(manifest),
         }
     }
 
@@ -321,7 +315,7 @@ impl<const N: usize> OnDevice<N> {
 mod tests {
     use super::super::host::Host;
     use super::*;
-    use crate::export::manifest::{InputKind, InputSpec};
+    use crate::export::manifest::InputKind;
     use crate::frame::geometry::{Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
     use crate::frame::output::tests::{builder, packed_data, placements};
@@ -356,13 +350,7 @@ mod tests {
                             .expect("a valid layout");
                         let mut expected = vec![0.0; 16 * 8 * 3];
                         InputBuilder::new(&spec).build(&image, &geometry, &mut expected);
-                        let norm = Normalisation {
-                            width: 16,
-                            height: 8,
-                            order,
-                            scale: std.map(|s| 1.0 / (255.0 * s)),
-                            bias: std::array::from_fn(|c| -mean[c] / std[c]),
-                        };
+                        let norm = Normalisation::new(&spec);
                         let tables = InputTables::new(&geometry);
                         let from = tables.from;
                         let part: Vec<u8> = from

@@ -5,10 +5,9 @@
 
 use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
-use crate::model::parts::{Activation, BlockParts, Filter, TrunkParts};
+use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
 use crate::model::{EndWeights, CRP_STAGES};
 use half::f16;
-use tch::Tensor;
 
 /// The most outputs of a head.
 pub(super) const HEAD_OUTPUTS: usize = 32;
@@ -584,12 +583,6 @@ impl Weights {
     /// # Errors
     /// In words: the kernels have no room for a head.
     pub fn new(trunk: TrunkParts, end: &EndWeights) -> Result<Self, String> {
-        let values = |t: &Tensor| {
-            let flat = t.flatten(0, -1).contiguous();
-            let mut values = vec![0.0_f32; flat.numel()];
-            flat.copy_data(&mut values, flat.numel());
-            values
-        };
         let of = |task| end.heads.iter().find(|h| h.task == task);
         let heads: Vec<_> = ANSWERED
             .into_iter()

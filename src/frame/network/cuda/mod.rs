@@ -87,12 +87,12 @@ struct Download {
 }
 
 impl Download {
-    /// Begins to fetch the room's device half.
-    fn start(&mut self, gpu: &Gpu, bytes: usize) -> Result<(), MachineError> {
+    /// Begins to fetch so many bytes.
+    fn start(&mut self, gpu: &Gpu, from: Address, bytes: usize) -> Result<(), MachineError> {
         self.bytes = bytes;
-        let at = self.room.fit(gpu, bytes)?;
+        self.room.fit(gpu, bytes)?;
         for (i, part) in parts(bytes).enumerate() {
-            gpu.fetch(at + part.start as Address, self.room.host()?, part)?;
+            gpu.fetch(from + part.start as Address, self.room.host()?, part)?;
             if i == self.events.len() {
                 self.events.push(gpu.event(false)?);
             }
@@ -172,8 +172,8 @@ pub(in crate::frame) struct Cuda {
     staging: Room,
     normalisation: Normalisation,
     decoding: Decoding,
-    inputs: Cache<InputKey, Option<(InputTables, OnDevice<4>)>>,
-    outputs: Cache<Geometry, Option<(OutputTables, OnDevice<2>)>>,
+    inputs: Cache<InputKey, (InputTables, OnDevice<4>)>,
+    outputs: Cache<Geometry, (OutputTables, OnDevice<2>)>,
     slots: Vec<Slot>,
     answered: Event,
     /// The last to go.
@@ -213,7 +213,7 @@ impl Cuda {
         let answered = gpu.event(false)?;
         Ok(Self {
             decoding: Decoding::new(manifest, layers.answer_shape),
-            normalisation: Normalisation::new(manifest),
+            normalisation: Normalisation::new(&manifest.input),
             input: [height, width],
             staging: Room::default(),
             inputs: Cache::new(),
@@ -283,13 +283,10 @@ impl Cuda {
         self.gpu.enter()?;
         let key = (geometry.source_rect(), geometry.network_rect());
         let gpu = &self.gpu;
-        let mut failure = None;
-        let made = self.inputs.get(&key, || {
+        let (tables, on_device) = self.inputs.try_get(&key, || {
             let tables = InputTables::new(geometry);
-            let on_device = OnDevice::new(gpu, tables.bytes());
-            on_device.map_err(|e| failure = Some(e)).ok().map(|on_device| (tables, on_device))
-        });
-        let Some((tables, on_device)) = made else { return Err(lost(failure)) };
+            OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
+        })?;
         let Slot { picture, sent, .. } = &mut self.slots[slot];
         let (from, pixel) = (tables.from, image.encoding().channels());
         let row = from.width * pixel;
@@ -350,13 +347,10 @@ impl Cuda {
         let (gpu, answer_shape) = (&self.gpu, self.layers.answer_shape);
         let answer = self.answer_of(slot);
         let answer_bytes = self.answer_length() * size_of::<f32>();
-        let mut failure = None;
-        let made = self.outputs.get(geometry, || {
+        let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
-            let on_device = OnDevice::new(gpu, tables.bytes());
-            on_device.map_err(|e| failure = Some(e)).ok().map(|on_device| (tables, on_device))
-        });
-        let Some((tables, on_device)) = made else { return Err(lost(failure)) };
+            OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
+        })?;
         let slot = &mut self.slots[slot];
         if slot.best.is_none() {
             slot.best = Some(gpu.buffer(self.decoding.answer_pixels())?);
@@ -379,18 +373,13 @@ impl Cuda {
             self.decoding.launches(tables, at, factor).iter().try_for_each(|launch| gpu.launch(launch))?;
         }
         if wanted.labels {
-            slot.labels.start(gpu, width * height)?;
+            slot.labels.start(gpu, at.labels, width * height)?;
         }
         if wanted.depth {
-            slot.depth.start(gpu, width * height * size_of::<f32>())?;
+            slot.depth.start(gpu, at.depth, width * height * size_of::<f32>())?;
         }
         if wanted.answer {
-            // Its device half is the network's own answer.
-            slot.answer.room.fit(gpu, answer_bytes)?;
-            gpu.fetch(answer, slot.answer.room.host()?, 0..answer_bytes)?;
-            let event = gpu.event(false)?;
-            gpu.record(&event)?;
-            slot.answer.events = vec![event];
+            slot.answer.start(gpu, answer, answer_bytes)?;
         }
         Ok(())
     }
@@ -430,22 +419,18 @@ impl Cuda {
         Ok(Packed { width, height, channels, data: &answer.room.host()?.floats()[..length] })
     }
 
-    /// Milliseconds of `repetitions` runs on inputs that are there already, by the device's own clock.
+    /// Milliseconds of a run of a batch of one whose input is there already, by the device's own clock.
     ///
     /// # Errors
     /// The device fails.
-    pub fn timed(&self, batch: usize, repetitions: usize) -> Result<Vec<f32>, NetworkError> {
+    pub fn timed(&self) -> Result<f32, NetworkError> {
         self.gpu.enter()?;
         let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
-        let mut times = Vec::with_capacity(repetitions);
-        for _ in 0..repetitions {
-            self.gpu.record(&start)?;
-            self.start(batch)?;
-            self.gpu.record(&end)?;
-            end.wait()?;
-            times.push(end.since(&start)?);
-        }
-        Ok(times)
+        self.gpu.record(&start)?;
+        self.start(1)?;
+        self.gpu.record(&end)?;
+        end.wait()?;
+        Ok(end.since(&start)?)
     }
 
     /// Milliseconds of each kernel of a batch of one, each run `repetitions` times in a row, in their order.
@@ -466,12 +451,6 @@ impl Cuda {
         };
         self.layers.batches[0].iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
     }
-}
-
-fn lost(failure: Option<MachineError>) -> NetworkError {
-    let unknown =
-        || MachineError { what: "bring tables to the device".into(), reason: "an earlier frame failed".into() };
-    failure.unwrap_or_else(unknown).into()
 }
 
 #[cfg(test)]
