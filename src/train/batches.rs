@@ -3,7 +3,7 @@
 //! Which frame and which random numbers crop `n` of a phase gets follows from the run's seed and `n` alone, whatever
 //! the threads do: a resumed run sees the crops that it would have seen.
 
-use super::config::{Cache, Phase, TrainConfig};
+use super::config::{Cache, Phase, TrainConfig, Turn};
 use super::labels::LabelTable;
 use super::packed::Packed;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
@@ -231,12 +231,10 @@ pub struct Batches {
 /// What a phase's batches are made of.
 #[derive(Debug, Clone)]
 pub struct BatchesConfig {
-    /// Size and scale.
-    pub size: CropSize,
+    /// Size, scale and number of the crops of batches that take turns.
+    pub turns: Vec<(CropSize, usize)>,
     /// Transforms.
     pub augment: AugmentConfig,
-    /// Crops of a batch.
-    pub batch: usize,
     /// Tasks whose truth is needed.
     pub tasks: Vec<Task>,
     /// Number format that the network computes in.
@@ -252,10 +250,11 @@ pub struct BatchesConfig {
 impl BatchesConfig {
     /// Of a phase.
     pub fn new(config: &TrainConfig, phase: &Phase, index: usize, skip: usize, device: Device) -> Self {
+        let turn =
+            |turn: &Turn| (CropSize { size: turn.size, scale: turn.scale, stride: config.loss_stride }, turn.batch);
         Self {
-            size: CropSize { size: phase.crop, scale: phase.scale, stride: config.loss_stride },
+            turns: phase.turns().iter().map(turn).collect(),
             augment: config.augment.clone(),
-            batch: phase.batch,
             tasks: config.heads.iter().map(|h| h.task).collect(),
             kind: config.precision.kind(),
             device,
@@ -277,15 +276,18 @@ impl Batches {
         let thread = std::thread::Builder::new().name("batches".into()).spawn(move || {
             let mut picker = Picker::new(config.seed, supplies.len());
             let codes = table.codes();
-            for _ in 0..config.skip * config.batch {
-                picker.next(&supplies);
+            let mut turns = config.turns.iter().cycle();
+            for (_, batch) in turns.by_ref().take(config.skip) {
+                for _ in 0..*batch {
+                    picker.next(&supplies);
+                }
             }
-            loop {
-                let picks: Vec<Pick> = (0..config.batch).map(|_| picker.next(&supplies)).collect();
-                let mut packed = Packed::new(picks.len(), &config.size, &config.tasks, config.kind, config.device);
+            for (size, batch) in turns {
+                let picks: Vec<Pick> = (0..*batch).map(|_| picker.next(&supplies)).collect();
+                let mut packed = Packed::new(picks.len(), size, &config.tasks, config.kind, config.device);
                 let made = pool.install(|| {
                     picks.par_iter().zip(packed.rows()).try_for_each(|(&(source, frame, seed), row)| {
-                        row.fill(&supplies[source].crop(frame, &config.size, &config.augment, seed)?, &codes);
+                        row.fill(&supplies[source].crop(frame, size, &config.augment, seed)?, &codes);
                         Ok(())
                     })
                 });
@@ -329,9 +331,11 @@ mod tests {
 
     fn batches(skip: usize) -> Batches {
         let config = BatchesConfig {
-            size: CropSize { size: (32, 32), scale: (0.5, 1.0), stride: 4 },
+            turns: vec![
+                (CropSize { size: (32, 32), scale: (0.5, 1.0), stride: 4 }, 4),
+                (CropSize { size: (64, 32), scale: (1.0, 2.0), stride: 4 }, 2),
+            ],
             augment: AugmentConfig { stretch: 1.2, ..AugmentConfig::default() },
-            batch: 4,
             tasks: vec![Task::Segmentation, Task::Depth],
             kind: Kind::Float,
             device: Device::Cpu,
@@ -350,8 +354,9 @@ mod tests {
             whole.next().expect("a batch");
         }
         let resumed = batches(3);
-        for _ in 0..3 {
+        for turn in 3..6 {
             let [a, b] = [&whole, &resumed].map(|b| b.next().expect("a batch").to(Device::Cpu));
+            assert_eq!(a.images.size(), [[4, 3, 32, 32], [2, 3, 32, 64]][turn % 2]);
             assert_eq!(a.images, b.images);
             assert_eq!(a.labels, b.labels);
         }

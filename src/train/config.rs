@@ -184,6 +184,10 @@ pub struct Phase {
     pub scale: (f32, f32),
     /// Crops of a step.
     pub batch: usize,
+    /// Sizes that take turns with `crop`, a batch each: `scale` follows their width, so that they show as much of a frame,
+    /// and `batch` their area, so that a batch has as many pixels.
+    #[serde(default)]
+    pub also: Vec<(usize, usize)>,
     /// Batches whose gradients are added up before a step.
     #[serde(default = "one_each")]
     pub accumulate: usize,
@@ -198,6 +202,17 @@ pub struct Phase {
     /// Share of the steps in which the learning rate rises.
     #[serde(default = "warmup")]
     pub warmup: f64,
+}
+
+/// What a phase's batch is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// Width and height of the crops, pixels.
+    pub size: (usize, usize),
+    /// Pixels of the crop a pixel of the frame, from, to.
+    pub scale: (f32, f32),
+    /// Crops.
+    pub batch: usize,
 }
 
 /// Number format of the network while it trains.
@@ -414,9 +429,11 @@ impl Phase {
     fn check(&self) -> anyhow::Result<()> {
         at_least_one("batch", self.batch)?;
         at_least_one("accumulate", self.accumulate)?;
-        let (w, h) = self.crop;
-        if w < 32 || h < 32 {
-            bail!("crop: expected 32 x 32 pixels or more, found {w} x {h}");
+        let sizes = std::iter::once(("crop", &self.crop)).chain(self.also.iter().map(|size| ("also", size)));
+        for (name, (w, h)) in sizes {
+            if *w < 32 || *h < 32 {
+                bail!("{name}: expected 32 x 32 pixels or more, found {w} x {h}");
+            }
         }
         let (low, high) = self.scale;
         if !(low > 0.0 && high >= low && high.is_finite()) {
@@ -434,9 +451,23 @@ impl Phase {
         Ok(())
     }
 
+    /// Size, scales and number of crops of the batches that take turns.
+    pub fn turns(&self) -> Vec<Turn> {
+        let (width, height) = self.crop;
+        let (low, high) = self.scale;
+        let of = |size: (usize, usize)| {
+            let wider = size.0 as f32 / width as f32;
+            let batch = (self.batch * width * height) as f64 / (size.0 * size.1) as f64;
+            Turn { size, scale: (low * wider, high * wider), batch: (batch.round() as usize).max(1) }
+        };
+        std::iter::once(self.crop).chain(self.also.iter().copied()).map(of).collect()
+    }
+
     /// Steps of the phase, where all sources together have `frames` training frames.
     pub fn steps(&self, frames: usize) -> usize {
-        let an_epoch = frames.div_ceil(self.batch * self.accumulate);
+        let turns = self.turns();
+        let crops: usize = turns.iter().map(|turn| turn.batch).sum();
+        let an_epoch = (frames * turns.len()).div_ceil(crops * self.accumulate);
         self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1) * an_epoch.max(1))
     }
 }
@@ -503,6 +534,19 @@ mod tests {
         let config = read(SMALL).expect("it is valid");
         assert_eq!(config.network(), NetworkConfig::default());
         assert_eq!(config.phases[0].steps(7), 12);
+    }
+
+    #[test]
+    fn sizes_take_turns_with_as_much_of_a_frame_and_as_many_pixels() {
+        let mut phase = read(SMALL).expect("it is valid").phases.remove(0);
+        phase = Phase { crop: (64, 32), scale: (0.5, 1.0), batch: 8, also: vec![(128, 64), (32, 32)], ..phase };
+        let [first, wide, narrow] = phase.turns().try_into().expect("three");
+        assert_eq!(first, Turn { size: (64, 32), scale: (0.5, 1.0), batch: 8 });
+        assert_eq!(wide, Turn { size: (128, 64), scale: (1.0, 2.0), batch: 2 });
+        assert_eq!(narrow, Turn { size: (32, 32), scale: (0.25, 0.5), batch: 16 });
+        // 26 crops in three steps.
+        assert_eq!(phase.steps(52), 3 * 6);
+        assert!(read(&SMALL.replace("batch: 2", "batch: 2, also: [[16, 64]]")).is_err());
     }
 
     #[test]

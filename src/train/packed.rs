@@ -97,9 +97,14 @@ impl Packed {
         }
     }
 
+    /// Crops of it.
+    pub fn crops(&self) -> usize {
+        self.labels.size()[0] as usize
+    }
+
     /// The places of its crops, to be filled all of them.
     pub fn rows(&mut self) -> Vec<Row<'_>> {
-        let crops = self.labels.size()[0] as usize;
+        let crops = self.crops();
         if crops == 0 {
             return Vec::new();
         }

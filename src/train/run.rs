@@ -133,6 +133,7 @@ struct Sums {
     /// Of the gradient's norm, where it is looked at.
     gradient: Option<Tensor>,
     steps: usize,
+    crops: usize,
     waited: Duration,
     since: Option<Instant>,
 }
@@ -269,7 +270,7 @@ impl<'a> Run<'a> {
             let total = self.progress.total;
             if total.is_multiple_of(REPORT_EVERY) {
                 let left = seconds.unwrap_or_else(|| self.progress.phase_elapsed_s / share.max(1e-9)) * (1.0 - share);
-                self.report(&mut sums, rate, share, phase.batch * phase.accumulate, left)?;
+                self.report(&mut sums, rate, share, left)?;
             }
             let is_look = total.is_multiple_of(self.config.watch.validate_every);
             if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
@@ -306,6 +307,7 @@ impl<'a> Run<'a> {
             let waiting = Instant::now();
             let batch = supply.next()?;
             sums.waited += waiting.elapsed();
+            sums.crops += batch.crops();
             let (network, objective, device, kind) =
                 (&self.network, &self.objective, self.device, self.config.precision.kind());
             let stage = self.stage.as_ref();
@@ -371,7 +373,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64, crops: usize, left_s: f64) -> anyhow::Result<()> {
+    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64, left_s: f64) -> anyhow::Result<()> {
         let sums = std::mem::take(sums);
         self.check_losses(&sums.losses)?;
         let mean = |sum: &Tensor| sum.double_value(&[]) / sums.steps as f64;
@@ -384,7 +386,7 @@ impl<'a> Run<'a> {
             learning_rate: rate,
             losses: &losses,
             gradient_norm,
-            crops_per_s: (sums.steps * crops) as f64 / seconds,
+            crops_per_s: sums.crops as f64 / seconds,
             waiting: sums.waited.as_secs_f64() / seconds,
         };
         self.record.steps(&report, share, Some(Duration::from_secs_f64(left_s.clamp(0.0, 1e9))))
