@@ -12,6 +12,7 @@
 //! - [`train`], [`eval`]: how weights are made and judged
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
+//! - [`causes`]: an error in one line
 //! - [`installed`]: files that are installed with the package
 //! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
 //! - [`bench`]: how fast and at what cost in memory and energy a model runs on this machine
@@ -20,6 +21,7 @@
 
 pub mod allocator;
 pub mod bench;
+pub mod causes;
 pub mod cli;
 pub(crate) mod cpu;
 pub mod data;

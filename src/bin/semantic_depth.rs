@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match semantic_depth::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", semantic_depth::causes::in_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     match semantic_depth::node::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("[FATAL] [semantic_depth]: {error:#}");
+            eprintln!("[FATAL] [semantic_depth]: {}", semantic_depth::causes::in_line(&error));
             ExitCode::FAILURE
         }
     }

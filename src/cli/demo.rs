@@ -42,6 +42,18 @@ pub struct Args {
     /// Where the network runs: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
+    /// A parameter of the node, such as backend:=native or precision:=fp16 (repeatable)
+    #[arg(long = "param", short = 'p', value_name = "NAME:=VALUE", value_parser = parse_parameter)]
+    parameters: Vec<(String, serde_yaml::Value)>,
+}
+
+/// As ROS has it: the value is YAML.
+fn parse_parameter(text: &str) -> Result<(String, serde_yaml::Value), String> {
+    let (name, value) = text.split_once(":=").ok_or_else(|| format!("expected NAME:=VALUE, found {text}"))?;
+    if name.is_empty() {
+        return Err(format!("expected NAME:=VALUE, found {text}"));
+    }
+    Ok((name.into(), serde_yaml::from_str(value).map_err(|e| format!("{name}: expected YAML, found {value}: {e}"))?))
 }
 
 /// Runs the verb.
@@ -57,7 +69,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (_, _, Some(file)) => Source::Video(file),
         _ => Source::Drive(drive::prepare(&args.out, args.seed, args.frames, args.rate, args.size)?),
     };
-    let options =
-        Options { model, node, device: args.device, source, frames: args.frames, rate_hz: args.rate, out: args.out };
+    let options = Options {
+        model,
+        node,
+        device: args.device,
+        parameters: args.parameters,
+        source,
+        frames: args.frames,
+        rate_hz: args.rate,
+        out: args.out,
+    };
     demo::run(&options).map(|_| ())
 }

@@ -1,5 +1,6 @@
 //! `semantic_depth doctor`: what is here, and whether the model runs on it; what a question to us should come with.
 
+use crate::causes::in_line;
 use crate::data::frame::Decoded;
 use crate::data::street::{Drive, DriveConfig};
 use crate::eval::answer::Answerer;
@@ -65,9 +66,8 @@ impl<T: Serialize> Serialize for Answer<T> {
     }
 }
 
-fn answer<T, E: fmt::Display>(result: Result<T, E>) -> Answer<T> {
-    // `{:#}`: all causes of an anyhow error.
-    Answer(result.map_err(|e| format!("{e:#}")))
+fn answer<T, E: Into<anyhow::Error>>(result: Result<T, E>) -> Answer<T> {
+    Answer(result.map_err(|e| in_line(&e.into())))
 }
 
 #[derive(Debug, Serialize)]
@@ -333,7 +333,8 @@ impl EngineCache {
 impl Model {
     fn of(path: &Path, devices: usize) -> Self {
         let artifact = export::load(path);
-        let archive = artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
+        let archive =
+            artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
         let gpus = (0..devices).map(|n| (format!("cuda:{n}"), DeviceChoice::Cuda(n)));
         let all = std::iter::once(("cpu".to_string(), DeviceChoice::Cpu)).chain(gpus);
         Self {

@@ -52,6 +52,8 @@ pub struct Options {
     pub node: PathBuf,
     /// `auto`, `cpu`, `cuda:N`.
     pub device: String,
+    /// Further parameters of the node.
+    pub parameters: Vec<(String, serde_yaml::Value)>,
     /// What to play.
     pub source: Source,
     /// At most so many frames.
@@ -203,14 +205,16 @@ pub fn default_node() -> anyhow::Result<PathBuf> {
 #[derive(Serialize)]
 struct Parameters {
     #[serde(rename = "ros__parameters")]
-    parameters: BTreeMap<&'static str, String>,
+    parameters: BTreeMap<String, serde_yaml::Value>,
 }
 
 /// A parameter file rather than `-p`: a path may hold characters that YAML reads as something else.
 fn write_parameters(options: &Options) -> anyhow::Result<PathBuf> {
     let model = std::path::absolute(&options.model)?;
     let model = model.to_str().context("the model's path is not UTF-8, which a ROS parameter must be")?.to_owned();
-    let parameters = BTreeMap::from([("model_path", model), ("device", options.device.clone())]);
+    let own = [("model_path", model), ("device", options.device.clone())];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), serde_yaml::Value::from(value)));
+    let parameters = own.chain(options.parameters.iter().cloned()).collect();
     let file = BTreeMap::from([("/**", Parameters { parameters })]);
     let path = options.out.join("node.param.yaml");
     std::fs::write(&path, serde_yaml::to_string(&file)?).with_context(|| format!("cannot write {}", path.display()))?;

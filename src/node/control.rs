@@ -2,6 +2,7 @@
 
 use super::service::{respond, Requests};
 use super::worker::{Loader, Ready, Worker};
+use crate::causes::in_line;
 use r2r::std_srvs::srv::{SetBool, Trigger};
 use r2r::{QosProfile, ServiceRequest};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +81,7 @@ impl Control {
             } else if running.is_none() {
                 Err("no model is loaded: configure the node first".to_string())
             } else {
-                load().map_err(|e| format!("{e:#}"))
+                load().map_err(|e| in_line(&e))
             };
             match started {
                 Ok(loader) => {
@@ -120,7 +121,7 @@ fn advance(reload: Reload, running: Option<(&Worker, &mut Ready)>) -> Result<Rel
         (_, None) => Err(failed("the node has let go of it".into())),
         (Reload::Loading(loader), Some((worker, _))) => match loader.result() {
             None => Ok(Reload::Loading(loader)),
-            Some(Err(e)) => Err(failed(format!("{e:#}"))),
+            Some(Err(e)) => Err(failed(in_line(&e))),
             Some(Ok(model)) => {
                 let ready = Box::new(model.ready.clone());
                 Ok(Reload::Swapping(worker.swap(model), ready))

@@ -18,7 +18,8 @@
 
 pub mod arrival;
 pub mod camera;
-pub mod control;
+pub mod command_line;
+mod control;
 pub mod device;
 pub mod diagnostics;
 pub mod inbox;
@@ -33,6 +34,7 @@ pub mod settings;
 pub mod stats;
 pub mod worker;
 
+use crate::causes::in_line;
 use crate::frame::network::resolve;
 use crate::frame::pipeline::LoadOptions;
 use crate::installed;
@@ -77,8 +79,12 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the node until a signal ends it.
 ///
 /// # Errors
-/// Malformed ROS arguments, a wrong parameter, a model that cannot be loaded, or the death of a thread.
+/// Malformed arguments, a wrong parameter, a model that cannot be loaded, or the death of a thread.
 pub fn run() -> anyhow::Result<()> {
+    if let Some(text) = command_line::asked(std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()))? {
+        println!("{text}");
+        return Ok(());
+    }
     let records = logger::init()?;
     let context = create_context()?;
     let mut node = r2r::Node::create(context, NAME, "").context("cannot create the ROS node")?;
@@ -329,12 +335,12 @@ impl App {
     fn fail(&mut self, what: &str, error: anyhow::Error) -> anyhow::Result<()> {
         self.lifecycle.finish(Outcome::Failure);
         if what == CONFIGURE {
-            self.configure_failure = Some(format!("{error:#}"));
+            self.configure_failure = Some(in_line(&error));
         }
         if matches!(self.start, Start::At(_)) {
             return Err(error);
         }
-        log::error!("cannot {what}: {error:#}");
+        log::error!("cannot {what}: {}", in_line(&error));
         Ok(())
     }
 
@@ -365,7 +371,7 @@ impl App {
             Transition::Cleanup | Transition::Shutdown => {
                 // Even where the inference thread died, everything is let go of.
                 if let Err(e) = self.release() {
-                    log::error!("{e:#}");
+                    log::error!("{}", in_line(&e));
                 }
                 self.succeed();
             }

@@ -184,10 +184,12 @@ def test_own_pictures_of_mixed_sizes(tool_program, node_program, model, tmp_path
     sizes = [(64, 32), (31, 17), (200, 120)]
     pictures(tmp_path / "mine", sizes)
     out = tmp_path / "out"
-    result = run(command(tool_program, node_program, model, out, "--images", str(tmp_path / "mine"), "--rate", "1"))
+    arguments = ["--images", str(tmp_path / "mine"), "--rate", "1", "--param", "backend:=torchscript"]
+    result = run(command(tool_program, node_program, model, out, *arguments))
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((out / "report.json").read_text())
     assert report["frames"]["played"] == 3 and report["scores"] is None
+    assert report["backend"] == "torchscript"
     with AnyReader([out / "bag"]) as reader:
         connections = [c for c in reader.connections if c.topic == f"{PREFIX}/input/image"]
         messages = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)]
@@ -217,6 +219,8 @@ def test_a_video(tool_program, node_program, model, tmp_path):
         (["--node", "{tmp}/absent"], ["absent", "--node"]),
         (["--frames", "0"], ["--frames"]),
         (["--rate", "0"], ["--rate"]),
+        (["--param", "backend=native"], ["NAME:=VALUE", "backend=native"]),
+        (["--param", "backend:=none"], ["backend", "none", "native"]),
     ],
 )
 def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_program, model, tmp_path, arguments, words):

@@ -2,6 +2,7 @@
 
 import pathlib
 import signal
+import subprocess
 import time
 
 import pytest
@@ -39,6 +40,14 @@ def test_a_signal_while_it_starts_ends_it_too(start_node):
     node.process.send_signal(signal.SIGINT)
     # Before its handler is installed the signal's own default ends it.
     assert node.wait() in (0, -signal.SIGINT)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--version"], 0), (["--model", "x"], 1)])
+def test_arguments_that_are_not_for_ros_start_no_node(node_program, arguments, code):
+    done = subprocess.run([node_program, *arguments], capture_output=True, text=True, timeout=20)
+    assert done.returncode == code
+    assert "--ros-args" in (done.stderr if code else done.stdout) or arguments == ["--version"]
+    assert "panicked" not in done.stderr
 
 
 def reason(node):

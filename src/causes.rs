@@ -1,0 +1,41 @@
+//! An error in one line.
+
+/// The error and its causes, separated by colons. Many errors name their cause in their own words and give it as their source,
+/// too: what has been said at the end of the line so far is not said again.
+pub fn in_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("file {path}: {source}")]
+    struct Named {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn each_cause_is_named_once() {
+        let source = std::io::Error::other("the disk is full");
+        let error = Err::<(), _>(Named { path: "a", source }).context("cannot save").expect_err("an error");
+        assert_eq!(format!("{error:#}"), "cannot save: file a: the disk is full: the disk is full");
+        assert_eq!(in_line(&error), "cannot save: file a: the disk is full");
+        assert_eq!(in_line(&anyhow::anyhow!("nothing")), "nothing");
+        let plain =
+            Err::<(), _>(std::io::Error::other("the disk is full")).context("cannot save").expect_err("an error");
+        assert_eq!(in_line(&plain), "cannot save: the disk is full");
+    }
+}

@@ -1,0 +1,63 @@
+//! The node's own command line, beside ROS arguments.
+
+use anyhow::bail;
+
+/// What `--help` says.
+const HELP: &str = "\
+semantic_depth_node: labels and metric depth of each pixel of camera images, as a ROS 2 node
+
+Usage: semantic_depth_node [--ros-args ARGUMENTS]
+
+  -h, --help                        This text
+  -V, --version                     The version
+  --ros-args -p NAME:=VALUE         A parameter, such as -p model_path:=/path/to/model.yaml -p device:=cuda:0
+  --ros-args --params-file FILE     Parameters from a file; share/semantic_depth/config holds an example of each
+  --ros-args -r FROM:=TO            Another name of a topic, service or the node itself (__node:=NAME, __ns:=/NAMESPACE)
+  --ros-args --log-level LEVEL      debug, info, warn, error
+
+Topics, services and parameters: `semantic_depth interface`, or `ros2 node info` and `ros2 param list` while it runs.";
+
+/// The text that the command line asks for in place of the node.
+///
+/// # Errors
+/// An argument that means nothing here.
+pub(super) fn asked(arguments: impl IntoIterator<Item = String>) -> anyhow::Result<Option<String>> {
+    let mut is_ros = false;
+    for argument in arguments {
+        match (argument.as_str(), is_ros) {
+            ("--ros-args", _) => is_ros = true,
+            ("--", true) => is_ros = false,
+            (_, true) => {}
+            ("-h" | "--help", false) => return Ok(Some(HELP.into())),
+            ("-V" | "--version", false) => {
+                return Ok(Some(concat!("semantic_depth_node ", env!("CARGO_PKG_VERSION")).into()))
+            }
+            (other, false) => {
+                bail!("expected ROS arguments after --ros-args, found {other}; semantic_depth_node --help says more")
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> anyhow::Result<Option<String>> {
+        asked(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn ros_arguments_go_by_and_others_are_named() {
+        for line in ["", "--ros-args", "--ros-args -p a:=b --params-file x -r __node:=y --", "--ros-args -h"] {
+            assert_eq!(of(line).expect(line), None, "{line}");
+        }
+        assert!(of("--help").expect("a text").is_some_and(|text| text.contains("--params-file")));
+        assert!(of("--ros-args -p a:=b -- -V").expect("a text").is_some_and(|t| t.contains(env!("CARGO_PKG_VERSION"))));
+        for line in ["help", "--model x --ros-args", "--ros-args -p a:=b -- more"] {
+            let error = of(line).expect_err(line).to_string();
+            assert!(error.contains("--ros-args") && error.contains("found"), "{error}");
+        }
+    }
+}
