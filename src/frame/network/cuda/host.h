@@ -53,6 +53,7 @@ struct Operands {
     u32 a[4], b[2];
 };
 static thread_local Operands operands[32][32];
+static thread_local const u32* rows[32][32];
 }  // namespace host
 
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
@@ -108,6 +109,14 @@ static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * hi
 // The product of two halves is exact in single precision, their sum in double precision.
 static inline u32 fma2(u32 a, u32 b, u32 c) {
     return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
+}
+
+static inline void load_matrices(u32 (&m)[4], const void* row) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    host::rows[warp][lane] = (const u32*)row;
+    host::meet(host::warp_barriers[warp], 32);
+    for (int i = 0; i < 4; i++) m[i] = host::rows[warp][8 * i + lane / 4][lane % 4];
+    host::meet(host::warp_barriers[warp], 32);
 }
 
 static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {

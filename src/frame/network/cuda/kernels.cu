@@ -18,7 +18,7 @@ typedef unsigned long long u64;
 #define ALIGNED __align__(16)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
 #define QUIET_NAN __int_as_float(0x7fffffff)
@@ -89,6 +89,16 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     return pair;
 }
 
+// Four 8x8 matrices from shared memory, as `mma` wants them: lane 8 i + j says where row j of matrix i lies, and gets of each
+// matrix two neighbours in row lane / 4 (PTX: ldmatrix).
+DEVICE void load_matrices(u32 (&m)[4], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(at)
+                 : "memory");
+}
+
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -96,6 +106,26 @@ DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// The same for a number that only the launch knows, 6 at most.
+DEVICE void copies_wait_but(int later) {
+    switch (later) {
+        case 0:
+            return copies_wait<0>();
+        case 1:
+            return copies_wait<1>();
+        case 2:
+            return copies_wait<2>();
+        case 3:
+            return copies_wait<3>();
+        case 4:
+            return copies_wait<4>();
+        case 5:
+            return copies_wait<5>();
+        default:
+            return copies_wait<6>();
+    }
+}
 
 #define NONE_LOWEST 0xfc00fc00u  // a pair of minus infinities
 
@@ -442,7 +472,6 @@ struct Product {
     u16* out;
     int rows, outputs, a_channels, b_channels, act;
     int height, width, small_height, small_width;  // rows = images x height x width
-    int planes;  // whether `out` is [image][outputs / 8][row][8]: who goes along rows with eight channels reads it so
 };
 
 #define CHUNK 64
@@ -452,7 +481,8 @@ struct Product {
 template <int SIDE, bool FACTORS, bool ENLARGED>
 DEVICE void product(const Product& p) {
     constexpr int HALF = SIDE / 2, ROWS = HALF / 16, COLUMNS = HALF / 8;
-    DYNAMIC_SHARED(u16, room);
+    DYNAMIC_SHARED(u16, dynamic);
+    u16* room = dynamic;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int row0 = blockIdx.x * SIDE, output0 = blockIdx.y * SIDE;
     int inputs = p.a_channels + p.b_channels;
@@ -598,10 +628,6 @@ DEVICE void product(const Product& p) {
                     v0 += low(add);
                     v1 += high(add);
                 }
-                if (p.planes) {
-                    int image = row / pixels;
-                    at = (((u64)image * (p.outputs / 8) + output / 8) * pixels + (row - image * pixels)) * 8 + output % 8;
-                }
                 *(u32*)(p.out + at) = pack(activated(v0, p.act), activated(v1, p.act));
             }
         }
@@ -617,77 +643,220 @@ KERNEL THREADS(128) product32_enlarged(Product p) { product<32, false, true>(p);
 
 // ---- the decoder's poolings -------------------------------------------------------------------------------------------
 
-// One pooling of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled. A block has 16x8 pixels and 32
-// channels of an image; gridDim.z = images x channels / 32.
-struct Pool {
-    const u16* top;
+// A stage of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled; out = pooled weight'. In the LAST
+// stage nothing of that sum is written: out = [sum, pooled] weight'.
+//
+// A block has WIDTH x 4 pixels of an image and OUTPUTS outputs; gridDim.z = images x outputs / OUTPUTS. A warp has a column's
+// 256 channels, eight a lane, and takes the maxima along it from global memory, then along rows from shared memory; what
+// comes of that is the product's left side, which stays in shared memory whole. The weights come 32 inputs at a time,
+// `stages` of these chunks on their way at once; with STAYS all of them are there before they are needed.
+struct Chain {
+    const u16* top;     // [image][height][width][256]
     const u16* sum_in;  // or null: 0
-    u16* pooled;
-    u16* sum_out;
-    int height, width, channels;
+    u16* sum_out;       // may be sum_in
+    const u16* weight;  // [inputs / 32][outputs][32], of which the eights of output o are exchanged: i is at i ^ o / 2 % 4
+    u16* out;           // another than top
+    int height, width, outputs, stages;
+    int planes;  // whether `out` is [image][outputs / 8][pixel][8]: who goes along rows with eight channels reads it so
 };
 
-#define POOL_WIDTH 16
-#define POOL_HEIGHT 8
-#define POOL_THREADS 256
+#define CHAIN_CHANNELS 256
+#define CHAIN_GROUPS (CHAIN_CHANNELS / 8)
+#define CHAIN_HEIGHT 4
+#define CHAIN_CHUNK 32
+#define CHAIN_THREADS 256
 
-KERNEL THREADS(POOL_THREADS) pool(Pool p) {
-    SHARED Eight whole[(POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4];
-    SHARED Eight across[(POOL_HEIGHT + 4) * POOL_WIDTH * 4];
-    int groups = p.channels / 8, parts = p.channels / 32;
-    int image = blockIdx.z / parts, group0 = blockIdx.z % parts * 4;
-    int x0 = blockIdx.x * POOL_WIDTH, y0 = blockIdx.y * POOL_HEIGHT;
-    u64 base = (u64)image * p.height * p.width * groups + group0;
-    const Eight* top = (const Eight*)p.top + base;
-    wait_for_input();
-    constexpr int ALL = (POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4, EACH = (ALL + POOL_THREADS - 1) / POOL_THREADS;
-    Eight own[EACH];
+// Five neighbours' maxima of all that are given.
+template <int COUNT>
+DEVICE void five_maxima(const Eight (&v)[COUNT + 4], Eight (&m)[COUNT]) {
+    Eight pair[COUNT + 3];
 #pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        int i = threadIdx.x + POOL_THREADS * k;
-        int g = i % 4, x = x0 + i / 4 % (POOL_WIDTH + 4) - 2, y = y0 + i / 4 / (POOL_WIDTH + 4) - 2;
-        bool is_inside = i < ALL && x >= 0 && x < p.width && y >= 0 && y < p.height;
-        own[k] = is_inside ? top[(y * p.width + x) * groups + g] : eight_of(NONE_LOWEST);
-    }
+    for (int i = 0; i < COUNT + 3; i++) pair[i] = max8(v[i], v[i + 1]);
 #pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        int i = threadIdx.x + POOL_THREADS * k;
-        if (i < ALL) whole[i] = own[k];
-    }
-    __syncthreads();
+    for (int i = 0; i < COUNT; i++) m[i] = max8(max8(pair[i], pair[i + 2]), v[i + 4]);
+}
+
+template <int WIDTH, int OUTPUTS, bool STAYS, bool LAST>
+DEVICE void chain(const Chain& p) {
+    constexpr int INPUTS = LAST ? 2 * CHAIN_CHANNELS : CHAIN_CHANNELS, CHUNKS = INPUTS / CHAIN_CHUNK;
+    constexpr int PIXELS = WIDTH * CHAIN_HEIGHT, WIDE = WIDTH + 4, LEFT_PITCH = INPUTS + 8, OUT_PITCH = OUTPUTS + 8;
+    constexpr int COLUMNS = (WIDE + 7) / 8;  // of a warp
+    constexpr int OWN = WIDTH / 2;           // pixels of a warp, half a row
+    // Vectors of the maxima along columns, and of the product's left side, which is later written over them.
+    constexpr int MAXIMA = CHAIN_HEIGHT * WIDE * CHAIN_GROUPS, LEFT = PIXELS * LEFT_PITCH / 8;
+    constexpr int VECTORS = OUTPUTS * CHAIN_CHUNK / 8;  // of a chunk of weights
+    DYNAMIC_SHARED(u16, dynamic);
+    Eight* room = (Eight*)dynamic;
+    Eight* weights = room + (MAXIMA > LEFT ? MAXIMA : LEFT);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int slices = p.outputs / OUTPUTS, image = blockIdx.z / slices, slice = blockIdx.z % slices;
+    int x0 = blockIdx.x * WIDTH, y0 = blockIdx.y * CHAIN_HEIGHT;
+    const Eight* source = (const Eight*)p.weight + slice * VECTORS;
+    auto fetch = [&](int chunk, int place) {
 #pragma unroll
-    for (int i = threadIdx.x; i < (POOL_HEIGHT + 4) * POOL_WIDTH * 4; i += POOL_THREADS) {
-        int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
-        const Eight* line = whole + (y * (POOL_WIDTH + 4) + x) * 4 + g;
-        Eight m = line[0];
-#pragma unroll
-        for (int k = 1; k < 5; k++) m = max8(m, line[4 * k]);
-        across[i] = m;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = threadIdx.x; i < POOL_HEIGHT * POOL_WIDTH * 4; i += POOL_THREADS) {
-        int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
-        if (x0 + x >= p.width || y0 + y >= p.height) continue;
-        Eight m = across[i];
-#pragma unroll
-        for (int k = 1; k < 5; k++) m = max8(m, across[i + 4 * POOL_WIDTH * k]);
-        u64 at = base + ((u64)(y0 + y) * p.width + x0 + x) * groups + g;
-        float pooled[8], sum[8];
-        unpack(m, pooled);
-        unpack(whole[((y + 2) * (POOL_WIDTH + 4) + x + 2) * 4 + g], sum);
-#pragma unroll
-        for (int c = 0; c < 8; c++) sum[c] += pooled[c];
-        if (p.sum_in != 0) {
-            float before[8];
-            unpack(((const Eight*)p.sum_in)[at], before);
-#pragma unroll
-            for (int c = 0; c < 8; c++) sum[c] += before[c];
+        for (int i = threadIdx.x; i < VECTORS; i += CHAIN_THREADS) {
+            copy_async(weights + place * VECTORS + i, source + chunk * p.outputs * (CHAIN_CHUNK / 8) + i, true);
         }
-        ((Eight*)p.pooled)[at] = m;
-        ((Eight*)p.sum_out)[at] = packed(sum);
+    };
+    // Weights are there before the kernel before has ended.
+    int ahead = STAYS ? CHUNKS : p.stages - 1;
+    for (int chunk = 0; chunk < ahead; chunk++) {
+        fetch(chunk, chunk);
+        copies_end();
+    }
+    wait_for_input();
+    const Eight* top = (const Eight*)p.top + (u64)image * p.height * p.width * CHAIN_GROUPS + lane;
+    Eight column[COLUMNS][CHAIN_HEIGHT + 4];
+#pragma unroll
+    for (int k = 0; k < COLUMNS; k++) {
+        int x = x0 + warp + 8 * k - 2;
+        bool is_column = warp + 8 * k < WIDE && x >= 0 && x < p.width;
+#pragma unroll
+        for (int i = 0; i < CHAIN_HEIGHT + 4; i++) {
+            int y = y0 + i - 2;
+            bool is_inside = is_column && y >= 0 && y < p.height;
+            column[k][i] = is_inside ? top[(y * p.width + x) * CHAIN_GROUPS] : eight_of(NONE_LOWEST);
+        }
+    }
+    // What is added to the maxima. A block that has not all outputs adds up its part of the channels only, unless its product
+    // needs the sum.
+    int y = y0 + warp / 2, x = x0 + warp % 2 * OWN;
+    bool adds = y < p.height && (LAST || lane / (OUTPUTS / 8) == slice);
+    u64 base = ((u64)image * p.height + y) * p.width;
+    const Eight* sum_in = p.sum_in == 0 ? 0 : (const Eight*)p.sum_in + base * CHAIN_GROUPS + lane;
+    Eight own[OWN], before[OWN];
+    auto load_sums = [&]() {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            bool is_inside = adds && x + i < p.width;
+            own[i] = is_inside ? top[(y * p.width + x + i) * CHAIN_GROUPS] : eight_of(0);
+            before[i] = is_inside && sum_in != 0 ? sum_in[(x + i) * CHAIN_GROUPS] : eight_of(0);
+        }
+    };
+    // All loads at once where there are registers for them.
+    if (WIDTH <= 8) load_sums();
+#pragma unroll
+    for (int k = 0; k < COLUMNS; k++) {
+        if (warp + 8 * k >= WIDE) continue;
+        Eight m[CHAIN_HEIGHT];
+        five_maxima<CHAIN_HEIGHT>(column[k], m);
+#pragma unroll
+        for (int i = 0; i < CHAIN_HEIGHT; i++) room[(i * WIDE + warp + 8 * k) * CHAIN_GROUPS + lane] = m[i];
+    }
+    if (WIDTH > 8) load_sums();
+    __syncthreads();
+    Eight line[OWN + 4], pooled[OWN];
+#pragma unroll
+    for (int i = 0; i < OWN + 4; i++) line[i] = room[(warp / 2 * WIDE + warp % 2 * OWN + i) * CHAIN_GROUPS + lane];
+    five_maxima<OWN>(line, pooled);
+    __syncthreads();
+    u16* left = (u16*)room;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        Eight* pixel = (Eight*)(left + (warp * OWN + i) * LEFT_PITCH);
+        pixel[lane + (LAST ? CHAIN_GROUPS : 0)] = pooled[i];
+        float a[8], b[8], c[8];
+        unpack(own[i], a);
+        unpack(pooled[i], b);
+        unpack(before[i], c);
+#pragma unroll
+        for (int j = 0; j < 8; j++) a[j] += b[j] + c[j];
+        if (LAST) {
+            pixel[lane] = packed(a);
+        } else if (adds && x + i < p.width) {
+            ((Eight*)p.sum_out)[(base + x + i) * CHAIN_GROUPS + lane] = packed(a);
+        }
+    }
+    // The product: two warps down, four across.
+    constexpr int ROWS = PIXELS / 32, TILES = OUTPUTS / 32;
+    // A product waits for the one before on the same sums: two sets of them where there are few.
+    constexpr int SETS = ROWS * TILES < 4 ? 2 : 1;
+    int row0 = warp / 4 * (PIXELS / 2), output0 = warp % 4 * (OUTPUTS / 4);
+    float sum[SETS][ROWS][TILES][4];
+#pragma unroll
+    for (int s = 0; s < SETS; s++)
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[s][i][j][k] = 0;
+    const u16* own_row = left + (row0 + lane % 16) * LEFT_PITCH + lane / 16 * 8;
+    // Four eights of eight outputs.
+    const Eight* own_output = weights + (output0 + lane % 8) * 4 + (lane / 8 ^ lane % 8 / 2);
+    auto multiply = [&](int chunk, int place) {
+        u32 a[2][ROWS][4];
+#pragma unroll
+        for (int step = 0; step < 2; step++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                load_matrices(a[step][i], own_row + 16 * i * LEFT_PITCH + chunk * CHAIN_CHUNK + 16 * step);
+            }
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+            u32 w[4];
+            load_matrices(w, own_output + place * VECTORS + 8 * j * 4);
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+                u32 part[2] = {w[2 * step], w[2 * step + 1]};
+#pragma unroll
+                for (int i = 0; i < ROWS; i++) mma(sum[step % SETS][i][j], a[step][i], part);
+            }
+        }
+    };
+    if (STAYS) {
+        copies_wait<0>();
+        __syncthreads();
+#pragma unroll 4
+        for (int chunk = 0; chunk < CHUNKS; chunk++) multiply(chunk, chunk);
+    } else {
+        int place = 0, free = ahead;
+#pragma unroll 1
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            copies_wait_but(p.stages - 2);
+            __syncthreads();
+            if (chunk + ahead < CHUNKS) fetch(chunk + ahead, free);
+            copies_end();
+            multiply(chunk, place);
+            free = place;
+            place = place + 1 < p.stages ? place + 1 : 0;
+        }
+    }
+    // Through shared memory, so that whole lines are written.
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+            float v[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) v[k] = sum[0][i][j][k] + (SETS > 1 ? sum[SETS - 1][i][j][k] : 0);
+            u16* at = left + (row0 + 16 * i + lane / 4) * OUT_PITCH + output0 + 8 * j + lane % 4 * 2;
+            *(u32*)at = pack(v[0], v[1]);
+            *(u32*)(at + 8 * OUT_PITCH) = pack(v[2], v[3]);
+        }
+    __syncthreads();
+    constexpr int PARTS = OUTPUTS / 8;
+    int groups = p.outputs / 8;
+    u64 start = (u64)image * p.height * p.width * groups;
+#pragma unroll
+    for (int i = threadIdx.x; i < PIXELS * PARTS; i += CHAIN_THREADS) {
+        // Threads go along what lies beside each other in memory.
+        int pixel = p.planes ? i % PIXELS : i / PARTS, part = p.planes ? i / PIXELS : i % PARTS;
+        int ox = x0 + pixel % WIDTH, oy = y0 + pixel / WIDTH, group = slice * PARTS + part;
+        if (ox >= p.width || oy >= p.height) continue;
+        int at = oy * p.width + ox;
+        Eight* out = (Eight*)p.out + start + (p.planes ? group * p.height * p.width + at : at * groups + group);
+        *out = *(const Eight*)(left + pixel * OUT_PITCH + part * 8);
     }
 }
+
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain256(Chain p) { chain<16, 256, false, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain256_last(Chain p) { chain<16, 256, false, true>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain64(Chain p) { chain<8, 64, true, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain64_last(Chain p) { chain<8, 64, true, true>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain32(Chain p) { chain<8, 32, true, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain32_last(Chain p) { chain<8, 32, true, true>(p); }
 
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
 // after each, all added up.

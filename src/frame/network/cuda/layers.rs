@@ -3,7 +3,7 @@
 //! Weights and maps are half precision, sums single precision. Channels are padded to a multiple of 16 with zeros: all
 //! weights that meet them are zero, and every activation here leaves zero as it is.
 
-use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
+use super::machine::{bytes_of, Address, Capacity, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
 use crate::model::{EndWeights, CRP_STAGES};
@@ -17,8 +17,20 @@ pub(super) const MOST_HEADS: usize = 4;
 const EXCITE_CHANNELS: usize = 576;
 /// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
 const PRODUCT: (usize, usize, usize) = (144, 64, 4);
+/// What the kernels of a chain are made for: `stages` are the most chunks of weights at once, where not all are.
+const CHAIN: Chain = Chain { channels: 256, height: 4, chunk: 32, stages: 6 };
 /// `quarter`'s columns of a block, and its threads.
 const QUARTER: (usize, u32) = (48, 512);
+
+/// [`CHAIN`].
+struct Chain {
+    channels: usize,
+    /// Rows of a block.
+    height: usize,
+    /// Inputs whose weights come at once.
+    chunk: usize,
+    stages: usize,
+}
 
 /// A map on the machine: `[image][height][width][channels]`, half precision; those that the 1/4 stage and the heads read and
 /// write, by planes of eight channels: `[image][channels / 8][height][width][8]`.
@@ -108,18 +120,20 @@ mod twin {
         pub act: i32,
         pub size: [i32; 2],
         pub small: [i32; 2],
-        pub planes: i32,
     }
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Pool {
+    pub struct Chain {
         pub top: Address,
         pub sum_in: Address,
-        pub pooled: Address,
         pub sum_out: Address,
+        pub weight: Address,
+        pub out: Address,
         pub size: [i32; 2],
-        pub channels: i32,
+        pub outputs: i32,
+        pub stages: i32,
+        pub planes: i32,
     }
 
     #[repr(C)]
@@ -192,12 +206,10 @@ struct With {
     enlarged: Option<Map>,
     add: Address,
     act: Act,
-    /// Whether the answer is by planes of eight channels.
-    planes: bool,
 }
 
 impl With {
-    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None, planes: false };
+    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None };
 
     fn act(act: Act) -> Self {
         Self { act, ..Self::NOTHING }
@@ -230,6 +242,8 @@ struct Builder<'a, M> {
     images: usize,
     /// Blocks that fill the machine: where there are fewer, they are made smaller.
     many_blocks: usize,
+    /// Bytes of shared memory that a block may have.
+    shared: usize,
     launches: Vec<Launch>,
 }
 
@@ -325,7 +339,6 @@ impl<M: Machine> Builder<'_, M> {
             act: with.act as i32,
             size: size_of_map(&a),
             small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
-            planes: i32::from(with.planes),
         };
         let blocks = |side: usize| [rows.div_ceil(side), dense.outputs.div_ceil(side), 1];
         let side = if blocks(64).iter().product::<usize>() >= self.many_blocks { 64 } else { 32 };
@@ -442,8 +455,23 @@ impl<M: Machine> Builder<'_, M> {
         Ok((out, factors))
     }
 
-    /// Chained residual pooling, and the projection that follows it, `adapt`, if one does. The last projection and `adapt`
-    /// are one product: of the sum so far and of the last maxima.
+    /// The weights of a chain's stage, by chunks of inputs, as the kernel has them in shared memory.
+    fn chunks(&mut self, filter: &Filter) -> Result<Address, MachineError> {
+        let [outputs, inputs, ..] = filter.shape;
+        assert!(outputs == CHAIN.channels && inputs % CHAIN.channels == 0, "the kernel is made for them");
+        assert!(filter.bias.is_empty(), "the decoder has no biases there");
+        let mut values = vec![f16::ZERO; outputs * inputs];
+        for (i, value) in filter.weight.iter().enumerate() {
+            let (output, input) = (i / inputs, i % inputs);
+            let (chunk, eight) = (input / CHAIN.chunk, input % CHAIN.chunk / 8);
+            let line = (chunk * outputs + output) * CHAIN.chunk;
+            values[line + (eight ^ (output / 2 % 4)) * 8 + input % 8] = f16::from_f32(*value);
+        }
+        self.constant(&values)
+    }
+
+    /// Chained residual pooling, and the projection that follows it, `adapt`, if one does: a kernel a stage. The last
+    /// projection and `adapt` are one product: of the sum so far and of the last maxima.
     fn chain(
         &mut self,
         input: Map,
@@ -452,40 +480,79 @@ impl<M: Machine> Builder<'_, M> {
         planes: bool,
     ) -> Result<Map, MachineError> {
         let Map { height, width, channels, .. } = input;
-        let pooled = self.map(height, width, channels)?;
-        let sums = [self.map(height, width, channels)?, self.map(height, width, channels)?];
-        let top = self.map(height, width, channels)?;
+        assert_eq!(channels, CHAIN.channels, "the kernel is made for them");
+        let sum = self.map(height, width, channels)?;
+        // A stage writes beside what it reads.
+        let tops = [self.map(height, width, channels)?, self.map(height, width, channels)?];
         let (last, before) = projections.split_last().expect("a chain has stages");
-        let mut at = input;
-        for stage in 0..projections.len() {
-            let sum_in = if stage == 0 { 0 } else { sums[(stage - 1) % 2].at };
-            let arguments = twin::Pool {
-                top: at.at,
-                sum_in,
-                pooled: pooled.at,
-                sum_out: sums[stage % 2].at,
-                size: size_of_map(&input),
-                channels: channels as i32,
-            };
-            let grid = [width.div_ceil(16), height.div_ceil(8), self.images * channels / 32];
-            self.launches.push(Launch::new(Kernel::Pool, grid, 256, arguments));
-            if let Some(filter) = before.get(stage) {
-                let dense = self.dense(filter, 1)?;
-                self.product_into(top, pooled, None, dense, With::NOTHING);
-                at = top;
-            }
+        let mut arguments = twin::Chain {
+            top: input.at,
+            sum_in: 0,
+            sum_out: sum.at,
+            weight: 0,
+            out: 0,
+            size: size_of_map(&input),
+            outputs: channels as i32,
+            stages: 0,
+            planes: 0,
+        };
+        for (stage, filter) in before.iter().enumerate() {
+            arguments.weight = self.chunks(filter)?;
+            arguments.out = tops[stage % 2].at;
+            self.stage(arguments, false);
+            (arguments.top, arguments.sum_in) = (arguments.out, sum.at);
         }
-        let sum = sums[(projections.len() - 1) % 2];
-        match adapt {
-            Some(adapt) => {
-                let dense = self.dense(&followed(last, adapt), 2)?;
-                self.product(sum, Some(pooled), dense, With { planes, ..With::NOTHING })
-            }
-            None => {
-                let dense = self.dense(last, 1)?;
-                self.product(pooled, None, dense, With { add: sum.at, planes, ..With::NOTHING })
-            }
-        }
+        let filter = match adapt {
+            Some(adapt) => followed(last, adapt),
+            None => followed(last, &unchanged(channels)),
+        };
+        let out = self.map(height, width, channels)?;
+        arguments.weight = self.chunks(&filter)?;
+        arguments.out = out.at;
+        arguments.planes = i32::from(planes);
+        self.stage(arguments, true);
+        Ok(out)
+    }
+
+    /// A stage of a chain. The fewer blocks, the smaller they are.
+    fn stage(&mut self, arguments: twin::Chain, is_last: bool) {
+        let [height, width] = arguments.size.map(|n| n as usize);
+        let grid = |across: usize, outputs: usize| {
+            let slices = CHAIN.channels / outputs;
+            [width.div_ceil(across), height.div_ceil(CHAIN.height), self.images * slices]
+        };
+        let count = |across, outputs| grid(across, outputs).iter().product::<usize>();
+        // Large blocks pool every pixel once: they may leave a third of the machine idle.
+        let (across, outputs) = if 3 * count(16, 256) >= 2 * self.many_blocks {
+            (16, 256)
+        } else if count(8, 64) >= self.many_blocks {
+            (8, 64)
+        } else {
+            (8, 32)
+        };
+        let kernel = match (outputs, is_last) {
+            (256, false) => Kernel::Chain256,
+            (256, true) => Kernel::Chain256Last,
+            (64, false) => Kernel::Chain64,
+            (64, true) => Kernel::Chain64Last,
+            (_, false) => Kernel::Chain32,
+            (_, true) => Kernel::Chain32Last,
+        };
+        let inputs = if is_last { 2 * CHAIN.channels } else { CHAIN.channels };
+        let maxima = CHAIN.height * (across + 4) * CHAIN.channels;
+        let left = CHAIN.height * across * (inputs + 8);
+        let room = maxima.max(left) * size_of::<f16>();
+        let chunk = outputs * CHAIN.chunk * size_of::<f16>();
+        let stages = if outputs < 256 {
+            inputs / CHAIN.chunk
+        } else {
+            // A block of the next stage has room beside one of this stage, and its weights come meanwhile.
+            let beside = if is_last { self.shared } else { (self.shared / 2).saturating_sub(1 << 10) };
+            (beside.saturating_sub(room) / chunk).clamp(if is_last { 2 } else { 3 }, CHAIN.stages)
+        };
+        let arguments = twin::Chain { stages: stages as i32, ..arguments };
+        let grid = grid(across, outputs);
+        self.launches.push(Launch::new(kernel, grid, 256, arguments).with_shared(room + stages * chunk));
     }
 
     fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
@@ -570,6 +637,12 @@ fn followed(last: &Filter, adapt: &Filter) -> Filter {
     Filter { shape: [outputs, inner + inputs, 1, 1], weight, bias: Vec::new() }
 }
 
+/// A projection that changes nothing.
+fn unchanged(channels: usize) -> Filter {
+    let weight = (0..channels * channels).map(|i| if i % (channels + 1) == 0 { 1.0 } else { 0.0 }).collect();
+    Filter { shape: [channels, channels, 1, 1], weight, bias: Vec::new() }
+}
+
 /// What is laid out.
 #[derive(Debug)]
 pub(super) struct Weights {
@@ -619,7 +692,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Uploads the weights and lays out every batch up to `max_batch`, for inputs of (`height`, `width`) and for a machine
-    /// that works on so many blocks at once.
+    /// of this capacity.
     ///
     /// # Errors
     /// The machine has no memory.
@@ -628,8 +701,9 @@ impl Layers {
         weights: &Weights,
         (height, width): (usize, usize),
         max_batch: usize,
-        many_blocks: usize,
+        capacity: Capacity,
     ) -> Result<Self, MachineError> {
+        let Capacity { blocks: many_blocks, shared } = capacity;
         let mut arena = Arena::default();
         let stride = if weights.quarter.is_some() { 4 } else { 8 };
         let answer_shape = [height.div_ceil(stride), width.div_ceil(stride), weights.answer_channels()];
@@ -638,7 +712,7 @@ impl Layers {
             arena.next = 0;
             let is_again = images < max_batch;
             let mut builder =
-                Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
+                Builder { machine, arena: &mut arena, is_again, images, many_blocks, shared, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
             (layers.input, layers.answer) = (input.at, answer);

@@ -20,7 +20,12 @@ pub(super) enum Kernel {
     Product32,
     Product32Factors,
     Product32Enlarged,
-    Pool,
+    Chain256,
+    Chain256Last,
+    Chain64,
+    Chain64Last,
+    Chain32,
+    Chain32Last,
     Quarter,
     Heads,
     Classes,
@@ -28,7 +33,7 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -41,7 +46,12 @@ impl Kernel {
         Self::Product32,
         Self::Product32Factors,
         Self::Product32Enlarged,
-        Self::Pool,
+        Self::Chain256,
+        Self::Chain256Last,
+        Self::Chain64,
+        Self::Chain64Last,
+        Self::Chain32,
+        Self::Chain32Last,
         Self::Quarter,
         Self::Heads,
         Self::Classes,
@@ -63,7 +73,12 @@ impl Kernel {
             Self::Product32 => "product32",
             Self::Product32Factors => "product32_factors",
             Self::Product32Enlarged => "product32_enlarged",
-            Self::Pool => "pool",
+            Self::Chain256 => "chain256",
+            Self::Chain256Last => "chain256_last",
+            Self::Chain64 => "chain64",
+            Self::Chain64Last => "chain64_last",
+            Self::Chain32 => "chain32",
+            Self::Chain32Last => "chain32_last",
             Self::Quarter => "quarter",
             Self::Heads => "heads",
             Self::Classes => "classes",
@@ -111,6 +126,15 @@ impl Launch {
     pub fn arguments(&self) -> *const u64 {
         self.arguments.as_ptr()
     }
+}
+
+/// What the sizes of blocks are chosen by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacity {
+    /// Blocks that fill the machine.
+    pub blocks: usize,
+    /// The most bytes of shared memory of a block.
+    pub shared: usize,
 }
 
 /// Why the machine did not do it: the driver's words.

@@ -206,7 +206,7 @@ impl Cuda {
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
         let gpu = Gpu::open(index).map_err(error)?;
-        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.processors())?;
+        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.capacity())?;
         gpu.finish()?;
         let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
         let slots = (0..max_batch).map(|_| Slot::default()).collect();
@@ -457,7 +457,7 @@ impl Cuda {
 mod tests {
     use super::host::Host;
     use super::layers::{narrow, Layers, Weights};
-    use super::machine::{bytes_of, Machine};
+    use super::machine::{bytes_of, Capacity, Machine};
     use crate::export::trace::packed_heads;
     use crate::frame::network::native::tests::{input, largest, network};
     use crate::model::{NetworkConfig, NumberFormat, Task};
@@ -495,15 +495,19 @@ mod tests {
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
             // A device that works on few blocks at once gets large ones.
-            for (batch, height, width, many) in [(1, 64, 128, 132), (2, 75, 53, 132), (2, 75, 53, 1)] {
+            for (batch, height, width, blocks, shared) in
+                [(1, 64, 128, 132, 227), (2, 75, 53, 12, 163), (2, 75, 53, 1, 99)]
+            {
+                let capacity = Capacity { blocks, shared: shared << 10 };
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
-                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
+                let layers =
+                    Layers::new(&host, &weights, (height as usize, width as usize), 2, capacity).expect("memory");
                 let found = answers(&host, &layers, &x);
                 assert_eq!(found.size(), expected.size());
                 let difference = largest(&(&found - &expected)) / largest(&expected);
                 let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
-                println!("{config:?} {batch}x{height}x{width} {many}: most {difference:.2e}, mean {mean:.2e}");
+                println!("{config:?} {batch}x{height}x{width} {capacity:?}: most {difference:.2e}, mean {mean:.2e}");
                 assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
             }
         }
