@@ -63,6 +63,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define SHARED static thread_local
 #define THREADS(count)
 #define THREADS_TWICE(count)
+#define THREADS_FOUR(count)
 #define ALIGNED __attribute__((aligned(16)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
 #define MUL(a, b) ((float)(a) * (float)(b))

@@ -18,6 +18,7 @@ typedef unsigned long long u64;
 #define ALIGNED __align__(16)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
+#define THREADS_FOUR(count) __launch_bounds__(count, 4)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
@@ -107,7 +108,7 @@ DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 }
 #endif
 
-// The same for a number that only the launch knows, 6 at most.
+// The same for a number that only the launch knows; for more than 8 it waits for what it need not.
 DEVICE void copies_wait_but(int later) {
     switch (later) {
         case 0:
@@ -122,8 +123,12 @@ DEVICE void copies_wait_but(int later) {
             return copies_wait<4>();
         case 5:
             return copies_wait<5>();
-        default:
+        case 6:
             return copies_wait<6>();
+        case 7:
+            return copies_wait<7>();
+        default:
+            return copies_wait<8>();
     }
 }
 
@@ -459,187 +464,219 @@ KERNEL excite(Excite p) {
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
 // out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out.
-// A block has SIDE pixels and SIDE outputs, and four warps with a quarter of them each. Inputs come 64 at a time, STAGES of
-// them on their way at once.
+// A block has ROWS pixels of an image (blockIdx.z) and OUTPUTS outputs, and four warps, ACROSS of them beside each other.
+// Inputs come 64 at a time, `stages` of these chunks on their way at once: all of them, if there are no more.
 struct Product {
-    const u16* a;  // [rows][a_channels]
-    const u16* b;  // [rows][b_channels]
+    const u16* a;  // [image][pixels][a_channels]
+    const u16* b;  // [image][pixels][b_channels]
     const u16* weight;  // [outputs][a_channels + b_channels]
     const float* bias;
     const float* factors;  // [image][a_channels]: of `a`
     const u16* enlarged;  // [image][small_height][small_width][outputs], bilinearly
-    const u16* add;  // [rows][outputs]
+    const u16* add;  // [image][pixels][outputs]
     u16* out;
-    int rows, outputs, a_channels, b_channels, act;
-    int height, width, small_height, small_width;  // rows = images x height x width
+    int outputs, a_channels, b_channels, act;
+    int height, width, small_height, small_width;
+    int stages;
 };
 
 #define CHUNK 64
-#define STAGES 4
 #define PITCH 72  // of a row in shared memory: fragments then come from 32 different banks
+#define PRODUCT_THREADS 128
+#define MOST_CHANNELS 576  // of those that have factors
 
-template <int SIDE, bool FACTORS, bool ENLARGED>
+template <int ROWS, int OUTPUTS, int ACROSS, bool FACTORS, bool ENLARGED>
 DEVICE void product(const Product& p) {
-    constexpr int HALF = SIDE / 2, ROWS = HALF / 16, COLUMNS = HALF / 8;
+    // Tiles of a warp's part; vectors of a thread's part of the answer.
+    constexpr int PART_ROWS = ROWS / (4 / ACROSS), PART_OUTPUTS = OUTPUTS / ACROSS;
+    constexpr int DOWN = PART_ROWS / 16, TILES = PART_OUTPUTS / 8, GROUPS = OUTPUTS / 8;
+    constexpr int EACH = (ROWS * GROUPS + PRODUCT_THREADS - 1) / PRODUCT_THREADS, SUM_PITCH = OUTPUTS + 8;
+    // A product waits for the one before on the same sums: two sets of them where there are few.
+    constexpr int SETS = DOWN * TILES < 4 ? 2 : 1;
     DYNAMIC_SHARED(u16, dynamic);
+    SHARED ALIGNED float factors[FACTORS ? MOST_CHANNELS : 4];
     u16* room = dynamic;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int row0 = blockIdx.x * SIDE, output0 = blockIdx.y * SIDE;
-    int inputs = p.a_channels + p.b_channels;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, image = blockIdx.z;
+    int row0 = blockIdx.x * ROWS, output0 = blockIdx.y * OUTPUTS;
+    int inputs = p.a_channels + p.b_channels, pixels = p.height * p.width;
+    int chunks = (inputs + CHUNK - 1) / CHUNK, ahead = chunks <= p.stages ? chunks : p.stages - 1;
+    const u16* a = p.a + (u64)image * pixels * p.a_channels;
+    const u16* b = p.b + (u64)image * pixels * p.b_channels;
     // What each thread fetches of a chunk: eight inputs of every sixteenth line.
     int own_line = threadIdx.x / 8, own_input = threadIdx.x % 8 * 8;
-    auto fetch_weights = [&](int chunk) {
-        u16* tile = room + (chunk / CHUNK % STAGES * 2 + 1) * SIDE * PITCH;
-        int input = chunk + own_input;
+    auto fetch_weights = [&](int chunk, int place) {
+        u16* tile = room + (place * (ROWS + OUTPUTS) + ROWS) * PITCH;
+        int input = chunk * CHUNK + own_input;
 #pragma unroll
-        for (int line = own_line; line < SIDE; line += 16) {
+        for (int line = own_line; line < OUTPUTS; line += 16) {
             bool is_there = input < inputs && output0 + line < p.outputs;
             copy_async(tile + line * PITCH + own_input, p.weight + (is_there ? (output0 + line) * inputs + input : 0), is_there);
         }
     };
-    auto fetch = [&](int chunk) {
-        u16* tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
-        int input = chunk + own_input;
+    auto fetch = [&](int chunk, int place) {
+        u16* tile = room + place * (ROWS + OUTPUTS) * PITCH;
+        int input = chunk * CHUNK + own_input;
         bool is_a = input < p.a_channels;
-        const u16* source = is_a ? p.a + input : p.b + input - p.a_channels;
+        const u16* source = is_a ? a + input : b + input - p.a_channels;
         int channels = is_a ? p.a_channels : p.b_channels;
 #pragma unroll
-        for (int line = own_line; line < SIDE; line += 16) {
-            bool is_there = input < inputs && row0 + line < p.rows;
-            const u16* from = is_there ? source + (u64)(row0 + line) * channels : p.a;
-            copy_async(tile + line * PITCH + own_input, from, is_there);
+        for (int line = own_line; line < ROWS; line += 16) {
+            bool is_there = input < inputs && row0 + line < pixels;
+            copy_async(tile + line * PITCH + own_input, is_there ? source + (row0 + line) * channels : p.a, is_there);
         }
     };
     // Weights are there before the kernel before has ended.
-    for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage * CHUNK < inputs) fetch_weights(stage * CHUNK);
-    }
+    for (int chunk = 0; chunk < ahead; chunk++) fetch_weights(chunk, chunk);
+    // Of the answer each thread has eight channels of some pixels.
+    int group = threadIdx.x % GROUPS, first = threadIdx.x / GROUPS, own_output = output0 + 8 * group;
+    bool has_output = own_output < p.outputs;
+    float bias[8];
+#pragma unroll
+    for (int c = 0; c < 8; c++) bias[c] = has_output && p.bias != 0 ? p.bias[own_output + c] : 0;
     wait_for_input();
-    for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage * CHUNK < inputs) fetch(stage * CHUNK);
+    if (FACTORS) {
+        // What is beyond the inputs is multiplied, too, with zeros.
+        for (int i = threadIdx.x * 4; i < chunks * CHUNK; i += 4 * PRODUCT_THREADS) {
+            bool is_there = i < p.a_channels;
+            copy_async(factors + i, p.factors + (is_there ? image * p.a_channels + i : 0), is_there);
+        }
+    }
+    for (int chunk = 0; chunk < ahead; chunk++) {
+        fetch(chunk, chunk);
         copies_end();
     }
-    int a_row = warp / 2 * HALF + lane / 4, w_row = warp % 2 * HALF + lane / 4, pair = lane % 4 * 2;
-    bool works = output0 + warp % 2 * HALF < p.outputs;
-    int pixels = p.height * p.width;
-    const float* factors[ROWS][2];
-    if (FACTORS) {
+    // What is added comes while the product's inputs come.
+    Eight add[EACH], corner[EACH][4];
+    float enlarged[ENLARGED ? EACH : 1][8], down[EACH], right[EACH];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < EACH; i++) {
+        int line = first + i * (PRODUCT_THREADS / GROUPS), row = row0 + line;
+        bool is_there = line < ROWS && row < pixels && has_output;
+        add[i] = is_there && p.add != 0 ? *(const Eight*)(p.add + ((u64)image * pixels + row) * p.outputs + own_output)
+                                        : eight_of(0);
+        if (!ENLARGED) continue;
+        row = row < pixels ? row : pixels - 1;
+        Lerp ly = lerp_at(row / p.width, p.small_height, p.height), lx = lerp_at(row % p.width, p.small_width, p.width);
+        const u16* small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs + (has_output ? own_output : 0);
+        auto at = [&](int y, int x) { return *(const Eight*)(small + (y * p.small_width + x) * p.outputs); };
+        corner[i][0] = at(ly.first, lx.first);
+        corner[i][1] = at(ly.first, lx.next);
+        corner[i][2] = at(ly.next, lx.first);
+        corner[i][3] = at(ly.next, lx.next);
+        down[i] = ly.weight;
+        right[i] = lx.weight;
+    }
+    if (ENLARGED) {
 #pragma unroll
-            for (int below = 0; below < 2; below++) {
-                int row = row0 + a_row + 16 * i + 8 * below;
-                row = row < p.rows ? row : p.rows - 1;
-                factors[i][below] = p.factors + (u64)(row / pixels) * p.a_channels;
+        for (int i = 0; i < EACH; i++) {
+            float y1 = down[i], x1 = right[i], y0 = 1 - y1, x0 = 1 - x1, part[4] = {y0 * x0, y0 * x1, y1 * x0, y1 * x1};
+            float* all = enlarged[ENLARGED ? i : 0];
+#pragma unroll
+            for (int c = 0; c < 8; c++) all[c] = 0;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float v[8];
+                unpack(corner[i][k], v);
+#pragma unroll
+                for (int c = 0; c < 8; c++) all[c] += part[k] * v[c];
             }
         }
     }
-    float sum[ROWS][COLUMNS][4];
+    float sum[SETS][DOWN][TILES][4];
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
+    for (int s = 0; s < SETS; s++)
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
+        for (int i = 0; i < DOWN; i++)
 #pragma unroll
-            for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
-    for (int chunk = 0; chunk < inputs; chunk += CHUNK) {
-        copies_wait<STAGES - 2>();
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[s][i][j][k] = 0;
+    int part_row = warp / ACROSS * PART_ROWS, part_output = warp % ACROSS * PART_OUTPUTS;
+    bool works = output0 + part_output < p.outputs;
+    int place = 0, free = ahead;
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        copies_wait_but(ahead - 1);
         __syncthreads();
-        int next = chunk + (STAGES - 1) * CHUNK;
-        if (next < inputs) {
-            fetch_weights(next);
-            fetch(next);
+        if (chunk + ahead < chunks) {
+            fetch_weights(chunk + ahead, free);
+            fetch(chunk + ahead, free);
         }
         copies_end();
+        const u16* tile = room + place * (ROWS + OUTPUTS) * PITCH;
+        free = place;
+        place = place + 1 < p.stages ? place + 1 : 0;
         if (!works) continue;
-        const u16* a_tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
-        const u16* w_tile = a_tile + SIDE * PITCH;
+        const u16* row = tile + (part_row + lane % 16) * PITCH + lane / 16 * 8;
+        const u16* line = tile + (ROWS + part_output + lane % 8) * PITCH + lane / 8 * 8;
         // Always all of it: what is beyond the inputs is zero.
 #pragma unroll
-        for (int step = 0; step < CHUNK / 16; step++) {
-            u32 a[ROWS][4], w[COLUMNS][2];
-            int at = 16 * step + pair;
+        for (int steps = 0; steps < CHUNK; steps += 32) {
+            u32 left[2][DOWN][4];
 #pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const u16* top = a_tile + (a_row + 16 * i) * PITCH + at;
-                const u16* bottom = top + 8 * PITCH;
-                a[i][0] = *(const u32*)top;
-                a[i][1] = *(const u32*)bottom;
-                a[i][2] = *(const u32*)(top + 8);
-                a[i][3] = *(const u32*)(bottom + 8);
-                if (FACTORS) {
+            for (int step = 0; step < 2; step++) {
+                const float* f = factors + (FACTORS ? chunk * CHUNK + steps + 16 * step + lane % 4 * 2 : 0);
 #pragma unroll
-                    for (int k = 0; k < 4; k++) {
-                        const float* f = factors[i][k % 2] + chunk + at + k / 2 * 8;
-                        a[i][k] = pack(low(a[i][k]) * f[0], high(a[i][k]) * f[1]);
+                for (int i = 0; i < DOWN; i++) {
+                    load_matrices(left[step][i], row + 16 * i * PITCH + steps + 16 * step);
+                    if (FACTORS) {
+#pragma unroll
+                        for (int k = 0; k < 4; k++) {
+                            u32& pair = left[step][i][k];
+                            pair = pack(low(pair) * f[k / 2 * 8], high(pair) * f[k / 2 * 8 + 1]);
+                        }
                     }
                 }
             }
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                const u16* line = w_tile + (w_row + 8 * j) * PITCH + at;
-                w[j][0] = *(const u32*)line;
-                w[j][1] = *(const u32*)(line + 8);
+            for (int j = 0; j < TILES; j++) {
+                u32 w[4];
+                load_matrices(w, line + 8 * j * PITCH + steps);
+#pragma unroll
+                for (int step = 0; step < 2; step++) {
+                    u32 part[2] = {w[2 * step], w[2 * step + 1]};
+#pragma unroll
+                    for (int i = 0; i < DOWN; i++) mma(sum[step % SETS][i][j], left[step][i], part);
+                }
             }
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) mma(sum[i][j], a[i], w[j]);
         }
     }
-    if (!works) return;
+    // Through shared memory, so that each thread gets eight channels of a pixel.
+    __syncthreads();
+    float* sums = (float*)room;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < DOWN; i++)
 #pragma unroll
-        for (int below = 0; below < 2; below++) {
-            int row = row0 + a_row + 16 * i + 8 * below;
-            if (row >= p.rows) continue;
-            Lerp ly, lx;
-            const u16* small = 0;
-            if (ENLARGED) {
-                int image = row / pixels;
-                ly = lerp_at(row % pixels / p.width, p.small_height, p.height);
-                lx = lerp_at(row % p.width, p.small_width, p.width);
-                small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs;
+        for (int j = 0; j < TILES; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                int line = part_row + 16 * i + lane / 4 + k / 2 * 8, output = part_output + 8 * j + lane % 4 * 2 + k % 2;
+                sums[line * SUM_PITCH + output] = sum[0][i][j][k] + (SETS > 1 ? sum[SETS - 1][i][j][k] : 0);
             }
+    __syncthreads();
+    if (!has_output) return;
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                int output = output0 + warp % 2 * HALF + 8 * j + pair;
-                if (output >= p.outputs) continue;
-                float v0 = sum[i][j][2 * below], v1 = sum[i][j][2 * below + 1];
-                if (p.bias != 0) {
-                    v0 += p.bias[output];
-                    v1 += p.bias[output + 1];
-                }
-                if (ENLARGED) {
-                    auto corner = [&](int y, int x) {
-                        return *(const u32*)(small + (y * p.small_width + x) * p.outputs + output);
-                    };
-                    u32 c00 = corner(ly.first, lx.first), c01 = corner(ly.first, lx.next);
-                    u32 c10 = corner(ly.next, lx.first), c11 = corner(ly.next, lx.next);
-                    float y0 = 1 - ly.weight, x0 = 1 - lx.weight;
-                    v0 += y0 * (x0 * low(c00) + lx.weight * low(c01)) +
-                          ly.weight * (x0 * low(c10) + lx.weight * low(c11));
-                    v1 += y0 * (x0 * high(c00) + lx.weight * high(c01)) +
-                          ly.weight * (x0 * high(c10) + lx.weight * high(c11));
-                }
-                u64 at = (u64)row * p.outputs + output;
-                if (p.add != 0) {
-                    u32 add = *(const u32*)(p.add + at);
-                    v0 += low(add);
-                    v1 += high(add);
-                }
-                *(u32*)(p.out + at) = pack(activated(v0, p.act), activated(v1, p.act));
-            }
-        }
+    for (int i = 0; i < EACH; i++) {
+        int at = first + i * (PRODUCT_THREADS / GROUPS), row = row0 + at;
+        if (at >= ROWS || row >= pixels) continue;
+        float v[8], more[8];
+        unpack(add[i], more);
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[c] = sums[at * SUM_PITCH + 8 * group + c] + bias[c] + more[c];
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[c] = activated(ENLARGED ? v[c] + enlarged[ENLARGED ? i : 0][c] : v[c], p.act);
+        *(Eight*)(p.out + ((u64)image * pixels + row) * p.outputs + own_output) = packed(v);
     }
 }
 
-KERNEL THREADS(128) product64(Product p) { product<64, false, false>(p); }
-KERNEL THREADS(128) product64_factors(Product p) { product<64, true, false>(p); }
-KERNEL THREADS(128) product64_enlarged(Product p) { product<64, false, true>(p); }
-KERNEL THREADS(128) product32(Product p) { product<32, false, false>(p); }
-KERNEL THREADS(128) product32_factors(Product p) { product<32, true, false>(p); }
-KERNEL THREADS(128) product32_enlarged(Product p) { product<32, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product64(Product p) { product<64, 64, 2, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product64_factors(Product p) { product<64, 64, 2, true, false>(p); }
+KERNEL THREADS_FOUR(PRODUCT_THREADS) product64_enlarged(Product p) { product<64, 64, 2, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32(Product p) { product<32, 32, 2, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32_factors(Product p) { product<32, 32, 2, true, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32_enlarged(Product p) { product<32, 32, 2, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16(Product p) { product<16, 32, 4, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16_factors(Product p) { product<16, 32, 4, true, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16_enlarged(Product p) { product<16, 32, 4, false, true>(p); }
 
 // ---- the decoder's poolings -------------------------------------------------------------------------------------------
 

@@ -15,12 +15,22 @@ pub(super) const HEAD_OUTPUTS: usize = 32;
 pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for.
 const EXCITE_CHANNELS: usize = 576;
-/// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
-const PRODUCT: (usize, usize, usize) = (144, 64, 4);
+/// What the kernels of products are made for.
+const PRODUCT: Product = Product { pitch: 144, chunk: 64, shared: 90 << 10 };
 /// What the kernels of a chain are made for: `stages` are the most chunks of weights at once, where not all are.
 const CHAIN: Chain = Chain { channels: 256, height: 4, chunk: 32, stages: 6 };
 /// `quarter`'s columns of a block, and its threads.
 const QUARTER: (usize, u32) = (48, 512);
+
+/// [`PRODUCT`].
+struct Product {
+    /// Bytes of a row of a tile in shared memory.
+    pitch: usize,
+    /// Inputs that come at once.
+    chunk: usize,
+    /// Bytes of shared memory that all chunks on their way may take: every device has them.
+    shared: usize,
+}
 
 /// [`CHAIN`].
 struct Chain {
@@ -113,13 +123,13 @@ mod twin {
         pub enlarged: Address,
         pub add: Address,
         pub out: Address,
-        pub rows: i32,
         pub outputs: i32,
         pub a_channels: i32,
         pub b_channels: i32,
         pub act: i32,
         pub size: [i32; 2],
         pub small: [i32; 2],
+        pub stages: i32,
     }
 
     #[repr(C)]
@@ -312,17 +322,30 @@ impl<M: Machine> Builder<'_, M> {
         Ok(Dense { weight, bias, outputs: padded_outputs, inputs: parts * padded_each })
     }
 
-    /// A product of one or two maps of one size.
+    /// A product of one or two maps of one size. The fewer blocks, the smaller they are.
     fn product(&mut self, a: Map, b: Option<Map>, dense: Dense, with: With) -> Result<Map, MachineError> {
         let out = self.map(a.height, a.width, dense.outputs)?;
-        self.product_into(out, a, b, dense, with);
-        Ok(out)
-    }
-
-    fn product_into(&mut self, out: Map, a: Map, b: Option<Map>, dense: Dense, with: With) {
         let b_channels = b.map_or(0, |b| b.channels);
         assert_eq!(a.channels + b_channels, dense.inputs, "the weights are of these maps");
-        let rows = self.images * a.pixels();
+        let grid =
+            |(rows, outputs): (usize, usize)| [a.pixels().div_ceil(rows), dense.outputs.div_ceil(outputs), self.images];
+        let tiles = [(64, 64), (32, 32), (16, 32)];
+        let fills = |tile: &&(usize, usize)| grid(**tile).iter().product::<usize>() >= self.many_blocks;
+        let tile = *tiles.iter().find(fills).unwrap_or(&tiles[2]);
+        let kernel = match (tile.0, with.factors != 0, with.enlarged.is_some()) {
+            (64, false, false) => Kernel::Product64,
+            (64, true, false) => Kernel::Product64Factors,
+            (64, false, true) => Kernel::Product64Enlarged,
+            (32, false, false) => Kernel::Product32,
+            (32, true, false) => Kernel::Product32Factors,
+            (32, false, true) => Kernel::Product32Enlarged,
+            (_, false, false) => Kernel::Product16,
+            (_, true, false) => Kernel::Product16Factors,
+            (_, false, true) => Kernel::Product16Enlarged,
+            (_, true, true) => unreachable!("no layer of the network has both"),
+        };
+        let stage = (tile.0 + tile.1) * PRODUCT.pitch;
+        let stages = dense.inputs.div_ceil(PRODUCT.chunk).min(PRODUCT.shared / stage);
         let arguments = twin::Product {
             a: a.at,
             b: b.map_or(0, |b| b.at),
@@ -332,29 +355,16 @@ impl<M: Machine> Builder<'_, M> {
             enlarged: with.enlarged.map_or(0, |map| map.at),
             add: with.add,
             out: out.at,
-            rows: rows as i32,
             outputs: dense.outputs as i32,
             a_channels: a.channels as i32,
             b_channels: b_channels as i32,
             act: with.act as i32,
             size: size_of_map(&a),
             small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
+            stages: stages as i32,
         };
-        let blocks = |side: usize| [rows.div_ceil(side), dense.outputs.div_ceil(side), 1];
-        let side = if blocks(64).iter().product::<usize>() >= self.many_blocks { 64 } else { 32 };
-        let kernel = match (side, with.factors != 0, with.enlarged.is_some()) {
-            (64, false, false) => Kernel::Product64,
-            (64, true, false) => Kernel::Product64Factors,
-            (64, false, true) => Kernel::Product64Enlarged,
-            (_, false, false) => Kernel::Product32,
-            (_, true, false) => Kernel::Product32Factors,
-            (_, false, true) => Kernel::Product32Enlarged,
-            (_, true, true) => unreachable!("no layer of the network has both"),
-        };
-        let (pitch, chunk, most) = PRODUCT;
-        let chunks = dense.inputs.div_ceil(chunk).min(most);
-        let shared = chunks * 2 * side * pitch;
-        self.launches.push(Launch::new(kernel, blocks(side), 128, arguments).with_shared(shared));
+        self.launches.push(Launch::new(kernel, grid(tile), 128, arguments).with_shared(stages * stage));
+        Ok(out)
     }
 
     fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
@@ -438,8 +448,7 @@ impl<M: Machine> Builder<'_, M> {
         let weight1 = self.constant(&by_eights(channels, squeezed, &of_first))?;
         let weight2 = self.constant(&by_eights(squeezed, channels, &of_second))?;
         let (bias1, bias2) = (self.vector(&first.bias, squeezed)?, self.vector(&second.bias, channels)?);
-        // A product reads a chunk of inputs too many, and multiplies zeros with them.
-        let factors = self.room((self.images * channels + PRODUCT.1) * size_of::<f32>())?;
+        let factors = self.room(self.images * channels * size_of::<f32>())?;
         let arguments = twin::Excite {
             sums,
             weight1,

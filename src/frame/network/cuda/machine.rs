@@ -20,6 +20,9 @@ pub(super) enum Kernel {
     Product32,
     Product32Factors,
     Product32Enlarged,
+    Product16,
+    Product16Factors,
+    Product16Enlarged,
     Chain256,
     Chain256Last,
     Chain64,
@@ -33,7 +36,7 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -46,6 +49,9 @@ impl Kernel {
         Self::Product32,
         Self::Product32Factors,
         Self::Product32Enlarged,
+        Self::Product16,
+        Self::Product16Factors,
+        Self::Product16Enlarged,
         Self::Chain256,
         Self::Chain256Last,
         Self::Chain64,
@@ -73,6 +79,9 @@ impl Kernel {
             Self::Product32 => "product32",
             Self::Product32Factors => "product32_factors",
             Self::Product32Enlarged => "product32_enlarged",
+            Self::Product16 => "product16",
+            Self::Product16Factors => "product16_factors",
+            Self::Product16Enlarged => "product16_enlarged",
             Self::Chain256 => "chain256",
             Self::Chain256Last => "chain256_last",
             Self::Chain64 => "chain64",
