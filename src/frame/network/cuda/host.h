@@ -84,6 +84,9 @@ static inline void copies_end() {}
 template <int LATER>
 static inline void copies_wait() {}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
+static inline void fence() {}
+static inline u32 add_one(u32* count) { return (*count)++; }
+static inline long long latest(const u64* sum) { return (long long)*sum; }
 static inline long long to_whole(float value) { return llrintf(value); }
 
 static inline float half_value(u16 bits) {

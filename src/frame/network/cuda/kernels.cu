@@ -50,6 +50,18 @@ DEVICE void copies_wait() {
 }
 
 DEVICE void add_to(u64* sum, long long value) { atomicAdd(sum, (u64)value); }
+// Makes what a thread has written visible to who finds out later that it has.
+DEVICE void fence() { __threadfence(); }
+// What was there before.
+DEVICE u32 add_one(u32* count) { return atomicAdd(count, 1u); }
+
+// What other blocks have made of it.
+DEVICE long long latest(const u64* sum) {
+    long long value;
+    asm volatile("ld.global.cg.s64 %0, [%1];" : "=l"(value) : "l"(sum) : "memory");
+    return value;
+}
+
 DEVICE long long to_whole(float value) { return __float2ll_rn(value); }
 
 DEVICE float low(u32 pair) {
@@ -325,141 +337,315 @@ KERNEL stem(Stem p) {
 // Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the sum is
 // the same.
 #define SUM_UNIT 65536.0f
+#define MOST_CHANNELS 576  // of those that have factors
+#define MOST_SQUEEZED 256
 
-// Depthwise convolution with its activation, and the sums of its answers that squeeze-and-excitation reads.
-// A block has `per_block` pixels of one image (blockIdx.y) and all channels.
-struct Depthwise {
-    const u16* in;
-    u16* out;
-    const u16* weight;  // [kernel * kernel][channels]
+// The first half of an inverted residual: widening by a 1x1 convolution, if there is one, the depthwise convolution, each
+// with its activation, and squeeze-and-excitation's factors, if there are some.
+//
+// A block has 8x4 pixels of the answer and CHANNELS channels of it; gridDim.z = images x parts of the channels. It widens
+// what these pixels see into shared memory, and its threads go along rows with eight channels each from there. The sums of
+// the answers are added up by all blocks, and the last block of an image to do so makes the factors.
+struct Inverted {
+    const u16* in;  // [image][height][width][inputs]
+    const u16* widen;  // [channels][inputs]; or null: as many channels as inputs
+    const float* widen_bias;
+    const u16* weight;  // [SIZE * SIZE][channels]
     const float* bias;
-    u64* sums;  // [image][channels], added to; or null
-    int height, width, out_height, out_width, channels, stride, act, per_block;
+    u16* out;  // [image][out_height][out_width][channels]
+    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer; or all null. Weights are tiles of 16x16, as the
+    // lanes of a warp put them into the tensor cores: [tile of outputs][tile of inputs][lane][8].
+    u64* sums;  // [image][channels], zero before and after
+    u32* arrived;  // [image], blocks that have added theirs, zero before and after
+    const u16* squeeze;
+    const float* squeeze_bias;
+    const u16* excite;
+    const float* excite_bias;
+    float* factors;  // [image][channels]
+    int height, width, out_height, out_width, inputs, channels, act, squeezed;
 };
 
-template <int SIZE>
-DEVICE void depthwise(const Depthwise& p) {
-    SHARED float room[256 * 8];
-    int groups = p.channels / 8, lanes = blockDim.x / groups;
-    int group = threadIdx.x % groups, lane = threadIdx.x / groups;
-    int pixels = p.out_height * p.out_width;
-    int start = blockIdx.x * p.per_block;
-    int end = start + p.per_block < pixels ? start + p.per_block : pixels;
-    const Eight* in = (const Eight*)p.in + (u64)blockIdx.y * p.height * p.width * groups + group;
-    Eight* out = (Eight*)p.out + (u64)blockIdx.y * pixels * groups + group;
-    const Eight* weight = (const Eight*)p.weight + group;
-    float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    wait_for_input();
-    if (lane < lanes) {
-        for (int i = start + lane; i < end; i += lanes) {
-            int y = i / p.out_width * p.stride - SIZE / 2, x = i % p.out_width * p.stride - SIZE / 2;
-            float sum[8];
+#define INVERTED_WIDTH 8
+#define INVERTED_HEIGHT 4
+#define INVERTED_THREADS 128
+
+struct ExciteRoom {
+    u32 vector[2][MOST_CHANNELS / 2];  // pairs of what is multiplied, and of what is missing to single precision
+    float part[4][MOST_SQUEEZED];
+};
+
+// A warp multiplies tiles of 16x16 with a vector: rows of tiles first_row, first_row + row_step, ... below `rows`, and of
+// each the tiles first, first + step, ... below `columns`; done(row of tiles, the lane's sums of rows lane / 4 and 8 more) is
+// for lanes that are whole multiples of 4.
+template <class Done>
+DEVICE void times_vector(const u16* weight, const ExciteRoom& room, int first_row, int row_step, int rows, int first, int step,
+                         int columns, Done done) {
+    constexpr int DEPTH = 12;  // loads at once
+    int lane = threadIdx.x % 32;
+    const Eight* tiles = (const Eight*)weight + lane;
+    int own_columns = first < columns ? (columns - first + step - 1) / step : 0;
+    int count = first_row < rows ? (rows - first_row + row_step - 1) / row_step * own_columns : 0;
+    // Columns 0 and 1 of the right side are the vector and its rest.
+    bool has_column = lane < 8;
+    const u32* vector = room.vector[lane / 4 % 2] + lane % 4;
+    float sum[4] = {0, 0, 0, 0};
+    for (int start = 0; start < count; start += DEPTH) {
+        Eight a[DEPTH];
 #pragma unroll
-            for (int c = 0; c < 8; c++) sum[c] = p.bias[8 * group + c];
-#pragma unroll
-            for (int ky = 0; ky < SIZE; ky++) {
-                // A row's loads together, so that one does not wait for another.
-                Eight v[SIZE], w[SIZE];
-                bool is_row = y + ky >= 0 && y + ky < p.height;
-#pragma unroll
-                for (int kx = 0; kx < SIZE; kx++) {
-                    bool is_inside = is_row && x + kx >= 0 && x + kx < p.width;
-                    v[kx] = is_inside ? in[((u64)(y + ky) * p.width + x + kx) * groups] : eight_of(0);
-                    w[kx] = weight[(ky * SIZE + kx) * groups];
-                }
-#pragma unroll
-                for (int kx = 0; kx < SIZE; kx++) {
-                    float a[8], b[8];
-                    unpack(v[kx], a);
-                    unpack(w[kx], b);
-#pragma unroll
-                    for (int c = 0; c < 8; c++) sum[c] += a[c] * b[c];
-                }
-            }
-#pragma unroll
-            for (int c = 0; c < 8; c++) {
-                sum[c] = activated(sum[c], p.act);
-                sums[c] += sum[c];
-            }
-            out[(u64)i * groups] = packed(sum);
+        for (int i = 0; i < DEPTH; i++) {
+            int at = start + i < count ? start + i : count - 1;
+            int row = first_row + at / own_columns * row_step, column = first + at % own_columns * step;
+            a[i] = tiles[(row * columns + column) * 32];
         }
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) {
+            int at = start + i;
+            if (at >= count) break;
+            int row = first_row + at / own_columns * row_step, place = at % own_columns, column = first + place * step;
+            u32 b[2] = {has_column ? vector[8 * column] : 0, has_column ? vector[8 * column + 4] : 0};
+            mma(sum, a[i].pair, b);
+            if (place == own_columns - 1) {
+                if (lane % 4 == 0) done(row, sum[0] + sum[1], sum[2] + sum[3]);
+                sum[0] = sum[1] = sum[2] = sum[3] = 0;
+            }
+        }
+    }
+}
+
+DEVICE void put_pair(ExciteRoom& room, int pair, float first, float second) {
+    u32 whole = pack(first, second);
+    room.vector[0][pair] = whole;
+    room.vector[1][pair] = pack(first - low(whole), second - high(whole));
+}
+
+// The factors of an image, by the threads of one block.
+DEVICE void excite(const Inverted& p, ExciteRoom& room, int image) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int channel_tiles = p.channels / 16, squeezed_tiles = (p.squeezed + 15) / 16;
+    u64* sums = p.sums + (u64)image * p.channels;
+    float scale = 1 / (SUM_UNIT * (float)(p.out_height * p.out_width));
+    for (int pair = threadIdx.x; pair < p.channels / 2; pair += INVERTED_THREADS) {
+        long long first = latest(sums + 2 * pair), second = latest(sums + 2 * pair + 1);
+        put_pair(room, pair, (float)first * scale, (float)second * scale);
+        sums[2 * pair] = sums[2 * pair + 1] = 0;
+    }
+    for (int i = threadIdx.x; i < 4 * MOST_SQUEEZED; i += INVERTED_THREADS) room.part[i / MOST_SQUEEZED][i % MOST_SQUEEZED] = 0;
+    __syncthreads();
+    times_vector(p.squeeze, room, 0, 1, squeezed_tiles, warp, 4, channel_tiles, [&](int row, float top, float bottom) {
+        room.part[warp][16 * row + lane / 4] = top;
+        room.part[warp][16 * row + lane / 4 + 8] = bottom;
+    });
+    __syncthreads();
+    for (int pair = threadIdx.x; pair < squeezed_tiles * 8; pair += INVERTED_THREADS) {
+        float v[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int at = 2 * pair + i;
+            float sum = p.squeeze_bias[at] + room.part[0][at] + room.part[1][at] + room.part[2][at] + room.part[3][at];
+            v[i] = sum < 0 ? 0 : sum;
+        }
+        put_pair(room, pair, v[0], v[1]);
+    }
+    __syncthreads();
+    auto write = [&](int channel, float sum) {
+        float gate = sum + p.excite_bias[channel] + 3;
+        gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
+        p.factors[image * p.channels + channel] = gate * (1.0f / 6);
+    };
+    times_vector(p.excite, room, warp, 4, channel_tiles, 0, 1, squeezed_tiles, [&](int row, float top, float bottom) {
+        write(16 * row + lane / 4, top);
+        write(16 * row + lane / 4 + 8, bottom);
+    });
+}
+
+template <int SIZE, int STRIDE, int CHANNELS>
+DEVICE void inverted(const Inverted& p) {
+    // What a block sees of the input, row by row, padded to tiles of 16 pixels.
+    constexpr int SEEN_WIDTH = (INVERTED_WIDTH - 1) * STRIDE + SIZE, SEEN_HEIGHT = (INVERTED_HEIGHT - 1) * STRIDE + SIZE;
+    constexpr int SEEN = SEEN_WIDTH * SEEN_HEIGHT, TILES = (SEEN + 15) / 16;
+    constexpr int PITCH_WIDE = CHANNELS + 8, GROUPS = CHANNELS / 8;
+    constexpr int EACH = INVERTED_WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;  // pixels of a thread, side by side
+    constexpr int SLOTS = INVERTED_THREADS / GROUPS, ACROSS = INVERTED_WIDTH / EACH;
+    SHARED float biases[2][CHANNELS];
+    union Room {
+        float part[SLOTS][CHANNELS];
+        ExciteRoom excite;
+    };
+    SHARED Room room;
+    SHARED bool is_last;
+    DYNAMIC_SHARED(u16, dynamic);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8;
+    u16* wide = dynamic;                                // [TILES * 16][PITCH_WIDE]
+    u16* weight = wide + TILES * 16 * PITCH_WIDE;       // [SIZE * SIZE][CHANNELS]
+    u16* widen = weight + SIZE * SIZE * CHANNELS;       // [CHANNELS][pitch]
+    u16* seen = widen + CHANNELS * pitch;               // [TILES * 16][pitch]
+    int parts = (p.channels + CHANNELS - 1) / CHANNELS;
+    int image = blockIdx.z / parts, channel0 = blockIdx.z % parts * CHANNELS;
+    int x0 = blockIdx.x * INVERTED_WIDTH, y0 = blockIdx.y * INVERTED_HEIGHT;
+    int seen_x = x0 * STRIDE - SIZE / 2, seen_y = y0 * STRIDE - SIZE / 2;
+    int vectors = p.inputs / 8;
+    // Weights are there before the kernel before has ended.
+    if (p.widen != 0) {
+        for (int i = threadIdx.x; i < CHANNELS * vectors; i += INVERTED_THREADS) {
+            int line = i / vectors, at = i % vectors * 8;
+            bool is_there = channel0 + line < p.channels;
+            copy_async(widen + line * pitch + at, p.widen + (is_there ? (channel0 + line) * p.inputs + at : 0), is_there);
+        }
+    }
+    for (int i = threadIdx.x; i < SIZE * SIZE * GROUPS; i += INVERTED_THREADS) {
+        int tap = i / GROUPS, at = i % GROUPS * 8;
+        bool is_there = channel0 + at < p.channels;
+        copy_async(weight + tap * CHANNELS + at, p.weight + (is_there ? tap * p.channels + channel0 + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 2 * CHANNELS; i += INVERTED_THREADS) {
+        int channel = channel0 + i % CHANNELS;
+        const float* from = i < CHANNELS ? p.widen_bias : p.bias;
+        biases[i / CHANNELS][i % CHANNELS] = from != 0 && channel < p.channels ? from[channel] : 0;
+    }
+    wait_for_input();
+    const u16* in = p.in + (u64)image * p.height * p.width * p.inputs;
+    auto is_inside = [&](int pixel) {
+        int x = seen_x + pixel % SEEN_WIDTH, y = seen_y + pixel / SEEN_WIDTH;
+        return x >= 0 && x < p.width && y >= 0 && y < p.height;
+    };
+    auto place = [&](int pixel) { return (seen_y + pixel / SEEN_WIDTH) * p.width + seen_x + pixel % SEEN_WIDTH; };
+    if (p.widen != 0) {
+        for (int i = threadIdx.x; i < SEEN * vectors; i += INVERTED_THREADS) {
+            int pixel = i / vectors, at = i % vectors * 8;
+            bool is_there = is_inside(pixel);
+            copy_async(seen + pixel * pitch + at, in + (is_there ? place(pixel) * p.inputs + at : 0), is_there);
+        }
+    } else {
+        for (int i = threadIdx.x; i < SEEN * GROUPS; i += INVERTED_THREADS) {
+            int pixel = i / GROUPS, at = i % GROUPS * 8;
+            bool is_there = channel0 + at < p.channels && is_inside(pixel);
+            copy_async(wide + pixel * PITCH_WIDE + at, in + (is_there ? place(pixel) * p.inputs + channel0 + at : 0), is_there);
+        }
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    if (p.widen != 0) {
+        // Two warps down, two across; each has two tiles down at a time.
+        constexpr int ACROSS_TILES = CHANNELS / 16;
+        int output0 = warp % 2 * (CHANNELS / 2);
+        const u16* line = widen + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
+#pragma unroll 1
+        for (int tile = warp / 2 * 2; tile < TILES; tile += 4) {
+            float sum[2][ACROSS_TILES][4];
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < ACROSS_TILES; j++)
+#pragma unroll
+                    for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
+            // Where there is no second tile the first is multiplied twice.
+            bool is_pair = tile + 1 < TILES;
+            const u16* row = seen + (16 * tile + lane % 16) * pitch + lane / 16 * 8;
+            const u16* below = is_pair ? row + 16 * pitch : row;
+#pragma unroll 2
+            for (int input = 0; input < p.inputs; input += 16) {
+                u32 a[2][4];
+                load_matrices(a[0], row + input);
+                load_matrices(a[1], below + input);
+#pragma unroll
+                for (int j = 0; j < ACROSS_TILES; j += 2) {
+                    u32 w[4];
+                    load_matrices(w, line + 8 * j * pitch + input);
+#pragma unroll
+                    for (int next = 0; next < 2; next++) {
+                        u32 part[2] = {w[2 * next], w[2 * next + 1]};
+                        mma(sum[0][j + next], a[0], part);
+                        mma(sum[1][j + next], a[1], part);
+                    }
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                if (i > 0 && !is_pair) break;
+#pragma unroll
+                for (int under = 0; under < 2; under++) {
+                    int pixel = 16 * (tile + i) + lane / 4 + 8 * under;
+                    bool is_there = is_inside(pixel);
+#pragma unroll
+                    for (int j = 0; j < ACROSS_TILES; j++) {
+                        int output = output0 + 8 * j + lane % 4 * 2;
+                        float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.act);
+                        float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.act);
+                        *(u32*)(wide + pixel * PITCH_WIDE + output) = is_there ? pack(v0, v1) : 0;
+                    }
+                }
+            }
+        }
+        __syncthreads();
+    }
+    int group = threadIdx.x % GROUPS, slot = threadIdx.x / GROUPS;
+    int own_x = slot % ACROSS * EACH, own_y = slot / ACROSS;
+    float sum[EACH][8];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+#pragma unroll
+        for (int c = 0; c < 8; c++) sum[i][c] = biases[1][8 * group + c];
+#pragma unroll
+    for (int ky = 0; ky < SIZE; ky++) {
+        constexpr int NEEDS = SIZE + (EACH - 1) * STRIDE;
+        const u16* row = wide + ((own_y * STRIDE + ky) * SEEN_WIDTH + own_x * STRIDE) * PITCH_WIDE + 8 * group;
+        float v[NEEDS][8];
+#pragma unroll
+        for (int i = 0; i < NEEDS; i++) unpack(*(const Eight*)(row + i * PITCH_WIDE), v[i]);
+#pragma unroll
+        for (int kx = 0; kx < SIZE; kx++) {
+            float w[8];
+            unpack(*(const Eight*)(weight + (ky * SIZE + kx) * CHANNELS + 8 * group), w);
+#pragma unroll
+            for (int i = 0; i < EACH; i++)
+#pragma unroll
+                for (int c = 0; c < 8; c++) sum[i][c] += v[kx + i * STRIDE][c] * w[c];
+        }
+    }
+    float total[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    int y = y0 + own_y, channel = channel0 + 8 * group;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        int x = x0 + own_x + i;
+        if (x >= p.out_width || y >= p.out_height || channel >= p.channels) continue;
+#pragma unroll
+        for (int c = 0; c < 8; c++) {
+            sum[i][c] = activated(sum[i][c], p.act);
+            total[c] += sum[i][c];
+        }
+        u64 pixel = ((u64)image * p.out_height + y) * p.out_width + x;
+        *(Eight*)(p.out + pixel * p.channels + channel) = packed(sum[i]);
     }
     if (p.sums == 0) return;
-    if (lane < lanes) {
 #pragma unroll
-        for (int c = 0; c < 8; c++) room[(lane * groups + group) * 8 + c] = sums[c];
-    }
+    for (int c = 0; c < 8; c++) room.part[slot][8 * group + c] = total[c];
     __syncthreads();
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        float sum = 0;
-        for (int l = 0; l < lanes; l++) sum += room[l * p.channels + c];
-        add_to(p.sums + (u64)blockIdx.y * p.channels + c, to_whole(sum * SUM_UNIT));
+    if (threadIdx.x < CHANNELS && channel0 + (int)threadIdx.x < p.channels) {
+        float all = 0;
+#pragma unroll 8
+        for (int i = 0; i < SLOTS; i++) all += room.part[i][threadIdx.x];
+        add_to(p.sums + (u64)image * p.channels + channel0 + threadIdx.x, to_whole(all * SUM_UNIT));
     }
+    // Who counts this block finds what it has added.
+    fence();
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = add_one(p.arrived + image) == gridDim.x * gridDim.y * parts - 1;
+    __syncthreads();
+    if (!is_last) return;
+    fence();
+    if (threadIdx.x == 0) p.arrived[image] = 0;
+    excite(p, room.excite, image);
 }
 
-KERNEL depthwise3(Depthwise p) { depthwise<3>(p); }
-KERNEL depthwise5(Depthwise p) { depthwise<5>(p); }
-
-// Squeeze-and-excitation: sums -> means -> ReLU layer -> hard sigmoid layer. The sums are set to zero again. A block an image.
-struct Excite {
-    u64* sums;  // [image][channels]
-    const u16* weight1;  // [channels / 8][squeezed][8]
-    const float* bias1;
-    const u16* weight2;  // [squeezed / 8][channels][8]
-    const float* bias2;
-    float* factors;  // [image][channels]
-    int channels, squeezed, pixels;
-};
-
-KERNEL excite(Excite p) {
-    SHARED float mean[576];
-    SHARED float part[1024];
-    SHARED float hidden[256];
-    wait_for_input();
-    u64* sums = p.sums + (u64)blockIdx.x * p.channels;
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        mean[c] = (float)(long long)sums[c] / (SUM_UNIT * (float)p.pixels);
-        sums[c] = 0;
-    }
-    __syncthreads();
-    int parts = blockDim.x / p.squeezed, vectors = p.channels / 8;
-    int j = threadIdx.x % p.squeezed, k = threadIdx.x / p.squeezed;
-    if (k < parts) {
-        const Eight* weight = (const Eight*)p.weight1 + j;
-        float sum = 0;
-#pragma unroll 6
-        for (int v = k; v < vectors; v += parts) {
-            float w[8];
-            unpack(weight[(u64)v * p.squeezed], w);
-#pragma unroll
-            for (int c = 0; c < 8; c++) sum += w[c] * mean[8 * v + c];
-        }
-        part[k * p.squeezed + j] = sum;
-    }
-    __syncthreads();
-    for (int h = threadIdx.x; h < p.squeezed; h += blockDim.x) {
-        float sum = p.bias1[h];
-#pragma unroll 4
-        for (int q = 0; q < parts; q++) sum += part[q * p.squeezed + h];
-        hidden[h] = sum < 0 ? 0 : sum;
-    }
-    __syncthreads();
-    int more = p.squeezed / 8;
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        const Eight* weight = (const Eight*)p.weight2 + c;
-        float sum = p.bias2[c];
-#pragma unroll 6
-        for (int v = 0; v < more; v++) {
-            float w[8];
-            unpack(weight[(u64)v * p.channels], w);
-#pragma unroll
-            for (int q = 0; q < 8; q++) sum += w[q] * hidden[8 * v + q];
-        }
-        float gate = sum + 3;
-        gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
-        p.factors[(u64)blockIdx.x * p.channels + c] = gate * (1.0f / 6);
-    }
-}
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_64(Inverted p) { inverted<3, 1, 64>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_32(Inverted p) { inverted<3, 1, 32>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_64(Inverted p) { inverted<3, 2, 64>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_32(Inverted p) { inverted<3, 2, 32>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 64>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 32>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 64>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 32>(p); }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
@@ -483,7 +669,6 @@ struct Product {
 #define CHUNK 64
 #define PITCH 72  // of a row in shared memory: fragments then come from 32 different banks
 #define PRODUCT_THREADS 128
-#define MOST_CHANNELS 576  // of those that have factors
 
 template <int ROWS, int OUTPUTS, int ACROSS, bool FACTORS, bool ENLARGED>
 DEVICE void product(const Product& p) {

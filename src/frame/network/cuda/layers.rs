@@ -13,8 +13,10 @@ use half::f16;
 pub(super) const HEAD_OUTPUTS: usize = 32;
 /// The most heads.
 pub(super) const MOST_HEADS: usize = 4;
-/// The most channels that squeeze-and-excitation has room for.
-const EXCITE_CHANNELS: usize = 576;
+/// The most channels that squeeze-and-excitation has room for, and of its inner layer.
+const EXCITE: (usize, usize) = (576, 256);
+/// Pixels of a block of `inverted`: across, down.
+const INVERTED: (usize, usize) = (8, 4);
 /// What the kernels of products are made for.
 const PRODUCT: Product = Product { pitch: 144, chunk: 64, shared: 90 << 10 };
 /// What the kernels of a chain are made for: `stages` are the most chunks of weights at once, where not all are.
@@ -84,32 +86,26 @@ mod twin {
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Depthwise {
+    pub struct Inverted {
         pub input: Address,
-        pub out: Address,
+        pub widen: Address,
+        pub widen_bias: Address,
         pub weight: Address,
         pub bias: Address,
+        pub out: Address,
         pub sums: Address,
+        pub arrived: Address,
+        pub squeeze: Address,
+        pub squeeze_bias: Address,
+        pub excite: Address,
+        pub excite_bias: Address,
+        pub factors: Address,
         pub size: [i32; 2],
         pub out_size: [i32; 2],
+        pub inputs: i32,
         pub channels: i32,
-        pub stride: i32,
         pub act: i32,
-        pub per_block: i32,
-    }
-
-    #[repr(C)]
-    #[derive(Debug, Clone, Copy)]
-    pub struct Excite {
-        pub sums: Address,
-        pub weight1: Address,
-        pub bias1: Address,
-        pub weight2: Address,
-        pub bias2: Address,
-        pub factors: Address,
-        pub channels: i32,
         pub squeezed: i32,
-        pub pixels: i32,
     }
 
     #[repr(C)]
@@ -388,80 +384,100 @@ impl<M: Machine> Builder<'_, M> {
     }
 
     fn block(&mut self, input: Map, parts: &BlockParts) -> Result<Map, MachineError> {
-        let act = Act::from(parts.activation);
-        let wide = match &parts.expand {
-            Some(filter) => {
-                let dense = self.dense(filter, 1)?;
-                self.product(input, None, dense, With::act(act))?
-            }
-            None => input,
-        };
-        let (deep, factors) = self.depthwise(wide, parts, act)?;
+        let (deep, factors) = self.inverted(input, parts)?;
         let dense = self.dense(&parts.project, 1)?;
         let add = if parts.residual { input.at } else { 0 };
         self.product(deep, None, dense, With { factors, add, ..With::NOTHING })
     }
 
-    /// The depthwise convolution, and the factors of squeeze-and-excitation (0: none).
-    fn depthwise(&mut self, input: Map, parts: &BlockParts, act: Act) -> Result<(Map, Address), MachineError> {
-        const THREADS: usize = 256;
+    /// A block up to its depthwise convolution, and the factors of squeeze-and-excitation (0: none).
+    fn inverted(&mut self, input: Map, parts: &BlockParts) -> Result<(Map, Address), MachineError> {
         let [own, _, size, _] = parts.depthwise.shape;
-        let (channels, taps) = (input.channels, size * size);
-        let out = self.map(input.height.div_ceil(parts.stride), input.width.div_ceil(parts.stride), channels)?;
+        let (channels, taps, stride) = (padded(own), size * size, parts.stride);
+        let out = self.map(input.height.div_ceil(stride), input.width.div_ceil(stride), channels)?;
+        let widen = parts.expand.as_ref().map(|filter| self.dense(filter, 1)).transpose()?;
+        let inputs = widen.map_or(channels, |dense| dense.inputs);
+        assert_eq!(inputs, input.channels, "the weights are of this map");
         let weights = &parts.depthwise.weight;
         let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
         let bias = self.vector(&parts.depthwise.bias, channels)?;
-        let lanes = THREADS / (channels / 8);
-        // More than one pixel a thread where there are more than enough of them: fewer sums to add.
-        let rounds = (out.pixels() / (lanes * 8 * self.many_blocks)).max(1);
-        let per_block = lanes * rounds;
-        let blocks = out.pixels().div_ceil(per_block);
-        let sums = match parts.squeeze {
-            Some(_) => self.room(self.images * channels * size_of::<u64>())?,
-            None => 0,
-        };
-        let arguments = twin::Depthwise {
+        let mut arguments = twin::Inverted {
             input: input.at,
-            out: out.at,
+            widen: widen.map_or(0, |dense| dense.weight),
+            widen_bias: widen.map_or(0, |dense| dense.bias),
             weight,
             bias,
-            sums,
+            out: out.at,
+            sums: 0,
+            arrived: 0,
+            squeeze: 0,
+            squeeze_bias: 0,
+            excite: 0,
+            excite_bias: 0,
+            factors: 0,
             size: size_of_map(&input),
             out_size: size_of_map(&out),
+            inputs: inputs as i32,
             channels: channels as i32,
-            stride: parts.stride as i32,
-            act: act as i32,
-            per_block: per_block as i32,
+            act: Act::from(parts.activation) as i32,
+            squeezed: 0,
         };
-        let kernel = if size == 3 { Kernel::Depthwise3 } else { Kernel::Depthwise5 };
-        self.launches.push(Launch::new(kernel, [blocks, self.images, 1], THREADS as u32, arguments));
-        let Some([first, second]) = &parts.squeeze else { return Ok((out, 0)) };
-        let squeezed = first.shape[0];
-        assert!(channels <= EXCITE_CHANNELS && squeezed % 8 == 0 && squeezed <= 256, "excite has room for them");
-        // By eight inputs, so that threads beside each other read what lies beside each other.
-        let by_eights = |inputs: usize, outputs: usize, of: &dyn Fn(usize, usize) -> f32| -> Vec<f16> {
-            let at = |i: usize| (i / 8 % outputs, i / 8 / outputs * 8 + i % 8);
-            (0..inputs * outputs).map(at).map(|(output, input)| f16::from_f32(of(output, input))).collect()
+        if let Some([first, second]) = &parts.squeeze {
+            let squeezed = first.shape[0];
+            assert!(channels <= EXCITE.0 && squeezed <= EXCITE.1, "the kernel has room for them");
+            arguments.sums = self.room(self.images * channels * size_of::<u64>())?;
+            arguments.arrived = self.room(self.images * size_of::<u32>())?;
+            arguments.squeeze = self.tiles(first)?;
+            arguments.squeeze_bias = self.vector(&first.bias, padded(squeezed))?;
+            arguments.excite = self.tiles(second)?;
+            arguments.excite_bias = self.vector(&second.bias, channels)?;
+            arguments.factors = self.room(self.images * channels * size_of::<f32>())?;
+            arguments.squeezed = squeezed as i32;
+        }
+        let (across, down) = INVERTED;
+        let grid = |part: usize| {
+            [out.width.div_ceil(across), out.height.div_ceil(down), self.images * channels.div_ceil(part)]
         };
-        let of_first = |j: usize, c: usize| if c < own { first.weight[j * own + c] } else { 0.0 };
-        let of_second = |c: usize, j: usize| if c < own { second.weight[c * squeezed + j] } else { 0.0 };
-        let weight1 = self.constant(&by_eights(channels, squeezed, &of_first))?;
-        let weight2 = self.constant(&by_eights(squeezed, channels, &of_second))?;
-        let (bias1, bias2) = (self.vector(&first.bias, squeezed)?, self.vector(&second.bias, channels)?);
-        let factors = self.room(self.images * channels * size_of::<f32>())?;
-        let arguments = twin::Excite {
-            sums,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            factors,
-            channels: channels as i32,
-            squeezed: squeezed as i32,
-            pixels: out.pixels() as i32,
+        // Large blocks see each pixel less often, unless much of them is beyond the channels.
+        let fills = grid(64).iter().product::<usize>() >= self.many_blocks;
+        let part = if fills && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
+        let kernel = match (size, stride, part) {
+            (3, 1, 64) => Kernel::Inverted3x1x64,
+            (3, 1, _) => Kernel::Inverted3x1x32,
+            (3, 2, 64) => Kernel::Inverted3x2x64,
+            (3, 2, _) => Kernel::Inverted3x2x32,
+            (5, 1, 64) => Kernel::Inverted5x1x64,
+            (5, 1, _) => Kernel::Inverted5x1x32,
+            (5, 2, 64) => Kernel::Inverted5x2x64,
+            (5, 2, _) => Kernel::Inverted5x2x32,
+            _ => unreachable!("no layer of the network has another kernel"),
         };
-        self.launches.push(Launch::new(Kernel::Excite, [self.images, 1, 1], 1024, arguments));
-        Ok((out, factors))
+        let seen = ((across - 1) * stride + size) * ((down - 1) * stride + size);
+        let seen = seen.next_multiple_of(16);
+        let mut halves = seen * (part + 8) + taps * part;
+        if widen.is_some() {
+            halves += (part + seen) * (inputs + 8);
+        }
+        let launch = Launch::new(kernel, grid(part), 128, arguments);
+        self.launches.push(launch.with_shared(halves * size_of::<f16>()));
+        Ok((out, arguments.factors))
+    }
+
+    /// A matrix as tiles of 16x16, each as the lanes of a warp put it into the tensor cores.
+    fn tiles(&mut self, filter: &Filter) -> Result<Address, MachineError> {
+        let [outputs, inputs, ..] = filter.shape;
+        let across = inputs.div_ceil(16);
+        let mut values = vec![f16::ZERO; padded(outputs) * padded(inputs)];
+        for (i, value) in values.iter_mut().enumerate() {
+            let (tile, lane, half) = (i / 256, i / 8 % 32, i % 8);
+            // Lane 4 g + t has pairs of row g and row g + 8 from column 2 t, and those from column 2 t + 8.
+            let row = tile / across * 16 + lane / 4 + half / 2 % 2 * 8;
+            let column = tile % across * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
+            if row < outputs && column < inputs {
+                *value = f16::from_f32(filter.weight[row * inputs + column]);
+            }
+        }
+        self.constant(&values)
     }
 
     /// The weights of a chain's stage, by chunks of inputs, as the kernel has them in shared memory.
