@@ -28,7 +28,11 @@ fn allow_all_shared(function: sys::CUfunction, most: usize) -> Result<(), Driver
         let own = result::function::get_function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
         let rest = most as i32 - own;
         let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        result::function::set_function_attribute(function, which, rest)
+        result::function::set_function_attribute(function, which, rest)?;
+        // The same division of a multiprocessor's memory for all of them: a kernel that wants another waits until the one
+        // before has left.
+        let which = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        result::function::set_function_attribute(function, which, 100)
     }
 }
 

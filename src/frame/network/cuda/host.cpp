@@ -3,7 +3,7 @@
 
 HOST_KERNEL(prepare, Prepare)
 HOST_KERNEL(narrow, Narrow)
-HOST_KERNEL(stem, Stem)
+HOST_KERNEL(stem, Inverted)
 HOST_KERNEL(inverted3_1_64, Inverted)
 HOST_KERNEL(inverted3_1_32, Inverted)
 HOST_KERNEL(inverted3_2_64, Inverted)

@@ -73,13 +73,16 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 static inline void __syncthreads() { host::meet(host::block_barrier, blockDim.x); }
 
 static inline void wait_for_input() {}
-static inline void copy_async(void* to, const void* from, bool is_there) {
+template <int BYTES>
+static inline void copy(void* to, const void* from, bool is_there) {
     if (is_there) {
-        memcpy(to, from, 16);
+        memcpy(to, from, BYTES);
     } else {
-        memset(to, 0, 16);
+        memset(to, 0, BYTES);
     }
 }
+static inline void copy_async(void* to, const void* from, bool is_there) { copy<16>(to, from, is_there); }
+static inline void copy_async8(void* to, const void* from, bool is_there) { copy<8>(to, from, is_there); }
 static inline void copies_end() {}
 template <int LATER>
 static inline void copies_wait() {}

@@ -40,6 +40,13 @@ DEVICE void copy_async(void* to, const void* from, bool is_there) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
 }
 
+// The same for 8 bytes.
+DEVICE void copy_async8(void* to, const void* from, bool is_there) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    int bytes = is_there ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+
 // Ends a group of copies.
 DEVICE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -280,60 +287,6 @@ KERNEL narrow(Narrow p) {
 
 // ---- the encoder ----------------------------------------------------------------------------------------------------
 
-// 3x3 convolution of stride 2 of the input, 16 channels, hard swish. One thread a pixel.
-struct Stem {
-    const u16* in;  // [image][height][width][4]
-    u16* out;       // [image][out_height][out_width][16]
-    const float* weight;  // [3][3][3][16]: row, column, input, output
-    const float* bias;
-    int height, width, out_height, out_width, images;
-};
-
-KERNEL stem(Stem p) {
-    SHARED ALIGNED float weight[27 * 16];
-    SHARED float bias[16];
-    for (int i = threadIdx.x; i < 27 * 16; i += blockDim.x) weight[i] = p.weight[i];
-    if (threadIdx.x < 16) bias[threadIdx.x] = p.bias[threadIdx.x];
-    wait_for_input();
-    __syncthreads();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    int pixels = p.out_height * p.out_width;
-    if (i >= pixels * p.images) return;
-    int image = i / pixels, y = i % pixels / p.out_width, x = i % p.out_width;
-    float sum[16];
-#pragma unroll
-    for (int o = 0; o < 16; o++) sum[o] = bias[o];
-    const u16* in = p.in + (u64)image * p.height * p.width * 4;
-    // All loads first, so that one does not wait for another.
-    u32 pixel[9][2];
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        int sy = 2 * y + k / 3 - 1, sx = 2 * x + k % 3 - 1;
-        bool is_inside = sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
-        const u32* from = (const u32*)(in + (sy * p.width + sx) * 4);
-        pixel[k][0] = is_inside ? from[0] : 0;
-        pixel[k][1] = is_inside ? from[1] : 0;
-    }
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        float v[3] = {low(pixel[k][0]), high(pixel[k][0]), low(pixel[k][1])};
-#pragma unroll
-        for (int c = 0; c < 3; c++) {
-            const float* w = weight + (k * 3 + c) * 16;
-#pragma unroll
-            for (int o = 0; o < 16; o++) sum[o] += v[c] * w[o];
-        }
-    }
-    Eight* out = (Eight*)(p.out + (u64)i * 16);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float v[8];
-#pragma unroll
-        for (int o = 0; o < 8; o++) v[o] = activated(sum[8 * half + o], ACT_HARDSWISH);
-        out[half] = packed(v);
-    }
-}
-
 // Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the sum is
 // the same.
 #define SUM_UNIT 65536.0f
@@ -346,8 +299,11 @@ KERNEL stem(Stem p) {
 // A block has 8x4 pixels of the answer and CHANNELS channels of it; gridDim.z = images x parts of the channels. It widens
 // what these pixels see into shared memory, and its threads go along rows with eight channels each from there. The sums of
 // the answers are added up by all blocks, and the last block of an image to do so makes the factors.
+//
+// With STEM what widens is the network's first layer, a 3x3 convolution of stride 2 of the picture: the inputs of a pixel
+// are 9 of the picture's, and zeros.
 struct Inverted {
-    const u16* in;  // [image][height][width][inputs]
+    const u16* in;  // [image][height][width][inputs]; with STEM [image][picture_height][picture_width][4]
     const u16* widen;  // [channels][inputs]; or null: as many channels as inputs
     const float* widen_bias;
     const u16* weight;  // [SIZE * SIZE][channels]
@@ -362,12 +318,14 @@ struct Inverted {
     const u16* excite;
     const float* excite_bias;
     float* factors;  // [image][channels]
-    int height, width, out_height, out_width, inputs, channels, act, squeezed;
+    int height, width, out_height, out_width, picture_height, picture_width;
+    int inputs, channels, widen_act, act, squeezed;
 };
 
 #define INVERTED_WIDTH 8
 #define INVERTED_HEIGHT 4
 #define INVERTED_THREADS 128
+#define STEM_TAPS 12  // three of which are zeros: inputs are a multiple of 16
 
 struct ExciteRoom {
     u32 vector[2][MOST_CHANNELS / 2];  // pairs of what is multiplied, and of what is missing to single precision
@@ -458,7 +416,7 @@ DEVICE void excite(const Inverted& p, ExciteRoom& room, int image) {
     });
 }
 
-template <int SIZE, int STRIDE, int CHANNELS>
+template <int SIZE, int STRIDE, int CHANNELS, bool STEM>
 DEVICE void inverted(const Inverted& p) {
     // What a block sees of the input, row by row, padded to tiles of 16 pixels.
     constexpr int SEEN_WIDTH = (INVERTED_WIDTH - 1) * STRIDE + SIZE, SEEN_HEIGHT = (INVERTED_HEIGHT - 1) * STRIDE + SIZE;
@@ -503,13 +461,20 @@ DEVICE void inverted(const Inverted& p) {
         biases[i / CHANNELS][i % CHANNELS] = from != 0 && channel < p.channels ? from[channel] : 0;
     }
     wait_for_input();
-    const u16* in = p.in + (u64)image * p.height * p.width * p.inputs;
+    const u16* in = p.in + (u64)image * (STEM ? p.picture_height * p.picture_width * 4 : p.height * p.width * p.inputs);
     auto is_inside = [&](int pixel) {
         int x = seen_x + pixel % SEEN_WIDTH, y = seen_y + pixel / SEEN_WIDTH;
         return x >= 0 && x < p.width && y >= 0 && y < p.height;
     };
     auto place = [&](int pixel) { return (seen_y + pixel / SEEN_WIDTH) * p.width + seen_x + pixel % SEEN_WIDTH; };
-    if (p.widen != 0) {
+    if (STEM) {
+        for (int i = threadIdx.x; i < SEEN * STEM_TAPS; i += INVERTED_THREADS) {
+            int pixel = i / STEM_TAPS, tap = i % STEM_TAPS;
+            int x = 2 * (seen_x + pixel % SEEN_WIDTH) + tap % 3 - 1, y = 2 * (seen_y + pixel / SEEN_WIDTH) + tap / 3 - 1;
+            bool is_there = tap < 9 && x >= 0 && x < p.picture_width && y >= 0 && y < p.picture_height;
+            copy_async8(seen + pixel * pitch + 4 * tap, in + (is_there ? (y * p.picture_width + x) * 4 : 0), is_there);
+        }
+    } else if (p.widen != 0) {
         for (int i = threadIdx.x; i < SEEN * vectors; i += INVERTED_THREADS) {
             int pixel = i / vectors, at = i % vectors * 8;
             bool is_there = is_inside(pixel);
@@ -570,8 +535,8 @@ DEVICE void inverted(const Inverted& p) {
 #pragma unroll
                     for (int j = 0; j < ACROSS_TILES; j++) {
                         int output = output0 + 8 * j + lane % 4 * 2;
-                        float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.act);
-                        float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.act);
+                        float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.widen_act);
+                        float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.widen_act);
                         *(u32*)(wide + pixel * PITCH_WIDE + output) = is_there ? pack(v0, v1) : 0;
                     }
                 }
@@ -638,14 +603,15 @@ DEVICE void inverted(const Inverted& p) {
     excite(p, room.excite, image);
 }
 
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_64(Inverted p) { inverted<3, 1, 64>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_32(Inverted p) { inverted<3, 1, 32>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_64(Inverted p) { inverted<3, 2, 64>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_32(Inverted p) { inverted<3, 2, 32>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 64>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 32>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 64>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 32>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 32, true>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_64(Inverted p) { inverted<3, 1, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_32(Inverted p) { inverted<3, 1, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_64(Inverted p) { inverted<3, 2, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_32(Inverted p) { inverted<3, 2, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 32, false>(p); }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 

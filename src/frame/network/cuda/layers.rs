@@ -15,6 +15,8 @@ pub(super) const HEAD_OUTPUTS: usize = 32;
 pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for, and of its inner layer.
 const EXCITE: (usize, usize) = (576, 256);
+/// Inputs of the stem as a 1x1 convolution: 12 pixels of 4 channels, of which 9 of 3 are not zero.
+const STEM_INPUTS: usize = 48;
 /// Pixels of a block of `inverted`: across, down.
 const INVERTED: (usize, usize) = (8, 4);
 /// What the kernels of products are made for.
@@ -74,18 +76,6 @@ mod twin {
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Stem {
-        pub input: Address,
-        pub out: Address,
-        pub weight: Address,
-        pub bias: Address,
-        pub size: [i32; 2],
-        pub out_size: [i32; 2],
-        pub images: i32,
-    }
-
-    #[repr(C)]
-    #[derive(Debug, Clone, Copy)]
     pub struct Inverted {
         pub input: Address,
         pub widen: Address,
@@ -102,8 +92,10 @@ mod twin {
         pub factors: Address,
         pub size: [i32; 2],
         pub out_size: [i32; 2],
+        pub picture_size: [i32; 2],
         pub inputs: i32,
         pub channels: i32,
+        pub widen_act: i32,
         pub act: i32,
         pub squeezed: i32,
     }
@@ -363,39 +355,49 @@ impl<M: Machine> Builder<'_, M> {
         Ok(out)
     }
 
-    fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
+    /// The stem as a 1x1 convolution of 9 of the picture's pixels, and some more that are zero.
+    fn stem(&mut self, filter: &Filter) -> Result<Dense, MachineError> {
         assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
-        let out = self.map(input.height.div_ceil(2), input.width.div_ceil(2), 16)?;
-        // [output][input][row][column] -> [row][column][input][output]
-        let of = |i: usize| filter.weight[i % 16 * 27 + i / 16 % 3 * 9 + i / 48];
-        let weight: Vec<f32> = (0..27 * 16).map(of).collect();
-        let (weight, bias) = (self.constant(&weight)?, self.vector(&filter.bias, 16)?);
-        let arguments = twin::Stem {
-            input: input.at,
-            out: out.at,
-            weight,
-            bias,
-            size: size_of_map(&input),
-            out_size: size_of_map(&out),
-            images: self.images as i32,
+        // [output][channel][tap] -> [output][tap][channel]
+        let of = |output: usize, input: usize| match (input / 4, input % 4) {
+            (tap @ ..9, channel @ ..3) => filter.weight[(output * 3 + channel) * 9 + tap],
+            _ => 0.0,
         };
-        self.launches.push(Launch::each(Kernel::Stem, self.images * out.pixels(), arguments));
-        Ok(out)
+        let weight = self.matrix((16, 16), (STEM_INPUTS, STEM_INPUTS), of)?;
+        let bias = self.vector(&filter.bias, 16)?;
+        Ok(Dense { weight, bias, outputs: 16, inputs: STEM_INPUTS })
     }
 
-    fn block(&mut self, input: Map, parts: &BlockParts) -> Result<Map, MachineError> {
-        let (deep, factors) = self.inverted(input, parts)?;
+    /// A block; the first one with the stem, of the picture.
+    fn block(&mut self, input: Map, stem: Option<&Filter>, parts: &BlockParts) -> Result<Map, MachineError> {
+        let (deep, factors) = self.inverted(input, stem, parts)?;
         let dense = self.dense(&parts.project, 1)?;
+        assert!(stem.is_none() || !parts.residual, "there is no map of the stem's answer");
         let add = if parts.residual { input.at } else { 0 };
         self.product(deep, None, dense, With { factors, add, ..With::NOTHING })
     }
 
     /// A block up to its depthwise convolution, and the factors of squeeze-and-excitation (0: none).
-    fn inverted(&mut self, input: Map, parts: &BlockParts) -> Result<(Map, Address), MachineError> {
+    fn inverted(
+        &mut self,
+        from: Map,
+        stem: Option<&Filter>,
+        parts: &BlockParts,
+    ) -> Result<(Map, Address), MachineError> {
         let [own, _, size, _] = parts.depthwise.shape;
         let (channels, taps, stride) = (padded(own), size * size, parts.stride);
+        let act = Act::from(parts.activation);
+        let (input, widen, widen_act) = match (stem, &parts.expand) {
+            (Some(filter), None) => {
+                let [height, width] = [from.height, from.width].map(|n| n.div_ceil(2));
+                let input = Map { height, width, channels: STEM_INPUTS, ..from };
+                (input, Some(self.stem(filter)?), Act::Hardswish)
+            }
+            (None, Some(filter)) => (from, Some(self.dense(filter, 1)?), act),
+            (None, None) => (from, None, act),
+            (Some(_), Some(_)) => unreachable!("the first block widens nothing"),
+        };
         let out = self.map(input.height.div_ceil(stride), input.width.div_ceil(stride), channels)?;
-        let widen = parts.expand.as_ref().map(|filter| self.dense(filter, 1)).transpose()?;
         let inputs = widen.map_or(channels, |dense| dense.inputs);
         assert_eq!(inputs, input.channels, "the weights are of this map");
         let weights = &parts.depthwise.weight;
@@ -417,9 +419,11 @@ impl<M: Machine> Builder<'_, M> {
             factors: 0,
             size: size_of_map(&input),
             out_size: size_of_map(&out),
+            picture_size: size_of_map(&from),
             inputs: inputs as i32,
             channels: channels as i32,
-            act: Act::from(parts.activation) as i32,
+            widen_act: widen_act as i32,
+            act: act as i32,
             squeezed: 0,
         };
         if let Some([first, second]) = &parts.squeeze {
@@ -440,8 +444,9 @@ impl<M: Machine> Builder<'_, M> {
         };
         // Large blocks see each pixel less often, unless much of them is beyond the channels.
         let fills = grid(64).iter().product::<usize>() >= self.many_blocks;
-        let part = if fills && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
+        let part = if fills && stem.is_none() && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
         let kernel = match (size, stride, part) {
+            (3, 2, 32) if stem.is_some() => Kernel::Stem,
             (3, 1, 64) => Kernel::Inverted3x1x64,
             (3, 1, _) => Kernel::Inverted3x1x32,
             (3, 2, 64) => Kernel::Inverted3x2x64,
@@ -756,10 +761,10 @@ fn lay_out<M: Machine>(
     answer: Address,
 ) -> Result<(), MachineError> {
     let Weights { trunk, quarter, heads } = weights;
-    let mut y = b.stem(input, &trunk.stem)?;
+    let mut y = input;
     let mut outputs = Vec::with_capacity(trunk.blocks.len());
-    for parts in &trunk.blocks {
-        y = b.block(y, parts)?;
+    for (i, parts) in trunk.blocks.iter().enumerate() {
+        y = b.block(y, (i == 0).then_some(&trunk.stem), parts)?;
         outputs.push(y);
     }
     let block = |i: usize| outputs[i - 1];
