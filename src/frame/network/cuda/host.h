@@ -4,6 +4,7 @@
 #define HOST
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
@@ -89,6 +90,10 @@ static inline void copies_wait() {}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
 static inline void fence() {}
 static inline u32 add_one(u32* count) { return (*count)++; }
+// Blocks run one after the other: who waits for others has to come after them.
+static inline void wait_for_count(const u32* count, u32 least) {
+    if (*count < least) abort();
+}
 static inline long long latest(const u64* sum) { return (long long)*sum; }
 static inline long long to_whole(float value) { return llrintf(value); }
 

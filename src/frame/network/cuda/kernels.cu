@@ -62,6 +62,14 @@ DEVICE void fence() { __threadfence(); }
 // What was there before.
 DEVICE u32 add_one(u32* count) { return atomicAdd(count, 1u); }
 
+// Waits until a count that other blocks raise is so high, and what they have written before can be seen.
+DEVICE void wait_for_count(const u32* count, u32 least) {
+    u32 value;
+    do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
+    } while (value < least);
+}
+
 // What other blocks have made of it.
 DEVICE long long latest(const u64* sum) {
     long long value;
@@ -291,14 +299,14 @@ KERNEL narrow(Narrow p) {
 // the same.
 #define SUM_UNIT 65536.0f
 #define MOST_CHANNELS 576  // of those that have factors
-#define MOST_SQUEEZED 256
 
 // The first half of an inverted residual: widening by a 1x1 convolution, if there is one, the depthwise convolution, each
 // with its activation, and squeeze-and-excitation's factors, if there are some.
 //
-// A block has 8x4 pixels of the answer and CHANNELS channels of it; gridDim.z = images x parts of the channels. It widens
-// what these pixels see into shared memory, and its threads go along rows with eight channels each from there. The sums of
-// the answers are added up by all blocks, and the last block of an image to do so makes the factors.
+// A block has 8x4 pixels of the answer and CHANNELS channels of it. It widens what these pixels see into shared memory, and
+// its threads go along rows with eight channels each from there. Squeeze-and-excitation's first layer is a sum over pixels
+// and channels: each block adds what its own make of it. After these blocks of all images come as many as there are parts of
+// the channels, which wait until all of their image have added theirs, and make the factors of their channels.
 //
 // With STEM what widens is the network's first layer, a 3x3 convolution of stride 2 of the picture: the inputs of a pixel
 // are 9 of the picture's, and zeros.
@@ -310,110 +318,92 @@ struct Inverted {
     const float* bias;
     u16* out;  // [image][out_height][out_width][channels]
     // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer; or all null. Weights are tiles of 16x16, as the
-    // lanes of a warp put them into the tensor cores: [tile of outputs][tile of inputs][lane][8].
-    u64* sums;  // [image][channels], zero before and after
-    u32* arrived;  // [image], blocks that have added theirs, zero before and after
+    // lanes of a warp put them into the tensor cores: [tile of inputs][tile of outputs][lane][8] in the first layer,
+    // [tile of outputs][tile of inputs][lane][8] in the second.
+    u64* sums;     // [image][squeezed, padded to 16], zero before and after
+    u32* arrived;  // [image][2], blocks that have added theirs, and that have read the sums; zero before and after
     const u16* squeeze;
     const float* squeeze_bias;
     const u16* excite;
     const float* excite_bias;
     float* factors;  // [image][channels]
     int height, width, out_height, out_width, picture_height, picture_width;
-    int inputs, channels, widen_act, act, squeezed;
+    int inputs, channels, widen_act, act, squeezed, images;
 };
 
 #define INVERTED_WIDTH 8
 #define INVERTED_HEIGHT 4
 #define INVERTED_THREADS 128
 #define STEM_TAPS 12  // three of which are zeros: inputs are a multiple of 16
+#define SQUEEZED_TILES 10  // the most
 
+// A vector as the right side of a product: pairs of its numbers, and of what these miss to single precision, which are
+// columns 0 and 1. The sum of both columns of the product is in lanes that are multiples of 4.
 struct ExciteRoom {
-    u32 vector[2][MOST_CHANNELS / 2];  // pairs of what is multiplied, and of what is missing to single precision
-    float part[4][MOST_SQUEEZED];
+    u32 pairs[2][SQUEEZED_TILES * 8];
 };
-
-// A warp multiplies tiles of 16x16 with a vector: rows of tiles first_row, first_row + row_step, ... below `rows`, and of
-// each the tiles first, first + step, ... below `columns`; done(row of tiles, the lane's sums of rows lane / 4 and 8 more) is
-// for lanes that are whole multiples of 4.
-template <class Done>
-DEVICE void times_vector(const u16* weight, const ExciteRoom& room, int first_row, int row_step, int rows, int first, int step,
-                         int columns, Done done) {
-    constexpr int DEPTH = 12;  // loads at once
-    int lane = threadIdx.x % 32;
-    const Eight* tiles = (const Eight*)weight + lane;
-    int own_columns = first < columns ? (columns - first + step - 1) / step : 0;
-    int count = first_row < rows ? (rows - first_row + row_step - 1) / row_step * own_columns : 0;
-    // Columns 0 and 1 of the right side are the vector and its rest.
-    bool has_column = lane < 8;
-    const u32* vector = room.vector[lane / 4 % 2] + lane % 4;
-    float sum[4] = {0, 0, 0, 0};
-    for (int start = 0; start < count; start += DEPTH) {
-        Eight a[DEPTH];
-#pragma unroll
-        for (int i = 0; i < DEPTH; i++) {
-            int at = start + i < count ? start + i : count - 1;
-            int row = first_row + at / own_columns * row_step, column = first + at % own_columns * step;
-            a[i] = tiles[(row * columns + column) * 32];
-        }
-#pragma unroll
-        for (int i = 0; i < DEPTH; i++) {
-            int at = start + i;
-            if (at >= count) break;
-            int row = first_row + at / own_columns * row_step, place = at % own_columns, column = first + place * step;
-            u32 b[2] = {has_column ? vector[8 * column] : 0, has_column ? vector[8 * column + 4] : 0};
-            mma(sum, a[i].pair, b);
-            if (place == own_columns - 1) {
-                if (lane % 4 == 0) done(row, sum[0] + sum[1], sum[2] + sum[3]);
-                sum[0] = sum[1] = sum[2] = sum[3] = 0;
-            }
-        }
-    }
-}
 
 DEVICE void put_pair(ExciteRoom& room, int pair, float first, float second) {
     u32 whole = pack(first, second);
-    room.vector[0][pair] = whole;
-    room.vector[1][pair] = pack(first - low(whole), second - high(whole));
+    room.pairs[0][pair] = whole;
+    room.pairs[1][pair] = pack(first - low(whole), second - high(whole));
 }
 
-// The factors of an image, by the threads of one block.
-DEVICE void excite(const Inverted& p, ExciteRoom& room, int image) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int channel_tiles = p.channels / 16, squeezed_tiles = (p.squeezed + 15) / 16;
-    u64* sums = p.sums + (u64)image * p.channels;
-    float scale = 1 / (SUM_UNIT * (float)(p.out_height * p.out_width));
-    for (int pair = threadIdx.x; pair < p.channels / 2; pair += INVERTED_THREADS) {
-        long long first = latest(sums + 2 * pair), second = latest(sums + 2 * pair + 1);
-        put_pair(room, pair, (float)first * scale, (float)second * scale);
-        sums[2 * pair] = sums[2 * pair + 1] = 0;
+DEVICE void times_vector(float (&sum)[4], Eight tile, const ExciteRoom& room, int column) {
+    int lane = threadIdx.x % 32;
+    const u32* pairs = room.pairs[lane / 4 % 2] + 8 * column + lane % 4;
+    u32 part[2] = {lane < 8 ? pairs[0] : 0, lane < 8 ? pairs[4] : 0};
+    mma(sum, tile.pair, part);
+}
+
+// The factors of a part of an image's channels.
+template <int CHANNELS>
+DEVICE void excite(const Inverted& p, ExciteRoom& room, int image, int part, int parts, int blocks) {
+    int lane = threadIdx.x % 32, row = part * (CHANNELS / 16) + (int)threadIdx.x / 32, tiles = (p.squeezed + 15) / 16;
+    bool works = threadIdx.x / 32 < CHANNELS / 16 && row < p.channels / 16;
+    Eight weight[SQUEEZED_TILES];
+#pragma unroll
+    for (int i = 0; i < SQUEEZED_TILES; i++) {
+        weight[i] = works && i < tiles ? ((const Eight*)p.excite)[(row * tiles + i) * 32 + lane] : eight_of(0);
     }
-    for (int i = threadIdx.x; i < 4 * MOST_SQUEEZED; i += INVERTED_THREADS) room.part[i / MOST_SQUEEZED][i % MOST_SQUEEZED] = 0;
+    int channel = 16 * row + lane / 4;
+    float bias[2] = {works ? p.excite_bias[channel] : 0, works ? p.excite_bias[channel + 8] : 0};
+    wait_for_input();
+    u32* arrived = p.arrived + 2 * image;
+    if (threadIdx.x == 0) wait_for_count(arrived, blocks);
     __syncthreads();
-    times_vector(p.squeeze, room, 0, 1, squeezed_tiles, warp, 4, channel_tiles, [&](int row, float top, float bottom) {
-        room.part[warp][16 * row + lane / 4] = top;
-        room.part[warp][16 * row + lane / 4 + 8] = bottom;
-    });
-    __syncthreads();
-    for (int pair = threadIdx.x; pair < squeezed_tiles * 8; pair += INVERTED_THREADS) {
+    float scale = 1 / (SUM_UNIT * (float)(p.out_height * p.out_width));
+    u64* sums = p.sums + image * 16 * tiles;
+    for (int pair = threadIdx.x; pair < 8 * tiles; pair += INVERTED_THREADS) {
         float v[2];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int at = 2 * pair + i;
-            float sum = p.squeeze_bias[at] + room.part[0][at] + room.part[1][at] + room.part[2][at] + room.part[3][at];
-            v[i] = sum < 0 ? 0 : sum;
+            v[i] = p.squeeze_bias[2 * pair + i] + (float)latest(sums + 2 * pair + i) * scale;
+            v[i] = v[i] < 0 ? 0 : v[i];
         }
         put_pair(room, pair, v[0], v[1]);
     }
+    SHARED bool is_last;
     __syncthreads();
-    auto write = [&](int channel, float sum) {
-        float gate = sum + p.excite_bias[channel] + 3;
-        gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
-        p.factors[image * p.channels + channel] = gate * (1.0f / 6);
-    };
-    times_vector(p.excite, room, warp, 4, channel_tiles, 0, 1, squeezed_tiles, [&](int row, float top, float bottom) {
-        write(16 * row + lane / 4, top);
-        write(16 * row + lane / 4 + 8, bottom);
-    });
+    if (threadIdx.x == 0) is_last = add_one(arrived + 1) == parts - 1;
+    if (works) {
+        float sum[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < SQUEEZED_TILES; i++) {
+            if (i < tiles) times_vector(sum, weight[i], room, i);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float gate = sum[2 * i] + sum[2 * i + 1] + bias[i] + 3;
+            gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
+            if (lane % 4 == 0) p.factors[image * p.channels + channel + 8 * i] = gate * (1.0f / 6);
+        }
+    }
+    // Who is the last to have read them sets them to zero.
+    __syncthreads();
+    if (!is_last) return;
+    for (int i = threadIdx.x; i < 16 * tiles; i += INVERTED_THREADS) sums[i] = 0;
+    if (threadIdx.x < 2) arrived[threadIdx.x] = 0;
 }
 
 template <int SIZE, int STRIDE, int CHANNELS, bool STEM>
@@ -425,21 +415,26 @@ DEVICE void inverted(const Inverted& p) {
     constexpr int EACH = INVERTED_WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;  // pixels of a thread, side by side
     constexpr int SLOTS = INVERTED_THREADS / GROUPS, ACROSS = INVERTED_WIDTH / EACH;
     SHARED float biases[2][CHANNELS];
-    union Room {
-        float part[SLOTS][CHANNELS];
-        ExciteRoom excite;
-    };
-    SHARED Room room;
-    SHARED bool is_last;
+    SHARED float total[SLOTS][CHANNELS];
+    SHARED ExciteRoom room;
     DYNAMIC_SHARED(u16, dynamic);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8;
     u16* wide = dynamic;                                // [TILES * 16][PITCH_WIDE]
     u16* weight = wide + TILES * 16 * PITCH_WIDE;       // [SIZE * SIZE][CHANNELS]
-    u16* widen = weight + SIZE * SIZE * CHANNELS;       // [CHANNELS][pitch]
+    int squeezed_tiles = (p.squeezed + 15) / 16;
+    u16* squeeze = weight + SIZE * SIZE * CHANNELS;     // [CHANNELS / 16][squeezed_tiles][32][8]
+    u16* widen = squeeze + squeezed_tiles * 16 * CHANNELS;  // [CHANNELS][pitch]
     u16* seen = widen + CHANNELS * pitch;               // [TILES * 16][pitch]
     int parts = (p.channels + CHANNELS - 1) / CHANNELS;
-    int image = blockIdx.z / parts, channel0 = blockIdx.z % parts * CHANNELS;
-    int x0 = blockIdx.x * INVERTED_WIDTH, y0 = blockIdx.y * INVERTED_HEIGHT;
+    int across = (p.out_width + INVERTED_WIDTH - 1) / INVERTED_WIDTH;
+    int blocks = (p.out_height + INVERTED_HEIGHT - 1) / INVERTED_HEIGHT * across * parts;  // of an image
+    int image = blockIdx.x / blocks, at_image = blockIdx.x % blocks;
+    if (image >= p.images) {
+        int rest = blockIdx.x - p.images * blocks;
+        return excite<CHANNELS>(p, room, rest / parts, rest % parts, parts, blocks);
+    }
+    int channel0 = at_image % parts * CHANNELS;
+    int x0 = at_image / parts % across * INVERTED_WIDTH, y0 = at_image / parts / across * INVERTED_HEIGHT;
     int seen_x = x0 * STRIDE - SIZE / 2, seen_y = y0 * STRIDE - SIZE / 2;
     int vectors = p.inputs / 8;
     // Weights are there before the kernel before has ended.
@@ -454,6 +449,11 @@ DEVICE void inverted(const Inverted& p) {
         int tap = i / GROUPS, at = i % GROUPS * 8;
         bool is_there = channel0 + at < p.channels;
         copy_async(weight + tap * CHANNELS + at, p.weight + (is_there ? tap * p.channels + channel0 + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < squeezed_tiles * (CHANNELS / 16) * 32; i += INVERTED_THREADS) {
+        int tile = channel0 / 16 * squeezed_tiles + i / 32;
+        bool is_there = tile < p.channels / 16 * squeezed_tiles;
+        copy_async(squeeze + i * 8, p.squeeze + (is_there ? (tile * 32 + i % 32) * 8 : 0), is_there);
     }
     for (int i = threadIdx.x; i < 2 * CHANNELS; i += INVERTED_THREADS) {
         int channel = channel0 + i % CHANNELS;
@@ -568,7 +568,7 @@ DEVICE void inverted(const Inverted& p) {
                 for (int c = 0; c < 8; c++) sum[i][c] += v[kx + i * STRIDE][c] * w[c];
         }
     }
-    float total[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    float own[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     int y = y0 + own_y, channel = channel0 + 8 * group;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
@@ -577,30 +577,44 @@ DEVICE void inverted(const Inverted& p) {
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             sum[i][c] = activated(sum[i][c], p.act);
-            total[c] += sum[i][c];
+            own[c] += sum[i][c];
         }
         u64 pixel = ((u64)image * p.out_height + y) * p.out_width + x;
         *(Eight*)(p.out + pixel * p.channels + channel) = packed(sum[i]);
     }
     if (p.sums == 0) return;
 #pragma unroll
-    for (int c = 0; c < 8; c++) room.part[slot][8 * group + c] = total[c];
+    for (int c = 0; c < 8; c++) total[slot][8 * group + c] = own[c];
     __syncthreads();
-    if (threadIdx.x < CHANNELS && channel0 + (int)threadIdx.x < p.channels) {
-        float all = 0;
+    if (threadIdx.x < CHANNELS / 2) {
+        float first = 0, second = 0;
 #pragma unroll 8
-        for (int i = 0; i < SLOTS; i++) all += room.part[i][threadIdx.x];
-        add_to(p.sums + (u64)image * p.channels + channel0 + threadIdx.x, to_whole(all * SUM_UNIT));
+        for (int i = 0; i < SLOTS; i++) {
+            first += total[i][2 * threadIdx.x];
+            second += total[i][2 * threadIdx.x + 1];
+        }
+        // Their means: half precision has no large numbers.
+        constexpr float PART = 1.0f / (INVERTED_WIDTH * INVERTED_HEIGHT);
+        put_pair(room, threadIdx.x, first * PART, second * PART);
+    }
+    __syncthreads();
+    for (int row = warp; row < squeezed_tiles; row += INVERTED_THREADS / 32) {
+        float sum[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < CHANNELS / 16; i++) {
+            times_vector(sum, ((const Eight*)squeeze)[(i * squeezed_tiles + row) * 32 + lane], room, i);
+        }
+        if (lane % 4 == 0) {
+            constexpr float UNIT = SUM_UNIT * (INVERTED_WIDTH * INVERTED_HEIGHT);
+            u64* to = p.sums + image * 16 * squeezed_tiles + 16 * row + lane / 4;
+            add_to(to, to_whole((sum[0] + sum[1]) * UNIT));
+            add_to(to + 8, to_whole((sum[2] + sum[3]) * UNIT));
+        }
     }
     // Who counts this block finds what it has added.
     fence();
     __syncthreads();
-    if (threadIdx.x == 0) is_last = add_one(p.arrived + image) == gridDim.x * gridDim.y * parts - 1;
-    __syncthreads();
-    if (!is_last) return;
-    fence();
-    if (threadIdx.x == 0) p.arrived[image] = 0;
-    excite(p, room.excite, image);
+    if (threadIdx.x == 0) add_one(p.arrived + 2 * image);
 }
 
 KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 32, true>(p); }

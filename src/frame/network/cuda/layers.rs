@@ -14,7 +14,7 @@ pub(super) const HEAD_OUTPUTS: usize = 32;
 /// The most heads.
 pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for, and of its inner layer.
-const EXCITE: (usize, usize) = (576, 256);
+const EXCITE: (usize, usize) = (576, 160);
 /// Inputs of the stem as a 1x1 convolution: 12 pixels of 4 channels, of which 9 of 3 are not zero.
 const STEM_INPUTS: usize = 48;
 /// Pixels of a block of `inverted`: across, down.
@@ -98,6 +98,7 @@ mod twin {
         pub widen_act: i32,
         pub act: i32,
         pub squeezed: i32,
+        pub images: i32,
     }
 
     #[repr(C)]
@@ -425,25 +426,27 @@ impl<M: Machine> Builder<'_, M> {
             widen_act: widen_act as i32,
             act: act as i32,
             squeezed: 0,
+            images: self.images as i32,
         };
+        let mut squeezed = 0;
         if let Some([first, second]) = &parts.squeeze {
-            let squeezed = first.shape[0];
+            squeezed = first.shape[0];
             assert!(channels <= EXCITE.0 && squeezed <= EXCITE.1, "the kernel has room for them");
-            arguments.sums = self.room(self.images * channels * size_of::<u64>())?;
-            arguments.arrived = self.room(self.images * size_of::<u32>())?;
-            arguments.squeeze = self.tiles(first)?;
+            arguments.sums = self.room(self.images * padded(squeezed) * size_of::<u64>())?;
+            arguments.arrived = self.room(self.images * 2 * size_of::<u32>())?;
+            arguments.squeeze = self.tiles(first, true)?;
             arguments.squeeze_bias = self.vector(&first.bias, padded(squeezed))?;
-            arguments.excite = self.tiles(second)?;
+            arguments.excite = self.tiles(second, false)?;
             arguments.excite_bias = self.vector(&second.bias, channels)?;
             arguments.factors = self.room(self.images * channels * size_of::<f32>())?;
             arguments.squeezed = squeezed as i32;
         }
         let (across, down) = INVERTED;
-        let grid = |part: usize| {
-            [out.width.div_ceil(across), out.height.div_ceil(down), self.images * channels.div_ceil(part)]
+        let blocks = |part: usize| {
+            out.width.div_ceil(across) * out.height.div_ceil(down) * self.images * channels.div_ceil(part)
         };
         // Large blocks see each pixel less often, unless much of them is beyond the channels.
-        let fills = grid(64).iter().product::<usize>() >= self.many_blocks;
+        let fills = blocks(64) >= self.many_blocks;
         let part = if fills && stem.is_none() && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
         let kernel = match (size, stride, part) {
             (3, 2, 32) if stem.is_some() => Kernel::Stem,
@@ -459,25 +462,29 @@ impl<M: Machine> Builder<'_, M> {
         };
         let seen = ((across - 1) * stride + size) * ((down - 1) * stride + size);
         let seen = seen.next_multiple_of(16);
-        let mut halves = seen * (part + 8) + taps * part;
+        let mut halves = seen * (part + 8) + taps * part + padded(squeezed) * part;
         if widen.is_some() {
             halves += (part + seen) * (inputs + 8);
         }
-        let launch = Launch::new(kernel, grid(part), 128, arguments);
+        // Those that make the factors come last: they wait for the others.
+        let more = if squeezed > 0 { self.images * channels.div_ceil(part) } else { 0 };
+        let launch = Launch::new(kernel, [blocks(part) + more, 1, 1], 128, arguments);
         self.launches.push(launch.with_shared(halves * size_of::<f16>()));
         Ok((out, arguments.factors))
     }
 
-    /// A matrix as tiles of 16x16, each as the lanes of a warp put it into the tensor cores.
-    fn tiles(&mut self, filter: &Filter) -> Result<Address, MachineError> {
+    /// A matrix as tiles of 16x16, each as the lanes of a warp put it into the tensor cores: all of its first 16 inputs or
+    /// outputs first.
+    fn tiles(&mut self, filter: &Filter, by_inputs: bool) -> Result<Address, MachineError> {
         let [outputs, inputs, ..] = filter.shape;
-        let across = inputs.div_ceil(16);
+        let (down, across) = (outputs.div_ceil(16), inputs.div_ceil(16));
         let mut values = vec![f16::ZERO; padded(outputs) * padded(inputs)];
         for (i, value) in values.iter_mut().enumerate() {
             let (tile, lane, half) = (i / 256, i / 8 % 32, i % 8);
             // Lane 4 g + t has pairs of row g and row g + 8 from column 2 t, and those from column 2 t + 8.
-            let row = tile / across * 16 + lane / 4 + half / 2 % 2 * 8;
-            let column = tile % across * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
+            let (row, column) = if by_inputs { (tile % down, tile / down) } else { (tile / across, tile % across) };
+            let row = row * 16 + lane / 4 + half / 2 % 2 * 8;
+            let column = column * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
             if row < outputs && column < inputs {
                 *value = f16::from_f32(filter.weight[row * inputs + column]);
             }
