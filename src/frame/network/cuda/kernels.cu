@@ -117,8 +117,8 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     return pair;
 }
 
-// Four 8x8 matrices from shared memory, as `mma` wants them: lane 8 i + j says where row j of matrix i lies, and gets of each
-// matrix two neighbours in row lane / 4 (PTX: ldmatrix).
+// Four 8x8 matrices from shared memory, as `mma` wants them: lane 8 i + j says where row j of matrix i lies, and gets
+// of each matrix two neighbours in row lane / 4 (PTX: ldmatrix).
 DEVICE void load_matrices(u32 (&m)[4], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -166,6 +166,10 @@ struct ALIGNED Eight {
     u32 pair[4];
 };
 
+struct ALIGNED Four {
+    float value[4];
+};
+
 DEVICE Eight eight_of(u32 pair) { return Eight{{pair, pair, pair, pair}}; }
 
 DEVICE Eight max8(Eight a, Eight b) {
@@ -180,6 +184,16 @@ DEVICE void unpack(Eight e, float (&v)[8]) {
     for (int i = 0; i < 4; i++) {
         v[2 * i] = low(e.pair[i]);
         v[2 * i + 1] = high(e.pair[i]);
+    }
+}
+
+// Eight numbers from a place that is aligned for four.
+DEVICE void load_eight(const float* from, float (&v)[8]) {
+    Four first = ((const Four*)from)[0], second = ((const Four*)from)[1];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        v[i] = first.value[i];
+        v[4 + i] = second.value[i];
     }
 }
 
@@ -221,7 +235,8 @@ DEVICE Lerp lerp_at(int at, int from, int to) { return lerp_by(at, from, (float)
 
 // ---- before the network ---------------------------------------------------------------------------------------------
 
-// Bytes of a picture -> the network's input: resampled by tables of weights, normalised. One thread a pixel of the input.
+// Bytes of a picture -> the network's input: resampled by tables of weights, normalised. One thread a pixel of the
+// input.
 struct Prepare {
     const u8* bytes;       // rows of `step` bytes, from the first row that is read
     u16* out;              // [height][width][4], the fourth is 0
@@ -295,31 +310,32 @@ KERNEL narrow(Narrow p) {
 
 // ---- the encoder ----------------------------------------------------------------------------------------------------
 
-// Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the sum is
-// the same.
+// Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the
+// sum is the same.
 #define SUM_UNIT 65536.0f
 #define MOST_CHANNELS 576  // of those that have factors
 
-// The first half of an inverted residual: widening by a 1x1 convolution, if there is one, the depthwise convolution, each
-// with its activation, and squeeze-and-excitation's factors, if there are some.
+// The first half of an inverted residual: widening by a 1x1 convolution, the depthwise convolution, each with its
+// activation, and squeeze-and-excitation's factors, if there are some.
 //
-// A block has 8x4 pixels of the answer and CHANNELS channels of it. It widens what these pixels see into shared memory, and
-// its threads go along rows with eight channels each from there. Squeeze-and-excitation's first layer is a sum over pixels
-// and channels: each block adds what its own make of it. After these blocks of all images come as many as there are parts of
-// the channels, which wait until all of their image have added theirs, and make the factors of their channels.
+// A block has 8x4 pixels of the answer and CHANNELS channels of it. It widens what these pixels see into shared memory,
+// and its threads go along rows with eight channels each from there. Squeeze-and-excitation's first layer is a sum over
+// pixels and channels: each block adds what its own make of it. After these blocks of all images come as many as there
+// are parts of the channels, which wait until all of their image have added theirs, and make the factors of their
+// channels.
 //
-// With STEM what widens is the network's first layer, a 3x3 convolution of stride 2 of the picture: the inputs of a pixel
-// are 9 of the picture's, and zeros.
+// With STEM what widens is the network's first layer, a 3x3 convolution of stride 2 of the picture: the inputs of a
+// pixel are 9 of the picture's, and zeros.
 struct Inverted {
     const u16* in;  // [image][height][width][inputs]; with STEM [image][picture_height][picture_width][4]
-    const u16* widen;  // [channels][inputs]; or null: as many channels as inputs
+    const u16* widen;  // [channels][inputs]
     const float* widen_bias;
     const u16* weight;  // [SIZE * SIZE][channels]
     const float* bias;
     u16* out;  // [image][out_height][out_width][channels]
-    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer; or all null. Weights are tiles of 16x16, as the
-    // lanes of a warp put them into the tensor cores: [tile of inputs][tile of outputs][lane][8] in the first layer,
-    // [tile of outputs][tile of inputs][lane][8] in the second.
+    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer; or all null. Weights are tiles of 16x16, as
+    // the lanes of a warp put them into the tensor cores: [tile of inputs][tile of outputs][lane][8] in the first
+    // layer, [tile of outputs][tile of inputs][lane][8] in the second.
     u64* sums;     // [image][squeezed, padded to 16], zero before and after
     u32* arrived;  // [image][2], blocks that have added theirs, and that have read the sums; zero before and after
     const u16* squeeze;
@@ -409,10 +425,12 @@ DEVICE void excite(const Inverted& p, ExciteRoom& room, int image, int part, int
 template <int SIZE, int STRIDE, int CHANNELS, bool STEM>
 DEVICE void inverted(const Inverted& p) {
     // What a block sees of the input, row by row, padded to tiles of 16 pixels.
-    constexpr int SEEN_WIDTH = (INVERTED_WIDTH - 1) * STRIDE + SIZE, SEEN_HEIGHT = (INVERTED_HEIGHT - 1) * STRIDE + SIZE;
+    constexpr int SEEN_WIDTH = (INVERTED_WIDTH - 1) * STRIDE + SIZE;
+    constexpr int SEEN_HEIGHT = (INVERTED_HEIGHT - 1) * STRIDE + SIZE;
     constexpr int SEEN = SEEN_WIDTH * SEEN_HEIGHT, TILES = (SEEN + 15) / 16;
     constexpr int PITCH_WIDE = CHANNELS + 8, GROUPS = CHANNELS / 8;
-    constexpr int EACH = INVERTED_WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;  // pixels of a thread, side by side
+    // Pixels of a thread, side by side.
+    constexpr int EACH = INVERTED_WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;
     constexpr int SLOTS = INVERTED_THREADS / GROUPS, ACROSS = INVERTED_WIDTH / EACH;
     SHARED float biases[2][CHANNELS];
     SHARED float total[SLOTS][CHANNELS];
@@ -436,19 +454,21 @@ DEVICE void inverted(const Inverted& p) {
     int channel0 = at_image % parts * CHANNELS;
     int x0 = at_image / parts % across * INVERTED_WIDTH, y0 = at_image / parts / across * INVERTED_HEIGHT;
     int seen_x = x0 * STRIDE - SIZE / 2, seen_y = y0 * STRIDE - SIZE / 2;
-    int vectors = p.inputs / 8;
+    // Each thread fetches eight inputs of every so many pixels, and of the lines of weights.
+    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
+    int own_input = threadIdx.x % vectors * 8;
+    if (own_line >= step) own_line = CHANNELS + SEEN;  // none
     // Weights are there before the kernel before has ended.
-    if (p.widen != 0) {
-        for (int i = threadIdx.x; i < CHANNELS * vectors; i += INVERTED_THREADS) {
-            int line = i / vectors, at = i % vectors * 8;
-            bool is_there = channel0 + line < p.channels;
-            copy_async(widen + line * pitch + at, p.widen + (is_there ? (channel0 + line) * p.inputs + at : 0), is_there);
-        }
+    for (int line = own_line; line < CHANNELS; line += step) {
+        bool is_there = channel0 + line < p.channels;
+        int from = is_there ? (channel0 + line) * p.inputs + own_input : 0;
+        copy_async(widen + line * pitch + own_input, p.widen + from, is_there);
     }
     for (int i = threadIdx.x; i < SIZE * SIZE * GROUPS; i += INVERTED_THREADS) {
         int tap = i / GROUPS, at = i % GROUPS * 8;
         bool is_there = channel0 + at < p.channels;
-        copy_async(weight + tap * CHANNELS + at, p.weight + (is_there ? tap * p.channels + channel0 + at : 0), is_there);
+        int from = is_there ? tap * p.channels + channel0 + at : 0;
+        copy_async(weight + tap * CHANNELS + at, p.weight + from, is_there);
     }
     for (int i = threadIdx.x; i < squeezed_tiles * (CHANNELS / 16) * 32; i += INVERTED_THREADS) {
         int tile = channel0 / 16 * squeezed_tiles + i / 32;
@@ -466,84 +486,76 @@ DEVICE void inverted(const Inverted& p) {
         int x = seen_x + pixel % SEEN_WIDTH, y = seen_y + pixel / SEEN_WIDTH;
         return x >= 0 && x < p.width && y >= 0 && y < p.height;
     };
-    auto place = [&](int pixel) { return (seen_y + pixel / SEEN_WIDTH) * p.width + seen_x + pixel % SEEN_WIDTH; };
     if (STEM) {
         for (int i = threadIdx.x; i < SEEN * STEM_TAPS; i += INVERTED_THREADS) {
             int pixel = i / STEM_TAPS, tap = i % STEM_TAPS;
-            int x = 2 * (seen_x + pixel % SEEN_WIDTH) + tap % 3 - 1, y = 2 * (seen_y + pixel / SEEN_WIDTH) + tap / 3 - 1;
+            int x = 2 * (seen_x + pixel % SEEN_WIDTH) + tap % 3 - 1;
+            int y = 2 * (seen_y + pixel / SEEN_WIDTH) + tap / 3 - 1;
             bool is_there = tap < 9 && x >= 0 && x < p.picture_width && y >= 0 && y < p.picture_height;
             copy_async8(seen + pixel * pitch + 4 * tap, in + (is_there ? (y * p.picture_width + x) * 4 : 0), is_there);
         }
-    } else if (p.widen != 0) {
-        for (int i = threadIdx.x; i < SEEN * vectors; i += INVERTED_THREADS) {
-            int pixel = i / vectors, at = i % vectors * 8;
-            bool is_there = is_inside(pixel);
-            copy_async(seen + pixel * pitch + at, in + (is_there ? place(pixel) * p.inputs + at : 0), is_there);
-        }
     } else {
-        for (int i = threadIdx.x; i < SEEN * GROUPS; i += INVERTED_THREADS) {
-            int pixel = i / GROUPS, at = i % GROUPS * 8;
-            bool is_there = channel0 + at < p.channels && is_inside(pixel);
-            copy_async(wide + pixel * PITCH_WIDE + at, in + (is_there ? place(pixel) * p.inputs + channel0 + at : 0), is_there);
+        for (int pixel = own_line; pixel < SEEN; pixel += step) {
+            bool is_there = is_inside(pixel);
+            int place = (seen_y + pixel / SEEN_WIDTH) * p.width + seen_x + pixel % SEEN_WIDTH;
+            copy_async(seen + pixel * pitch + own_input, in + (is_there ? place * p.inputs + own_input : 0), is_there);
         }
     }
     copies_end();
     copies_wait<0>();
     __syncthreads();
-    if (p.widen != 0) {
-        // Two warps down, two across; each has two tiles down at a time.
-        constexpr int ACROSS_TILES = CHANNELS / 16;
-        int output0 = warp % 2 * (CHANNELS / 2);
-        const u16* line = widen + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
+    // Two warps down, two across; each has two tiles down at a time.
+    constexpr int ACROSS_TILES = CHANNELS / 16;
+    int output0 = warp % 2 * (CHANNELS / 2);
+    const u16* line = widen + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
 #pragma unroll 1
-        for (int tile = warp / 2 * 2; tile < TILES; tile += 4) {
-            float sum[2][ACROSS_TILES][4];
+    for (int tile = warp / 2 * 2; tile < TILES; tile += 4) {
+        float sum[2][ACROSS_TILES][4];
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 2; i++)
 #pragma unroll
-                for (int j = 0; j < ACROSS_TILES; j++)
+            for (int j = 0; j < ACROSS_TILES; j++)
 #pragma unroll
-                    for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
-            // Where there is no second tile the first is multiplied twice.
-            bool is_pair = tile + 1 < TILES;
-            const u16* row = seen + (16 * tile + lane % 16) * pitch + lane / 16 * 8;
-            const u16* below = is_pair ? row + 16 * pitch : row;
+                for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
+        // Where there is no second tile the first is multiplied twice.
+        bool is_pair = tile + 1 < TILES;
+        const u16* row = seen + (16 * tile + lane % 16) * pitch + lane / 16 * 8;
+        const u16* below = is_pair ? row + 16 * pitch : row;
 #pragma unroll 2
-            for (int input = 0; input < p.inputs; input += 16) {
-                u32 a[2][4];
-                load_matrices(a[0], row + input);
-                load_matrices(a[1], below + input);
+        for (int input = 0; input < p.inputs; input += 16) {
+            u32 a[2][4];
+            load_matrices(a[0], row + input);
+            load_matrices(a[1], below + input);
 #pragma unroll
-                for (int j = 0; j < ACROSS_TILES; j += 2) {
-                    u32 w[4];
-                    load_matrices(w, line + 8 * j * pitch + input);
+            for (int j = 0; j < ACROSS_TILES; j += 2) {
+                u32 w[4];
+                load_matrices(w, line + 8 * j * pitch + input);
 #pragma unroll
-                    for (int next = 0; next < 2; next++) {
-                        u32 part[2] = {w[2 * next], w[2 * next + 1]};
-                        mma(sum[0][j + next], a[0], part);
-                        mma(sum[1][j + next], a[1], part);
-                    }
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                if (i > 0 && !is_pair) break;
-#pragma unroll
-                for (int under = 0; under < 2; under++) {
-                    int pixel = 16 * (tile + i) + lane / 4 + 8 * under;
-                    bool is_there = is_inside(pixel);
-#pragma unroll
-                    for (int j = 0; j < ACROSS_TILES; j++) {
-                        int output = output0 + 8 * j + lane % 4 * 2;
-                        float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.widen_act);
-                        float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.widen_act);
-                        *(u32*)(wide + pixel * PITCH_WIDE + output) = is_there ? pack(v0, v1) : 0;
-                    }
+                for (int next = 0; next < 2; next++) {
+                    u32 part[2] = {w[2 * next], w[2 * next + 1]};
+                    mma(sum[0][j + next], a[0], part);
+                    mma(sum[1][j + next], a[1], part);
                 }
             }
         }
-        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (i > 0 && !is_pair) break;
+#pragma unroll
+            for (int under = 0; under < 2; under++) {
+                int pixel = 16 * (tile + i) + lane / 4 + 8 * under;
+                bool is_there = is_inside(pixel);
+#pragma unroll
+                for (int j = 0; j < ACROSS_TILES; j++) {
+                    int output = output0 + 8 * j + lane % 4 * 2;
+                    float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.widen_act);
+                    float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.widen_act);
+                    *(u32*)(wide + pixel * PITCH_WIDE + output) = is_there ? pack(v0, v1) : 0;
+                }
+            }
+        }
     }
+    __syncthreads();
     int group = threadIdx.x % GROUPS, slot = threadIdx.x / GROUPS;
     int own_x = slot % ACROSS * EACH, own_y = slot / ACROSS;
     float sum[EACH][8];
@@ -618,10 +630,8 @@ DEVICE void inverted(const Inverted& p) {
 }
 
 KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 32, true>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_64(Inverted p) { inverted<3, 1, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1_32(Inverted p) { inverted<3, 1, 32, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_64(Inverted p) { inverted<3, 2, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2_32(Inverted p) { inverted<3, 2, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1(Inverted p) { inverted<3, 1, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2(Inverted p) { inverted<3, 2, 32, false>(p); }
 KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 64, false>(p); }
 KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 32, false>(p); }
 KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 64, false>(p); }
@@ -629,8 +639,8 @@ KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
-// out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out.
-// A block has ROWS pixels of an image (blockIdx.z) and OUTPUTS outputs, and four warps, ACROSS of them beside each other.
+// out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out. A block
+// has ROWS pixels of an image (blockIdx.z) and OUTPUTS outputs, and four warps, ACROSS of them beside each other.
 // Inputs come 64 at a time, `stages` of these chunks on their way at once: all of them, if there are no more.
 struct Product {
     const u16* a;  // [image][pixels][a_channels]
@@ -675,7 +685,8 @@ DEVICE void product(const Product& p) {
 #pragma unroll
         for (int line = own_line; line < OUTPUTS; line += 16) {
             bool is_there = input < inputs && output0 + line < p.outputs;
-            copy_async(tile + line * PITCH + own_input, p.weight + (is_there ? (output0 + line) * inputs + input : 0), is_there);
+            int from = is_there ? (output0 + line) * inputs + input : 0;
+            copy_async(tile + line * PITCH + own_input, p.weight + from, is_there);
         }
     };
     auto fetch = [&](int chunk, int place) {
@@ -695,9 +706,8 @@ DEVICE void product(const Product& p) {
     // Of the answer each thread has eight channels of some pixels.
     int group = threadIdx.x % GROUPS, first = threadIdx.x / GROUPS, own_output = output0 + 8 * group;
     bool has_output = own_output < p.outputs;
-    float bias[8];
-#pragma unroll
-    for (int c = 0; c < 8; c++) bias[c] = has_output && p.bias != 0 ? p.bias[own_output + c] : 0;
+    float bias[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (has_output && p.bias != 0) load_eight(p.bias + own_output, bias);
     wait_for_input();
     if (FACTORS) {
         // What is beyond the inputs is multiplied, too, with zeros.
@@ -722,7 +732,8 @@ DEVICE void product(const Product& p) {
         if (!ENLARGED) continue;
         row = row < pixels ? row : pixels - 1;
         Lerp ly = lerp_at(row / p.width, p.small_height, p.height), lx = lerp_at(row % p.width, p.small_width, p.width);
-        const u16* small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs + (has_output ? own_output : 0);
+        const u16* small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs;
+        small += has_output ? own_output : 0;
         auto at = [&](int y, int x) { return *(const Eight*)(small + (y * p.small_width + x) * p.outputs); };
         corner[i][0] = at(ly.first, lx.first);
         corner[i][1] = at(ly.first, lx.next);
@@ -814,7 +825,8 @@ DEVICE void product(const Product& p) {
         for (int j = 0; j < TILES; j++)
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                int line = part_row + 16 * i + lane / 4 + k / 2 * 8, output = part_output + 8 * j + lane % 4 * 2 + k % 2;
+                int line = part_row + 16 * i + lane / 4 + k / 2 * 8;
+                int output = part_output + 8 * j + lane % 4 * 2 + k % 2;
                 sums[line * SUM_PITCH + output] = sum[0][i][j][k] + (SETS > 1 ? sum[SETS - 1][i][j][k] : 0);
             }
     __syncthreads();
@@ -824,9 +836,10 @@ DEVICE void product(const Product& p) {
         int at = first + i * (PRODUCT_THREADS / GROUPS), row = row0 + at;
         if (at >= ROWS || row >= pixels) continue;
         float v[8], more[8];
+        load_eight(sums + at * SUM_PITCH + 8 * group, v);
         unpack(add[i], more);
 #pragma unroll
-        for (int c = 0; c < 8; c++) v[c] = sums[at * SUM_PITCH + 8 * group + c] + bias[c] + more[c];
+        for (int c = 0; c < 8; c++) v[c] += bias[c] + more[c];
 #pragma unroll
         for (int c = 0; c < 8; c++) v[c] = activated(ENLARGED ? v[c] + enlarged[ENLARGED ? i : 0][c] : v[c], p.act);
         *(Eight*)(p.out + ((u64)image * pixels + row) * p.outputs + own_output) = packed(v);
@@ -845,18 +858,18 @@ KERNEL THREADS(PRODUCT_THREADS) product16_enlarged(Product p) { product<16, 32, 
 
 // ---- the decoder's poolings -------------------------------------------------------------------------------------------
 
-// A stage of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled; out = pooled weight'. In the LAST
-// stage nothing of that sum is written: out = [sum, pooled] weight'.
+// A stage of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled; out = pooled weight'. In the
+// LAST stage nothing of that sum is written: out = [sum, pooled] weight'.
 //
-// A block has WIDTH x 4 pixels of an image and OUTPUTS outputs; gridDim.z = images x outputs / OUTPUTS. A warp has a column's
-// 256 channels, eight a lane, and takes the maxima along it from global memory, then along rows from shared memory; what
-// comes of that is the product's left side, which stays in shared memory whole. The weights come 32 inputs at a time,
-// `stages` of these chunks on their way at once; with STAYS all of them are there before they are needed.
+// A block has WIDTH x 4 pixels of an image and OUTPUTS outputs; gridDim.z = images x outputs / OUTPUTS. A warp has a
+// column's 256 channels, eight a lane, and takes the maxima along it from global memory, then along rows from shared
+// memory; what comes of that is the product's left side, which stays in shared memory whole. The weights come 32 inputs
+// at a time, `stages` of these chunks on their way at once; with STAYS all of them are there before they are needed.
 struct Chain {
     const u16* top;     // [image][height][width][256]
     const u16* sum_in;  // or null: 0
     u16* sum_out;       // may be sum_in
-    const u16* weight;  // [inputs / 32][outputs][32], of which the eights of output o are exchanged: i is at i ^ o / 2 % 4
+    const u16* weight;  // [inputs / 32][outputs][32]; of output o eight i of a chunk is where i ^ o / 2 % 4 would be
     u16* out;           // another than top
     int height, width, outputs, stages;
     int planes;  // whether `out` is [image][outputs / 8][pixel][8]: who goes along rows with eight channels reads it so
@@ -920,8 +933,8 @@ DEVICE void chain(const Chain& p) {
             column[k][i] = is_inside ? top[(y * p.width + x) * CHAIN_GROUPS] : eight_of(NONE_LOWEST);
         }
     }
-    // What is added to the maxima. A block that has not all outputs adds up its part of the channels only, unless its product
-    // needs the sum.
+    // What is added to the maxima. A block that has not all outputs adds up its part of the channels only, unless its
+    // product needs the sum.
     int y = y0 + warp / 2, x = x0 + warp % 2 * OWN;
     bool adds = y < p.height && (LAST || lane / (OUTPUTS / 8) == slice);
     u64 base = ((u64)image * p.height + y) * p.width;
@@ -1416,10 +1429,6 @@ KERNEL classes(Classes p) {
     }
     p.best[i] = (u8)best;
 }
-
-struct ALIGNED Four {
-    float value[4];
-};
 
 // Where an output's row or column lies in the answer; `first` is negative where the network saw nothing.
 struct Place {

@@ -392,22 +392,20 @@ impl<M: Machine> Builder<'_, M> {
             (Some(filter), None) => {
                 let [height, width] = [from.height, from.width].map(|n| n.div_ceil(2));
                 let input = Map { height, width, channels: STEM_INPUTS, ..from };
-                (input, Some(self.stem(filter)?), Act::Hardswish)
+                (input, self.stem(filter)?, Act::Hardswish)
             }
-            (None, Some(filter)) => (from, Some(self.dense(filter, 1)?), act),
-            (None, None) => (from, None, act),
-            (Some(_), Some(_)) => unreachable!("the first block widens nothing"),
+            (None, Some(filter)) => (from, self.dense(filter, 1)?, act),
+            _ => unreachable!("every block but the first one widens its input"),
         };
         let out = self.map(input.height.div_ceil(stride), input.width.div_ceil(stride), channels)?;
-        let inputs = widen.map_or(channels, |dense| dense.inputs);
-        assert_eq!(inputs, input.channels, "the weights are of this map");
+        assert_eq!((widen.inputs, widen.outputs), (input.channels, channels), "the weights are of this map");
         let weights = &parts.depthwise.weight;
         let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
         let bias = self.vector(&parts.depthwise.bias, channels)?;
         let mut arguments = twin::Inverted {
             input: input.at,
-            widen: widen.map_or(0, |dense| dense.weight),
-            widen_bias: widen.map_or(0, |dense| dense.bias),
+            widen: widen.weight,
+            widen_bias: widen.bias,
             weight,
             bias,
             out: out.at,
@@ -421,7 +419,7 @@ impl<M: Machine> Builder<'_, M> {
             size: size_of_map(&input),
             out_size: size_of_map(&out),
             picture_size: size_of_map(&from),
-            inputs: inputs as i32,
+            inputs: widen.inputs as i32,
             channels: channels as i32,
             widen_act: widen_act as i32,
             act: act as i32,
@@ -445,15 +443,13 @@ impl<M: Machine> Builder<'_, M> {
         let blocks = |part: usize| {
             out.width.div_ceil(across) * out.height.div_ceil(down) * self.images * channels.div_ceil(part)
         };
-        // Large blocks see each pixel less often, unless much of them is beyond the channels.
+        // Blocks of many channels read each pixel less often; of 3x3 convolutions none are made.
         let fills = blocks(64) >= self.many_blocks;
-        let part = if fills && stem.is_none() && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
+        let part = if fills && size == 5 && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
         let kernel = match (size, stride, part) {
             (3, 2, 32) if stem.is_some() => Kernel::Stem,
-            (3, 1, 64) => Kernel::Inverted3x1x64,
-            (3, 1, _) => Kernel::Inverted3x1x32,
-            (3, 2, 64) => Kernel::Inverted3x2x64,
-            (3, 2, _) => Kernel::Inverted3x2x32,
+            (3, 1, 32) => Kernel::Inverted3x1,
+            (3, 2, 32) => Kernel::Inverted3x2,
             (5, 1, 64) => Kernel::Inverted5x1x64,
             (5, 1, _) => Kernel::Inverted5x1x32,
             (5, 2, 64) => Kernel::Inverted5x2x64,
@@ -462,10 +458,7 @@ impl<M: Machine> Builder<'_, M> {
         };
         let seen = ((across - 1) * stride + size) * ((down - 1) * stride + size);
         let seen = seen.next_multiple_of(16);
-        let mut halves = seen * (part + 8) + taps * part + padded(squeezed) * part;
-        if widen.is_some() {
-            halves += (part + seen) * (inputs + 8);
-        }
+        let halves = (seen + taps + padded(squeezed)) * part + 8 * seen + (part + seen) * (widen.inputs + 8);
         // Those that make the factors come last: they wait for the others.
         let more = if squeezed > 0 { self.images * channels.div_ceil(part) } else { 0 };
         let launch = Launch::new(kernel, [blocks(part) + more, 1, 1], 128, arguments);

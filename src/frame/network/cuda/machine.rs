@@ -11,10 +11,8 @@ pub(super) enum Kernel {
     Prepare,
     Narrow,
     Stem,
-    Inverted3x1x64,
-    Inverted3x1x32,
-    Inverted3x2x64,
-    Inverted3x2x32,
+    Inverted3x1,
+    Inverted3x2,
     Inverted5x1x64,
     Inverted5x1x32,
     Inverted5x2x64,
@@ -41,14 +39,12 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 28] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
-        Self::Inverted3x1x64,
-        Self::Inverted3x1x32,
-        Self::Inverted3x2x64,
-        Self::Inverted3x2x32,
+        Self::Inverted3x1,
+        Self::Inverted3x2,
         Self::Inverted5x1x64,
         Self::Inverted5x1x32,
         Self::Inverted5x2x64,
@@ -80,10 +76,8 @@ impl Kernel {
             Self::Prepare => "prepare",
             Self::Narrow => "narrow",
             Self::Stem => "stem",
-            Self::Inverted3x1x64 => "inverted3_1_64",
-            Self::Inverted3x1x32 => "inverted3_1_32",
-            Self::Inverted3x2x64 => "inverted3_2_64",
-            Self::Inverted3x2x32 => "inverted3_2_32",
+            Self::Inverted3x1 => "inverted3_1",
+            Self::Inverted3x2 => "inverted3_2",
             Self::Inverted5x1x64 => "inverted5_1_64",
             Self::Inverted5x1x32 => "inverted5_1_32",
             Self::Inverted5x2x64 => "inverted5_2_64",

@@ -1,11 +1,11 @@
 //! The network on a CUDA device, by kernels of our own: half precision, single-precision sums, one graph a batch.
 //!
-//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map through
-//! memory for every small operation. Here are about 40 kernels, each with what follows a convolution in it; the 1/4 stage is
-//! one, a block of the encoder two. What comes before and after the network, the resizing of a picture's bytes and the enlarging of the answers to
-//! labels and metres, is done on the device, too ([`Cuda::prepare`], [`Cuda::want`]), so that only bytes travel: a frame's
-//! in, its labels and metres out, through page-locked memory and in parts, so that copying on the host and transfers
-//! overlap. The host waits for nothing in between.
+//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map
+//! through memory for every small operation. Here are about 40 kernels, each with what follows a convolution in it; the
+//! 1/4 stage is one, a block of the encoder two. What comes before and after the network, the resizing of a picture's
+//! bytes and the enlarging of the answers to labels and metres, is done on the device, too ([`Cuda::prepare`],
+//! [`Cuda::want`]), so that only bytes travel: a frame's in, its labels and metres out, through page-locked memory and
+//! in parts, so that copying on the host and transfers overlap. The host waits for nothing in between.
 //!
 //! Everything is asked for in the order of one stream, which is this network's own.
 
