@@ -61,6 +61,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 
 #define KERNEL void
 #define DEVICE static inline
+#define DEVICE_MEMBER inline
 #define SHARED static thread_local
 #define THREADS(count)
 #define THREADS_TWICE(count)

@@ -14,6 +14,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 #define SHARED __shared__
 #define ALIGNED __align__(16)
 #define THREADS(count) __launch_bounds__(count)
@@ -316,9 +317,9 @@ KERNEL narrow(Narrow p) {
 #define MOST_CHANNELS 576  // of those that have factors
 
 // The first half of an inverted residual: widening by a 1x1 convolution, the depthwise convolution, each with its
-// activation, and squeeze-and-excitation's factors, if there are some.
+// activation, and squeeze-and-excitation's factors.
 //
-// A block has 8x4 pixels of the answer and CHANNELS channels of it. It widens what these pixels see into shared memory,
+// A block has WIDTH x 4 pixels of the answer and CHANNELS channels. It widens what these pixels see into shared memory,
 // and its threads go along rows with eight channels each from there. Squeeze-and-excitation's first layer is a sum over
 // pixels and channels: each block adds what its own make of it. After these blocks of all images come as many as there
 // are parts of the channels, which wait until all of their image have added theirs, and make the factors of their
@@ -333,7 +334,7 @@ struct Inverted {
     const u16* weight;  // [SIZE * SIZE][channels]
     const float* bias;
     u16* out;  // [image][out_height][out_width][channels]
-    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer; or all null. Weights are tiles of 16x16, as
+    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer. Weights are tiles of 16x16, as
     // the lanes of a warp put them into the tensor cores: [tile of inputs][tile of outputs][lane][8] in the first
     // layer, [tile of outputs][tile of inputs][lane][8] in the second.
     u64* sums;     // [image][squeezed, padded to 16], zero before and after
@@ -347,7 +348,6 @@ struct Inverted {
     int inputs, channels, widen_act, act, squeezed, images;
 };
 
-#define INVERTED_WIDTH 8
 #define INVERTED_HEIGHT 4
 #define INVERTED_THREADS 128
 #define STEM_TAPS 12  // three of which are zeros: inputs are a multiple of 16
@@ -422,94 +422,39 @@ DEVICE void excite(const Inverted& p, ExciteRoom& room, int image, int part, int
     if (threadIdx.x < 2) arrived[threadIdx.x] = 0;
 }
 
-template <int SIZE, int STRIDE, int CHANNELS, bool STEM>
-DEVICE void inverted(const Inverted& p) {
-    // What a block sees of the input, row by row, padded to tiles of 16 pixels.
-    constexpr int SEEN_WIDTH = (INVERTED_WIDTH - 1) * STRIDE + SIZE;
-    constexpr int SEEN_HEIGHT = (INVERTED_HEIGHT - 1) * STRIDE + SIZE;
-    constexpr int SEEN = SEEN_WIDTH * SEEN_HEIGHT, TILES = (SEEN + 15) / 16;
-    constexpr int PITCH_WIDE = CHANNELS + 8, GROUPS = CHANNELS / 8;
+// What a block of WIDTH pixels across sees of the input, row by row, padded to tiles of 16 pixels.
+template <int SIZE, int STRIDE, int WIDTH, int CHANNELS>
+struct Sight {
+    static constexpr int ACROSS = (WIDTH - 1) * STRIDE + SIZE;
+    static constexpr int PIXELS = ((INVERTED_HEIGHT - 1) * STRIDE + SIZE) * ACROSS;
+    static constexpr int TILES = (PIXELS + 15) / 16;
+    static constexpr int PITCH = CHANNELS + 8, GROUPS = CHANNELS / 8, SLOTS = INVERTED_THREADS / GROUPS;
     // Pixels of a thread, side by side.
-    constexpr int EACH = INVERTED_WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;
-    constexpr int SLOTS = INVERTED_THREADS / GROUPS, ACROSS = INVERTED_WIDTH / EACH;
-    SHARED float biases[2][CHANNELS];
-    SHARED float total[SLOTS][CHANNELS];
-    SHARED ExciteRoom room;
-    DYNAMIC_SHARED(u16, dynamic);
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8;
-    u16* wide = dynamic;                                // [TILES * 16][PITCH_WIDE]
-    u16* weight = wide + TILES * 16 * PITCH_WIDE;       // [SIZE * SIZE][CHANNELS]
-    int squeezed_tiles = (p.squeezed + 15) / 16;
-    u16* squeeze = weight + SIZE * SIZE * CHANNELS;     // [CHANNELS / 16][squeezed_tiles][32][8]
-    u16* widen = squeeze + squeezed_tiles * 16 * CHANNELS;  // [CHANNELS][pitch]
-    u16* seen = widen + CHANNELS * pitch;               // [TILES * 16][pitch]
-    int parts = (p.channels + CHANNELS - 1) / CHANNELS;
-    int across = (p.out_width + INVERTED_WIDTH - 1) / INVERTED_WIDTH;
-    int blocks = (p.out_height + INVERTED_HEIGHT - 1) / INVERTED_HEIGHT * across * parts;  // of an image
-    int image = blockIdx.x / blocks, at_image = blockIdx.x % blocks;
-    if (image >= p.images) {
-        int rest = blockIdx.x - p.images * blocks;
-        return excite<CHANNELS>(p, room, rest / parts, rest % parts, parts, blocks);
+    static constexpr int EACH = WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;
+
+    // Where it begins, and the input's size.
+    int x, y, width, height;
+
+    DEVICE_MEMBER bool is_inside(int pixel) const {
+        int at_x = x + pixel % ACROSS, at_y = y + pixel / ACROSS;
+        return at_x >= 0 && at_x < width && at_y >= 0 && at_y < height;
     }
-    int channel0 = at_image % parts * CHANNELS;
-    int x0 = at_image / parts % across * INVERTED_WIDTH, y0 = at_image / parts / across * INVERTED_HEIGHT;
-    int seen_x = x0 * STRIDE - SIZE / 2, seen_y = y0 * STRIDE - SIZE / 2;
-    // Each thread fetches eight inputs of every so many pixels, and of the lines of weights.
-    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
-    int own_input = threadIdx.x % vectors * 8;
-    if (own_line >= step) own_line = CHANNELS + SEEN;  // none
-    // Weights are there before the kernel before has ended.
-    for (int line = own_line; line < CHANNELS; line += step) {
-        bool is_there = channel0 + line < p.channels;
-        int from = is_there ? (channel0 + line) * p.inputs + own_input : 0;
-        copy_async(widen + line * pitch + own_input, p.widen + from, is_there);
-    }
-    for (int i = threadIdx.x; i < SIZE * SIZE * GROUPS; i += INVERTED_THREADS) {
-        int tap = i / GROUPS, at = i % GROUPS * 8;
-        bool is_there = channel0 + at < p.channels;
-        int from = is_there ? tap * p.channels + channel0 + at : 0;
-        copy_async(weight + tap * CHANNELS + at, p.weight + from, is_there);
-    }
-    for (int i = threadIdx.x; i < squeezed_tiles * (CHANNELS / 16) * 32; i += INVERTED_THREADS) {
-        int tile = channel0 / 16 * squeezed_tiles + i / 32;
-        bool is_there = tile < p.channels / 16 * squeezed_tiles;
-        copy_async(squeeze + i * 8, p.squeeze + (is_there ? (tile * 32 + i % 32) * 8 : 0), is_there);
-    }
-    for (int i = threadIdx.x; i < 2 * CHANNELS; i += INVERTED_THREADS) {
-        int channel = channel0 + i % CHANNELS;
-        const float* from = i < CHANNELS ? p.widen_bias : p.bias;
-        biases[i / CHANNELS][i % CHANNELS] = from != 0 && channel < p.channels ? from[channel] : 0;
-    }
-    wait_for_input();
-    const u16* in = p.in + (u64)image * (STEM ? p.picture_height * p.picture_width * 4 : p.height * p.width * p.inputs);
-    auto is_inside = [&](int pixel) {
-        int x = seen_x + pixel % SEEN_WIDTH, y = seen_y + pixel / SEEN_WIDTH;
-        return x >= 0 && x < p.width && y >= 0 && y < p.height;
-    };
-    if (STEM) {
-        for (int i = threadIdx.x; i < SEEN * STEM_TAPS; i += INVERTED_THREADS) {
-            int pixel = i / STEM_TAPS, tap = i % STEM_TAPS;
-            int x = 2 * (seen_x + pixel % SEEN_WIDTH) + tap % 3 - 1;
-            int y = 2 * (seen_y + pixel / SEEN_WIDTH) + tap / 3 - 1;
-            bool is_there = tap < 9 && x >= 0 && x < p.picture_width && y >= 0 && y < p.picture_height;
-            copy_async8(seen + pixel * pitch + 4 * tap, in + (is_there ? (y * p.picture_width + x) * 4 : 0), is_there);
-        }
-    } else {
-        for (int pixel = own_line; pixel < SEEN; pixel += step) {
-            bool is_there = is_inside(pixel);
-            int place = (seen_y + pixel / SEEN_WIDTH) * p.width + seen_x + pixel % SEEN_WIDTH;
-            copy_async(seen + pixel * pitch + own_input, in + (is_there ? place * p.inputs + own_input : 0), is_there);
-        }
-    }
-    copies_end();
-    copies_wait<0>();
-    __syncthreads();
-    // Two warps down, two across; each has two tiles down at a time.
-    constexpr int ACROSS_TILES = CHANNELS / 16;
-    int output0 = warp % 2 * (CHANNELS / 2);
-    const u16* line = widen + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
+
+    // In the input.
+    DEVICE_MEMBER int place(int pixel) const { return (y + pixel / ACROSS) * width + x + pixel % ACROSS; }
+};
+
+// wide = act(seen weight' + bias), and zero outside the input.
+template <int CHANNELS, class Seen>
+DEVICE void widened(const Seen& sight, const u16* seen, const u16* weight, const float* bias, int inputs, int act,
+                    u16* wide) {
+    // Two warps across, if there are channels for them; each has two tiles down at a time.
+    constexpr int WARPS = CHANNELS < 32 ? 1 : 2, ACROSS_TILES = CHANNELS / WARPS / 8;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = inputs + 8;
+    int output0 = warp % WARPS * (CHANNELS / WARPS);
+    const u16* line = weight + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
 #pragma unroll 1
-    for (int tile = warp / 2 * 2; tile < TILES; tile += 4) {
+    for (int tile = warp / WARPS * 2; tile < Seen::TILES; tile += 8 / WARPS) {
         float sum[2][ACROSS_TILES][4];
 #pragma unroll
         for (int i = 0; i < 2; i++)
@@ -518,11 +463,11 @@ DEVICE void inverted(const Inverted& p) {
 #pragma unroll
                 for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
         // Where there is no second tile the first is multiplied twice.
-        bool is_pair = tile + 1 < TILES;
+        bool is_pair = tile + 1 < Seen::TILES;
         const u16* row = seen + (16 * tile + lane % 16) * pitch + lane / 16 * 8;
         const u16* below = is_pair ? row + 16 * pitch : row;
 #pragma unroll 2
-        for (int input = 0; input < p.inputs; input += 16) {
+        for (int input = 0; input < inputs; input += 16) {
             u32 a[2][4];
             load_matrices(a[0], row + input);
             load_matrices(a[1], below + input);
@@ -544,42 +489,126 @@ DEVICE void inverted(const Inverted& p) {
 #pragma unroll
             for (int under = 0; under < 2; under++) {
                 int pixel = 16 * (tile + i) + lane / 4 + 8 * under;
-                bool is_there = is_inside(pixel);
+                bool is_there = sight.is_inside(pixel);
 #pragma unroll
                 for (int j = 0; j < ACROSS_TILES; j++) {
                     int output = output0 + 8 * j + lane % 4 * 2;
-                    float v0 = activated(sum[i][j][2 * under] + biases[0][output], p.widen_act);
-                    float v1 = activated(sum[i][j][2 * under + 1] + biases[0][output + 1], p.widen_act);
-                    *(u32*)(wide + pixel * PITCH_WIDE + output) = is_there ? pack(v0, v1) : 0;
+                    float v0 = activated(sum[i][j][2 * under] + bias[output], act);
+                    float v1 = activated(sum[i][j][2 * under + 1] + bias[output + 1], act);
+                    *(u32*)(wide + pixel * Seen::PITCH + output) = is_there ? pack(v0, v1) : 0;
                 }
             }
         }
     }
-    __syncthreads();
-    int group = threadIdx.x % GROUPS, slot = threadIdx.x / GROUPS;
-    int own_x = slot % ACROSS * EACH, own_y = slot / ACROSS;
-    float sum[EACH][8];
+}
+
+// A thread's part of the depthwise convolution, before its activation: eight channels of pixels side by side, from
+// (x, y) of the block. `weight` and `bias` begin with these channels.
+template <int SIZE, int STRIDE, class Seen>
+DEVICE void depthwise(const u16* wide, const u16* weight, int weight_pitch, const float* bias, int x, int y,
+                      float (&sum)[Seen::EACH][8]) {
 #pragma unroll
-    for (int i = 0; i < EACH; i++)
+    for (int i = 0; i < Seen::EACH; i++)
 #pragma unroll
-        for (int c = 0; c < 8; c++) sum[i][c] = biases[1][8 * group + c];
+        for (int c = 0; c < 8; c++) sum[i][c] = bias[c];
 #pragma unroll
     for (int ky = 0; ky < SIZE; ky++) {
-        constexpr int NEEDS = SIZE + (EACH - 1) * STRIDE;
-        const u16* row = wide + ((own_y * STRIDE + ky) * SEEN_WIDTH + own_x * STRIDE) * PITCH_WIDE + 8 * group;
+        constexpr int NEEDS = SIZE + (Seen::EACH - 1) * STRIDE;
+        const u16* row = wide + ((y * STRIDE + ky) * Seen::ACROSS + x * STRIDE) * Seen::PITCH;
         float v[NEEDS][8];
 #pragma unroll
-        for (int i = 0; i < NEEDS; i++) unpack(*(const Eight*)(row + i * PITCH_WIDE), v[i]);
+        for (int i = 0; i < NEEDS; i++) unpack(*(const Eight*)(row + i * Seen::PITCH), v[i]);
 #pragma unroll
         for (int kx = 0; kx < SIZE; kx++) {
             float w[8];
-            unpack(*(const Eight*)(weight + (ky * SIZE + kx) * CHANNELS + 8 * group), w);
+            unpack(*(const Eight*)(weight + (ky * SIZE + kx) * weight_pitch), w);
 #pragma unroll
-            for (int i = 0; i < EACH; i++)
+            for (int i = 0; i < Seen::EACH; i++)
 #pragma unroll
                 for (int c = 0; c < 8; c++) sum[i][c] += v[kx + i * STRIDE][c] * w[c];
         }
     }
+}
+
+template <int SIZE, int STRIDE, int WIDTH, int CHANNELS, bool STEM>
+DEVICE void inverted(const Inverted& p) {
+    using Seen = Sight<SIZE, STRIDE, WIDTH, CHANNELS>;
+    constexpr int GROUPS = Seen::GROUPS, SLOTS = Seen::SLOTS, EACH = Seen::EACH;
+    SHARED float biases[2][CHANNELS];
+    SHARED float total[SLOTS][CHANNELS];
+    SHARED ExciteRoom room;
+    DYNAMIC_SHARED(u16, dynamic);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8;
+    int squeezed_tiles = (p.squeezed + 15) / 16;
+    u16* wide = dynamic;                                    // [TILES * 16][PITCH]
+    u16* weight = wide + Seen::TILES * 16 * Seen::PITCH;    // [SIZE * SIZE][CHANNELS]
+    u16* squeeze = weight + SIZE * SIZE * CHANNELS;         // [CHANNELS / 16][squeezed_tiles][32][8]
+    u16* widen = squeeze + squeezed_tiles * 16 * CHANNELS;  // [CHANNELS][pitch]
+    u16* seen = widen + CHANNELS * pitch;                   // [TILES * 16][pitch]
+    int parts = (p.channels + CHANNELS - 1) / CHANNELS;
+    int across = (p.out_width + WIDTH - 1) / WIDTH;
+    int blocks = (p.out_height + INVERTED_HEIGHT - 1) / INVERTED_HEIGHT * across * parts;  // of an image
+    int image = blockIdx.x / blocks, at_image = blockIdx.x % blocks;
+    if (image >= p.images) {
+        int rest = blockIdx.x - p.images * blocks;
+        return excite<CHANNELS>(p, room, rest / parts, rest % parts, parts, blocks);
+    }
+    int channel0 = at_image % parts * CHANNELS;
+    int x0 = at_image / parts % across * WIDTH, y0 = at_image / parts / across * INVERTED_HEIGHT;
+    Seen sight{x0 * STRIDE - SIZE / 2, y0 * STRIDE - SIZE / 2, p.width, p.height};
+    // Each thread fetches eight inputs of every so many pixels, and of the lines of weights.
+    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
+    int own_input = threadIdx.x % vectors * 8;
+    if (own_line >= step) own_line = CHANNELS + Seen::PIXELS;  // none
+    // Weights are there before the kernel before has ended.
+    for (int line = own_line; line < CHANNELS; line += step) {
+        bool is_there = channel0 + line < p.channels;
+        int from = is_there ? (channel0 + line) * p.inputs + own_input : 0;
+        copy_async(widen + line * pitch + own_input, p.widen + from, is_there);
+    }
+    for (int i = threadIdx.x; i < SIZE * SIZE * GROUPS; i += INVERTED_THREADS) {
+        int tap = i / GROUPS, at = i % GROUPS * 8;
+        bool is_there = channel0 + at < p.channels;
+        int from = is_there ? tap * p.channels + channel0 + at : 0;
+        copy_async(weight + tap * CHANNELS + at, p.weight + from, is_there);
+    }
+    for (int i = threadIdx.x; i < squeezed_tiles * (CHANNELS / 16) * 32; i += INVERTED_THREADS) {
+        int tile = channel0 / 16 * squeezed_tiles + i / 32;
+        bool is_there = tile < p.channels / 16 * squeezed_tiles;
+        copy_async(squeeze + i * 8, p.squeeze + (is_there ? (tile * 32 + i % 32) * 8 : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 2 * CHANNELS; i += INVERTED_THREADS) {
+        int channel = channel0 + i % CHANNELS;
+        const float* from = i < CHANNELS ? p.widen_bias : p.bias;
+        biases[i / CHANNELS][i % CHANNELS] = channel < p.channels ? from[channel] : 0;
+    }
+    wait_for_input();
+    const u16* in = p.in + (u64)image * (STEM ? p.picture_height * p.picture_width * 4 : p.height * p.width * p.inputs);
+    if (STEM) {
+        for (int i = threadIdx.x; i < Seen::PIXELS * STEM_TAPS; i += INVERTED_THREADS) {
+            int pixel = i / STEM_TAPS, tap = i % STEM_TAPS;
+            int x = 2 * (sight.x + pixel % Seen::ACROSS) + tap % 3 - 1;
+            int y = 2 * (sight.y + pixel / Seen::ACROSS) + tap / 3 - 1;
+            bool is_there = tap < 9 && x >= 0 && x < p.picture_width && y >= 0 && y < p.picture_height;
+            copy_async8(seen + pixel * pitch + 4 * tap, in + (is_there ? (y * p.picture_width + x) * 4 : 0), is_there);
+        }
+    } else {
+        for (int pixel = own_line; pixel < Seen::PIXELS; pixel += step) {
+            bool is_there = sight.is_inside(pixel);
+            int from = is_there ? sight.place(pixel) * p.inputs + own_input : 0;
+            copy_async(seen + pixel * pitch + own_input, in + from, is_there);
+        }
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    widened<CHANNELS>(sight, seen, widen, biases[0], p.inputs, p.widen_act, wide);
+    __syncthreads();
+    int group = threadIdx.x % GROUPS, slot = threadIdx.x / GROUPS;
+    int own_x = slot % (WIDTH / EACH) * EACH, own_y = slot / (WIDTH / EACH);
+    float sum[EACH][8];
+    depthwise<SIZE, STRIDE, Seen>(wide + 8 * group, weight + 8 * group, CHANNELS, biases[1] + 8 * group, own_x, own_y,
+                                  sum);
     float own[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     int y = y0 + own_y, channel = channel0 + 8 * group;
 #pragma unroll
@@ -594,7 +623,6 @@ DEVICE void inverted(const Inverted& p) {
         u64 pixel = ((u64)image * p.out_height + y) * p.out_width + x;
         *(Eight*)(p.out + pixel * p.channels + channel) = packed(sum[i]);
     }
-    if (p.sums == 0) return;
 #pragma unroll
     for (int c = 0; c < 8; c++) total[slot][8 * group + c] = own[c];
     __syncthreads();
@@ -606,7 +634,7 @@ DEVICE void inverted(const Inverted& p) {
             second += total[i][2 * threadIdx.x + 1];
         }
         // Their means: half precision has no large numbers.
-        constexpr float PART = 1.0f / (INVERTED_WIDTH * INVERTED_HEIGHT);
+        constexpr float PART = 1.0f / (WIDTH * INVERTED_HEIGHT);
         put_pair(room, threadIdx.x, first * PART, second * PART);
     }
     __syncthreads();
@@ -617,7 +645,7 @@ DEVICE void inverted(const Inverted& p) {
             times_vector(sum, ((const Eight*)squeeze)[(i * squeezed_tiles + row) * 32 + lane], room, i);
         }
         if (lane % 4 == 0) {
-            constexpr float UNIT = SUM_UNIT * (INVERTED_WIDTH * INVERTED_HEIGHT);
+            constexpr float UNIT = SUM_UNIT * (WIDTH * INVERTED_HEIGHT);
             u64* to = p.sums + image * 16 * squeezed_tiles + 16 * row + lane / 4;
             add_to(to, to_whole((sum[0] + sum[1]) * UNIT));
             add_to(to + 8, to_whole((sum[2] + sum[3]) * UNIT));
@@ -629,13 +657,136 @@ DEVICE void inverted(const Inverted& p) {
     if (threadIdx.x == 0) add_one(p.arrived + 2 * image);
 }
 
-KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 32, true>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_1(Inverted p) { inverted<3, 1, 32, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted3_2(Inverted p) { inverted<3, 2, 32, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 32, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 16, 16, true>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 8, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 8, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 8, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 8, 32, false>(p); }
+
+// All of an inverted residual without squeeze-and-excitation, 3x3. A block has 8x4 pixels of the answer and all
+// channels, of which it widens 32 at a time; what comes of them is the left side of the last product.
+struct Whole {
+    const u16* in;  // [image][height][width][inputs]
+    const u16* widen;  // [channels][inputs]
+    const float* widen_bias;
+    const u16* weight;  // [9][channels]
+    const float* bias;
+    const u16* project;  // [32][channels]
+    const float* project_bias;
+    u16* out;  // [image][out_height][out_width][32]
+    int height, width, out_height, out_width, inputs, channels, act;
+    int is_residual;  // whether the input, of 32 channels and the same size, is added
+};
+
+#define WHOLE_WIDTH 8
+#define WHOLE_CHANNELS 96  // the most
+#define WHOLE_OUTPUTS 32
+
+template <int STRIDE>
+DEVICE void whole(const Whole& p) {
+    constexpr int PART = 32, DEEP_PITCH = WHOLE_CHANNELS + 8;
+    using Seen = Sight<3, STRIDE, WHOLE_WIDTH, PART>;
+    static_assert(Seen::EACH == 1, "a thread has one pixel");
+    SHARED float biases[2][WHOLE_CHANNELS];
+    DYNAMIC_SHARED(u16, dynamic);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8, image = blockIdx.z;
+    u16* wide = dynamic;                                  // [TILES * 16][PITCH]
+    u16* weight = wide + Seen::TILES * 16 * Seen::PITCH;  // [9][WHOLE_CHANNELS]
+    u16* deep = weight + 9 * WHOLE_CHANNELS;              // [WHOLE_WIDTH * INVERTED_HEIGHT][DEEP_PITCH]
+    u16* project = deep + WHOLE_WIDTH * INVERTED_HEIGHT * DEEP_PITCH;  // [WHOLE_OUTPUTS][DEEP_PITCH]
+    u16* widen = project + WHOLE_OUTPUTS * DEEP_PITCH;    // [WHOLE_CHANNELS][pitch]
+    u16* seen = widen + WHOLE_CHANNELS * pitch;           // [TILES * 16][pitch]
+    int x0 = blockIdx.x * WHOLE_WIDTH, y0 = blockIdx.y * INVERTED_HEIGHT;
+    Seen sight{x0 * STRIDE - 1, y0 * STRIDE - 1, p.width, p.height};
+    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
+    int own_input = threadIdx.x % vectors * 8;
+    if (own_line >= step) own_line = WHOLE_CHANNELS + Seen::PIXELS;  // none
+    // Weights are there before the kernel before has ended. What is beyond the channels is zero.
+    for (int line = own_line; line < WHOLE_CHANNELS; line += step) {
+        bool is_there = line < p.channels;
+        copy_async(widen + line * pitch + own_input, p.widen + (is_there ? line * p.inputs + own_input : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 9 * (WHOLE_CHANNELS / 8); i += INVERTED_THREADS) {
+        int line = i / (WHOLE_CHANNELS / 8), at = i % (WHOLE_CHANNELS / 8) * 8;
+        bool is_there = at < p.channels;
+        copy_async(weight + line * WHOLE_CHANNELS + at, p.weight + (is_there ? line * p.channels + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < WHOLE_OUTPUTS * (WHOLE_CHANNELS / 8); i += INVERTED_THREADS) {
+        int line = i / (WHOLE_CHANNELS / 8), at = i % (WHOLE_CHANNELS / 8) * 8;
+        bool is_there = at < p.channels;
+        copy_async(project + line * DEEP_PITCH + at, p.project + (is_there ? line * p.channels + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 2 * WHOLE_CHANNELS; i += INVERTED_THREADS) {
+        int channel = i % WHOLE_CHANNELS;
+        const float* from = i < WHOLE_CHANNELS ? p.widen_bias : p.bias;
+        biases[i / WHOLE_CHANNELS][channel] = channel < p.channels ? from[channel] : 0;
+    }
+    // Of the answer a warp has 16 pixels and 16 outputs.
+    int output = warp % 2 * 16 + lane % 4 * 2;
+    float sum[2][4];
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum[j][k] = p.project_bias[output + 8 * j + k % 2];
+    wait_for_input();
+    const u16* in = p.in + (u64)image * p.height * p.width * p.inputs;
+    for (int pixel = own_line; pixel < Seen::PIXELS; pixel += step) {
+        bool is_there = sight.is_inside(pixel);
+        int from = is_there ? sight.place(pixel) * p.inputs + own_input : 0;
+        copy_async(seen + pixel * pitch + own_input, in + from, is_there);
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    int group = threadIdx.x % Seen::GROUPS, slot = threadIdx.x / Seen::GROUPS;
+#pragma unroll 1
+    for (int first = 0; first < WHOLE_CHANNELS; first += PART) {
+        widened<PART>(sight, seen, widen + first * pitch, biases[0] + first, p.inputs, p.act, wide);
+        __syncthreads();
+        int channel = first + 8 * group;
+        float v[1][8];
+        depthwise<3, STRIDE, Seen>(wide + 8 * group, weight + channel, WHOLE_CHANNELS, biases[1] + channel,
+                                   slot % WHOLE_WIDTH, slot / WHOLE_WIDTH, v);
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[0][c] = activated(v[0][c], p.act);
+        *(Eight*)(deep + slot * DEEP_PITCH + channel) = packed(v[0]);
+        __syncthreads();
+    }
+    const u16* row = deep + (warp / 2 * 16 + lane % 16) * DEEP_PITCH + lane / 16 * 8;
+    const u16* line = project + (warp % 2 * 16 + lane % 8 + lane / 16 * 8) * DEEP_PITCH + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int channel = 0; channel < WHOLE_CHANNELS; channel += 16) {
+        u32 a[4], w[4];
+        load_matrices(a, row + channel);
+        load_matrices(w, line + channel);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            u32 part[2] = {w[2 * j], w[2 * j + 1]};
+            mma(sum[j], a, part);
+        }
+    }
+#pragma unroll
+    for (int under = 0; under < 2; under++) {
+        int at = warp / 2 * 16 + lane / 4 + 8 * under, at_x = at % WHOLE_WIDTH, at_y = at / WHOLE_WIDTH;
+        int x = x0 + at_x, y = y0 + at_y;
+        if (x >= p.out_width || y >= p.out_height) continue;
+        u16* out = p.out + (((u64)image * p.out_height + y) * p.out_width + x) * WHOLE_OUTPUTS;
+        const u16* same = seen + ((at_y + 1) * Seen::ACROSS + at_x + 1) * pitch;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float v0 = sum[j][2 * under], v1 = sum[j][2 * under + 1];
+            if (p.is_residual) {
+                u32 add = *(const u32*)(same + output + 8 * j);
+                v0 += low(add);
+                v1 += high(add);
+            }
+            *(u32*)(out + output + 8 * j) = pack(v0, v1);
+        }
+    }
+}
+
+KERNEL THREADS_FOUR(INVERTED_THREADS) whole1(Whole p) { whole<1>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) whole2(Whole p) { whole<2>(p); }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 

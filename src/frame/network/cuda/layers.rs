@@ -17,7 +17,9 @@ pub(super) const MOST_HEADS: usize = 4;
 const EXCITE: (usize, usize) = (576, 160);
 /// Inputs of the stem as a 1x1 convolution: 12 pixels of 4 channels, of which 9 of 3 are not zero.
 const STEM_INPUTS: usize = 48;
-/// Pixels of a block of `inverted`: across, down.
+/// The most channels of a block without squeeze-and-excitation, and its outputs.
+const WHOLE: (usize, usize) = (96, 32);
+/// Pixels of a block of `inverted`, but for the stem's, and of `whole`: across, down.
 const INVERTED: (usize, usize) = (8, 4);
 /// What the kernels of products are made for.
 const PRODUCT: Product = Product { pitch: 144, chunk: 64, shared: 90 << 10 };
@@ -99,6 +101,25 @@ mod twin {
         pub act: i32,
         pub squeezed: i32,
         pub images: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct Whole {
+        pub input: Address,
+        pub widen: Address,
+        pub widen_bias: Address,
+        pub weight: Address,
+        pub bias: Address,
+        pub project: Address,
+        pub project_bias: Address,
+        pub out: Address,
+        pub size: [i32; 2],
+        pub out_size: [i32; 2],
+        pub inputs: i32,
+        pub channels: i32,
+        pub act: i32,
+        pub is_residual: i32,
     }
 
     #[repr(C)]
@@ -196,6 +217,11 @@ fn size_of_map(map: &Map) -> [i32; 2] {
 
 fn padded(channels: usize) -> usize {
     channels.next_multiple_of(16)
+}
+
+/// Pixels that a block of `inverted` or `whole` sees, padded.
+fn seen(across: usize, size: usize, stride: usize) -> usize {
+    (((across - 1) * stride + size) * ((INVERTED.1 - 1) * stride + size)).next_multiple_of(16)
 }
 
 /// What a product may have beside its sources and weights.
@@ -371,6 +397,9 @@ impl<M: Machine> Builder<'_, M> {
 
     /// A block; the first one with the stem, of the picture.
     fn block(&mut self, input: Map, stem: Option<&Filter>, parts: &BlockParts) -> Result<Map, MachineError> {
+        if let (Some(filter), None) = (&parts.expand, &parts.squeeze) {
+            return self.whole(input, filter, parts);
+        }
         let (deep, factors) = self.inverted(input, stem, parts)?;
         let dense = self.dense(&parts.project, 1)?;
         assert!(stem.is_none() || !parts.residual, "there is no map of the stem's answer");
@@ -378,7 +407,58 @@ impl<M: Machine> Builder<'_, M> {
         self.product(deep, None, dense, With { factors, add, ..With::NOTHING })
     }
 
-    /// A block up to its depthwise convolution, and the factors of squeeze-and-excitation (0: none).
+    /// The depthwise convolution's weights and bias.
+    fn depthwise(&mut self, filter: &Filter) -> Result<(Address, Address), MachineError> {
+        let [own, _, size, _] = filter.shape;
+        let (taps, channels) = (size * size, padded(own));
+        let of = |tap: usize, channel: usize| filter.weight[channel * taps + tap];
+        let weight = self.matrix((taps, taps), (own, channels), of)?;
+        Ok((weight, self.vector(&filter.bias, channels)?))
+    }
+
+    /// A block without squeeze-and-excitation.
+    fn whole(&mut self, input: Map, widen: &Filter, parts: &BlockParts) -> Result<Map, MachineError> {
+        let (widen, project) = (self.dense(widen, 1)?, self.dense(&parts.project, 1)?);
+        let (channels, outputs) = WHOLE;
+        let fits = widen.outputs <= channels && project.outputs == outputs && project.inputs == widen.outputs;
+        assert!(fits && parts.depthwise.shape[2] == 3, "the kernel is made for them");
+        assert!(widen.bias != 0 && project.bias != 0, "normalisation is folded into them");
+        assert_eq!(widen.inputs, input.channels, "the weights are of this map");
+        assert!(!parts.residual || (parts.stride == 1 && input.channels == outputs), "both maps are alike");
+        let (height, width) = (input.height.div_ceil(parts.stride), input.width.div_ceil(parts.stride));
+        let out = self.map(height, width, outputs)?;
+        let (weight, bias) = self.depthwise(&parts.depthwise)?;
+        let arguments = twin::Whole {
+            input: input.at,
+            widen: widen.weight,
+            widen_bias: widen.bias,
+            weight,
+            bias,
+            project: project.weight,
+            project_bias: project.bias,
+            out: out.at,
+            size: size_of_map(&input),
+            out_size: size_of_map(&out),
+            inputs: widen.inputs as i32,
+            channels: widen.outputs as i32,
+            act: Act::from(parts.activation) as i32,
+            is_residual: i32::from(parts.residual),
+        };
+        let kernel = match parts.stride {
+            1 => Kernel::Whole1,
+            2 => Kernel::Whole2,
+            _ => unreachable!("no layer of the network has another stride"),
+        };
+        let (across, down) = INVERTED;
+        let seen = seen(across, 3, parts.stride);
+        let deep = (across * down + outputs) * (channels + 8);
+        let halves = seen * (32 + 8) + 9 * channels + deep + (channels + seen) * (widen.inputs + 8);
+        let grid = [width.div_ceil(across), height.div_ceil(down), self.images];
+        self.launches.push(Launch::new(kernel, grid, 128, arguments).with_shared(halves * size_of::<f16>()));
+        Ok(out)
+    }
+
+    /// A block up to its depthwise convolution, and the factors of squeeze-and-excitation.
     fn inverted(
         &mut self,
         from: Map,
@@ -387,6 +467,9 @@ impl<M: Machine> Builder<'_, M> {
     ) -> Result<(Map, Address), MachineError> {
         let [own, _, size, _] = parts.depthwise.shape;
         let (channels, taps, stride) = (padded(own), size * size, parts.stride);
+        let [first, second] = parts.squeeze.as_ref().expect("a block that widens nothing or 5x5 has them");
+        let squeezed = first.shape[0];
+        assert!(channels <= EXCITE.0 && squeezed <= EXCITE.1, "the kernel has room for them");
         let act = Act::from(parts.activation);
         let (input, widen, widen_act) = match (stem, &parts.expand) {
             (Some(filter), None) => {
@@ -399,23 +482,21 @@ impl<M: Machine> Builder<'_, M> {
         };
         let out = self.map(input.height.div_ceil(stride), input.width.div_ceil(stride), channels)?;
         assert_eq!((widen.inputs, widen.outputs), (input.channels, channels), "the weights are of this map");
-        let weights = &parts.depthwise.weight;
-        let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
-        let bias = self.vector(&parts.depthwise.bias, channels)?;
-        let mut arguments = twin::Inverted {
+        let (weight, bias) = self.depthwise(&parts.depthwise)?;
+        let arguments = twin::Inverted {
             input: input.at,
             widen: widen.weight,
             widen_bias: widen.bias,
             weight,
             bias,
             out: out.at,
-            sums: 0,
-            arrived: 0,
-            squeeze: 0,
-            squeeze_bias: 0,
-            excite: 0,
-            excite_bias: 0,
-            factors: 0,
+            sums: self.room(self.images * padded(squeezed) * size_of::<u64>())?,
+            arrived: self.room(self.images * 2 * size_of::<u32>())?,
+            squeeze: self.tiles(first, true)?,
+            squeeze_bias: self.vector(&first.bias, padded(squeezed))?,
+            excite: self.tiles(second, false)?,
+            excite_bias: self.vector(&second.bias, channels)?,
+            factors: self.room(self.images * channels * size_of::<f32>())?,
             size: size_of_map(&input),
             out_size: size_of_map(&out),
             picture_size: size_of_map(&from),
@@ -423,45 +504,32 @@ impl<M: Machine> Builder<'_, M> {
             channels: channels as i32,
             widen_act: widen_act as i32,
             act: act as i32,
-            squeezed: 0,
+            squeezed: squeezed as i32,
             images: self.images as i32,
         };
-        let mut squeezed = 0;
-        if let Some([first, second]) = &parts.squeeze {
-            squeezed = first.shape[0];
-            assert!(channels <= EXCITE.0 && squeezed <= EXCITE.1, "the kernel has room for them");
-            arguments.sums = self.room(self.images * padded(squeezed) * size_of::<u64>())?;
-            arguments.arrived = self.room(self.images * 2 * size_of::<u32>())?;
-            arguments.squeeze = self.tiles(first, true)?;
-            arguments.squeeze_bias = self.vector(&first.bias, padded(squeezed))?;
-            arguments.excite = self.tiles(second, false)?;
-            arguments.excite_bias = self.vector(&second.bias, channels)?;
-            arguments.factors = self.room(self.images * channels * size_of::<f32>())?;
-            arguments.squeezed = squeezed as i32;
-        }
-        let (across, down) = INVERTED;
-        let blocks = |part: usize| {
-            out.width.div_ceil(across) * out.height.div_ceil(down) * self.images * channels.div_ceil(part)
+        let blocks = |across: usize, part: usize| {
+            out.width.div_ceil(across) * out.height.div_ceil(INVERTED.1) * self.images * channels.div_ceil(part)
         };
-        // Blocks of many channels read each pixel less often; of 3x3 convolutions none are made.
-        let fills = blocks(64) >= self.many_blocks;
-        let part = if fills && size == 5 && 4 * channels.next_multiple_of(64) <= 5 * channels { 64 } else { 32 };
+        // Blocks of many channels read each pixel less often, unless much of them is beyond the channels.
+        let wastes = 4 * channels.next_multiple_of(64) > 5 * channels;
+        let fills = blocks(INVERTED.0, 64) >= self.many_blocks;
+        let (across, part) = match stem {
+            Some(_) => (16, 16),
+            None => (INVERTED.0, if fills && !wastes { 64 } else { 32 }),
+        };
         let kernel = match (size, stride, part) {
-            (3, 2, 32) if stem.is_some() => Kernel::Stem,
-            (3, 1, 32) => Kernel::Inverted3x1,
-            (3, 2, 32) => Kernel::Inverted3x2,
+            (3, 2, 16) => Kernel::Stem,
             (5, 1, 64) => Kernel::Inverted5x1x64,
-            (5, 1, _) => Kernel::Inverted5x1x32,
+            (5, 1, 32) => Kernel::Inverted5x1x32,
             (5, 2, 64) => Kernel::Inverted5x2x64,
-            (5, 2, _) => Kernel::Inverted5x2x32,
+            (5, 2, 32) => Kernel::Inverted5x2x32,
             _ => unreachable!("no layer of the network has another kernel"),
         };
-        let seen = ((across - 1) * stride + size) * ((down - 1) * stride + size);
-        let seen = seen.next_multiple_of(16);
+        let seen = seen(across, size, stride);
         let halves = (seen + taps + padded(squeezed)) * part + 8 * seen + (part + seen) * (widen.inputs + 8);
         // Those that make the factors come last: they wait for the others.
-        let more = if squeezed > 0 { self.images * channels.div_ceil(part) } else { 0 };
-        let launch = Launch::new(kernel, [blocks(part) + more, 1, 1], 128, arguments);
+        let more = self.images * channels.div_ceil(part);
+        let launch = Launch::new(kernel, [blocks(across, part) + more, 1, 1], 128, arguments);
         self.launches.push(launch.with_shared(halves * size_of::<f16>()));
         Ok((out, arguments.factors))
     }
