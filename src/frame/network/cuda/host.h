@@ -20,9 +20,19 @@ struct Index {
 };
 
 namespace host {
+// On its way to shared memory.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, group;
+    bool is_there;
+};
+
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack;
+    std::vector<Copy> copies;
+    int groups;  // of copies, ended
     bool is_done;
 };
 
@@ -75,19 +85,29 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 static inline void __syncthreads() { host::meet(host::block_barrier, blockDim.x); }
 
 static inline void wait_for_input() {}
-template <int BYTES>
-static inline void copy(void* to, const void* from, bool is_there) {
-    if (is_there) {
-        memcpy(to, from, BYTES);
-    } else {
-        memset(to, 0, BYTES);
-    }
+// Copies are made when they are waited for, no sooner.
+static inline void copy_later(void* to, const void* from, int bytes, bool is_there) {
+    host::Fiber& fiber = host::fibers[host::running];
+    fiber.copies.push_back({to, from, bytes, fiber.groups, is_there});
 }
-static inline void copy_async(void* to, const void* from, bool is_there) { copy<16>(to, from, is_there); }
-static inline void copy_async8(void* to, const void* from, bool is_there) { copy<8>(to, from, is_there); }
-static inline void copies_end() {}
+static inline void copy_async(void* to, const void* from, bool is_there) { copy_later(to, from, 16, is_there); }
+static inline void copy_async8(void* to, const void* from, bool is_there) { copy_later(to, from, 8, is_there); }
+static inline void copies_end() { host::fibers[host::running].groups++; }
 template <int LATER>
-static inline void copies_wait() {}
+static inline void copies_wait() {
+    host::Fiber& fiber = host::fibers[host::running];
+    std::vector<host::Copy> left;
+    for (const host::Copy& copy : fiber.copies) {
+        if (copy.group >= fiber.groups - LATER) {
+            left.push_back(copy);
+        } else if (copy.is_there) {
+            memcpy(copy.to, copy.from, copy.bytes);
+        } else {
+            memset(copy.to, 0, copy.bytes);
+        }
+    }
+    fiber.copies.swap(left);
+}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
 static inline void fence() {}
 static inline u32 add_one(u32* count) { return (*count)++; }
@@ -178,8 +198,12 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
         blockIdx = {(int)(block % grid[0]), (int)(block / grid[0] % grid[1]), (int)(block / grid[0] / grid[1])};
         block_barrier = {0, 0};
         for (Barrier& barrier : warp_barriers) barrier = {0, 0};
+        // No numbers, so that it is seen if somebody reads what nobody wrote.
+        memset(dynamic.data(), 0xff, dynamic.size());
         for (Fiber& fiber : fibers) {
             fiber.is_done = false;
+            fiber.copies.clear();
+            fiber.groups = 0;
             getcontext(&fiber.context);
             fiber.context.uc_stack.ss_sp = fiber.stack.data();
             fiber.context.uc_stack.ss_size = fiber.stack.size();
@@ -188,7 +212,9 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
         }
         for (bool is_alive = true; is_alive;) {
             is_alive = false;
-            for (u32 i = 0; i < threads; i++) {
+            // Forwards and backwards, so that it is seen if a barrier is missing.
+            for (u32 turn = 0; turn < threads; turn++) {
+                u32 i = block % 2 == 0 ? turn : threads - 1 - turn;
                 if (fibers[i].is_done) continue;
                 is_alive = true;
                 running = (int)i;

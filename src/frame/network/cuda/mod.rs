@@ -511,8 +511,28 @@ mod tests {
                 }
                 let difference = largest(&(&found - &expected)) / largest(&expected);
                 let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
-                println!("{config:?} {batch}x{height}x{width} {capacity:?}: most {difference:.2e}, mean {mean:.2e}");
+                let kernels = layers.batches[batch as usize - 1].len();
+                println!("{config:?} {batch}x{height}x{width} {capacity:?}, {kernels} kernels:");
+                println!("most {difference:.2e}, mean {mean:.2e}");
                 assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_have_room_for_what_they_share() {
+        let Some(host) = Host::new() else { return };
+        let network = network(&NetworkConfig::default());
+        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
+        let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
+        for (blocks, shared) in [(132, 227 << 10), (46, 99 << 10)] {
+            let layers = Layers::new(&host, &weights, (400, 1024), 2, Capacity { blocks, shared }).expect("memory");
+            for (i, launches) in layers.batches.iter().enumerate() {
+                for launch in launches {
+                    let (name, grid) = (launch.kernel.name(), launch.grid);
+                    println!("{} of {blocks}: {name} {grid:?} of {}, {} bytes", i + 1, launch.threads, launch.shared);
+                    assert!(launch.shared as usize <= shared, "{name}");
+                }
             }
         }
     }
