@@ -921,8 +921,26 @@ DEVICE void product(const Product& p) {
     int part_row = warp / ACROSS * PART_ROWS, part_output = warp % ACROSS * PART_OUTPUTS;
     bool works = output0 + part_output < p.outputs;
     int place = 0, free = ahead;
+    if (FACTORS) {
+        // They have come with the first chunk, by all threads.
+        copies_wait_but(ahead - 1);
+        __syncthreads();
+    }
     for (int chunk = 0; chunk < chunks; chunk++) {
         copies_wait_but(ahead - 1);
+        if (FACTORS) {
+            // What a thread has fetched itself it sees already.
+            float f[8], v[8];
+            load_eight(factors + chunk * CHUNK + own_input, f);
+#pragma unroll
+            for (int line = own_line; line < ROWS; line += 16) {
+                Eight* own = (Eight*)(room + (place * (ROWS + OUTPUTS) + line) * PITCH + own_input);
+                unpack(*own, v);
+#pragma unroll
+                for (int c = 0; c < 8; c++) v[c] *= f[c];
+                *own = packed(v);
+            }
+        }
         __syncthreads();
         if (chunk + ahead < chunks) {
             fetch_weights(chunk + ahead, free);
@@ -935,34 +953,33 @@ DEVICE void product(const Product& p) {
         if (!works) continue;
         const u16* row = tile + (part_row + lane % 16) * PITCH + lane / 16 * 8;
         const u16* line = tile + (ROWS + part_output + lane % 8) * PITCH + lane / 8 * 8;
-        // Always all of it: what is beyond the inputs is zero.
+        // Always all of it: what is beyond the inputs is zero. All loads first, where there are registers for them.
+        constexpr int UNIT = ROWS > 32 ? 32 : CHUNK, STEPS = UNIT / 16;
 #pragma unroll
-        for (int steps = 0; steps < CHUNK; steps += 32) {
-            u32 left[2][DOWN][4];
+        for (int start = 0; start < CHUNK; start += UNIT) {
+            u32 left[STEPS][DOWN][4], right[TILES][STEPS / 2][4];
 #pragma unroll
-            for (int step = 0; step < 2; step++) {
-                const float* f = factors + (FACTORS ? chunk * CHUNK + steps + 16 * step + lane % 4 * 2 : 0);
+            for (int step = 0; step < STEPS; step++)
 #pragma unroll
                 for (int i = 0; i < DOWN; i++) {
-                    load_matrices(left[step][i], row + 16 * i * PITCH + steps + 16 * step);
-                    if (FACTORS) {
-#pragma unroll
-                        for (int k = 0; k < 4; k++) {
-                            u32& pair = left[step][i][k];
-                            pair = pack(low(pair) * f[k / 2 * 8], high(pair) * f[k / 2 * 8 + 1]);
-                        }
-                    }
+                    load_matrices(left[step][i], row + 16 * i * PITCH + start + 16 * step);
                 }
-            }
 #pragma unroll
-            for (int j = 0; j < TILES; j++) {
-                u32 w[4];
-                load_matrices(w, line + 8 * j * PITCH + steps);
+            for (int j = 0; j < TILES; j++)
 #pragma unroll
-                for (int step = 0; step < 2; step++) {
-                    u32 part[2] = {w[2 * step], w[2 * step + 1]};
+                for (int pair = 0; pair < STEPS / 2; pair++) {
+                    load_matrices(right[j][pair], line + 8 * j * PITCH + start + 32 * pair);
+                }
 #pragma unroll
-                    for (int i = 0; i < DOWN; i++) mma(sum[step % SETS][i][j], left[step][i], part);
+            for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+                for (int i = 0; i < DOWN; i++) {
+#pragma unroll
+                    for (int j = 0; j < TILES; j++) {
+                        const u32(&w)[4] = right[j][step / 2];
+                        u32 part[2] = {w[step % 2 * 2], w[step % 2 * 2 + 1]};
+                        mma(sum[step % SETS][i][j], left[step][i], part);
+                    }
                 }
             }
         }
