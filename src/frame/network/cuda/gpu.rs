@@ -1,6 +1,6 @@
 //! A CUDA device: one stream, the compiled kernels, memory, graphs.
 
-use super::machine::{Address, Kernel, Launch, Machine, MachineError};
+use super::machine::{Address, Capacity, Kernel, Launch, Machine, MachineError};
 use super::nvrtc;
 use crate::tensorrt::cuda::driver;
 use cudarc::driver::result::{self, ctx, event, graph, module, primary_ctx, stream};
@@ -14,11 +14,26 @@ use std::sync::Arc;
 const LEAST: (u32, u32) = (8, 0);
 /// Compute capability from which the kernels can wait for their input themselves.
 const OVERLAPS: (u32, u32) = (9, 0);
-/// Shared memory that a kernel has without being allowed more.
-const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 
 fn failed(what: &str) -> impl FnOnce(DriverError) -> MachineError + '_ {
     move |error| MachineError { what: what.into(), reason: format!("{:?}", error.0) }
+}
+
+/// Lets a kernel have all the shared memory that a block may have; without being asked, the driver gives 48 KiB.
+#[allow(unsafe_code)]
+fn allow_all_shared(function: sys::CUfunction, most: usize) -> Result<(), DriverError> {
+    use sys::CUfunction_attribute_enum as Attribute;
+    // SAFETY: a function of a module that is loaded.
+    unsafe {
+        let own = result::function::get_function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let rest = most as i32 - own;
+        let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        result::function::set_function_attribute(function, which, rest)?;
+        // The same division of a multiprocessor's memory for all of them: a kernel that wants another waits until the one
+        // before has left.
+        let which = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        result::function::set_function_attribute(function, which, 100)
+    }
 }
 
 /// The device's primary context, which libtorch uses, too. It is kept for the process's life.
@@ -194,8 +209,7 @@ pub(super) struct Gpu {
     functions: [sys::CUfunction; Kernel::ALL.len()],
     /// Whether kernels may begin while the one before ends.
     overlaps: bool,
-    /// Multiprocessors.
-    processors: usize,
+    capacity: Capacity,
     /// What [`Machine::allocate`] gave.
     memory: RefCell<Vec<Buffer>>,
     handles: Arc<Handles>,
@@ -227,10 +241,15 @@ impl Gpu {
         let words = |what: &'static str| move |e: DriverError| failed(what)(e).to_string();
         result::init().map_err(words("start"))?;
         let device = result::device::get(index as i32).map_err(words("open the device"))?;
-        let count = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        // SAFETY: a device that the driver has just given.
-        let processors =
-            unsafe { result::device::get_attribute(device, count) }.map_err(words("describe the device"))?;
+        let attribute = |which| {
+            // SAFETY: a device that the driver has just given.
+            let value = unsafe { result::device::get_attribute(device, which) };
+            value.map(|value| value.max(1) as usize).map_err(words("describe the device"))
+        };
+        let capacity = Capacity {
+            blocks: attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared: attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        };
         // SAFETY: as above.
         let context = Context(unsafe { primary_ctx::retain(device) }.map_err(words("take the device"))?);
         context.enter().map_err(|e| e.to_string())?;
@@ -243,15 +262,9 @@ impl Gpu {
             let name = CString::new(kernel.name()).map_err(|e| e.to_string())?;
             // SAFETY: the module has just been loaded.
             *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
+            allow_all_shared(*function, capacity.shared).map_err(words("give a kernel shared memory"))?;
         }
-        Ok(Self {
-            context,
-            functions,
-            overlaps: found >= OVERLAPS,
-            processors: processors.max(1) as usize,
-            memory: RefCell::default(),
-            handles,
-        })
+        Ok(Self { context, functions, overlaps: found >= OVERLAPS, capacity, memory: RefCell::default(), handles })
     }
 
     /// To be called before anything else by whoever may be on another thread than before.
@@ -259,9 +272,9 @@ impl Gpu {
         self.context.enter()
     }
 
-    /// Multiprocessors: so many blocks run at once at least.
-    pub fn processors(&self) -> usize {
-        self.processors
+    /// As many blocks as there are multiprocessors fill the device.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     fn stream(&self) -> sys::CUstream {
@@ -394,11 +407,6 @@ impl Machine for Gpu {
         let [x, y, z] = launch.grid;
         // SAFETY: the function's one parameter is the structure that the launch has, with addresses of this device's memory.
         unsafe {
-            if launch.shared > SHARED_WITHOUT_ASKING {
-                let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                result::function::set_function_attribute(function, attribute, launch.shared as i32)
-                    .map_err(failed(&what()))?;
-            }
             let mut parameters = [launch.arguments().cast_mut().cast::<c_void>()];
             // The next kernel may come onto the device while this one works: each waits for its input itself.
             let mut overlap = sys::CUlaunchAttribute {

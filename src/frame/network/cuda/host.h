@@ -4,6 +4,7 @@
 #define HOST
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
@@ -19,9 +20,19 @@ struct Index {
 };
 
 namespace host {
+// On its way to shared memory.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, group;
+    bool is_there;
+};
+
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack;
+    std::vector<Copy> copies;
+    int groups;  // of copies, ended
     bool is_done;
 };
 
@@ -53,15 +64,18 @@ struct Operands {
     u32 a[4], b[2];
 };
 static thread_local Operands operands[32][32];
+static thread_local const u32* rows[32][32];
 }  // namespace host
 
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 
 #define KERNEL void
 #define DEVICE static inline
+#define DEVICE_MEMBER inline
 #define SHARED static thread_local
 #define THREADS(count)
 #define THREADS_TWICE(count)
+#define THREADS_FOUR(count)
 #define ALIGNED __attribute__((aligned(16)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
 #define MUL(a, b) ((float)(a) * (float)(b))
@@ -71,17 +85,37 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 static inline void __syncthreads() { host::meet(host::block_barrier, blockDim.x); }
 
 static inline void wait_for_input() {}
-static inline void copy_async(void* to, const void* from, bool is_there) {
-    if (is_there) {
-        memcpy(to, from, 16);
-    } else {
-        memset(to, 0, 16);
-    }
+// Copies are made when they are waited for, no sooner.
+static inline void copy_later(void* to, const void* from, int bytes, bool is_there) {
+    host::Fiber& fiber = host::fibers[host::running];
+    fiber.copies.push_back({to, from, bytes, fiber.groups, is_there});
 }
-static inline void copies_end() {}
+static inline void copy_async(void* to, const void* from, bool is_there) { copy_later(to, from, 16, is_there); }
+static inline void copy_async8(void* to, const void* from, bool is_there) { copy_later(to, from, 8, is_there); }
+static inline void copies_end() { host::fibers[host::running].groups++; }
 template <int LATER>
-static inline void copies_wait() {}
+static inline void copies_wait() {
+    host::Fiber& fiber = host::fibers[host::running];
+    std::vector<host::Copy> left;
+    for (const host::Copy& copy : fiber.copies) {
+        if (copy.group >= fiber.groups - LATER) {
+            left.push_back(copy);
+        } else if (copy.is_there) {
+            memcpy(copy.to, copy.from, copy.bytes);
+        } else {
+            memset(copy.to, 0, copy.bytes);
+        }
+    }
+    fiber.copies.swap(left);
+}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
+static inline void fence() {}
+static inline u32 add_one(u32* count) { return (*count)++; }
+// Blocks run one after the other: who waits for others has to come after them.
+static inline void wait_for_count(const u32* count, u32 least) {
+    if (*count < least) abort();
+}
+static inline long long latest(const u64* sum) { return (long long)*sum; }
 static inline long long to_whole(float value) { return llrintf(value); }
 
 static inline float half_value(u16 bits) {
@@ -108,6 +142,14 @@ static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * hi
 // The product of two halves is exact in single precision, their sum in double precision.
 static inline u32 fma2(u32 a, u32 b, u32 c) {
     return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
+}
+
+static inline void load_matrices(u32 (&m)[4], const void* row) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    host::rows[warp][lane] = (const u32*)row;
+    host::meet(host::warp_barriers[warp], 32);
+    for (int i = 0; i < 4; i++) m[i] = host::rows[warp][8 * i + lane / 4][lane % 4];
+    host::meet(host::warp_barriers[warp], 32);
 }
 
 static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
@@ -156,8 +198,12 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
         blockIdx = {(int)(block % grid[0]), (int)(block / grid[0] % grid[1]), (int)(block / grid[0] / grid[1])};
         block_barrier = {0, 0};
         for (Barrier& barrier : warp_barriers) barrier = {0, 0};
+        // No numbers, so that it is seen if somebody reads what nobody wrote.
+        memset(dynamic.data(), 0xff, dynamic.size());
         for (Fiber& fiber : fibers) {
             fiber.is_done = false;
+            fiber.copies.clear();
+            fiber.groups = 0;
             getcontext(&fiber.context);
             fiber.context.uc_stack.ss_sp = fiber.stack.data();
             fiber.context.uc_stack.ss_size = fiber.stack.size();
@@ -166,7 +212,9 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
         }
         for (bool is_alive = true; is_alive;) {
             is_alive = false;
-            for (u32 i = 0; i < threads; i++) {
+            // Forwards and backwards, so that it is seen if a barrier is missing.
+            for (u32 turn = 0; turn < threads; turn++) {
+                u32 i = block % 2 == 0 ? turn : threads - 1 - turn;
                 if (fibers[i].is_done) continue;
                 is_alive = true;
                 running = (int)i;

@@ -14,11 +14,13 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 #define SHARED __shared__
 #define ALIGNED __align__(16)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define THREADS_FOUR(count) __launch_bounds__(count, 4)
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
 #define QUIET_NAN __int_as_float(0x7fffffff)
@@ -39,6 +41,13 @@ DEVICE void copy_async(void* to, const void* from, bool is_there) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
 }
 
+// The same for 8 bytes.
+DEVICE void copy_async8(void* to, const void* from, bool is_there) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    int bytes = is_there ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+
 // Ends a group of copies.
 DEVICE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -49,6 +58,26 @@ DEVICE void copies_wait() {
 }
 
 DEVICE void add_to(u64* sum, long long value) { atomicAdd(sum, (u64)value); }
+// Makes what a thread has written visible to who finds out later that it has.
+DEVICE void fence() { __threadfence(); }
+// What was there before.
+DEVICE u32 add_one(u32* count) { return atomicAdd(count, 1u); }
+
+// Waits until a count that other blocks raise is so high, and what they have written before can be seen.
+DEVICE void wait_for_count(const u32* count, u32 least) {
+    u32 value;
+    do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
+    } while (value < least);
+}
+
+// What other blocks have made of it.
+DEVICE long long latest(const u64* sum) {
+    long long value;
+    asm volatile("ld.global.cg.s64 %0, [%1];" : "=l"(value) : "l"(sum) : "memory");
+    return value;
+}
+
 DEVICE long long to_whole(float value) { return __float2ll_rn(value); }
 
 DEVICE float low(u32 pair) {
@@ -89,6 +118,16 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     return pair;
 }
 
+// Four 8x8 matrices from shared memory, as `mma` wants them: lane 8 i + j says where row j of matrix i lies, and gets
+// of each matrix two neighbours in row lane / 4 (PTX: ldmatrix).
+DEVICE void load_matrices(u32 (&m)[4], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(at)
+                 : "memory");
+}
+
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -97,11 +136,39 @@ DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 }
 #endif
 
+// The same for a number that only the launch knows; for more than 8 it waits for what it need not.
+DEVICE void copies_wait_but(int later) {
+    switch (later) {
+        case 0:
+            return copies_wait<0>();
+        case 1:
+            return copies_wait<1>();
+        case 2:
+            return copies_wait<2>();
+        case 3:
+            return copies_wait<3>();
+        case 4:
+            return copies_wait<4>();
+        case 5:
+            return copies_wait<5>();
+        case 6:
+            return copies_wait<6>();
+        case 7:
+            return copies_wait<7>();
+        default:
+            return copies_wait<8>();
+    }
+}
+
 #define NONE_LOWEST 0xfc00fc00u  // a pair of minus infinities
 
 // Eight half-precision channels of a pixel.
 struct ALIGNED Eight {
     u32 pair[4];
+};
+
+struct ALIGNED Four {
+    float value[4];
 };
 
 DEVICE Eight eight_of(u32 pair) { return Eight{{pair, pair, pair, pair}}; }
@@ -118,6 +185,16 @@ DEVICE void unpack(Eight e, float (&v)[8]) {
     for (int i = 0; i < 4; i++) {
         v[2 * i] = low(e.pair[i]);
         v[2 * i + 1] = high(e.pair[i]);
+    }
+}
+
+// Eight numbers from a place that is aligned for four.
+DEVICE void load_eight(const float* from, float (&v)[8]) {
+    Four first = ((const Four*)from)[0], second = ((const Four*)from)[1];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        v[i] = first.value[i];
+        v[4 + i] = second.value[i];
     }
 }
 
@@ -159,7 +236,8 @@ DEVICE Lerp lerp_at(int at, int from, int to) { return lerp_by(at, from, (float)
 
 // ---- before the network ---------------------------------------------------------------------------------------------
 
-// Bytes of a picture -> the network's input: resampled by tables of weights, normalised. One thread a pixel of the input.
+// Bytes of a picture -> the network's input: resampled by tables of weights, normalised. One thread a pixel of the
+// input.
 struct Prepare {
     const u8* bytes;       // rows of `step` bytes, from the first row that is read
     u16* out;              // [height][width][4], the fourth is 0
@@ -233,461 +311,935 @@ KERNEL narrow(Narrow p) {
 
 // ---- the encoder ----------------------------------------------------------------------------------------------------
 
-// 3x3 convolution of stride 2 of the input, 16 channels, hard swish. One thread a pixel.
-struct Stem {
-    const u16* in;  // [image][height][width][4]
-    u16* out;       // [image][out_height][out_width][16]
-    const float* weight;  // [3][3][3][16]: row, column, input, output
-    const float* bias;
-    int height, width, out_height, out_width, images;
-};
-
-KERNEL stem(Stem p) {
-    SHARED ALIGNED float weight[27 * 16];
-    SHARED float bias[16];
-    for (int i = threadIdx.x; i < 27 * 16; i += blockDim.x) weight[i] = p.weight[i];
-    if (threadIdx.x < 16) bias[threadIdx.x] = p.bias[threadIdx.x];
-    wait_for_input();
-    __syncthreads();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    int pixels = p.out_height * p.out_width;
-    if (i >= pixels * p.images) return;
-    int image = i / pixels, y = i % pixels / p.out_width, x = i % p.out_width;
-    float sum[16];
-#pragma unroll
-    for (int o = 0; o < 16; o++) sum[o] = bias[o];
-    const u16* in = p.in + (u64)image * p.height * p.width * 4;
-    // All loads first, so that one does not wait for another.
-    u32 pixel[9][2];
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        int sy = 2 * y + k / 3 - 1, sx = 2 * x + k % 3 - 1;
-        bool is_inside = sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
-        const u32* from = (const u32*)(in + (sy * p.width + sx) * 4);
-        pixel[k][0] = is_inside ? from[0] : 0;
-        pixel[k][1] = is_inside ? from[1] : 0;
-    }
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        float v[3] = {low(pixel[k][0]), high(pixel[k][0]), low(pixel[k][1])};
-#pragma unroll
-        for (int c = 0; c < 3; c++) {
-            const float* w = weight + (k * 3 + c) * 16;
-#pragma unroll
-            for (int o = 0; o < 16; o++) sum[o] += v[c] * w[o];
-        }
-    }
-    Eight* out = (Eight*)(p.out + (u64)i * 16);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float v[8];
-#pragma unroll
-        for (int o = 0; o < 8; o++) v[o] = activated(sum[8 * half + o], ACT_HARDSWISH);
-        out[half] = packed(v);
-    }
-}
-
-// Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the sum is
-// the same.
+// Sums that squeeze-and-excitation reads are whole numbers of this part of one: whatever the order of the blocks, the
+// sum is the same.
 #define SUM_UNIT 65536.0f
+#define MOST_CHANNELS 576  // of those that have factors
 
-// Depthwise convolution with its activation, and the sums of its answers that squeeze-and-excitation reads.
-// A block has `per_block` pixels of one image (blockIdx.y) and all channels.
-struct Depthwise {
-    const u16* in;
-    u16* out;
-    const u16* weight;  // [kernel * kernel][channels]
+// The first half of an inverted residual: widening by a 1x1 convolution, the depthwise convolution, each with its
+// activation, and squeeze-and-excitation's factors.
+//
+// A block has WIDTH x 4 pixels of the answer and CHANNELS channels. It widens what these pixels see into shared memory,
+// and its threads go along rows with eight channels each from there. Squeeze-and-excitation's first layer is a sum over
+// pixels and channels: each block adds what its own make of it. After these blocks of all images come as many as there
+// are parts of the channels, which wait until all of their image have added theirs, and make the factors of their
+// channels.
+//
+// With STEM what widens is the network's first layer, a 3x3 convolution of stride 2 of the picture: the inputs of a
+// pixel are 9 of the picture's, and zeros.
+struct Inverted {
+    const u16* in;  // [image][height][width][inputs]; with STEM [image][picture_height][picture_width][4]
+    const u16* widen;  // [channels][inputs]
+    const float* widen_bias;
+    const u16* weight;  // [SIZE * SIZE][channels]
     const float* bias;
-    u64* sums;  // [image][channels], added to; or null
-    int height, width, out_height, out_width, channels, stride, act, per_block;
-};
-
-template <int SIZE>
-DEVICE void depthwise(const Depthwise& p) {
-    SHARED float room[256 * 8];
-    int groups = p.channels / 8, lanes = blockDim.x / groups;
-    int group = threadIdx.x % groups, lane = threadIdx.x / groups;
-    int pixels = p.out_height * p.out_width;
-    int start = blockIdx.x * p.per_block;
-    int end = start + p.per_block < pixels ? start + p.per_block : pixels;
-    const Eight* in = (const Eight*)p.in + (u64)blockIdx.y * p.height * p.width * groups + group;
-    Eight* out = (Eight*)p.out + (u64)blockIdx.y * pixels * groups + group;
-    const Eight* weight = (const Eight*)p.weight + group;
-    float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    wait_for_input();
-    if (lane < lanes) {
-        for (int i = start + lane; i < end; i += lanes) {
-            int y = i / p.out_width * p.stride - SIZE / 2, x = i % p.out_width * p.stride - SIZE / 2;
-            float sum[8];
-#pragma unroll
-            for (int c = 0; c < 8; c++) sum[c] = p.bias[8 * group + c];
-#pragma unroll
-            for (int ky = 0; ky < SIZE; ky++) {
-                // A row's loads together, so that one does not wait for another.
-                Eight v[SIZE], w[SIZE];
-                bool is_row = y + ky >= 0 && y + ky < p.height;
-#pragma unroll
-                for (int kx = 0; kx < SIZE; kx++) {
-                    bool is_inside = is_row && x + kx >= 0 && x + kx < p.width;
-                    v[kx] = is_inside ? in[((u64)(y + ky) * p.width + x + kx) * groups] : eight_of(0);
-                    w[kx] = weight[(ky * SIZE + kx) * groups];
-                }
-#pragma unroll
-                for (int kx = 0; kx < SIZE; kx++) {
-                    float a[8], b[8];
-                    unpack(v[kx], a);
-                    unpack(w[kx], b);
-#pragma unroll
-                    for (int c = 0; c < 8; c++) sum[c] += a[c] * b[c];
-                }
-            }
-#pragma unroll
-            for (int c = 0; c < 8; c++) {
-                sum[c] = activated(sum[c], p.act);
-                sums[c] += sum[c];
-            }
-            out[(u64)i * groups] = packed(sum);
-        }
-    }
-    if (p.sums == 0) return;
-    if (lane < lanes) {
-#pragma unroll
-        for (int c = 0; c < 8; c++) room[(lane * groups + group) * 8 + c] = sums[c];
-    }
-    __syncthreads();
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        float sum = 0;
-        for (int l = 0; l < lanes; l++) sum += room[l * p.channels + c];
-        add_to(p.sums + (u64)blockIdx.y * p.channels + c, to_whole(sum * SUM_UNIT));
-    }
-}
-
-KERNEL depthwise3(Depthwise p) { depthwise<3>(p); }
-KERNEL depthwise5(Depthwise p) { depthwise<5>(p); }
-
-// Squeeze-and-excitation: sums -> means -> ReLU layer -> hard sigmoid layer. The sums are set to zero again. A block an image.
-struct Excite {
-    u64* sums;  // [image][channels]
-    const u16* weight1;  // [channels / 8][squeezed][8]
-    const float* bias1;
-    const u16* weight2;  // [squeezed / 8][channels][8]
-    const float* bias2;
+    u16* out;  // [image][out_height][out_width][channels]
+    // Squeeze-and-excitation: means -> ReLU layer -> hard sigmoid layer. Weights are tiles of 16x16, as
+    // the lanes of a warp put them into the tensor cores: [tile of inputs][tile of outputs][lane][8] in the first
+    // layer, [tile of outputs][tile of inputs][lane][8] in the second.
+    u64* sums;     // [image][squeezed, padded to 16], zero before and after
+    u32* arrived;  // [image][2], blocks that have added theirs, and that have read the sums; zero before and after
+    const u16* squeeze;
+    const float* squeeze_bias;
+    const u16* excite;
+    const float* excite_bias;
     float* factors;  // [image][channels]
-    int channels, squeezed, pixels;
+    int height, width, out_height, out_width, picture_height, picture_width;
+    int inputs, channels, widen_act, act, squeezed, images;
 };
 
-KERNEL excite(Excite p) {
-    SHARED float mean[576];
-    SHARED float part[1024];
-    SHARED float hidden[256];
+#define INVERTED_HEIGHT 4
+#define INVERTED_THREADS 128
+#define STEM_TAPS 12  // three of which are zeros: inputs are a multiple of 16
+#define SQUEEZED_TILES 10  // the most
+
+// A vector as the right side of a product: pairs of its numbers, and of what these miss to single precision, which are
+// columns 0 and 1. The sum of both columns of the product is in lanes that are multiples of 4.
+struct ExciteRoom {
+    u32 pairs[2][SQUEEZED_TILES * 8];
+};
+
+DEVICE void put_pair(ExciteRoom& room, int pair, float first, float second) {
+    u32 whole = pack(first, second);
+    room.pairs[0][pair] = whole;
+    room.pairs[1][pair] = pack(first - low(whole), second - high(whole));
+}
+
+DEVICE void times_vector(float (&sum)[4], Eight tile, const ExciteRoom& room, int column) {
+    int lane = threadIdx.x % 32;
+    const u32* pairs = room.pairs[lane / 4 % 2] + 8 * column + lane % 4;
+    u32 part[2] = {lane < 8 ? pairs[0] : 0, lane < 8 ? pairs[4] : 0};
+    mma(sum, tile.pair, part);
+}
+
+// The factors of a part of an image's channels.
+template <int CHANNELS>
+DEVICE void excite(const Inverted& p, ExciteRoom& room, int image, int part, int parts, int blocks) {
+    int lane = threadIdx.x % 32, row = part * (CHANNELS / 16) + (int)threadIdx.x / 32, tiles = (p.squeezed + 15) / 16;
+    bool works = threadIdx.x / 32 < CHANNELS / 16 && row < p.channels / 16;
+    Eight weight[SQUEEZED_TILES];
+#pragma unroll
+    for (int i = 0; i < SQUEEZED_TILES; i++) {
+        weight[i] = works && i < tiles ? ((const Eight*)p.excite)[(row * tiles + i) * 32 + lane] : eight_of(0);
+    }
+    int channel = 16 * row + lane / 4;
+    float bias[2] = {works ? p.excite_bias[channel] : 0, works ? p.excite_bias[channel + 8] : 0};
     wait_for_input();
-    u64* sums = p.sums + (u64)blockIdx.x * p.channels;
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        mean[c] = (float)(long long)sums[c] / (SUM_UNIT * (float)p.pixels);
-        sums[c] = 0;
-    }
+    u32* arrived = p.arrived + 2 * image;
+    if (threadIdx.x == 0) wait_for_count(arrived, blocks);
     __syncthreads();
-    int parts = blockDim.x / p.squeezed, vectors = p.channels / 8;
-    int j = threadIdx.x % p.squeezed, k = threadIdx.x / p.squeezed;
-    if (k < parts) {
-        const Eight* weight = (const Eight*)p.weight1 + j;
-        float sum = 0;
-#pragma unroll 6
-        for (int v = k; v < vectors; v += parts) {
-            float w[8];
-            unpack(weight[(u64)v * p.squeezed], w);
+    float scale = 1 / (SUM_UNIT * (float)(p.out_height * p.out_width));
+    u64* sums = p.sums + image * 16 * tiles;
+    for (int pair = threadIdx.x; pair < 8 * tiles; pair += INVERTED_THREADS) {
+        float v[2];
 #pragma unroll
-            for (int c = 0; c < 8; c++) sum += w[c] * mean[8 * v + c];
+        for (int i = 0; i < 2; i++) {
+            v[i] = p.squeeze_bias[2 * pair + i] + (float)latest(sums + 2 * pair + i) * scale;
+            v[i] = v[i] < 0 ? 0 : v[i];
         }
-        part[k * p.squeezed + j] = sum;
+        put_pair(room, pair, v[0], v[1]);
     }
+    SHARED bool is_last;
     __syncthreads();
-    for (int h = threadIdx.x; h < p.squeezed; h += blockDim.x) {
-        float sum = p.bias1[h];
-#pragma unroll 4
-        for (int q = 0; q < parts; q++) sum += part[q * p.squeezed + h];
-        hidden[h] = sum < 0 ? 0 : sum;
-    }
-    __syncthreads();
-    int more = p.squeezed / 8;
-    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
-        const Eight* weight = (const Eight*)p.weight2 + c;
-        float sum = p.bias2[c];
-#pragma unroll 6
-        for (int v = 0; v < more; v++) {
-            float w[8];
-            unpack(weight[(u64)v * p.channels], w);
+    if (threadIdx.x == 0) is_last = add_one(arrived + 1) == parts - 1;
+    if (works) {
+        float sum[4] = {0, 0, 0, 0};
 #pragma unroll
-            for (int q = 0; q < 8; q++) sum += w[q] * hidden[8 * v + q];
+        for (int i = 0; i < SQUEEZED_TILES; i++) {
+            if (i < tiles) times_vector(sum, weight[i], room, i);
         }
-        float gate = sum + 3;
-        gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
-        p.factors[(u64)blockIdx.x * p.channels + c] = gate * (1.0f / 6);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float gate = sum[2 * i] + sum[2 * i + 1] + bias[i] + 3;
+            gate = gate < 0 ? 0 : gate > 6 ? 6 : gate;
+            if (lane % 4 == 0) p.factors[image * p.channels + channel + 8 * i] = gate * (1.0f / 6);
+        }
+    }
+    // Who is the last to have read them sets them to zero.
+    __syncthreads();
+    if (!is_last) return;
+    for (int i = threadIdx.x; i < 16 * tiles; i += INVERTED_THREADS) sums[i] = 0;
+    if (threadIdx.x < 2) arrived[threadIdx.x] = 0;
+}
+
+// What a block of WIDTH pixels across sees of the input, row by row, padded to tiles of 16 pixels.
+template <int SIZE, int STRIDE, int WIDTH, int CHANNELS>
+struct Sight {
+    static constexpr int ACROSS = (WIDTH - 1) * STRIDE + SIZE;
+    static constexpr int PIXELS = ((INVERTED_HEIGHT - 1) * STRIDE + SIZE) * ACROSS;
+    static constexpr int TILES = (PIXELS + 15) / 16;
+    static constexpr int PITCH = CHANNELS + 8, GROUPS = CHANNELS / 8, SLOTS = INVERTED_THREADS / GROUPS;
+    // Pixels of a thread, side by side.
+    static constexpr int EACH = WIDTH * INVERTED_HEIGHT * GROUPS / INVERTED_THREADS;
+
+    // Where it begins, and the input's size.
+    int x, y, width, height;
+
+    DEVICE_MEMBER bool is_inside(int pixel) const {
+        int at_x = x + pixel % ACROSS, at_y = y + pixel / ACROSS;
+        return at_x >= 0 && at_x < width && at_y >= 0 && at_y < height;
+    }
+
+    // In the input.
+    DEVICE_MEMBER int place(int pixel) const { return (y + pixel / ACROSS) * width + x + pixel % ACROSS; }
+};
+
+// wide = act(seen weight' + bias), and zero outside the input.
+template <int CHANNELS, class Seen>
+DEVICE void widened(const Seen& sight, const u16* seen, const u16* weight, const float* bias, int inputs, int act,
+                    u16* wide) {
+    // Two warps across, if there are channels for them; each has two tiles down at a time.
+    constexpr int WARPS = CHANNELS < 32 ? 1 : 2, ACROSS_TILES = CHANNELS / WARPS / 8;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = inputs + 8;
+    int output0 = warp % WARPS * (CHANNELS / WARPS);
+    const u16* line = weight + (output0 + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8;
+#pragma unroll 1
+    for (int tile = warp / WARPS * 2; tile < Seen::TILES; tile += 8 / WARPS) {
+        float sum[2][ACROSS_TILES][4];
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int j = 0; j < ACROSS_TILES; j++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
+        // Where there is no second tile the first is multiplied twice.
+        bool is_pair = tile + 1 < Seen::TILES;
+        const u16* row = seen + (16 * tile + lane % 16) * pitch + lane / 16 * 8;
+        const u16* below = is_pair ? row + 16 * pitch : row;
+#pragma unroll 2
+        for (int input = 0; input < inputs; input += 16) {
+            u32 a[2][4];
+            load_matrices(a[0], row + input);
+            load_matrices(a[1], below + input);
+#pragma unroll
+            for (int j = 0; j < ACROSS_TILES; j += 2) {
+                u32 w[4];
+                load_matrices(w, line + 8 * j * pitch + input);
+#pragma unroll
+                for (int next = 0; next < 2; next++) {
+                    u32 part[2] = {w[2 * next], w[2 * next + 1]};
+                    mma(sum[0][j + next], a[0], part);
+                    mma(sum[1][j + next], a[1], part);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (i > 0 && !is_pair) break;
+#pragma unroll
+            for (int under = 0; under < 2; under++) {
+                int pixel = 16 * (tile + i) + lane / 4 + 8 * under;
+                bool is_there = sight.is_inside(pixel);
+#pragma unroll
+                for (int j = 0; j < ACROSS_TILES; j++) {
+                    int output = output0 + 8 * j + lane % 4 * 2;
+                    float v0 = activated(sum[i][j][2 * under] + bias[output], act);
+                    float v1 = activated(sum[i][j][2 * under + 1] + bias[output + 1], act);
+                    *(u32*)(wide + pixel * Seen::PITCH + output) = is_there ? pack(v0, v1) : 0;
+                }
+            }
+        }
     }
 }
+
+// A thread's part of the depthwise convolution, before its activation: eight channels of pixels side by side, from
+// (x, y) of the block. `weight` and `bias` begin with these channels.
+template <int SIZE, int STRIDE, class Seen>
+DEVICE void depthwise(const u16* wide, const u16* weight, int weight_pitch, const float* bias, int x, int y,
+                      float (&sum)[Seen::EACH][8]) {
+#pragma unroll
+    for (int i = 0; i < Seen::EACH; i++)
+#pragma unroll
+        for (int c = 0; c < 8; c++) sum[i][c] = bias[c];
+#pragma unroll
+    for (int ky = 0; ky < SIZE; ky++) {
+        constexpr int NEEDS = SIZE + (Seen::EACH - 1) * STRIDE;
+        const u16* row = wide + ((y * STRIDE + ky) * Seen::ACROSS + x * STRIDE) * Seen::PITCH;
+        float v[NEEDS][8];
+#pragma unroll
+        for (int i = 0; i < NEEDS; i++) unpack(*(const Eight*)(row + i * Seen::PITCH), v[i]);
+#pragma unroll
+        for (int kx = 0; kx < SIZE; kx++) {
+            float w[8];
+            unpack(*(const Eight*)(weight + (ky * SIZE + kx) * weight_pitch), w);
+#pragma unroll
+            for (int i = 0; i < Seen::EACH; i++)
+#pragma unroll
+                for (int c = 0; c < 8; c++) sum[i][c] += v[kx + i * STRIDE][c] * w[c];
+        }
+    }
+}
+
+template <int SIZE, int STRIDE, int WIDTH, int CHANNELS, bool STEM>
+DEVICE void inverted(const Inverted& p) {
+    using Seen = Sight<SIZE, STRIDE, WIDTH, CHANNELS>;
+    constexpr int GROUPS = Seen::GROUPS, SLOTS = Seen::SLOTS, EACH = Seen::EACH;
+    SHARED float biases[2][CHANNELS];
+    SHARED float total[SLOTS][CHANNELS];
+    SHARED ExciteRoom room;
+    DYNAMIC_SHARED(u16, dynamic);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8;
+    int squeezed_tiles = (p.squeezed + 15) / 16;
+    u16* wide = dynamic;                                    // [TILES * 16][PITCH]
+    u16* weight = wide + Seen::TILES * 16 * Seen::PITCH;    // [SIZE * SIZE][CHANNELS]
+    u16* squeeze = weight + SIZE * SIZE * CHANNELS;         // [CHANNELS / 16][squeezed_tiles][32][8]
+    u16* widen = squeeze + squeezed_tiles * 16 * CHANNELS;  // [CHANNELS][pitch]
+    u16* seen = widen + CHANNELS * pitch;                   // [TILES * 16][pitch]
+    int parts = (p.channels + CHANNELS - 1) / CHANNELS;
+    int across = (p.out_width + WIDTH - 1) / WIDTH;
+    int blocks = (p.out_height + INVERTED_HEIGHT - 1) / INVERTED_HEIGHT * across * parts;  // of an image
+    int image = blockIdx.x / blocks, at_image = blockIdx.x % blocks;
+    if (image >= p.images) {
+        int rest = blockIdx.x - p.images * blocks;
+        return excite<CHANNELS>(p, room, rest / parts, rest % parts, parts, blocks);
+    }
+    int channel0 = at_image % parts * CHANNELS;
+    int x0 = at_image / parts % across * WIDTH, y0 = at_image / parts / across * INVERTED_HEIGHT;
+    Seen sight{x0 * STRIDE - SIZE / 2, y0 * STRIDE - SIZE / 2, p.width, p.height};
+    // Each thread fetches eight inputs of every so many pixels, and of the lines of weights.
+    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
+    int own_input = threadIdx.x % vectors * 8;
+    if (own_line >= step) own_line = CHANNELS + Seen::PIXELS;  // none
+    // Weights are there before the kernel before has ended.
+    for (int line = own_line; line < CHANNELS; line += step) {
+        bool is_there = channel0 + line < p.channels;
+        int from = is_there ? (channel0 + line) * p.inputs + own_input : 0;
+        copy_async(widen + line * pitch + own_input, p.widen + from, is_there);
+    }
+    for (int i = threadIdx.x; i < SIZE * SIZE * GROUPS; i += INVERTED_THREADS) {
+        int tap = i / GROUPS, at = i % GROUPS * 8;
+        bool is_there = channel0 + at < p.channels;
+        int from = is_there ? tap * p.channels + channel0 + at : 0;
+        copy_async(weight + tap * CHANNELS + at, p.weight + from, is_there);
+    }
+    for (int i = threadIdx.x; i < squeezed_tiles * (CHANNELS / 16) * 32; i += INVERTED_THREADS) {
+        int tile = channel0 / 16 * squeezed_tiles + i / 32;
+        bool is_there = tile < p.channels / 16 * squeezed_tiles;
+        copy_async(squeeze + i * 8, p.squeeze + (is_there ? (tile * 32 + i % 32) * 8 : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 2 * CHANNELS; i += INVERTED_THREADS) {
+        int channel = channel0 + i % CHANNELS;
+        const float* from = i < CHANNELS ? p.widen_bias : p.bias;
+        biases[i / CHANNELS][i % CHANNELS] = channel < p.channels ? from[channel] : 0;
+    }
+    wait_for_input();
+    const u16* in = p.in + (u64)image * (STEM ? p.picture_height * p.picture_width * 4 : p.height * p.width * p.inputs);
+    if (STEM) {
+        for (int i = threadIdx.x; i < Seen::PIXELS * STEM_TAPS; i += INVERTED_THREADS) {
+            int pixel = i / STEM_TAPS, tap = i % STEM_TAPS;
+            int x = 2 * (sight.x + pixel % Seen::ACROSS) + tap % 3 - 1;
+            int y = 2 * (sight.y + pixel / Seen::ACROSS) + tap / 3 - 1;
+            bool is_there = tap < 9 && x >= 0 && x < p.picture_width && y >= 0 && y < p.picture_height;
+            copy_async8(seen + pixel * pitch + 4 * tap, in + (is_there ? (y * p.picture_width + x) * 4 : 0), is_there);
+        }
+    } else {
+        for (int pixel = own_line; pixel < Seen::PIXELS; pixel += step) {
+            bool is_there = sight.is_inside(pixel);
+            int from = is_there ? sight.place(pixel) * p.inputs + own_input : 0;
+            copy_async(seen + pixel * pitch + own_input, in + from, is_there);
+        }
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    widened<CHANNELS>(sight, seen, widen, biases[0], p.inputs, p.widen_act, wide);
+    __syncthreads();
+    int group = threadIdx.x % GROUPS, slot = threadIdx.x / GROUPS;
+    int own_x = slot % (WIDTH / EACH) * EACH, own_y = slot / (WIDTH / EACH);
+    float sum[EACH][8];
+    depthwise<SIZE, STRIDE, Seen>(wide + 8 * group, weight + 8 * group, CHANNELS, biases[1] + 8 * group, own_x, own_y,
+                                  sum);
+    float own[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    int y = y0 + own_y, channel = channel0 + 8 * group;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        int x = x0 + own_x + i;
+        if (x >= p.out_width || y >= p.out_height || channel >= p.channels) continue;
+#pragma unroll
+        for (int c = 0; c < 8; c++) {
+            sum[i][c] = activated(sum[i][c], p.act);
+            own[c] += sum[i][c];
+        }
+        u64 pixel = ((u64)image * p.out_height + y) * p.out_width + x;
+        *(Eight*)(p.out + pixel * p.channels + channel) = packed(sum[i]);
+    }
+#pragma unroll
+    for (int c = 0; c < 8; c++) total[slot][8 * group + c] = own[c];
+    __syncthreads();
+    if (threadIdx.x < CHANNELS / 2) {
+        float first = 0, second = 0;
+#pragma unroll 8
+        for (int i = 0; i < SLOTS; i++) {
+            first += total[i][2 * threadIdx.x];
+            second += total[i][2 * threadIdx.x + 1];
+        }
+        // Their means: half precision has no large numbers.
+        constexpr float PART = 1.0f / (WIDTH * INVERTED_HEIGHT);
+        put_pair(room, threadIdx.x, first * PART, second * PART);
+    }
+    __syncthreads();
+    for (int row = warp; row < squeezed_tiles; row += INVERTED_THREADS / 32) {
+        float sum[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < CHANNELS / 16; i++) {
+            times_vector(sum, ((const Eight*)squeeze)[(i * squeezed_tiles + row) * 32 + lane], room, i);
+        }
+        if (lane % 4 == 0) {
+            constexpr float UNIT = SUM_UNIT * (WIDTH * INVERTED_HEIGHT);
+            u64* to = p.sums + image * 16 * squeezed_tiles + 16 * row + lane / 4;
+            add_to(to, to_whole((sum[0] + sum[1]) * UNIT));
+            add_to(to + 8, to_whole((sum[2] + sum[3]) * UNIT));
+        }
+    }
+    // Who counts this block finds what it has added.
+    fence();
+    __syncthreads();
+    if (threadIdx.x == 0) add_one(p.arrived + 2 * image);
+}
+
+KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 16, 16, true>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 8, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 8, 32, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 8, 64, false>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 8, 32, false>(p); }
+
+// All of an inverted residual without squeeze-and-excitation, 3x3. A block has 8x4 pixels of the answer and all
+// channels, of which it widens 32 at a time; what comes of them is the left side of the last product.
+struct Whole {
+    const u16* in;  // [image][height][width][inputs]
+    const u16* widen;  // [channels][inputs]
+    const float* widen_bias;
+    const u16* weight;  // [9][channels]
+    const float* bias;
+    const u16* project;  // [32][channels]
+    const float* project_bias;
+    u16* out;  // [image][out_height][out_width][32]
+    int height, width, out_height, out_width, inputs, channels, act;
+    int is_residual;  // whether the input, of 32 channels and the same size, is added
+};
+
+#define WHOLE_WIDTH 8
+#define WHOLE_CHANNELS 96  // the most
+#define WHOLE_OUTPUTS 32
+
+template <int STRIDE>
+DEVICE void whole(const Whole& p) {
+    constexpr int PART = 32, DEEP_PITCH = WHOLE_CHANNELS + 8;
+    using Seen = Sight<3, STRIDE, WHOLE_WIDTH, PART>;
+    static_assert(Seen::EACH == 1, "a thread has one pixel");
+    SHARED float biases[2][WHOLE_CHANNELS];
+    DYNAMIC_SHARED(u16, dynamic);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pitch = p.inputs + 8, image = blockIdx.z;
+    u16* wide = dynamic;                                  // [TILES * 16][PITCH]
+    u16* weight = wide + Seen::TILES * 16 * Seen::PITCH;  // [9][WHOLE_CHANNELS]
+    u16* deep = weight + 9 * WHOLE_CHANNELS;              // [WHOLE_WIDTH * INVERTED_HEIGHT][DEEP_PITCH]
+    u16* project = deep + WHOLE_WIDTH * INVERTED_HEIGHT * DEEP_PITCH;  // [WHOLE_OUTPUTS][DEEP_PITCH]
+    u16* widen = project + WHOLE_OUTPUTS * DEEP_PITCH;    // [WHOLE_CHANNELS][pitch]
+    u16* seen = widen + WHOLE_CHANNELS * pitch;           // [TILES * 16][pitch]
+    int x0 = blockIdx.x * WHOLE_WIDTH, y0 = blockIdx.y * INVERTED_HEIGHT;
+    Seen sight{x0 * STRIDE - 1, y0 * STRIDE - 1, p.width, p.height};
+    int vectors = p.inputs / 8, step = INVERTED_THREADS / vectors, own_line = threadIdx.x / vectors;
+    int own_input = threadIdx.x % vectors * 8;
+    if (own_line >= step) own_line = WHOLE_CHANNELS + Seen::PIXELS;  // none
+    // Weights are there before the kernel before has ended. What is beyond the channels is zero.
+    for (int line = own_line; line < WHOLE_CHANNELS; line += step) {
+        bool is_there = line < p.channels;
+        copy_async(widen + line * pitch + own_input, p.widen + (is_there ? line * p.inputs + own_input : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 9 * (WHOLE_CHANNELS / 8); i += INVERTED_THREADS) {
+        int line = i / (WHOLE_CHANNELS / 8), at = i % (WHOLE_CHANNELS / 8) * 8;
+        bool is_there = at < p.channels;
+        copy_async(weight + line * WHOLE_CHANNELS + at, p.weight + (is_there ? line * p.channels + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < WHOLE_OUTPUTS * (WHOLE_CHANNELS / 8); i += INVERTED_THREADS) {
+        int line = i / (WHOLE_CHANNELS / 8), at = i % (WHOLE_CHANNELS / 8) * 8;
+        bool is_there = at < p.channels;
+        copy_async(project + line * DEEP_PITCH + at, p.project + (is_there ? line * p.channels + at : 0), is_there);
+    }
+    for (int i = threadIdx.x; i < 2 * WHOLE_CHANNELS; i += INVERTED_THREADS) {
+        int channel = i % WHOLE_CHANNELS;
+        const float* from = i < WHOLE_CHANNELS ? p.widen_bias : p.bias;
+        biases[i / WHOLE_CHANNELS][channel] = channel < p.channels ? from[channel] : 0;
+    }
+    // Of the answer a warp has 16 pixels and 16 outputs.
+    int output = warp % 2 * 16 + lane % 4 * 2;
+    float sum[2][4];
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum[j][k] = p.project_bias[output + 8 * j + k % 2];
+    wait_for_input();
+    const u16* in = p.in + (u64)image * p.height * p.width * p.inputs;
+    for (int pixel = own_line; pixel < Seen::PIXELS; pixel += step) {
+        bool is_there = sight.is_inside(pixel);
+        int from = is_there ? sight.place(pixel) * p.inputs + own_input : 0;
+        copy_async(seen + pixel * pitch + own_input, in + from, is_there);
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    int group = threadIdx.x % Seen::GROUPS, slot = threadIdx.x / Seen::GROUPS;
+#pragma unroll 1
+    for (int first = 0; first < WHOLE_CHANNELS; first += PART) {
+        widened<PART>(sight, seen, widen + first * pitch, biases[0] + first, p.inputs, p.act, wide);
+        __syncthreads();
+        int channel = first + 8 * group;
+        float v[1][8];
+        depthwise<3, STRIDE, Seen>(wide + 8 * group, weight + channel, WHOLE_CHANNELS, biases[1] + channel,
+                                   slot % WHOLE_WIDTH, slot / WHOLE_WIDTH, v);
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[0][c] = activated(v[0][c], p.act);
+        *(Eight*)(deep + slot * DEEP_PITCH + channel) = packed(v[0]);
+        __syncthreads();
+    }
+    const u16* row = deep + (warp / 2 * 16 + lane % 16) * DEEP_PITCH + lane / 16 * 8;
+    const u16* line = project + (warp % 2 * 16 + lane % 8 + lane / 16 * 8) * DEEP_PITCH + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int channel = 0; channel < WHOLE_CHANNELS; channel += 16) {
+        u32 a[4], w[4];
+        load_matrices(a, row + channel);
+        load_matrices(w, line + channel);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            u32 part[2] = {w[2 * j], w[2 * j + 1]};
+            mma(sum[j], a, part);
+        }
+    }
+#pragma unroll
+    for (int under = 0; under < 2; under++) {
+        int at = warp / 2 * 16 + lane / 4 + 8 * under, at_x = at % WHOLE_WIDTH, at_y = at / WHOLE_WIDTH;
+        int x = x0 + at_x, y = y0 + at_y;
+        if (x >= p.out_width || y >= p.out_height) continue;
+        u16* out = p.out + (((u64)image * p.out_height + y) * p.out_width + x) * WHOLE_OUTPUTS;
+        const u16* same = seen + ((at_y + 1) * Seen::ACROSS + at_x + 1) * pitch;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float v0 = sum[j][2 * under], v1 = sum[j][2 * under + 1];
+            if (p.is_residual) {
+                u32 add = *(const u32*)(same + output + 8 * j);
+                v0 += low(add);
+                v1 += high(add);
+            }
+            *(u32*)(out + output + 8 * j) = pack(v0, v1);
+        }
+    }
+}
+
+KERNEL THREADS_FOUR(INVERTED_THREADS) whole1(Whole p) { whole<1>(p); }
+KERNEL THREADS_FOUR(INVERTED_THREADS) whole2(Whole p) { whole<2>(p); }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
-// out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out.
-// A block has SIDE pixels and SIDE outputs, and four warps with a quarter of them each. Inputs come 64 at a time, STAGES of
-// them on their way at once.
+// out = act([a, b] weight' + bias + enlarged + add), of which all but `a`, `weight` and `out` may be left out. A block
+// has ROWS pixels of an image (blockIdx.z) and OUTPUTS outputs, and four warps, ACROSS of them beside each other.
+// Inputs come 64 at a time, `stages` of these chunks on their way at once: all of them, if there are no more.
 struct Product {
-    const u16* a;  // [rows][a_channels]
-    const u16* b;  // [rows][b_channels]
+    const u16* a;  // [image][pixels][a_channels]
+    const u16* b;  // [image][pixels][b_channels]
     const u16* weight;  // [outputs][a_channels + b_channels]
     const float* bias;
     const float* factors;  // [image][a_channels]: of `a`
     const u16* enlarged;  // [image][small_height][small_width][outputs], bilinearly
-    const u16* add;  // [rows][outputs]
+    const u16* add;  // [image][pixels][outputs]
     u16* out;
-    int rows, outputs, a_channels, b_channels, act;
-    int height, width, small_height, small_width;  // rows = images x height x width
-    int planes;  // whether `out` is [image][outputs / 8][row][8]: who goes along rows with eight channels reads it so
+    int outputs, a_channels, b_channels, act;
+    int height, width, small_height, small_width;
+    int stages;
 };
 
 #define CHUNK 64
-#define STAGES 4
 #define PITCH 72  // of a row in shared memory: fragments then come from 32 different banks
+#define PRODUCT_THREADS 128
 
-template <int SIDE, bool FACTORS, bool ENLARGED>
+template <int ROWS, int OUTPUTS, int ACROSS, bool FACTORS, bool ENLARGED>
 DEVICE void product(const Product& p) {
-    constexpr int HALF = SIDE / 2, ROWS = HALF / 16, COLUMNS = HALF / 8;
-    DYNAMIC_SHARED(u16, room);
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int row0 = blockIdx.x * SIDE, output0 = blockIdx.y * SIDE;
-    int inputs = p.a_channels + p.b_channels;
+    // Tiles of a warp's part; vectors of a thread's part of the answer.
+    constexpr int PART_ROWS = ROWS / (4 / ACROSS), PART_OUTPUTS = OUTPUTS / ACROSS;
+    constexpr int DOWN = PART_ROWS / 16, TILES = PART_OUTPUTS / 8, GROUPS = OUTPUTS / 8;
+    constexpr int EACH = (ROWS * GROUPS + PRODUCT_THREADS - 1) / PRODUCT_THREADS, SUM_PITCH = OUTPUTS + 8;
+    // A product waits for the one before on the same sums: two sets of them where there are few.
+    constexpr int SETS = DOWN * TILES < 4 ? 2 : 1;
+    DYNAMIC_SHARED(u16, dynamic);
+    SHARED ALIGNED float factors[FACTORS ? MOST_CHANNELS : 4];
+    u16* room = dynamic;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, image = blockIdx.z;
+    int row0 = blockIdx.x * ROWS, output0 = blockIdx.y * OUTPUTS;
+    int inputs = p.a_channels + p.b_channels, pixels = p.height * p.width;
+    int chunks = (inputs + CHUNK - 1) / CHUNK, ahead = chunks <= p.stages ? chunks : p.stages - 1;
+    const u16* a = p.a + (u64)image * pixels * p.a_channels;
+    const u16* b = p.b + (u64)image * pixels * p.b_channels;
     // What each thread fetches of a chunk: eight inputs of every sixteenth line.
     int own_line = threadIdx.x / 8, own_input = threadIdx.x % 8 * 8;
-    auto fetch_weights = [&](int chunk) {
-        u16* tile = room + (chunk / CHUNK % STAGES * 2 + 1) * SIDE * PITCH;
-        int input = chunk + own_input;
+    auto fetch_weights = [&](int chunk, int place) {
+        u16* tile = room + (place * (ROWS + OUTPUTS) + ROWS) * PITCH;
+        int input = chunk * CHUNK + own_input;
 #pragma unroll
-        for (int line = own_line; line < SIDE; line += 16) {
+        for (int line = own_line; line < OUTPUTS; line += 16) {
             bool is_there = input < inputs && output0 + line < p.outputs;
-            copy_async(tile + line * PITCH + own_input, p.weight + (is_there ? (output0 + line) * inputs + input : 0), is_there);
+            int from = is_there ? (output0 + line) * inputs + input : 0;
+            copy_async(tile + line * PITCH + own_input, p.weight + from, is_there);
         }
     };
-    auto fetch = [&](int chunk) {
-        u16* tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
-        int input = chunk + own_input;
+    auto fetch = [&](int chunk, int place) {
+        u16* tile = room + place * (ROWS + OUTPUTS) * PITCH;
+        int input = chunk * CHUNK + own_input;
         bool is_a = input < p.a_channels;
-        const u16* source = is_a ? p.a + input : p.b + input - p.a_channels;
+        const u16* source = is_a ? a + input : b + input - p.a_channels;
         int channels = is_a ? p.a_channels : p.b_channels;
 #pragma unroll
-        for (int line = own_line; line < SIDE; line += 16) {
-            bool is_there = input < inputs && row0 + line < p.rows;
-            const u16* from = is_there ? source + (u64)(row0 + line) * channels : p.a;
-            copy_async(tile + line * PITCH + own_input, from, is_there);
+        for (int line = own_line; line < ROWS; line += 16) {
+            bool is_there = input < inputs && row0 + line < pixels;
+            copy_async(tile + line * PITCH + own_input, is_there ? source + (row0 + line) * channels : p.a, is_there);
         }
     };
     // Weights are there before the kernel before has ended.
-    for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage * CHUNK < inputs) fetch_weights(stage * CHUNK);
-    }
+    for (int chunk = 0; chunk < ahead; chunk++) fetch_weights(chunk, chunk);
+    // Of the answer each thread has eight channels of some pixels.
+    int group = threadIdx.x % GROUPS, first = threadIdx.x / GROUPS, own_output = output0 + 8 * group;
+    bool has_output = own_output < p.outputs;
+    float bias[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (has_output && p.bias != 0) load_eight(p.bias + own_output, bias);
     wait_for_input();
-    for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage * CHUNK < inputs) fetch(stage * CHUNK);
+    if (FACTORS) {
+        // What is beyond the inputs is multiplied, too, with zeros.
+        for (int i = threadIdx.x * 4; i < chunks * CHUNK; i += 4 * PRODUCT_THREADS) {
+            bool is_there = i < p.a_channels;
+            copy_async(factors + i, p.factors + (is_there ? image * p.a_channels + i : 0), is_there);
+        }
+    }
+    for (int chunk = 0; chunk < ahead; chunk++) {
+        fetch(chunk, chunk);
         copies_end();
     }
-    int a_row = warp / 2 * HALF + lane / 4, w_row = warp % 2 * HALF + lane / 4, pair = lane % 4 * 2;
-    bool works = output0 + warp % 2 * HALF < p.outputs;
-    int pixels = p.height * p.width;
-    const float* factors[ROWS][2];
-    if (FACTORS) {
+    // What is added comes while the product's inputs come.
+    Eight add[EACH], corner[EACH][4];
+    float enlarged[ENLARGED ? EACH : 1][8], down[EACH], right[EACH];
 #pragma unroll
-        for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < EACH; i++) {
+        int line = first + i * (PRODUCT_THREADS / GROUPS), row = row0 + line;
+        bool is_there = line < ROWS && row < pixels && has_output;
+        add[i] = is_there && p.add != 0 ? *(const Eight*)(p.add + ((u64)image * pixels + row) * p.outputs + own_output)
+                                        : eight_of(0);
+        if (!ENLARGED) continue;
+        row = row < pixels ? row : pixels - 1;
+        Lerp ly = lerp_at(row / p.width, p.small_height, p.height), lx = lerp_at(row % p.width, p.small_width, p.width);
+        const u16* small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs;
+        small += has_output ? own_output : 0;
+        auto at = [&](int y, int x) { return *(const Eight*)(small + (y * p.small_width + x) * p.outputs); };
+        corner[i][0] = at(ly.first, lx.first);
+        corner[i][1] = at(ly.first, lx.next);
+        corner[i][2] = at(ly.next, lx.first);
+        corner[i][3] = at(ly.next, lx.next);
+        down[i] = ly.weight;
+        right[i] = lx.weight;
+    }
+    if (ENLARGED) {
 #pragma unroll
-            for (int below = 0; below < 2; below++) {
-                int row = row0 + a_row + 16 * i + 8 * below;
-                row = row < p.rows ? row : p.rows - 1;
-                factors[i][below] = p.factors + (u64)(row / pixels) * p.a_channels;
+        for (int i = 0; i < EACH; i++) {
+            float y1 = down[i], x1 = right[i], y0 = 1 - y1, x0 = 1 - x1, part[4] = {y0 * x0, y0 * x1, y1 * x0, y1 * x1};
+            float* all = enlarged[ENLARGED ? i : 0];
+#pragma unroll
+            for (int c = 0; c < 8; c++) all[c] = 0;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float v[8];
+                unpack(corner[i][k], v);
+#pragma unroll
+                for (int c = 0; c < 8; c++) all[c] += part[k] * v[c];
             }
         }
     }
-    float sum[ROWS][COLUMNS][4];
+    float sum[SETS][DOWN][TILES][4];
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
+    for (int s = 0; s < SETS; s++)
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
+        for (int i = 0; i < DOWN; i++)
 #pragma unroll
-            for (int k = 0; k < 4; k++) sum[i][j][k] = 0;
-    for (int chunk = 0; chunk < inputs; chunk += CHUNK) {
-        copies_wait<STAGES - 2>();
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[s][i][j][k] = 0;
+    int part_row = warp / ACROSS * PART_ROWS, part_output = warp % ACROSS * PART_OUTPUTS;
+    bool works = output0 + part_output < p.outputs;
+    int place = 0, free = ahead;
+    if (FACTORS) {
+        // They have come with the first chunk, by all threads.
+        copies_wait_but(ahead - 1);
         __syncthreads();
-        int next = chunk + (STAGES - 1) * CHUNK;
-        if (next < inputs) {
-            fetch_weights(next);
-            fetch(next);
+    }
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        copies_wait_but(ahead - 1);
+        if (FACTORS) {
+            // What a thread has fetched itself it sees already.
+            float f[8], v[8];
+            load_eight(factors + chunk * CHUNK + own_input, f);
+#pragma unroll
+            for (int line = own_line; line < ROWS; line += 16) {
+                Eight* own = (Eight*)(room + (place * (ROWS + OUTPUTS) + line) * PITCH + own_input);
+                unpack(*own, v);
+#pragma unroll
+                for (int c = 0; c < 8; c++) v[c] *= f[c];
+                *own = packed(v);
+            }
+        }
+        __syncthreads();
+        if (chunk + ahead < chunks) {
+            fetch_weights(chunk + ahead, free);
+            fetch(chunk + ahead, free);
         }
         copies_end();
+        const u16* tile = room + place * (ROWS + OUTPUTS) * PITCH;
+        free = place;
+        place = place + 1 < p.stages ? place + 1 : 0;
         if (!works) continue;
-        const u16* a_tile = room + chunk / CHUNK % STAGES * 2 * SIDE * PITCH;
-        const u16* w_tile = a_tile + SIDE * PITCH;
-        // Always all of it: what is beyond the inputs is zero.
+        const u16* row = tile + (part_row + lane % 16) * PITCH + lane / 16 * 8;
+        const u16* line = tile + (ROWS + part_output + lane % 8) * PITCH + lane / 8 * 8;
+        // Always all of it: what is beyond the inputs is zero. All loads first, where there are registers for them.
+        constexpr int UNIT = ROWS > 32 ? 32 : CHUNK, STEPS = UNIT / 16;
 #pragma unroll
-        for (int step = 0; step < CHUNK / 16; step++) {
-            u32 a[ROWS][4], w[COLUMNS][2];
-            int at = 16 * step + pair;
+        for (int start = 0; start < CHUNK; start += UNIT) {
+            u32 left[STEPS][DOWN][4], right[TILES][STEPS / 2][4];
 #pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const u16* top = a_tile + (a_row + 16 * i) * PITCH + at;
-                const u16* bottom = top + 8 * PITCH;
-                a[i][0] = *(const u32*)top;
-                a[i][1] = *(const u32*)bottom;
-                a[i][2] = *(const u32*)(top + 8);
-                a[i][3] = *(const u32*)(bottom + 8);
-                if (FACTORS) {
+            for (int step = 0; step < STEPS; step++)
 #pragma unroll
-                    for (int k = 0; k < 4; k++) {
-                        const float* f = factors[i][k % 2] + chunk + at + k / 2 * 8;
-                        a[i][k] = pack(low(a[i][k]) * f[0], high(a[i][k]) * f[1]);
+                for (int i = 0; i < DOWN; i++) {
+                    load_matrices(left[step][i], row + 16 * i * PITCH + start + 16 * step);
+                }
+#pragma unroll
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int pair = 0; pair < STEPS / 2; pair++) {
+                    load_matrices(right[j][pair], line + 8 * j * PITCH + start + 32 * pair);
+                }
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+                for (int i = 0; i < DOWN; i++) {
+#pragma unroll
+                    for (int j = 0; j < TILES; j++) {
+                        const u32(&w)[4] = right[j][step / 2];
+                        u32 part[2] = {w[step % 2 * 2], w[step % 2 * 2 + 1]};
+                        mma(sum[step % SETS][i][j], left[step][i], part);
                     }
                 }
             }
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                const u16* line = w_tile + (w_row + 8 * j) * PITCH + at;
-                w[j][0] = *(const u32*)line;
-                w[j][1] = *(const u32*)(line + 8);
-            }
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) mma(sum[i][j], a[i], w[j]);
         }
     }
-    if (!works) return;
+    // Through shared memory, so that each thread gets eight channels of a pixel.
+    __syncthreads();
+    float* sums = (float*)room;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < DOWN; i++)
 #pragma unroll
-        for (int below = 0; below < 2; below++) {
-            int row = row0 + a_row + 16 * i + 8 * below;
-            if (row >= p.rows) continue;
-            Lerp ly, lx;
-            const u16* small = 0;
-            if (ENLARGED) {
-                int image = row / pixels;
-                ly = lerp_at(row % pixels / p.width, p.small_height, p.height);
-                lx = lerp_at(row % p.width, p.small_width, p.width);
-                small = p.enlarged + (u64)image * p.small_height * p.small_width * p.outputs;
+        for (int j = 0; j < TILES; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                int line = part_row + 16 * i + lane / 4 + k / 2 * 8;
+                int output = part_output + 8 * j + lane % 4 * 2 + k % 2;
+                sums[line * SUM_PITCH + output] = sum[0][i][j][k] + (SETS > 1 ? sum[SETS - 1][i][j][k] : 0);
             }
+    __syncthreads();
+    if (!has_output) return;
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                int output = output0 + warp % 2 * HALF + 8 * j + pair;
-                if (output >= p.outputs) continue;
-                float v0 = sum[i][j][2 * below], v1 = sum[i][j][2 * below + 1];
-                if (p.bias != 0) {
-                    v0 += p.bias[output];
-                    v1 += p.bias[output + 1];
-                }
-                if (ENLARGED) {
-                    auto corner = [&](int y, int x) {
-                        return *(const u32*)(small + (y * p.small_width + x) * p.outputs + output);
-                    };
-                    u32 c00 = corner(ly.first, lx.first), c01 = corner(ly.first, lx.next);
-                    u32 c10 = corner(ly.next, lx.first), c11 = corner(ly.next, lx.next);
-                    float y0 = 1 - ly.weight, x0 = 1 - lx.weight;
-                    v0 += y0 * (x0 * low(c00) + lx.weight * low(c01)) +
-                          ly.weight * (x0 * low(c10) + lx.weight * low(c11));
-                    v1 += y0 * (x0 * high(c00) + lx.weight * high(c01)) +
-                          ly.weight * (x0 * high(c10) + lx.weight * high(c11));
-                }
-                u64 at = (u64)row * p.outputs + output;
-                if (p.add != 0) {
-                    u32 add = *(const u32*)(p.add + at);
-                    v0 += low(add);
-                    v1 += high(add);
-                }
-                if (p.planes) {
-                    int image = row / pixels;
-                    at = (((u64)image * (p.outputs / 8) + output / 8) * pixels + (row - image * pixels)) * 8 + output % 8;
-                }
-                *(u32*)(p.out + at) = pack(activated(v0, p.act), activated(v1, p.act));
-            }
-        }
+    for (int i = 0; i < EACH; i++) {
+        int at = first + i * (PRODUCT_THREADS / GROUPS), row = row0 + at;
+        if (at >= ROWS || row >= pixels) continue;
+        float v[8], more[8];
+        load_eight(sums + at * SUM_PITCH + 8 * group, v);
+        unpack(add[i], more);
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[c] += bias[c] + more[c];
+#pragma unroll
+        for (int c = 0; c < 8; c++) v[c] = activated(ENLARGED ? v[c] + enlarged[ENLARGED ? i : 0][c] : v[c], p.act);
+        *(Eight*)(p.out + ((u64)image * pixels + row) * p.outputs + own_output) = packed(v);
     }
 }
 
-KERNEL THREADS(128) product64(Product p) { product<64, false, false>(p); }
-KERNEL THREADS(128) product64_factors(Product p) { product<64, true, false>(p); }
-KERNEL THREADS(128) product64_enlarged(Product p) { product<64, false, true>(p); }
-KERNEL THREADS(128) product32(Product p) { product<32, false, false>(p); }
-KERNEL THREADS(128) product32_factors(Product p) { product<32, true, false>(p); }
-KERNEL THREADS(128) product32_enlarged(Product p) { product<32, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product64(Product p) { product<64, 64, 2, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product64_factors(Product p) { product<64, 64, 2, true, false>(p); }
+KERNEL THREADS_FOUR(PRODUCT_THREADS) product64_enlarged(Product p) { product<64, 64, 2, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32(Product p) { product<32, 32, 2, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32_factors(Product p) { product<32, 32, 2, true, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product32_enlarged(Product p) { product<32, 32, 2, false, true>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16(Product p) { product<16, 32, 4, false, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16_factors(Product p) { product<16, 32, 4, true, false>(p); }
+KERNEL THREADS(PRODUCT_THREADS) product16_enlarged(Product p) { product<16, 32, 4, false, true>(p); }
 
 // ---- the decoder's poolings -------------------------------------------------------------------------------------------
 
-// One pooling of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled. A block has 16x8 pixels and 32
-// channels of an image; gridDim.z = images x channels / 32.
-struct Pool {
-    const u16* top;
+// A stage of a chain: pooled = the 5x5 maxima of top; sum_out = sum_in + top + pooled; out = pooled weight'. In the
+// LAST stage nothing of that sum is written: out = [sum, pooled] weight'.
+//
+// A block has WIDTH x 4 pixels of an image and OUTPUTS outputs; gridDim.z = images x outputs / OUTPUTS. A warp has a
+// column's 256 channels, eight a lane, and takes the maxima along it from global memory, then along rows from shared
+// memory; what comes of that is the product's left side, which stays in shared memory whole. The weights come 32 inputs
+// at a time, `stages` of these chunks on their way at once; with STAYS all of them are there before they are needed.
+struct Chain {
+    const u16* top;     // [image][height][width][256]
     const u16* sum_in;  // or null: 0
-    u16* pooled;
-    u16* sum_out;
-    int height, width, channels;
+    u16* sum_out;       // may be sum_in
+    const u16* weight;  // [inputs / 32][outputs][32]; of output o eight i of a chunk is where i ^ o / 2 % 4 would be
+    u16* out;           // another than top
+    int height, width, outputs, stages;
+    int planes;  // whether `out` is [image][outputs / 8][pixel][8]: who goes along rows with eight channels reads it so
 };
 
-#define POOL_WIDTH 16
-#define POOL_HEIGHT 8
-#define POOL_THREADS 256
+#define CHAIN_CHANNELS 256
+#define CHAIN_GROUPS (CHAIN_CHANNELS / 8)
+#define CHAIN_HEIGHT 4
+#define CHAIN_CHUNK 32
+#define CHAIN_THREADS 256
 
-KERNEL THREADS(POOL_THREADS) pool(Pool p) {
-    SHARED Eight whole[(POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4];
-    SHARED Eight across[(POOL_HEIGHT + 4) * POOL_WIDTH * 4];
-    int groups = p.channels / 8, parts = p.channels / 32;
-    int image = blockIdx.z / parts, group0 = blockIdx.z % parts * 4;
-    int x0 = blockIdx.x * POOL_WIDTH, y0 = blockIdx.y * POOL_HEIGHT;
-    u64 base = (u64)image * p.height * p.width * groups + group0;
-    const Eight* top = (const Eight*)p.top + base;
-    wait_for_input();
-    constexpr int ALL = (POOL_HEIGHT + 4) * (POOL_WIDTH + 4) * 4, EACH = (ALL + POOL_THREADS - 1) / POOL_THREADS;
-    Eight own[EACH];
+// Five neighbours' maxima of all that are given.
+template <int COUNT>
+DEVICE void five_maxima(const Eight (&v)[COUNT + 4], Eight (&m)[COUNT]) {
+    Eight pair[COUNT + 3];
 #pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        int i = threadIdx.x + POOL_THREADS * k;
-        int g = i % 4, x = x0 + i / 4 % (POOL_WIDTH + 4) - 2, y = y0 + i / 4 / (POOL_WIDTH + 4) - 2;
-        bool is_inside = i < ALL && x >= 0 && x < p.width && y >= 0 && y < p.height;
-        own[k] = is_inside ? top[(y * p.width + x) * groups + g] : eight_of(NONE_LOWEST);
-    }
+    for (int i = 0; i < COUNT + 3; i++) pair[i] = max8(v[i], v[i + 1]);
 #pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        int i = threadIdx.x + POOL_THREADS * k;
-        if (i < ALL) whole[i] = own[k];
-    }
-    __syncthreads();
+    for (int i = 0; i < COUNT; i++) m[i] = max8(max8(pair[i], pair[i + 2]), v[i + 4]);
+}
+
+template <int WIDTH, int OUTPUTS, bool STAYS, bool LAST>
+DEVICE void chain(const Chain& p) {
+    constexpr int INPUTS = LAST ? 2 * CHAIN_CHANNELS : CHAIN_CHANNELS, CHUNKS = INPUTS / CHAIN_CHUNK;
+    constexpr int PIXELS = WIDTH * CHAIN_HEIGHT, WIDE = WIDTH + 4, LEFT_PITCH = INPUTS + 8, OUT_PITCH = OUTPUTS + 8;
+    constexpr int COLUMNS = (WIDE + 7) / 8;  // of a warp
+    constexpr int OWN = WIDTH / 2;           // pixels of a warp, half a row
+    // Vectors of the maxima along columns, and of the product's left side, which is later written over them.
+    constexpr int MAXIMA = CHAIN_HEIGHT * WIDE * CHAIN_GROUPS, LEFT = PIXELS * LEFT_PITCH / 8;
+    constexpr int VECTORS = OUTPUTS * CHAIN_CHUNK / 8;  // of a chunk of weights
+    DYNAMIC_SHARED(u16, dynamic);
+    Eight* room = (Eight*)dynamic;
+    Eight* weights = room + (MAXIMA > LEFT ? MAXIMA : LEFT);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int slices = p.outputs / OUTPUTS, image = blockIdx.z / slices, slice = blockIdx.z % slices;
+    int x0 = blockIdx.x * WIDTH, y0 = blockIdx.y * CHAIN_HEIGHT;
+    const Eight* source = (const Eight*)p.weight + slice * VECTORS;
+    auto fetch = [&](int chunk, int place) {
 #pragma unroll
-    for (int i = threadIdx.x; i < (POOL_HEIGHT + 4) * POOL_WIDTH * 4; i += POOL_THREADS) {
-        int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
-        const Eight* line = whole + (y * (POOL_WIDTH + 4) + x) * 4 + g;
-        Eight m = line[0];
-#pragma unroll
-        for (int k = 1; k < 5; k++) m = max8(m, line[4 * k]);
-        across[i] = m;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = threadIdx.x; i < POOL_HEIGHT * POOL_WIDTH * 4; i += POOL_THREADS) {
-        int g = i % 4, x = i / 4 % POOL_WIDTH, y = i / 4 / POOL_WIDTH;
-        if (x0 + x >= p.width || y0 + y >= p.height) continue;
-        Eight m = across[i];
-#pragma unroll
-        for (int k = 1; k < 5; k++) m = max8(m, across[i + 4 * POOL_WIDTH * k]);
-        u64 at = base + ((u64)(y0 + y) * p.width + x0 + x) * groups + g;
-        float pooled[8], sum[8];
-        unpack(m, pooled);
-        unpack(whole[((y + 2) * (POOL_WIDTH + 4) + x + 2) * 4 + g], sum);
-#pragma unroll
-        for (int c = 0; c < 8; c++) sum[c] += pooled[c];
-        if (p.sum_in != 0) {
-            float before[8];
-            unpack(((const Eight*)p.sum_in)[at], before);
-#pragma unroll
-            for (int c = 0; c < 8; c++) sum[c] += before[c];
+        for (int i = threadIdx.x; i < VECTORS; i += CHAIN_THREADS) {
+            copy_async(weights + place * VECTORS + i, source + chunk * p.outputs * (CHAIN_CHUNK / 8) + i, true);
         }
-        ((Eight*)p.pooled)[at] = m;
-        ((Eight*)p.sum_out)[at] = packed(sum);
+    };
+    // Weights are there before the kernel before has ended.
+    int ahead = STAYS ? CHUNKS : p.stages - 1;
+    for (int chunk = 0; chunk < ahead; chunk++) {
+        fetch(chunk, chunk);
+        copies_end();
+    }
+    wait_for_input();
+    const Eight* top = (const Eight*)p.top + (u64)image * p.height * p.width * CHAIN_GROUPS + lane;
+    Eight column[COLUMNS][CHAIN_HEIGHT + 4];
+#pragma unroll
+    for (int k = 0; k < COLUMNS; k++) {
+        int x = x0 + warp + 8 * k - 2;
+        bool is_column = warp + 8 * k < WIDE && x >= 0 && x < p.width;
+#pragma unroll
+        for (int i = 0; i < CHAIN_HEIGHT + 4; i++) {
+            int y = y0 + i - 2;
+            bool is_inside = is_column && y >= 0 && y < p.height;
+            column[k][i] = is_inside ? top[(y * p.width + x) * CHAIN_GROUPS] : eight_of(NONE_LOWEST);
+        }
+    }
+    // What is added to the maxima. A block that has not all outputs adds up its part of the channels only, unless its
+    // product needs the sum.
+    int y = y0 + warp / 2, x = x0 + warp % 2 * OWN;
+    bool adds = y < p.height && (LAST || lane / (OUTPUTS / 8) == slice);
+    u64 base = ((u64)image * p.height + y) * p.width;
+    const Eight* sum_in = p.sum_in == 0 ? 0 : (const Eight*)p.sum_in + base * CHAIN_GROUPS + lane;
+    Eight own[OWN], before[OWN];
+    auto load_sums = [&]() {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            bool is_inside = adds && x + i < p.width;
+            own[i] = is_inside ? top[(y * p.width + x + i) * CHAIN_GROUPS] : eight_of(0);
+            before[i] = is_inside && sum_in != 0 ? sum_in[(x + i) * CHAIN_GROUPS] : eight_of(0);
+        }
+    };
+    // All loads at once where there are registers for them.
+    if (WIDTH <= 8) load_sums();
+#pragma unroll
+    for (int k = 0; k < COLUMNS; k++) {
+        if (warp + 8 * k >= WIDE) continue;
+        Eight m[CHAIN_HEIGHT];
+        five_maxima<CHAIN_HEIGHT>(column[k], m);
+#pragma unroll
+        for (int i = 0; i < CHAIN_HEIGHT; i++) room[(i * WIDE + warp + 8 * k) * CHAIN_GROUPS + lane] = m[i];
+    }
+    if (WIDTH > 8) load_sums();
+    __syncthreads();
+    Eight line[OWN + 4], pooled[OWN];
+#pragma unroll
+    for (int i = 0; i < OWN + 4; i++) line[i] = room[(warp / 2 * WIDE + warp % 2 * OWN + i) * CHAIN_GROUPS + lane];
+    five_maxima<OWN>(line, pooled);
+    __syncthreads();
+    u16* left = (u16*)room;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        Eight* pixel = (Eight*)(left + (warp * OWN + i) * LEFT_PITCH);
+        pixel[lane + (LAST ? CHAIN_GROUPS : 0)] = pooled[i];
+        float a[8], b[8], c[8];
+        unpack(own[i], a);
+        unpack(pooled[i], b);
+        unpack(before[i], c);
+#pragma unroll
+        for (int j = 0; j < 8; j++) a[j] += b[j] + c[j];
+        if (LAST) {
+            pixel[lane] = packed(a);
+        } else if (adds && x + i < p.width) {
+            ((Eight*)p.sum_out)[(base + x + i) * CHAIN_GROUPS + lane] = packed(a);
+        }
+    }
+    // The product: two warps down, four across.
+    constexpr int ROWS = PIXELS / 32, TILES = OUTPUTS / 32;
+    // A product waits for the one before on the same sums: two sets of them where there are few.
+    constexpr int SETS = ROWS * TILES < 4 ? 2 : 1;
+    int row0 = warp / 4 * (PIXELS / 2), output0 = warp % 4 * (OUTPUTS / 4);
+    float sum[SETS][ROWS][TILES][4];
+#pragma unroll
+    for (int s = 0; s < SETS; s++)
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[s][i][j][k] = 0;
+    const u16* own_row = left + (row0 + lane % 16) * LEFT_PITCH + lane / 16 * 8;
+    // Four eights of eight outputs.
+    const Eight* own_output = weights + (output0 + lane % 8) * 4 + (lane / 8 ^ lane % 8 / 2);
+    auto multiply = [&](int chunk, int place) {
+        u32 a[2][ROWS][4];
+#pragma unroll
+        for (int step = 0; step < 2; step++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                load_matrices(a[step][i], own_row + 16 * i * LEFT_PITCH + chunk * CHAIN_CHUNK + 16 * step);
+            }
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+            u32 w[4];
+            load_matrices(w, own_output + place * VECTORS + 8 * j * 4);
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+                u32 part[2] = {w[2 * step], w[2 * step + 1]};
+#pragma unroll
+                for (int i = 0; i < ROWS; i++) mma(sum[step % SETS][i][j], a[step][i], part);
+            }
+        }
+    };
+    if (STAYS) {
+        copies_wait<0>();
+        __syncthreads();
+#pragma unroll 4
+        for (int chunk = 0; chunk < CHUNKS; chunk++) multiply(chunk, chunk);
+    } else {
+        int place = 0, free = ahead;
+#pragma unroll 1
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            copies_wait_but(p.stages - 2);
+            __syncthreads();
+            if (chunk + ahead < CHUNKS) fetch(chunk + ahead, free);
+            copies_end();
+            multiply(chunk, place);
+            free = place;
+            place = place + 1 < p.stages ? place + 1 : 0;
+        }
+    }
+    // Through shared memory, so that whole lines are written.
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+            float v[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) v[k] = sum[0][i][j][k] + (SETS > 1 ? sum[SETS - 1][i][j][k] : 0);
+            u16* at = left + (row0 + 16 * i + lane / 4) * OUT_PITCH + output0 + 8 * j + lane % 4 * 2;
+            *(u32*)at = pack(v[0], v[1]);
+            *(u32*)(at + 8 * OUT_PITCH) = pack(v[2], v[3]);
+        }
+    __syncthreads();
+    constexpr int PARTS = OUTPUTS / 8;
+    int groups = p.outputs / 8;
+    u64 start = (u64)image * p.height * p.width * groups;
+#pragma unroll
+    for (int i = threadIdx.x; i < PIXELS * PARTS; i += CHAIN_THREADS) {
+        // Threads go along what lies beside each other in memory.
+        int pixel = p.planes ? i % PIXELS : i / PARTS, part = p.planes ? i / PIXELS : i % PARTS;
+        int ox = x0 + pixel % WIDTH, oy = y0 + pixel / WIDTH, group = slice * PARTS + part;
+        if (ox >= p.width || oy >= p.height) continue;
+        int at = oy * p.width + ox;
+        Eight* out = (Eight*)p.out + start + (p.planes ? group * p.height * p.width + at : at * groups + group);
+        *out = *(const Eight*)(left + pixel * OUT_PITCH + part * 8);
     }
 }
+
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain256(Chain p) { chain<16, 256, false, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain256_last(Chain p) { chain<16, 256, false, true>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain64(Chain p) { chain<8, 64, true, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain64_last(Chain p) { chain<8, 64, true, true>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain32(Chain p) { chain<8, 32, true, false>(p); }
+KERNEL THREADS_TWICE(CHAIN_THREADS) chain32_last(Chain p) { chain<8, 32, true, true>(p); }
 
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
 // after each, all added up.
@@ -1045,10 +1597,6 @@ KERNEL classes(Classes p) {
     }
     p.best[i] = (u8)best;
 }
-
-struct ALIGNED Four {
-    float value[4];
-};
 
 // Where an output's row or column lies in the answer; `first` is negative where the network saw nothing.
 struct Place {

@@ -3,7 +3,7 @@
 //! Weights and maps are half precision, sums single precision. Channels are padded to a multiple of 16 with zeros: all
 //! weights that meet them are zero, and every activation here leaves zero as it is.
 
-use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
+use super::machine::{bytes_of, Address, Capacity, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
 use crate::model::{EndWeights, CRP_STAGES};
@@ -13,12 +13,40 @@ use half::f16;
 pub(super) const HEAD_OUTPUTS: usize = 32;
 /// The most heads.
 pub(super) const MOST_HEADS: usize = 4;
-/// The most channels that squeeze-and-excitation has room for.
-const EXCITE_CHANNELS: usize = 576;
-/// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
-const PRODUCT: (usize, usize, usize) = (144, 64, 4);
+/// The most channels that squeeze-and-excitation has room for, and of its inner layer.
+const EXCITE: (usize, usize) = (576, 160);
+/// Inputs of the stem as a 1x1 convolution: 12 pixels of 4 channels, of which 9 of 3 are not zero.
+const STEM_INPUTS: usize = 48;
+/// The most channels of a block without squeeze-and-excitation, and its outputs.
+const WHOLE: (usize, usize) = (96, 32);
+/// Pixels of a block of `inverted`, but for the stem's, and of `whole`: across, down.
+const INVERTED: (usize, usize) = (8, 4);
+/// What the kernels of products are made for.
+const PRODUCT: Product = Product { pitch: 144, chunk: 64, shared: 90 << 10 };
+/// What the kernels of a chain are made for: `stages` are the most chunks of weights at once, where not all are.
+const CHAIN: Chain = Chain { channels: 256, height: 4, chunk: 32, stages: 6 };
 /// `quarter`'s columns of a block, and its threads.
 const QUARTER: (usize, u32) = (48, 512);
+
+/// [`PRODUCT`].
+struct Product {
+    /// Bytes of a row of a tile in shared memory.
+    pitch: usize,
+    /// Inputs that come at once.
+    chunk: usize,
+    /// Bytes of shared memory that all chunks on their way may take: every device has them.
+    shared: usize,
+}
+
+/// [`CHAIN`].
+struct Chain {
+    channels: usize,
+    /// Rows of a block.
+    height: usize,
+    /// Inputs whose weights come at once.
+    chunk: usize,
+    stages: usize,
+}
 
 /// A map on the machine: `[image][height][width][channels]`, half precision; those that the 1/4 stage and the heads read and
 /// write, by planes of eight channels: `[image][channels / 8][height][width][8]`.
@@ -50,44 +78,48 @@ mod twin {
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Stem {
+    pub struct Inverted {
         pub input: Address,
-        pub out: Address,
+        pub widen: Address,
+        pub widen_bias: Address,
         pub weight: Address,
         pub bias: Address,
+        pub out: Address,
+        pub sums: Address,
+        pub arrived: Address,
+        pub squeeze: Address,
+        pub squeeze_bias: Address,
+        pub excite: Address,
+        pub excite_bias: Address,
+        pub factors: Address,
         pub size: [i32; 2],
         pub out_size: [i32; 2],
+        pub picture_size: [i32; 2],
+        pub inputs: i32,
+        pub channels: i32,
+        pub widen_act: i32,
+        pub act: i32,
+        pub squeezed: i32,
         pub images: i32,
     }
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Depthwise {
+    pub struct Whole {
         pub input: Address,
-        pub out: Address,
+        pub widen: Address,
+        pub widen_bias: Address,
         pub weight: Address,
         pub bias: Address,
-        pub sums: Address,
+        pub project: Address,
+        pub project_bias: Address,
+        pub out: Address,
         pub size: [i32; 2],
         pub out_size: [i32; 2],
+        pub inputs: i32,
         pub channels: i32,
-        pub stride: i32,
         pub act: i32,
-        pub per_block: i32,
-    }
-
-    #[repr(C)]
-    #[derive(Debug, Clone, Copy)]
-    pub struct Excite {
-        pub sums: Address,
-        pub weight1: Address,
-        pub bias1: Address,
-        pub weight2: Address,
-        pub bias2: Address,
-        pub factors: Address,
-        pub channels: i32,
-        pub squeezed: i32,
-        pub pixels: i32,
+        pub is_residual: i32,
     }
 
     #[repr(C)]
@@ -101,25 +133,27 @@ mod twin {
         pub enlarged: Address,
         pub add: Address,
         pub out: Address,
-        pub rows: i32,
         pub outputs: i32,
         pub a_channels: i32,
         pub b_channels: i32,
         pub act: i32,
         pub size: [i32; 2],
         pub small: [i32; 2],
-        pub planes: i32,
+        pub stages: i32,
     }
 
     #[repr(C)]
     #[derive(Debug, Clone, Copy)]
-    pub struct Pool {
+    pub struct Chain {
         pub top: Address,
         pub sum_in: Address,
-        pub pooled: Address,
         pub sum_out: Address,
+        pub weight: Address,
+        pub out: Address,
         pub size: [i32; 2],
-        pub channels: i32,
+        pub outputs: i32,
+        pub stages: i32,
+        pub planes: i32,
     }
 
     #[repr(C)]
@@ -185,6 +219,11 @@ fn padded(channels: usize) -> usize {
     channels.next_multiple_of(16)
 }
 
+/// Pixels that a block of `inverted` or `whole` sees, padded.
+fn seen(across: usize, size: usize, stride: usize) -> usize {
+    (((across - 1) * stride + size) * ((INVERTED.1 - 1) * stride + size)).next_multiple_of(16)
+}
+
 /// What a product may have beside its sources and weights.
 #[derive(Debug, Clone, Copy)]
 struct With {
@@ -192,12 +231,10 @@ struct With {
     enlarged: Option<Map>,
     add: Address,
     act: Act,
-    /// Whether the answer is by planes of eight channels.
-    planes: bool,
 }
 
 impl With {
-    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None, planes: false };
+    const NOTHING: Self = Self { factors: 0, enlarged: None, add: 0, act: Act::None };
 
     fn act(act: Act) -> Self {
         Self { act, ..Self::NOTHING }
@@ -230,6 +267,8 @@ struct Builder<'a, M> {
     images: usize,
     /// Blocks that fill the machine: where there are fewer, they are made smaller.
     many_blocks: usize,
+    /// Bytes of shared memory that a block may have.
+    shared: usize,
     launches: Vec<Launch>,
 }
 
@@ -298,17 +337,30 @@ impl<M: Machine> Builder<'_, M> {
         Ok(Dense { weight, bias, outputs: padded_outputs, inputs: parts * padded_each })
     }
 
-    /// A product of one or two maps of one size.
+    /// A product of one or two maps of one size. The fewer blocks, the smaller they are.
     fn product(&mut self, a: Map, b: Option<Map>, dense: Dense, with: With) -> Result<Map, MachineError> {
         let out = self.map(a.height, a.width, dense.outputs)?;
-        self.product_into(out, a, b, dense, with);
-        Ok(out)
-    }
-
-    fn product_into(&mut self, out: Map, a: Map, b: Option<Map>, dense: Dense, with: With) {
         let b_channels = b.map_or(0, |b| b.channels);
         assert_eq!(a.channels + b_channels, dense.inputs, "the weights are of these maps");
-        let rows = self.images * a.pixels();
+        let grid =
+            |(rows, outputs): (usize, usize)| [a.pixels().div_ceil(rows), dense.outputs.div_ceil(outputs), self.images];
+        let tiles = [(64, 64), (32, 32), (16, 32)];
+        let fills = |tile: &&(usize, usize)| grid(**tile).iter().product::<usize>() >= self.many_blocks;
+        let tile = *tiles.iter().find(fills).unwrap_or(&tiles[2]);
+        let kernel = match (tile.0, with.factors != 0, with.enlarged.is_some()) {
+            (64, false, false) => Kernel::Product64,
+            (64, true, false) => Kernel::Product64Factors,
+            (64, false, true) => Kernel::Product64Enlarged,
+            (32, false, false) => Kernel::Product32,
+            (32, true, false) => Kernel::Product32Factors,
+            (32, false, true) => Kernel::Product32Enlarged,
+            (_, false, false) => Kernel::Product16,
+            (_, true, false) => Kernel::Product16Factors,
+            (_, false, true) => Kernel::Product16Enlarged,
+            (_, true, true) => unreachable!("no layer of the network has both"),
+        };
+        let stage = (tile.0 + tile.1) * PRODUCT.pitch;
+        let stages = dense.inputs.div_ceil(PRODUCT.chunk).min(PRODUCT.shared / stage);
         let arguments = twin::Product {
             a: a.at,
             b: b.map_or(0, |b| b.at),
@@ -318,132 +370,206 @@ impl<M: Machine> Builder<'_, M> {
             enlarged: with.enlarged.map_or(0, |map| map.at),
             add: with.add,
             out: out.at,
-            rows: rows as i32,
             outputs: dense.outputs as i32,
             a_channels: a.channels as i32,
             b_channels: b_channels as i32,
             act: with.act as i32,
             size: size_of_map(&a),
             small: with.enlarged.map_or([1, 1], |map| size_of_map(&map)),
-            planes: i32::from(with.planes),
+            stages: stages as i32,
         };
-        let blocks = |side: usize| [rows.div_ceil(side), dense.outputs.div_ceil(side), 1];
-        let side = if blocks(64).iter().product::<usize>() >= self.many_blocks { 64 } else { 32 };
-        let kernel = match (side, with.factors != 0, with.enlarged.is_some()) {
-            (64, false, false) => Kernel::Product64,
-            (64, true, false) => Kernel::Product64Factors,
-            (64, false, true) => Kernel::Product64Enlarged,
-            (_, false, false) => Kernel::Product32,
-            (_, true, false) => Kernel::Product32Factors,
-            (_, false, true) => Kernel::Product32Enlarged,
-            (_, true, true) => unreachable!("no layer of the network has both"),
-        };
-        let (pitch, chunk, most) = PRODUCT;
-        let chunks = dense.inputs.div_ceil(chunk).min(most);
-        let shared = chunks * 2 * side * pitch;
-        self.launches.push(Launch::new(kernel, blocks(side), 128, arguments).with_shared(shared));
-    }
-
-    fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
-        assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
-        let out = self.map(input.height.div_ceil(2), input.width.div_ceil(2), 16)?;
-        // [output][input][row][column] -> [row][column][input][output]
-        let of = |i: usize| filter.weight[i % 16 * 27 + i / 16 % 3 * 9 + i / 48];
-        let weight: Vec<f32> = (0..27 * 16).map(of).collect();
-        let (weight, bias) = (self.constant(&weight)?, self.vector(&filter.bias, 16)?);
-        let arguments = twin::Stem {
-            input: input.at,
-            out: out.at,
-            weight,
-            bias,
-            size: size_of_map(&input),
-            out_size: size_of_map(&out),
-            images: self.images as i32,
-        };
-        self.launches.push(Launch::each(Kernel::Stem, self.images * out.pixels(), arguments));
+        self.launches.push(Launch::new(kernel, grid(tile), 128, arguments).with_shared(stages * stage));
         Ok(out)
     }
 
-    fn block(&mut self, input: Map, parts: &BlockParts) -> Result<Map, MachineError> {
-        let act = Act::from(parts.activation);
-        let wide = match &parts.expand {
-            Some(filter) => {
-                let dense = self.dense(filter, 1)?;
-                self.product(input, None, dense, With::act(act))?
-            }
-            None => input,
+    /// The stem as a 1x1 convolution of 9 of the picture's pixels, and some more that are zero.
+    fn stem(&mut self, filter: &Filter) -> Result<Dense, MachineError> {
+        assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
+        // [output][channel][tap] -> [output][tap][channel]
+        let of = |output: usize, input: usize| match (input / 4, input % 4) {
+            (tap @ ..9, channel @ ..3) => filter.weight[(output * 3 + channel) * 9 + tap],
+            _ => 0.0,
         };
-        let (deep, factors) = self.depthwise(wide, parts, act)?;
+        let weight = self.matrix((16, 16), (STEM_INPUTS, STEM_INPUTS), of)?;
+        let bias = self.vector(&filter.bias, 16)?;
+        Ok(Dense { weight, bias, outputs: 16, inputs: STEM_INPUTS })
+    }
+
+    /// A block; the first one with the stem, of the picture.
+    fn block(&mut self, input: Map, stem: Option<&Filter>, parts: &BlockParts) -> Result<Map, MachineError> {
+        if let (Some(filter), None) = (&parts.expand, &parts.squeeze) {
+            return self.whole(input, filter, parts);
+        }
+        let (deep, factors) = self.inverted(input, stem, parts)?;
         let dense = self.dense(&parts.project, 1)?;
+        assert!(stem.is_none() || !parts.residual, "there is no map of the stem's answer");
         let add = if parts.residual { input.at } else { 0 };
         self.product(deep, None, dense, With { factors, add, ..With::NOTHING })
     }
 
-    /// The depthwise convolution, and the factors of squeeze-and-excitation (0: none).
-    fn depthwise(&mut self, input: Map, parts: &BlockParts, act: Act) -> Result<(Map, Address), MachineError> {
-        const THREADS: usize = 256;
-        let [own, _, size, _] = parts.depthwise.shape;
-        let (channels, taps) = (input.channels, size * size);
-        let out = self.map(input.height.div_ceil(parts.stride), input.width.div_ceil(parts.stride), channels)?;
-        let weights = &parts.depthwise.weight;
-        let weight = self.matrix((taps, taps), (own, channels), |tap, channel| weights[channel * taps + tap])?;
-        let bias = self.vector(&parts.depthwise.bias, channels)?;
-        let lanes = THREADS / (channels / 8);
-        // More than one pixel a thread where there are more than enough of them: fewer sums to add.
-        let rounds = (out.pixels() / (lanes * 8 * self.many_blocks)).max(1);
-        let per_block = lanes * rounds;
-        let blocks = out.pixels().div_ceil(per_block);
-        let sums = match parts.squeeze {
-            Some(_) => self.room(self.images * channels * size_of::<u64>())?,
-            None => 0,
-        };
-        let arguments = twin::Depthwise {
-            input: input.at,
-            out: out.at,
-            weight,
-            bias,
-            sums,
-            size: size_of_map(&input),
-            out_size: size_of_map(&out),
-            channels: channels as i32,
-            stride: parts.stride as i32,
-            act: act as i32,
-            per_block: per_block as i32,
-        };
-        let kernel = if size == 3 { Kernel::Depthwise3 } else { Kernel::Depthwise5 };
-        self.launches.push(Launch::new(kernel, [blocks, self.images, 1], THREADS as u32, arguments));
-        let Some([first, second]) = &parts.squeeze else { return Ok((out, 0)) };
-        let squeezed = first.shape[0];
-        assert!(channels <= EXCITE_CHANNELS && squeezed % 8 == 0 && squeezed <= 256, "excite has room for them");
-        // By eight inputs, so that threads beside each other read what lies beside each other.
-        let by_eights = |inputs: usize, outputs: usize, of: &dyn Fn(usize, usize) -> f32| -> Vec<f16> {
-            let at = |i: usize| (i / 8 % outputs, i / 8 / outputs * 8 + i % 8);
-            (0..inputs * outputs).map(at).map(|(output, input)| f16::from_f32(of(output, input))).collect()
-        };
-        let of_first = |j: usize, c: usize| if c < own { first.weight[j * own + c] } else { 0.0 };
-        let of_second = |c: usize, j: usize| if c < own { second.weight[c * squeezed + j] } else { 0.0 };
-        let weight1 = self.constant(&by_eights(channels, squeezed, &of_first))?;
-        let weight2 = self.constant(&by_eights(squeezed, channels, &of_second))?;
-        let (bias1, bias2) = (self.vector(&first.bias, squeezed)?, self.vector(&second.bias, channels)?);
-        // A product reads a chunk of inputs too many, and multiplies zeros with them.
-        let factors = self.room((self.images * channels + PRODUCT.1) * size_of::<f32>())?;
-        let arguments = twin::Excite {
-            sums,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            factors,
-            channels: channels as i32,
-            squeezed: squeezed as i32,
-            pixels: out.pixels() as i32,
-        };
-        self.launches.push(Launch::new(Kernel::Excite, [self.images, 1, 1], 1024, arguments));
-        Ok((out, factors))
+    /// The depthwise convolution's weights and bias.
+    fn depthwise(&mut self, filter: &Filter) -> Result<(Address, Address), MachineError> {
+        let [own, _, size, _] = filter.shape;
+        let (taps, channels) = (size * size, padded(own));
+        let of = |tap: usize, channel: usize| filter.weight[channel * taps + tap];
+        let weight = self.matrix((taps, taps), (own, channels), of)?;
+        Ok((weight, self.vector(&filter.bias, channels)?))
     }
 
-    /// Chained residual pooling, and the projection that follows it, `adapt`, if one does. The last projection and `adapt`
-    /// are one product: of the sum so far and of the last maxima.
+    /// A block without squeeze-and-excitation.
+    fn whole(&mut self, input: Map, widen: &Filter, parts: &BlockParts) -> Result<Map, MachineError> {
+        let (widen, project) = (self.dense(widen, 1)?, self.dense(&parts.project, 1)?);
+        let (channels, outputs) = WHOLE;
+        let fits = widen.outputs <= channels && project.outputs == outputs && project.inputs == widen.outputs;
+        assert!(fits && parts.depthwise.shape[2] == 3, "the kernel is made for them");
+        assert!(widen.bias != 0 && project.bias != 0, "normalisation is folded into them");
+        assert_eq!(widen.inputs, input.channels, "the weights are of this map");
+        assert!(!parts.residual || (parts.stride == 1 && input.channels == outputs), "both maps are alike");
+        let (height, width) = (input.height.div_ceil(parts.stride), input.width.div_ceil(parts.stride));
+        let out = self.map(height, width, outputs)?;
+        let (weight, bias) = self.depthwise(&parts.depthwise)?;
+        let arguments = twin::Whole {
+            input: input.at,
+            widen: widen.weight,
+            widen_bias: widen.bias,
+            weight,
+            bias,
+            project: project.weight,
+            project_bias: project.bias,
+            out: out.at,
+            size: size_of_map(&input),
+            out_size: size_of_map(&out),
+            inputs: widen.inputs as i32,
+            channels: widen.outputs as i32,
+            act: Act::from(parts.activation) as i32,
+            is_residual: i32::from(parts.residual),
+        };
+        let kernel = match parts.stride {
+            1 => Kernel::Whole1,
+            2 => Kernel::Whole2,
+            _ => unreachable!("no layer of the network has another stride"),
+        };
+        let (across, down) = INVERTED;
+        let seen = seen(across, 3, parts.stride);
+        let deep = (across * down + outputs) * (channels + 8);
+        let halves = seen * (32 + 8) + 9 * channels + deep + (channels + seen) * (widen.inputs + 8);
+        let grid = [width.div_ceil(across), height.div_ceil(down), self.images];
+        self.launches.push(Launch::new(kernel, grid, 128, arguments).with_shared(halves * size_of::<f16>()));
+        Ok(out)
+    }
+
+    /// A block up to its depthwise convolution, and the factors of squeeze-and-excitation.
+    fn inverted(
+        &mut self,
+        from: Map,
+        stem: Option<&Filter>,
+        parts: &BlockParts,
+    ) -> Result<(Map, Address), MachineError> {
+        let [own, _, size, _] = parts.depthwise.shape;
+        let (channels, taps, stride) = (padded(own), size * size, parts.stride);
+        let [first, second] = parts.squeeze.as_ref().expect("a block that widens nothing or 5x5 has them");
+        let squeezed = first.shape[0];
+        assert!(channels <= EXCITE.0 && squeezed <= EXCITE.1, "the kernel has room for them");
+        let act = Act::from(parts.activation);
+        let (input, widen, widen_act) = match (stem, &parts.expand) {
+            (Some(filter), None) => {
+                let [height, width] = [from.height, from.width].map(|n| n.div_ceil(2));
+                let input = Map { height, width, channels: STEM_INPUTS, ..from };
+                (input, self.stem(filter)?, Act::Hardswish)
+            }
+            (None, Some(filter)) => (from, self.dense(filter, 1)?, act),
+            _ => unreachable!("every block but the first one widens its input"),
+        };
+        let out = self.map(input.height.div_ceil(stride), input.width.div_ceil(stride), channels)?;
+        assert_eq!((widen.inputs, widen.outputs), (input.channels, channels), "the weights are of this map");
+        let (weight, bias) = self.depthwise(&parts.depthwise)?;
+        let arguments = twin::Inverted {
+            input: input.at,
+            widen: widen.weight,
+            widen_bias: widen.bias,
+            weight,
+            bias,
+            out: out.at,
+            sums: self.room(self.images * padded(squeezed) * size_of::<u64>())?,
+            arrived: self.room(self.images * 2 * size_of::<u32>())?,
+            squeeze: self.tiles(first, true)?,
+            squeeze_bias: self.vector(&first.bias, padded(squeezed))?,
+            excite: self.tiles(second, false)?,
+            excite_bias: self.vector(&second.bias, channels)?,
+            factors: self.room(self.images * channels * size_of::<f32>())?,
+            size: size_of_map(&input),
+            out_size: size_of_map(&out),
+            picture_size: size_of_map(&from),
+            inputs: widen.inputs as i32,
+            channels: channels as i32,
+            widen_act: widen_act as i32,
+            act: act as i32,
+            squeezed: squeezed as i32,
+            images: self.images as i32,
+        };
+        let blocks = |across: usize, part: usize| {
+            out.width.div_ceil(across) * out.height.div_ceil(INVERTED.1) * self.images * channels.div_ceil(part)
+        };
+        // Blocks of many channels read each pixel less often, unless much of them is beyond the channels.
+        let wastes = 4 * channels.next_multiple_of(64) > 5 * channels;
+        let fills = blocks(INVERTED.0, 64) >= self.many_blocks;
+        let (across, part) = match stem {
+            Some(_) => (16, 16),
+            None => (INVERTED.0, if fills && !wastes { 64 } else { 32 }),
+        };
+        let kernel = match (size, stride, part) {
+            (3, 2, 16) => Kernel::Stem,
+            (5, 1, 64) => Kernel::Inverted5x1x64,
+            (5, 1, 32) => Kernel::Inverted5x1x32,
+            (5, 2, 64) => Kernel::Inverted5x2x64,
+            (5, 2, 32) => Kernel::Inverted5x2x32,
+            _ => unreachable!("no layer of the network has another kernel"),
+        };
+        let seen = seen(across, size, stride);
+        let halves = (seen + taps + padded(squeezed)) * part + 8 * seen + (part + seen) * (widen.inputs + 8);
+        // Those that make the factors come last: they wait for the others.
+        let more = self.images * channels.div_ceil(part);
+        let launch = Launch::new(kernel, [blocks(across, part) + more, 1, 1], 128, arguments);
+        self.launches.push(launch.with_shared(halves * size_of::<f16>()));
+        Ok((out, arguments.factors))
+    }
+
+    /// A matrix as tiles of 16x16, each as the lanes of a warp put it into the tensor cores: all of its first 16 inputs or
+    /// outputs first.
+    fn tiles(&mut self, filter: &Filter, by_inputs: bool) -> Result<Address, MachineError> {
+        let [outputs, inputs, ..] = filter.shape;
+        let (down, across) = (outputs.div_ceil(16), inputs.div_ceil(16));
+        let mut values = vec![f16::ZERO; padded(outputs) * padded(inputs)];
+        for (i, value) in values.iter_mut().enumerate() {
+            let (tile, lane, half) = (i / 256, i / 8 % 32, i % 8);
+            // Lane 4 g + t has pairs of row g and row g + 8 from column 2 t, and those from column 2 t + 8.
+            let (row, column) = if by_inputs { (tile % down, tile / down) } else { (tile / across, tile % across) };
+            let row = row * 16 + lane / 4 + half / 2 % 2 * 8;
+            let column = column * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
+            if row < outputs && column < inputs {
+                *value = f16::from_f32(filter.weight[row * inputs + column]);
+            }
+        }
+        self.constant(&values)
+    }
+
+    /// The weights of a chain's stage, by chunks of inputs, as the kernel has them in shared memory.
+    fn chunks(&mut self, filter: &Filter) -> Result<Address, MachineError> {
+        let [outputs, inputs, ..] = filter.shape;
+        assert!(outputs == CHAIN.channels && inputs % CHAIN.channels == 0, "the kernel is made for them");
+        assert!(filter.bias.is_empty(), "the decoder has no biases there");
+        let mut values = vec![f16::ZERO; outputs * inputs];
+        for (i, value) in filter.weight.iter().enumerate() {
+            let (output, input) = (i / inputs, i % inputs);
+            let (chunk, eight) = (input / CHAIN.chunk, input % CHAIN.chunk / 8);
+            let line = (chunk * outputs + output) * CHAIN.chunk;
+            values[line + (eight ^ (output / 2 % 4)) * 8 + input % 8] = f16::from_f32(*value);
+        }
+        self.constant(&values)
+    }
+
+    /// Chained residual pooling, and the projection that follows it, `adapt`, if one does: a kernel a stage. The last
+    /// projection and `adapt` are one product: of the sum so far and of the last maxima.
     fn chain(
         &mut self,
         input: Map,
@@ -452,40 +578,79 @@ impl<M: Machine> Builder<'_, M> {
         planes: bool,
     ) -> Result<Map, MachineError> {
         let Map { height, width, channels, .. } = input;
-        let pooled = self.map(height, width, channels)?;
-        let sums = [self.map(height, width, channels)?, self.map(height, width, channels)?];
-        let top = self.map(height, width, channels)?;
+        assert_eq!(channels, CHAIN.channels, "the kernel is made for them");
+        let sum = self.map(height, width, channels)?;
+        // A stage writes beside what it reads.
+        let tops = [self.map(height, width, channels)?, self.map(height, width, channels)?];
         let (last, before) = projections.split_last().expect("a chain has stages");
-        let mut at = input;
-        for stage in 0..projections.len() {
-            let sum_in = if stage == 0 { 0 } else { sums[(stage - 1) % 2].at };
-            let arguments = twin::Pool {
-                top: at.at,
-                sum_in,
-                pooled: pooled.at,
-                sum_out: sums[stage % 2].at,
-                size: size_of_map(&input),
-                channels: channels as i32,
-            };
-            let grid = [width.div_ceil(16), height.div_ceil(8), self.images * channels / 32];
-            self.launches.push(Launch::new(Kernel::Pool, grid, 256, arguments));
-            if let Some(filter) = before.get(stage) {
-                let dense = self.dense(filter, 1)?;
-                self.product_into(top, pooled, None, dense, With::NOTHING);
-                at = top;
-            }
+        let mut arguments = twin::Chain {
+            top: input.at,
+            sum_in: 0,
+            sum_out: sum.at,
+            weight: 0,
+            out: 0,
+            size: size_of_map(&input),
+            outputs: channels as i32,
+            stages: 0,
+            planes: 0,
+        };
+        for (stage, filter) in before.iter().enumerate() {
+            arguments.weight = self.chunks(filter)?;
+            arguments.out = tops[stage % 2].at;
+            self.stage(arguments, false);
+            (arguments.top, arguments.sum_in) = (arguments.out, sum.at);
         }
-        let sum = sums[(projections.len() - 1) % 2];
-        match adapt {
-            Some(adapt) => {
-                let dense = self.dense(&followed(last, adapt), 2)?;
-                self.product(sum, Some(pooled), dense, With { planes, ..With::NOTHING })
-            }
-            None => {
-                let dense = self.dense(last, 1)?;
-                self.product(pooled, None, dense, With { add: sum.at, planes, ..With::NOTHING })
-            }
-        }
+        let filter = match adapt {
+            Some(adapt) => followed(last, adapt),
+            None => followed(last, &unchanged(channels)),
+        };
+        let out = self.map(height, width, channels)?;
+        arguments.weight = self.chunks(&filter)?;
+        arguments.out = out.at;
+        arguments.planes = i32::from(planes);
+        self.stage(arguments, true);
+        Ok(out)
+    }
+
+    /// A stage of a chain. The fewer blocks, the smaller they are.
+    fn stage(&mut self, arguments: twin::Chain, is_last: bool) {
+        let [height, width] = arguments.size.map(|n| n as usize);
+        let grid = |across: usize, outputs: usize| {
+            let slices = CHAIN.channels / outputs;
+            [width.div_ceil(across), height.div_ceil(CHAIN.height), self.images * slices]
+        };
+        let count = |across, outputs| grid(across, outputs).iter().product::<usize>();
+        // Large blocks pool every pixel once: they may leave a third of the machine idle.
+        let (across, outputs) = if 3 * count(16, 256) >= 2 * self.many_blocks {
+            (16, 256)
+        } else if count(8, 64) >= self.many_blocks {
+            (8, 64)
+        } else {
+            (8, 32)
+        };
+        let kernel = match (outputs, is_last) {
+            (256, false) => Kernel::Chain256,
+            (256, true) => Kernel::Chain256Last,
+            (64, false) => Kernel::Chain64,
+            (64, true) => Kernel::Chain64Last,
+            (_, false) => Kernel::Chain32,
+            (_, true) => Kernel::Chain32Last,
+        };
+        let inputs = if is_last { 2 * CHAIN.channels } else { CHAIN.channels };
+        let maxima = CHAIN.height * (across + 4) * CHAIN.channels;
+        let left = CHAIN.height * across * (inputs + 8);
+        let room = maxima.max(left) * size_of::<f16>();
+        let chunk = outputs * CHAIN.chunk * size_of::<f16>();
+        let stages = if outputs < 256 {
+            inputs / CHAIN.chunk
+        } else {
+            // A block of the next stage has room beside one of this stage, and its weights come meanwhile.
+            let beside = if is_last { self.shared } else { (self.shared / 2).saturating_sub(1 << 10) };
+            (beside.saturating_sub(room) / chunk).clamp(if is_last { 2 } else { 3 }, CHAIN.stages)
+        };
+        let arguments = twin::Chain { stages: stages as i32, ..arguments };
+        let grid = grid(across, outputs);
+        self.launches.push(Launch::new(kernel, grid, 256, arguments).with_shared(room + stages * chunk));
     }
 
     fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
@@ -570,6 +735,12 @@ fn followed(last: &Filter, adapt: &Filter) -> Filter {
     Filter { shape: [outputs, inner + inputs, 1, 1], weight, bias: Vec::new() }
 }
 
+/// A projection that changes nothing.
+fn unchanged(channels: usize) -> Filter {
+    let weight = (0..channels * channels).map(|i| if i % (channels + 1) == 0 { 1.0 } else { 0.0 }).collect();
+    Filter { shape: [channels, channels, 1, 1], weight, bias: Vec::new() }
+}
+
 /// What is laid out.
 #[derive(Debug)]
 pub(super) struct Weights {
@@ -619,7 +790,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Uploads the weights and lays out every batch up to `max_batch`, for inputs of (`height`, `width`) and for a machine
-    /// that works on so many blocks at once.
+    /// of this capacity.
     ///
     /// # Errors
     /// The machine has no memory.
@@ -628,8 +799,9 @@ impl Layers {
         weights: &Weights,
         (height, width): (usize, usize),
         max_batch: usize,
-        many_blocks: usize,
+        capacity: Capacity,
     ) -> Result<Self, MachineError> {
+        let Capacity { blocks: many_blocks, shared } = capacity;
         let mut arena = Arena::default();
         let stride = if weights.quarter.is_some() { 4 } else { 8 };
         let answer_shape = [height.div_ceil(stride), width.div_ceil(stride), weights.answer_channels()];
@@ -638,7 +810,7 @@ impl Layers {
             arena.next = 0;
             let is_again = images < max_batch;
             let mut builder =
-                Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
+                Builder { machine, arena: &mut arena, is_again, images, many_blocks, shared, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
             (layers.input, layers.answer) = (input.at, answer);
@@ -657,10 +829,10 @@ fn lay_out<M: Machine>(
     answer: Address,
 ) -> Result<(), MachineError> {
     let Weights { trunk, quarter, heads } = weights;
-    let mut y = b.stem(input, &trunk.stem)?;
+    let mut y = input;
     let mut outputs = Vec::with_capacity(trunk.blocks.len());
-    for parts in &trunk.blocks {
-        y = b.block(y, parts)?;
+    for (i, parts) in trunk.blocks.iter().enumerate() {
+        y = b.block(y, (i == 0).then_some(&trunk.stem), parts)?;
         outputs.push(y);
     }
     let block = |i: usize| outputs[i - 1];

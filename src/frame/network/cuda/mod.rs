@@ -1,11 +1,11 @@
 //! The network on a CUDA device, by kernels of our own: half precision, single-precision sums, one graph a batch.
 //!
-//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map through
-//! memory for every small operation. Here are about 85 kernels, each with what follows a convolution in it; the 1/4 stage is
-//! one. What comes before and after the network, the resizing of a picture's bytes and the enlarging of the answers to
-//! labels and metres, is done on the device, too ([`Cuda::prepare`], [`Cuda::want`]), so that only bytes travel: a frame's
-//! in, its labels and metres out, through page-locked memory and in parts, so that copying on the host and transfers
-//! overlap. The host waits for nothing in between.
+//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map
+//! through memory for every small operation. Here are about 40 kernels, each with what follows a convolution in it; the
+//! 1/4 stage is one, a block of the encoder two. What comes before and after the network, the resizing of a picture's
+//! bytes and the enlarging of the answers to labels and metres, is done on the device, too ([`Cuda::prepare`],
+//! [`Cuda::want`]), so that only bytes travel: a frame's in, its labels and metres out, through page-locked memory and
+//! in parts, so that copying on the host and transfers overlap. The host waits for nothing in between.
 //!
 //! Everything is asked for in the order of one stream, which is this network's own.
 
@@ -206,7 +206,7 @@ impl Cuda {
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
         let gpu = Gpu::open(index).map_err(error)?;
-        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.processors())?;
+        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.capacity())?;
         gpu.finish()?;
         let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
         let slots = (0..max_batch).map(|_| Slot::default()).collect();
@@ -457,7 +457,7 @@ impl Cuda {
 mod tests {
     use super::host::Host;
     use super::layers::{narrow, Layers, Weights};
-    use super::machine::{bytes_of, Machine};
+    use super::machine::{bytes_of, Capacity, Machine};
     use crate::export::trace::packed_heads;
     use crate::frame::network::native::tests::{input, largest, network};
     use crate::model::{NetworkConfig, NumberFormat, Task};
@@ -495,16 +495,44 @@ mod tests {
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
             // A device that works on few blocks at once gets large ones.
-            for (batch, height, width, many) in [(1, 64, 128, 132), (2, 75, 53, 132), (2, 75, 53, 1)] {
+            for (batch, height, width, blocks, shared) in
+                [(1, 64, 128, 132, 227), (2, 75, 53, 12, 163), (2, 75, 53, 1, 99)]
+            {
+                let capacity = Capacity { blocks, shared: shared << 10 };
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
-                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
+                let layers =
+                    Layers::new(&host, &weights, (height as usize, width as usize), 2, capacity).expect("memory");
                 let found = answers(&host, &layers, &x);
                 assert_eq!(found.size(), expected.size());
+                if config == NetworkConfig::default() && blocks == 1 {
+                    // What blocks count and add up begins at zero again.
+                    assert_eq!(answers(&host, &layers, &x), found);
+                }
                 let difference = largest(&(&found - &expected)) / largest(&expected);
                 let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
-                println!("{config:?} {batch}x{height}x{width} {many}: most {difference:.2e}, mean {mean:.2e}");
+                let kernels = layers.batches[batch as usize - 1].len();
+                println!("{config:?} {batch}x{height}x{width} {capacity:?}, {kernels} kernels:");
+                println!("most {difference:.2e}, mean {mean:.2e}");
                 assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_have_room_for_what_they_share() {
+        let Some(host) = Host::new() else { return };
+        let network = network(&NetworkConfig::default());
+        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
+        let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
+        for (blocks, shared) in [(132, 227 << 10), (46, 99 << 10)] {
+            let layers = Layers::new(&host, &weights, (400, 1024), 2, Capacity { blocks, shared }).expect("memory");
+            for (i, launches) in layers.batches.iter().enumerate() {
+                for launch in launches {
+                    let (name, grid) = (launch.kernel.name(), launch.grid);
+                    println!("{} of {blocks}: {name} {grid:?} of {}, {} bytes", i + 1, launch.threads, launch.shared);
+                    assert!(launch.shared as usize <= shared, "{name}");
+                }
             }
         }
     }
