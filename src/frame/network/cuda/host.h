@@ -48,9 +48,10 @@ static void meet(Barrier& barrier, int parties) {
     while (barrier.turn == turn) yield();
 }
 
-// What the lanes of each warp put into the tensor cores.
+// What the lanes of each warp give each other.
 struct Operands {
     u32 a[4], b[2];
+    const u16* row;
 };
 static thread_local Operands operands[32][32];
 }  // namespace host
@@ -59,6 +60,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 
 #define KERNEL void
 #define DEVICE static inline
+#define DEVICE_MEMBER inline
 #define SHARED static thread_local
 #define THREADS(count)
 #define THREADS_TWICE(count)
@@ -100,14 +102,40 @@ static inline u16 half_bits(float value) {
 static inline float low(u32 pair) { return half_value(pair & 0xffff); }
 static inline float high(u32 pair) { return half_value(pair >> 16); }
 static inline u32 pack(float low, float high) { return half_bits(low) | (u32)half_bits(high) << 16; }
-static inline u32 max2(u32 a, u32 b) {
-    return pack(low(a) > low(b) ? low(a) : low(b), high(a) > high(b) ? high(a) : high(b));
-}
+static inline u32 pack_relu(float low, float high) { return pack(low > 0 ? low : 0, high > 0 ? high : 0); }
+// As the device does: of a number and what is none, the number.
+static inline u32 max2(u32 a, u32 b) { return pack(fmaxf(low(a), low(b)), fmaxf(high(a), high(b))); }
+static inline u32 min2(u32 a, u32 b) { return pack(fminf(low(a), low(b)), fminf(high(a), high(b))); }
 
 static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * high(b)); }
 // The product of two halves is exact in single precision, their sum in double precision.
 static inline u32 fma2(u32 a, u32 b, u32 c) {
     return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
+}
+
+static inline void sync_warp() { host::meet(host::warp_barriers[threadIdx.x / 32], 32); }
+
+static inline void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], u32 (&right)[2]) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    memcpy(all[lane].a, first, sizeof first);
+    memcpy(all[lane].b, last, sizeof last);
+    sync_warp();
+    memcpy(left, all[lane > 0 ? lane - 1 : lane].b, sizeof left);
+    memcpy(right, all[lane < 31 ? lane + 1 : lane].a, sizeof right);
+    sync_warp();
+}
+
+static inline void load_b(u32 (&b)[2], const void* row) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    all[lane].row = (const u16*)row;
+    sync_warp();
+    for (int i = 0; i < 2; i++) {
+        int k = 8 * i + lane % 4 * 2;
+        b[i] = all[k].row[lane / 4] | (u32)all[k + 1].row[lane / 4] << 16;
+    }
+    sync_warp();
 }
 
 static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {

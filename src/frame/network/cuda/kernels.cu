@@ -15,6 +15,7 @@ typedef unsigned long long u64;
 #define KERNEL extern "C" __global__ void
 #define DEVICE static __device__ __forceinline__
 #define SHARED __shared__
+#define DEVICE_MEMBER __device__ __forceinline__
 #define ALIGNED __align__(16)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
@@ -70,9 +71,23 @@ DEVICE u32 pack(float low, float high) {
     return pair;
 }
 
+// Rounded to the nearest even, and what is below 0 is 0.
+DEVICE u32 pack_relu(float low, float high) {
+    u32 pair;
+    asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// Of a number and what is none: the number.
 DEVICE u32 max2(u32 a, u32 b) {
     u32 pair;
     asm("max.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+DEVICE u32 min2(u32 a, u32 b) {
+    u32 pair;
+    asm("min.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
     return pair;
 }
 
@@ -89,6 +104,23 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     return pair;
 }
 
+DEVICE void sync_warp() { __syncwarp(); }
+
+// What the lane before has as `last` and the lane behind as `first`. The outermost lanes get something.
+DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], u32 (&right)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        left[i] = __shfl_up_sync(0xffffffff, last[i], 1);
+        right[i] = __shfl_down_sync(0xffffffff, first[i], 1);
+    }
+}
+
+// b of `mma`, from shared memory: lanes 0 to 15 say where b's rows begin, of eight each.
+DEVICE void load_b(u32 (&b)[2], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(b[0]), "=r"(b[1]) : "r"(at) : "memory");
+}
+
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -98,6 +130,7 @@ DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #endif
 
 #define NONE_LOWEST 0xfc00fc00u  // a pair of minus infinities
+#define SIX_SIX 0x46004600u
 
 // Eight half-precision channels of a pixel.
 struct ALIGNED Eight {
@@ -692,10 +725,11 @@ KERNEL THREADS(POOL_THREADS) pool(Pool p) {
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
 // after each, all added up.
 //
-// A block has 48 columns (and 8 more at each side, two for each pooling), a strip of rows and 8 channels, and goes down
-// row by row: four groups of threads take turns at making the stage's input, each long enough for its loads to come; four
-// more are one pooling each, three rows behind the one before. Of a row's maxima along itself each thread keeps five, so
-// that only rows, never maps, lie in shared memory. gridDim.z = images x channels / 8.
+// A block has 32 C columns, a strip of rows (and eight more at each side, two for each pooling) and 8 channels, and goes
+// down two rows a turn. Four warps make the stage's input and write the answer; four are the first two poolings, of two
+// channels each, and four the last two, a turn behind. A lane of a pooling has C columns beside each other: what it needs
+// of its neighbours' comes by shuffles, and of the rows above it keeps four rows' maxima, so that only rows of what one
+// warp hands to another lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
     const u16* block1;  // [image][height][width][16]
     const u16* eighth;  // [image][channels / 8][small_height][small_width][8]
@@ -705,178 +739,389 @@ struct Quarter {
     int height, width, small_height, small_width, channels, strip;
 };
 
-#define QUARTER_COLUMNS 64
 #define QUARTER_HALO 8
-#define QUARTER_THREADS (8 * QUARTER_COLUMNS)
-#define QUARTER_LAG 3  // rows that a pooling is behind: one to be seen, two for the rows below
+#define QUARTER_THREADS 384
 
-struct QuarterRoom {
-    Eight inputs[4][QUARTER_COLUMNS + 4];   // the last four rows
-    Eight tops[3][2][QUARTER_COLUMNS + 4];  // of each pooling but the last one, the last two
-    Eight sums[3][4][QUARTER_COLUMNS];
+// A row of a map in shared memory: its pairs of channels by planes. Of eight columns a lane, the second four lie apart, so
+// that whoever goes along lanes, columns or pairs finds all banks.
+template <int C>
+struct ALIGNED QuarterRow {
+    static constexpr int APART = 144, PLANE = C == 8 ? 2 * APART + 4 : 32 * C + 8;
+    u32 value[4 * PLANE];
+
+    DEVICE_MEMBER static int at(int pair, int column) {
+        return pair * PLANE + (C == 8 ? column % 8 / 4 * APART + column / 8 * 4 + column % 4 : column);
+    }
 };
+
+// Rows of two turns or three: one is written while those before are read. layers.rs knows the size.
+template <int C>
+struct QuarterRoom {
+    static constexpr int SMALL = 4 * C + 16;  // columns of the decoder's map under a quarter of the block's
+    QuarterRow<C> inputs[3][2];
+    QuarterRow<C> tops[2][2];
+    QuarterRow<C> sums[3][2];  // of the first two poolings; then the answer
+    Eight small[4][4][SMALL];  // of each warp that makes the input, the last rows
+};
+
+static_assert(sizeof(QuarterRoom<8>) == 87040 && sizeof(QuarterRoom<4>) == 43008, "as layers.rs says");
 
 // What a block of `quarter` works on.
 struct QuarterBlock {
     int image, group, groups;
-    int x0, y0;       // of column and row 0
-    int first, last;  // rows of the answer
+    int x0;                // of column 0
+    int from_x, to_x;      // columns of the answer
+    int first, last;       // rows of the answer
+    int start, end;        // rows of the input
     int turns;
 };
 
-// Every fourth row of the stage's input. A thread has of two tiles of 16 columns two columns each, and of these two
-// channels: as the tensor cores give the projection. What a row needs is loaded four turns before.
-DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& room, int role) {
-    int lane = threadIdx.x % 32, pair = lane % 4;
+// The stage's input, two rows a turn, and the answer three turns later. A lane has of each tile of 16 columns two, and of
+// these two channels: as the tensor cores give the projection. They enlarge along rows, too: a tile's weights are a matrix
+// of 16 columns of the decoder's map; each of its rows is so enlarged once.
+template <int C>
+DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
+    constexpr int TILES = C / 2, SMALL = QuarterRoom<C>::SMALL;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = lane % 4;
     const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 2 * pair;
     u32 projection[2] = {pack(line[0], line[1]), pack(line[8], line[9])};
-    wait_for_input();
-    const u32* block1 = (const u32*)p.block1 + (u64)b.image * p.height * p.width * 8 + pair;
-    const u32* eighth =
-        (const u32*)p.eighth + ((u64)b.image * b.groups + b.group) * p.small_height * p.small_width * 4 + pair;
-    int column = threadIdx.x % QUARTER_COLUMNS / 32 * 32 + lane / 4;
-    float down = (float)p.small_height / (float)p.height;
-    int own[4], small_first[4], small_next[4];
-    float small_weight[4];
+    auto inside = [&](int x) { return x < p.width ? x : p.width - 1; };
+    float ratio = (float)p.small_width / (float)p.width, down = (float)p.small_height / (float)p.height;
+    int column = warp * 8 * C;
+    int small0 = lerp_by(inside(b.x0 + column), p.small_width, ratio).first;
+    // Of each tile: the first column of the decoder's map, the weights, the place of the lane's pixels in a row, and the
+    // most of a value: ReLU6's, and of what is not in the image minus infinity.
+    int small_at[TILES];
+    u32 across[TILES][4];
+    int own[TILES][2];
+    u32 most[TILES][2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int x = b.x0 + column + 8 * i;
-        x = x < 0 ? 0 : x < p.width ? x : p.width - 1;
-        Lerp l = lerp_at(x, p.small_width, p.width);
-        own[i] = x * 8;
-        small_first[i] = l.first * 4;
-        small_next[i] = l.next * 4;
-        small_weight[i] = l.weight;
+    for (int j = 0; j < TILES; j++) {
+        int from = lerp_by(inside(b.x0 + column + 16 * j), p.small_width, ratio).first;
+        small_at[j] = from - small0 + lane % 16;
+#pragma unroll
+        for (int below = 0; below < 2; below++) {
+            int x = b.x0 + column + 16 * j + 8 * below + lane / 4;
+            Lerp l = lerp_by(inside(x), p.small_width, ratio);
+            own[j][below] = inside(x) * 8;
+            most[j][below] = x < p.width ? SIX_SIX : NONE_LOWEST;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                auto weight = [&](int k) {
+                    return (k == l.first - from ? 1 - l.weight : 0) + (k == l.next - from ? l.weight : 0);
+                };
+                int k = 8 * half + 2 * pair;
+                across[j][below + 2 * half] = pack(weight(k), weight(k + 1));
+            }
+        }
     }
-    u32 pixel[2][4], corner[4][4];
-    auto load = [&](int row) {
-        int y = b.y0 + row;
-        if (y < 0 || y >= p.height) return;
-        Lerp ly = lerp_by(y, p.small_height, down);
-        const u32* from = block1 + y * p.width * 8;
-        const u32* first_row = eighth + ly.first * p.small_width * 4;
-        const u32* next_row = eighth + ly.next * p.small_width * 4;
+    u64 pixels = (u64)p.height * p.width, small_pixels = (u64)p.small_height * p.small_width;
+    const u32* block1 = (const u32*)p.block1 + (u64)b.image * pixels * 8 + pair;
+    const Eight* eighth = (const Eight*)p.eighth + ((u64)b.image * b.groups + b.group) * small_pixels;
+    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * pixels;
+    wait_for_input();
+
+    auto fetch_small = [&](int row) {
+        const Eight* from = eighth + row * p.small_width;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            pixel[i / 2][i % 2] = from[own[i]];
-            pixel[i / 2][i % 2 + 2] = from[own[i] + 4];
-            corner[i][0] = first_row[small_first[i]];
-            corner[i][1] = first_row[small_next[i]];
-            corner[i][2] = next_row[small_first[i]];
-            corner[i][3] = next_row[small_next[i]];
+        for (int k = lane; k < SMALL; k += 32) {
+            // What is beyond has no weight.
+            int x = small0 + k < p.small_width ? small0 + k : p.small_width - 1;
+            copy_async(&room.small[warp][row % 4][k], from + x, true);
         }
     };
-    load(role);
-    __syncthreads();
-#pragma unroll 1
-    for (int t = 0; t < b.turns; t++) {
-        if (t % 4 == role) {
-            int y = b.y0 + t;
-            bool is_row = y >= 0 && y < p.height;
-            float y1 = lerp_by(y, p.small_height, down).weight, y0 = 1 - y1;
-            float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-            mma(sum[0], pixel[0], projection);
-            mma(sum[1], pixel[1], projection);
+    float top[TILES][4], bottom[TILES][4];
+    auto enlarge = [&](int row, float (&to)[TILES][4]) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const u32* c = corner[i];
-                float x1 = small_weight[i], x0 = 1 - x1;
-                float v0 = sum[i / 2][i % 2 * 2] + y0 * (x0 * low(c[0]) + x1 * low(c[1])) +
-                           y1 * (x0 * low(c[2]) + x1 * low(c[3]));
-                float v1 = sum[i / 2][i % 2 * 2 + 1] + y0 * (x0 * high(c[0]) + x1 * high(c[1])) +
-                           y1 * (x0 * high(c[2]) + x1 * high(c[3]));
-                int x = b.x0 + column + 8 * i;
-                bool is_inside = is_row && x >= 0 && x < p.width;
-                room.inputs[role][column + 8 * i + 2].pair[pair] =
-                    is_inside ? pack(activated(v0, ACT_RELU6), activated(v1, ACT_RELU6)) : NONE_LOWEST;
+        for (int j = 0; j < TILES; j++) {
+            u32 columns[2];
+            load_b(columns, &room.small[warp][row % 4][small_at[j]]);
+#pragma unroll
+            for (int k = 0; k < 4; k++) to[j][k] = 0;
+            mma(to[j], across[j], columns);
+        }
+    };
+    u32 pixel[2][TILES][4];
+    auto fetch_pixels = [&](int turn) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int y = b.start + 2 * turn + i;
+            if (y >= b.end) return;
+            const u32* from = block1 + y * p.width * 8;
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+#pragma unroll
+                for (int below = 0; below < 2; below++) {
+                    pixel[i][j][below] = from[own[j][below]];
+                    pixel[i][j][below + 2] = from[own[j][below] + 4];
+                }
             }
-            load(t + 4);
         }
+    };
+    // The decoder's rows that an input's row lies between; the map is at most as high as the input, so that from row to row
+    // there is at most one more.
+    auto between = [&](int y) { return lerp_by(y < b.end ? y : b.end - 1, p.small_height, down); };
+    Lerp l = between(b.start);
+    int first = l.first, next = l.next;
+    fetch_small(first);
+    if (next != first) fetch_small(next);
+    copies_end();
+    fetch_pixels(0);
+    copies_wait<0>();
+    sync_warp();
+    enlarge(first, top);
+    enlarge(next, bottom);
+    int fetched = between(b.start + 1).next;
+    if (fetched != next) fetch_small(fetched);
+    copies_end();
+
+    int slot = 0;  // of three
+    for (int t = 0; t < b.turns; t++) {
+        // For the next turn.
+        for (int until = between(b.start + 2 * t + 3).next; fetched < until;) fetch_small(++fetched);
+        copies_end();
+        copies_wait<1>();
+        sync_warp();
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int y = b.start + 2 * t + i;
+            u32* to = room.inputs[slot][i].value + QuarterRow<C>::at(pair, column + lane / 4);
+            auto put = [&](int j, int below, u32 value) { to[QuarterRow<C>::at(0, 16 * j + 8 * below)] = value; };
+            if (y >= b.end) {
+#pragma unroll
+                for (int j = 0; j < TILES; j++) {
+                    put(j, 0, NONE_LOWEST);
+                    put(j, 1, NONE_LOWEST);
+                }
+                continue;
+            }
+            Lerp l = between(y);
+            if (l.first != first) {
+                first = l.first;
+#pragma unroll
+                for (int j = 0; j < TILES; j++)
+#pragma unroll
+                    for (int k = 0; k < 4; k++) top[j][k] = bottom[j][k];
+            }
+            if (l.next != next) {
+                next = l.next;
+                enlarge(next, bottom);
+            }
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+                float sum[4];
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[k] = (1 - l.weight) * top[j][k] + l.weight * bottom[j][k];
+                mma(sum, pixel[i][j], projection);
+#pragma unroll
+                for (int below = 0; below < 2; below++) {
+                    put(j, below, min2(pack_relu(sum[2 * below], sum[2 * below + 1]), most[j][below]));
+                }
+            }
+        }
+        fetch_pixels(t + 1);
+        // The answer that the last pooling has made in the turn before lies where the sums were of two turns before.
+        int made = slot == 2 ? 0 : slot + 1;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int y = b.start + 2 * (t - 3) - QUARTER_HALO + i;
+            if (t < 3 || y < b.first || y >= b.last) continue;
+            const u32* from = room.sums[made][i].value;
+#pragma unroll
+            for (int k = 0; k < C / 4; k++) {
+                int at = column + 32 * k + lane, x = b.x0 + at;
+                Eight answer;
+#pragma unroll
+                for (int c = 0; c < 4; c++) answer.pair[c] = from[QuarterRow<C>::at(c, at)];
+                if (x >= b.from_x && x < b.to_x) out[y * p.width + x] = answer;
+            }
+        }
+        slot = slot == 2 ? 0 : slot + 1;
         __syncthreads();
     }
 }
 
-// One pooling, a column a thread, a row a turn.
-template <int STAGE>
-DEVICE void quarter_pool(const Quarter& p, const QuarterBlock& b, QuarterRoom& room) {
-    int column = threadIdx.x % QUARTER_COLUMNS, x = b.x0 + column;
-    bool is_column = x >= 0 && x < p.width;
-    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * p.height * p.width;
-    // Of the next pooling's input; of what is added: the maxima and that.
-    Eight scale, both;
+// Of a pooling's last rows, each the maxima along itself, of a lane's columns.
+template <int C>
+struct QuarterPool {
+    u32 older[C], second[C];  // of the rows three and four before the next: the maxima of both, and the later one
+    u32 newer[C], last[C];    // of the last two
+    u32 scale, both;          // of the next pooling's input; of what is added: the maxima and that
+};
+
+// The maxima of five columns of each row.
+template <int C>
+DEVICE void maxima_along(u32 (&row)[C]) {
+    u32 x[C + 4];
+    u32 edge[2] = {row[0], row[1]}, other[2] = {row[C - 2], row[C - 1]}, left[2], right[2];
+    beside(edge, other, left, right);
+    int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float* pair = p.scales + STAGE * p.channels + b.group * 8 + 2 * i;
-        scale.pair[i] = pack(pair[0], pair[1]);
-        both.pair[i] = pack(1 + pair[0], 1 + pair[1]);
+    for (int c = 0; c < 2; c++) {
+        x[c] = lane > 0 ? left[c] : NONE_LOWEST;
+        x[C + 2 + c] = lane < 31 ? right[c] : NONE_LOWEST;
     }
-    // Maxima of rows along themselves: of the last four rows, and of the last two pairs of rows, the newest first.
-    Eight along[4], pairs[2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) along[i] = pairs[i % 2] = eight_of(NONE_LOWEST);
+    for (int c = 0; c < C; c++) x[c + 2] = row[c];
+    // By fives: any five columns are the end of one and the beginning of the next (van Herk, Gil and Werman).
+    u32 beginning[C + 4], end[C + 4];
+#pragma unroll
+    for (int i = 0; i < C + 4; i++) beginning[i] = i % 5 == 0 ? x[i] : max2(beginning[i - 1], x[i]);
+#pragma unroll
+    for (int i = C + 3; i >= 0; i--) end[i] = i % 5 == 4 || i == C + 3 ? x[i] : max2(end[i + 1], x[i]);
+#pragma unroll
+    for (int c = 0; c < C; c++) row[c] = c % 5 == 0 ? end[c] : max2(end[c], beginning[c + 4]);
+}
+
+// Two rows become the maxima of five by five, two rows before.
+template <int C>
+DEVICE void pool_two(u32 (&rows)[2][C], QuarterPool<C>& pool) {
+    maxima_along(rows[0]);
+    maxima_along(rows[1]);
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        u32 row0 = rows[0][c], row1 = rows[1][c], both = max2(row0, row1);
+        rows[0][c] = max2(pool.older[c], max2(pool.newer[c], row0));
+        rows[1][c] = max2(pool.second[c], max2(pool.newer[c], both));
+        pool.older[c] = pool.newer[c];
+        pool.second[c] = pool.last[c];
+        pool.newer[c] = both;
+        pool.last[c] = row1;
+    }
+}
+
+// Two poolings of two channels: the first ones, or the last ones.
+template <int C, int FIRST>
+DEVICE void quarter_pools(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
+    int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % 4;
+    QuarterPool<C> pools[2];
+#pragma unroll
+    for (int stage = 0; stage < 2; stage++) {
+        const float* scale = p.scales + (FIRST + stage) * p.channels + b.group * 8 + 2 * pair;
+        pools[stage].scale = pack(scale[0], scale[1]);
+        pools[stage].both = pack(1 + scale[0], 1 + scale[1]);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            pools[stage].older[c] = pools[stage].second[c] = NONE_LOWEST;
+            pools[stage].newer[c] = pools[stage].last[c] = NONE_LOWEST;
+        }
+    }
+    // Added to what goes into the next pooling: of what is not in the image, minus infinity. Where that gives what is no
+    // number, maxima take no notice of it, either.
+    u32 outside[C];
+#pragma unroll
+    for (int c = 0; c < C; c++) outside[c] = b.x0 + C * lane + c < p.width ? 0 : NONE_LOWEST;
+    // Sums that belong to the next turn's maxima, as these come two rows later.
+    u32 before[2][2][C];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int c = 0; c < C; c++) before[i / 2][i % 2][c] = 0;
     wait_for_input();
-    __syncthreads();
+    auto place = [&](int k) { return QuarterRow<C>::at(pair, C * lane + 4 * k); };
+    auto load = [&](const QuarterRow<C>& row, u32 (&to)[C]) {
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            Eight four = *(const Eight*)(row.value + place(k));
+#pragma unroll
+            for (int c = 0; c < 4; c++) to[4 * k + c] = four.pair[c];
+        }
+    };
+    auto store = [&](const u32 (&from)[C], QuarterRow<C>& row) {
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            *(Eight*)(row.value + place(k)) =
+                Eight{{from[4 * k], from[4 * k + 1], from[4 * k + 2], from[4 * k + 3]}};
+        }
+    };
+    // What goes into the next pooling; `y` is the first of the two rows.
+    auto scaled = [&](u32 (&rows)[2][C], u32 scale, int y) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            bool is_row = y + i >= b.start && y + i < b.end;
+#pragma unroll
+            for (int c = 0; c < C; c++) rows[i][c] = is_row ? fma2(rows[i][c], scale, outside[c]) : NONE_LOWEST;
+        }
+    };
+    // The first row that comes.
+    int y = b.start - (FIRST == 0 ? 0 : 4);
+    // Of three, in this turn, in the turn before and in the one before that.
+    int slot = 0, slot1 = 2, slot2 = 1;
 #pragma unroll 1
     for (int t = 0; t < b.turns; t++) {
-        const Eight* row = (STAGE == 0 ? room.inputs[(t + 3) % 4] : room.tops[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 2]) + column;
-        Eight newest = max8(max8(max8(row[0], row[1]), max8(row[2], row[3])), row[4]);
-        Eight before = STAGE == 0 ? room.inputs[(t + 1) % 4][column + 2] : room.sums[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 4][column];
-        Eight latest = max8(newest, along[0]);
-        Eight maxima = max8(max8(latest, pairs[1]), along[3]);
-        pairs[1] = pairs[0];
-        pairs[0] = latest;
+        if (t > FIRST / 2) {
+            u32 rows[2][C], sums[2][C];
 #pragma unroll
-        for (int i = 3; i > 0; i--) along[i] = along[i - 1];
-        along[0] = newest;
-        int y = b.y0 + t - QUARTER_LAG * (STAGE + 1);
-        Eight next, sum;
+            for (int i = 0; i < 2; i++) load(FIRST == 0 ? room.inputs[slot1][i] : room.tops[(t + 1) % 2][i], rows[i]);
+            pool_two(rows, pools[0]);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            next.pair[i] = mul2(maxima.pair[i], scale.pair[i]);
-            sum.pair[i] = fma2(maxima.pair[i], both.pair[i], before.pair[i]);
+            for (int i = 0; i < 2; i++) {
+                u32 added[C];
+                // What comes is what the first pooling adds to: the rows of the turn before are still there.
+                if (FIRST == 0) load(room.inputs[slot2][i], added);
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    sums[i][c] = fma2(rows[i][c], pools[0].both, FIRST == 0 ? added[c] : before[0][i][c]);
+                }
+                if (FIRST > 0) load(room.sums[slot1][i], before[0][i]);
+            }
+            scaled(rows, pools[0].scale, y - 2);
+            pool_two(rows, pools[1]);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                u32 sum[C];
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    sum[c] = fma2(rows[i][c], pools[1].both, before[1][i][c]);
+                    before[1][i][c] = sums[i][c];
+                }
+                store(sum, room.sums[FIRST == 0 ? slot : slot1][i]);
+            }
+            if (FIRST == 0) {
+                scaled(rows, pools[1].scale, y - 4);
+#pragma unroll
+                for (int i = 0; i < 2; i++) store(rows[i], room.tops[t % 2][i]);
+            }
+            y += 2;
         }
-        bool is_inside = is_column && y >= 0 && y < p.height;
-        if (STAGE < 3) {
-            room.tops[STAGE < 3 ? STAGE : 0][t % 2][column + 2] = is_inside ? next : eight_of(NONE_LOWEST);
-            room.sums[STAGE < 3 ? STAGE : 0][t % 4][column] = sum;
-        } else if (is_inside && y >= b.first && y < b.last && column >= QUARTER_HALO &&
-                   column < QUARTER_COLUMNS - QUARTER_HALO) {
-            out[y * p.width + x] = sum;
-        }
+        slot2 = slot1;
+        slot1 = slot;
+        slot = slot == 2 ? 0 : slot + 1;
         __syncthreads();
     }
 }
 
-KERNEL THREADS_TWICE(QUARTER_THREADS) quarter(Quarter p) {
-    SHARED QuarterRoom room;
+template <int C>
+DEVICE void quarter(const Quarter& p) {
+    DYNAMIC_SHARED(u16, room_of_all);
+    QuarterRoom<C>& room = *(QuarterRoom<C>*)room_of_all;
+    constexpr int COLUMNS = 32 * C;
     QuarterBlock b;
     b.groups = p.channels / 8;
     b.image = blockIdx.z / b.groups;
     b.group = blockIdx.z % b.groups;
-    b.x0 = (int)blockIdx.x * (QUARTER_COLUMNS - 2 * QUARTER_HALO) - QUARTER_HALO;
+    b.x0 = blockIdx.x * (COLUMNS - 2 * QUARTER_HALO);
+    // At the image's edges there is nothing to see beyond.
+    b.from_x = blockIdx.x == 0 ? 0 : b.x0 + QUARTER_HALO;
+    b.to_x = b.x0 + COLUMNS < p.width ? b.x0 + COLUMNS - QUARTER_HALO : p.width;
     b.first = blockIdx.y * p.strip;
     b.last = b.first + p.strip < p.height ? b.first + p.strip : p.height;
-    b.y0 = b.first - QUARTER_HALO;
-    b.turns = b.last - b.first + 2 * QUARTER_HALO + 4;
-    if (threadIdx.x < 10 * 4) {
-        int row = threadIdx.x / 4, at = threadIdx.x % 4;
-        at = at < 2 ? at : QUARTER_COLUMNS + at;
-        (row < 4 ? room.inputs[row] : room.tops[(row - 4) / 2][row % 2])[at] = eight_of(NONE_LOWEST);
-    }
-    int role = threadIdx.x / QUARTER_COLUMNS;
-    switch (role) {
-        case 4:
-            return quarter_pool<0>(p, b, room);
-        case 5:
-            return quarter_pool<1>(p, b, room);
-        case 6:
-            return quarter_pool<2>(p, b, room);
-        case 7:
-            return quarter_pool<3>(p, b, room);
+    b.start = b.first > QUARTER_HALO ? b.first - QUARTER_HALO : 0;
+    b.end = b.last + QUARTER_HALO < p.height ? b.last + QUARTER_HALO : p.height;
+    // From the first row of the input to the last of the answer, which comes eight rows and three turns later.
+    b.turns = (b.last - b.start + QUARTER_HALO + 1) / 2 + 3;
+    switch (threadIdx.x / 128) {
+        case 0:
+            return quarter_ends<C>(p, b, room);
+        case 1:
+            return quarter_pools<C, 0>(p, b, room);
         default:
-            return quarter_input(p, b, room, role);
+            return quarter_pools<C, 2>(p, b, room);
     }
 }
+
+KERNEL THREADS(QUARTER_THREADS) quarter4(Quarter p) { quarter<4>(p); }
+KERNEL THREADS(QUARTER_THREADS) quarter8(Quarter p) { quarter<8>(p); }
 
 // ---- the heads --------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,11 @@ pub(super) const MOST_HEADS: usize = 4;
 const EXCITE_CHANNELS: usize = 576;
 /// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
 const PRODUCT: (usize, usize, usize) = (144, 64, 4);
-/// `quarter`'s columns of a block, and its threads.
-const QUARTER: (usize, u32) = (48, 512);
+/// `quarter`'s columns of a lane, its kernel, and the shared memory of a block.
+const QUARTER: [(usize, Kernel, usize); 2] = [(4, Kernel::Quarter4, 43008), (8, Kernel::Quarter8, 87040)];
+const QUARTER_THREADS: u32 = 384;
+/// What `quarter` sees of a map beyond a block's part of the answer, at each side.
+const QUARTER_HALO: usize = 8;
 
 /// A map on the machine: `[image][height][width][channels]`, half precision; those that the 1/4 stage and the heads read and
 /// write, by planes of eight channels: `[image][channels / 8][height][width][8]`.
@@ -489,14 +492,13 @@ impl<M: Machine> Builder<'_, M> {
     }
 
     fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
-        let (inner, threads) = QUARTER;
         assert_eq!((block1.channels, scales.len()), (16, CRP_STAGES), "the kernel is made for them");
+        let is_half = |small: usize, large: usize| small == large.div_ceil(2);
+        assert!(is_half(eighth.width, block1.width) && is_half(eighth.height, block1.height), "and for twice the size");
         let out = self.map(block1.height, block1.width, eighth.channels)?;
         let (conv6, scales) = (self.constant(conv6)?, self.constant(&scales.concat())?);
-        let across = out.width.div_ceil(inner) * self.images * out.channels / 8;
-        // A strip costs 20 rows more than it has.
-        let strips = (2 * self.many_blocks / across).clamp(1, out.height.div_ceil(16));
-        let strip = out.height.div_ceil(strips);
+        let deep = self.images * out.channels / 8;
+        let (kernel, shared, across, strip) = quarter_blocks(&out, deep, self.many_blocks);
         let arguments = twin::Quarter {
             block1: block1.at,
             eighth: eighth.at,
@@ -508,8 +510,8 @@ impl<M: Machine> Builder<'_, M> {
             channels: eighth.channels as i32,
             strip: strip as i32,
         };
-        let grid = [out.width.div_ceil(inner), out.height.div_ceil(strip), self.images * out.channels / 8];
-        self.launches.push(Launch::new(Kernel::Quarter, grid, threads, arguments));
+        let grid = [across, out.height.div_ceil(strip), deep];
+        self.launches.push(Launch::new(kernel, grid, QUARTER_THREADS, arguments).with_shared(shared));
         Ok(out)
     }
 
@@ -544,6 +546,26 @@ impl<M: Machine> Builder<'_, M> {
         self.launches.push(Launch::new(Kernel::Heads, grid, 256, arguments));
         Ok(())
     }
+}
+
+/// How `quarter` is divided: its kernel with its shared memory, blocks of a row, rows of a block. A multiprocessor has one
+/// block at a time.
+fn quarter_blocks(out: &Map, deep: usize, many_blocks: usize) -> (Kernel, usize, usize, usize) {
+    // Turns that a block takes more than it has rows to go through, and what a turn takes, whatever its columns, in columns
+    // of a lane.
+    const MORE_TURNS: usize = 3;
+    const TURN: usize = 1;
+    let across = |columns: usize| 1 + out.width.saturating_sub(32 * columns).div_ceil(32 * columns - 2 * QUARTER_HALO);
+    let most_strips = out.height.div_ceil(QUARTER_HALO);
+    let ways = QUARTER.iter().flat_map(|of| (1..=most_strips).map(move |strips| (of, out.height.div_ceil(strips))));
+    let cost = |&((columns, ..), strip): &(&(usize, Kernel, usize), usize)| {
+        let strips = out.height.div_ceil(strip);
+        let waves = (across(*columns) * strips * deep).div_ceil(many_blocks);
+        let rows = strip + if strips > 1 { 2 * QUARTER_HALO } else { QUARTER_HALO };
+        waves * (rows.div_ceil(2) + MORE_TURNS) * (columns + TURN)
+    };
+    let (&(columns, kernel, shared), strip) = ways.min_by_key(cost).expect("a map has rows");
+    (kernel, shared, across(columns), strip)
 }
 
 /// A head's weights in host memory.

@@ -21,14 +21,15 @@ pub(super) enum Kernel {
     Product32Factors,
     Product32Enlarged,
     Pool,
-    Quarter,
+    Quarter4,
+    Quarter8,
     Heads,
     Classes,
     Outputs,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -42,7 +43,8 @@ impl Kernel {
         Self::Product32Factors,
         Self::Product32Enlarged,
         Self::Pool,
-        Self::Quarter,
+        Self::Quarter4,
+        Self::Quarter8,
         Self::Heads,
         Self::Classes,
         Self::Outputs,
@@ -64,7 +66,8 @@ impl Kernel {
             Self::Product32Factors => "product32_factors",
             Self::Product32Enlarged => "product32_enlarged",
             Self::Pool => "pool",
-            Self::Quarter => "quarter",
+            Self::Quarter4 => "quarter4",
+            Self::Quarter8 => "quarter8",
             Self::Heads => "heads",
             Self::Classes => "classes",
             Self::Outputs => "outputs",
