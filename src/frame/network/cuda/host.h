@@ -65,6 +65,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define THREADS(count)
 #define THREADS_TWICE(count)
 #define ALIGNED __attribute__((aligned(16)))
+#define ALIGNED_EIGHT __attribute__((aligned(8)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
 #define MUL(a, b) ((float)(a) * (float)(b))
 #define NEGATIVE_INFINITY (-INFINITY)
@@ -84,6 +85,7 @@ static inline void copies_end() {}
 template <int LATER>
 static inline void copies_wait() {}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
+static inline float saturated(float value) { return fminf(fmaxf(value, 0), 1); }
 static inline long long to_whole(float value) { return llrintf(value); }
 
 static inline float half_value(u16 bits) {
@@ -123,6 +125,15 @@ static inline void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&lef
     sync_warp();
     memcpy(left, all[lane > 0 ? lane - 1 : lane].b, sizeof left);
     memcpy(right, all[lane < 31 ? lane + 1 : lane].a, sizeof right);
+    sync_warp();
+}
+
+static inline void load_a(u32 (&a)[4], const void* row) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    all[lane].row = (const u16*)row;
+    sync_warp();
+    for (int i = 0; i < 4; i++) a[i] = *(const u32*)(all[i % 2 * 8 + i / 2 * 16 + lane / 4].row + lane % 4 * 2);
     sync_warp();
 }
 

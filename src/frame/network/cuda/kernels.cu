@@ -17,6 +17,7 @@ typedef unsigned long long u64;
 #define SHARED __shared__
 #define DEVICE_MEMBER __device__ __forceinline__
 #define ALIGNED __align__(16)
+#define ALIGNED_EIGHT __align__(8)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
@@ -50,6 +51,7 @@ DEVICE void copies_wait() {
 }
 
 DEVICE void add_to(u64* sum, long long value) { atomicAdd(sum, (u64)value); }
+DEVICE float saturated(float value) { return __saturatef(value); }
 DEVICE long long to_whole(float value) { return __float2ll_rn(value); }
 
 DEVICE float low(u32 pair) {
@@ -115,6 +117,15 @@ DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], 
     }
 }
 
+// a of `mma`, from shared memory: each lane says where eight of row lane % 16 begin, those from column lane / 16 * 8.
+DEVICE void load_a(u32 (&a)[4], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+                 : "r"(at)
+                 : "memory");
+}
+
 // b of `mma`, from shared memory: lanes 0 to 15 say where b's rows begin, of eight each.
 DEVICE void load_b(u32 (&b)[2], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
@@ -135,6 +146,15 @@ DEVICE void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 // Eight half-precision channels of a pixel.
 struct ALIGNED Eight {
     u32 pair[4];
+};
+
+struct ALIGNED Four {
+    float value[4];
+};
+
+// What a lane has of `mma`'s b.
+struct ALIGNED_EIGHT Two {
+    u32 value[2];
 };
 
 DEVICE Eight eight_of(u32 pair) { return Eight{{pair, pair, pair, pair}}; }
@@ -789,11 +809,10 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
     float ratio = (float)p.small_width / (float)p.width, down = (float)p.small_height / (float)p.height;
     int column = warp * 8 * C;
     int small0 = lerp_by(inside(b.x0 + column), p.small_width, ratio).first;
-    // Of each tile: the first column of the decoder's map, the weights, the place of the lane's pixels in a row, and the
-    // most of a value: ReLU6's, and of what is not in the image minus infinity.
+    // Of each tile: the first column of the decoder's map, the weights, and the most of a value: ReLU6's, and of what is
+    // not in the image minus infinity.
     int small_at[TILES];
     u32 across[TILES][4];
-    int own[TILES][2];
     u32 most[TILES][2];
 #pragma unroll
     for (int j = 0; j < TILES; j++) {
@@ -803,7 +822,6 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
         for (int below = 0; below < 2; below++) {
             int x = b.x0 + column + 16 * j + 8 * below + lane / 4;
             Lerp l = lerp_by(inside(x), p.small_width, ratio);
-            own[j][below] = inside(x) * 8;
             most[j][below] = x < p.width ? SIX_SIX : NONE_LOWEST;
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -816,7 +834,7 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
         }
     }
     u64 pixels = (u64)p.height * p.width, small_pixels = (u64)p.small_height * p.small_width;
-    const u32* block1 = (const u32*)p.block1 + (u64)b.image * pixels * 8 + pair;
+    const u32* block1 = (const u32*)p.block1 + ((u64)b.image * pixels + b.x0 + column + lane / 4) * 8 + pair;
     const Eight* eighth = (const Eight*)p.eighth + ((u64)b.image * b.groups + b.group) * small_pixels;
     Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * pixels;
     wait_for_input();
@@ -827,7 +845,7 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
         for (int k = lane; k < SMALL; k += 32) {
             // What is beyond has no weight.
             int x = small0 + k < p.small_width ? small0 + k : p.small_width - 1;
-            copy_async(&room.small[warp][row % 4][k], from + x, true);
+            copy_async(&room.small[warp][row & 3][k], from + x, true);
         }
     };
     float top[TILES][4], bottom[TILES][4];
@@ -835,26 +853,30 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
             u32 columns[2];
-            load_b(columns, &room.small[warp][row % 4][small_at[j]]);
+            load_b(columns, &room.small[warp][row & 3][small_at[j]]);
 #pragma unroll
             for (int k = 0; k < 4; k++) to[j][k] = 0;
             mma(to[j], across[j], columns);
         }
     };
     u32 pixel[2][TILES][4];
+#pragma unroll
+    for (int i = 0; i < 8 * TILES; i++) pixel[i / 4 / TILES][i / 4 % TILES][i % 4] = 0;
     auto fetch_pixels = [&](int turn) {
+        int y = b.start + 2 * turn;
+        if (y >= b.end) return;
+        const u32* from = block1 + y * p.width * 8;
+        const u32* from1 = y + 1 < b.end ? from + p.width * 8 : from;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int y = b.start + 2 * turn + i;
-            if (y >= b.end) return;
-            const u32* from = block1 + y * p.width * 8;
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
-            for (int j = 0; j < TILES; j++) {
-#pragma unroll
-                for (int below = 0; below < 2; below++) {
-                    pixel[i][j][below] = from[own[j][below]];
-                    pixel[i][j][below + 2] = from[own[j][below] + 4];
-                }
+            for (int below = 0; below < 2; below++) {
+                if (most[j][below] != SIX_SIX) continue;
+                int at = 8 * (16 * j + 8 * below);
+                pixel[0][j][below] = from[at];
+                pixel[0][j][below + 2] = from[at + 4];
+                pixel[1][j][below] = from1[at];
+                pixel[1][j][below + 2] = from1[at + 4];
             }
         }
     };
@@ -878,6 +900,7 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
     int slot = 0;  // of three
     for (int t = 0; t < b.turns; t++) {
         // For the next turn.
+#pragma unroll 1
         for (int until = between(b.start + 2 * t + 3).next; fetched < until;) fetch_small(++fetched);
         copies_end();
         copies_wait<1>();
@@ -902,10 +925,10 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
                 for (int j = 0; j < TILES; j++)
 #pragma unroll
                     for (int k = 0; k < 4; k++) top[j][k] = bottom[j][k];
-            }
-            if (l.next != next) {
-                next = l.next;
-                enlarge(next, bottom);
+                if (l.next != next) {
+                    next = l.next;
+                    enlarge(next, bottom);
+                }
             }
 #pragma unroll
             for (int j = 0; j < TILES; j++) {
@@ -1036,20 +1059,36 @@ DEVICE void quarter_pools(const Quarter& p, const QuarterBlock& b, QuarterRoom<C
     };
     // What goes into the next pooling; `y` is the first of the two rows.
     auto scaled = [&](u32 (&rows)[2][C], u32 scale, int y) {
+        bool are_rows[2] = {y >= b.start && y < b.end, y + 1 >= b.start && y + 1 < b.end};
+        if (are_rows[0] && are_rows[1]) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            bool is_row = y + i >= b.start && y + i < b.end;
+            for (int c = 0; c < C; c++) {
+                rows[0][c] = fma2(rows[0][c], scale, outside[c]);
+                rows[1][c] = fma2(rows[1][c], scale, outside[c]);
+            }
+            return;
+        }
 #pragma unroll
-            for (int c = 0; c < C; c++) rows[i][c] = is_row ? fma2(rows[i][c], scale, outside[c]) : NONE_LOWEST;
+        for (int c = 0; c < C; c++) {
+            rows[0][c] = are_rows[0] ? fma2(rows[0][c], scale, outside[c]) : NONE_LOWEST;
+            rows[1][c] = are_rows[1] ? fma2(rows[1][c], scale, outside[c]) : NONE_LOWEST;
         }
     };
     // The first row that comes.
     int y = b.start - (FIRST == 0 ? 0 : 4);
     // Of three, in this turn, in the turn before and in the one before that.
-    int slot = 0, slot1 = 2, slot2 = 1;
-#pragma unroll 1
-    for (int t = 0; t < b.turns; t++) {
-        if (t > FIRST / 2) {
+    int t = 0, slot = 0, slot1 = 2, slot2 = 1;
+    auto next_turn = [&] {
+        slot2 = slot1;
+        slot1 = slot;
+        slot = slot == 2 ? 0 : slot + 1;
+        __syncthreads();
+    };
+    // Nothing has come before.
+    for (; t < 1 + FIRST / 2; t++) next_turn();
+    // By two, so that what is older than something needs not be moved where that was.
+#pragma unroll 2
+    for (; t < b.turns; t++) {
             u32 rows[2][C], sums[2][C];
 #pragma unroll
             for (int i = 0; i < 2; i++) load(FIRST == 0 ? room.inputs[slot1][i] : room.tops[(t + 1) % 2][i], rows[i]);
@@ -1083,11 +1122,7 @@ DEVICE void quarter_pools(const Quarter& p, const QuarterBlock& b, QuarterRoom<C
                 for (int i = 0; i < 2; i++) store(rows[i], room.tops[t % 2][i]);
             }
             y += 2;
-        }
-        slot2 = slot1;
-        slot1 = slot;
-        slot = slot == 2 ? 0 : slot + 1;
-        __syncthreads();
+            next_turn();
     }
 }
 
@@ -1125,146 +1160,210 @@ KERNEL THREADS(QUARTER_THREADS) quarter8(Quarter p) { quarter<8>(p); }
 
 // ---- the heads --------------------------------------------------------------------------------------------------------
 
-// answer = 3x3 convolution of relu6(pre * in) + bias. A block has 16x8 pixels of an image and one head; a warp a row of
-// them. gridDim.z = images x heads; 256 threads.
+// answer = 3x3 convolution of relu6(pre * in) + bias, of one head or two. A block has 16 columns and 2 ROWS rows of an image
+// and goes through the channels by 32: the map comes once for both heads, of which each makes its own input of it. A head
+// has four warps, each with half of the rows and half of the channels. gridDim.z = images.
 struct Head {
-    const float* pre;  // [channels]
-    const u16* weight;  // [9][outputs padded to 8][channels]
+    const float* pre;  // [channels, padded to 32], a sixth of the factor: what is activated is a sixth of ReLU6
+    // [channels / 32][half of them][column of the filter][row][outputs / 8][lane][4]: as `mma` takes b
+    const u16* weight;
     const float* bias;  // [outputs]
-    int outputs, first;  // channels of the answer, from which
+    int outputs, first;  // channels of the answer, from which; a second head may have none
 };
 
-#define MOST_HEADS 4
-#define HEAD_OUTPUTS 32  // the most of a head
-#define HEAD_CHUNK 32    // channels at a time
-#define HEAD_PITCH 40
+#define HEADS_AT_ONCE 2
+#define HEADS_THREADS 256
+#define HEAD_TILES 4   // of eight outputs, the most of a head
+#define HEAD_CHUNK 32  // channels at a time
+#define HEAD_WIDTH 18  // columns of the map that a block sees
 
 struct Heads {
     const u16* in;  // [image][channels / 8][height][width][8]
     float* answer;  // [image][height][width][answer_channels]
-    int height, width, channels, answer_channels, images;
-    Head head[MOST_HEADS];
+    int height, width, channels, answer_channels;
+    Head head[HEADS_AT_ONCE];
 };
 
-// The number of tiles is known to the compiler, so that it takes loads ahead of products.
-template <int TILES>
-DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
-    // Vectors that a thread fetches of a chunk.
-    constexpr int lines = 8 * TILES, MAPS = 3, WEIGHTS = (9 * lines * 4 + 255) / 256;
-    int image = blockIdx.z % p.images, index = blockIdx.z / p.images;
-    const u16* weights = p.head[index].weight;
-    int outputs = p.head[index].outputs;
+// Shared memory of a block, layers.rs knows the size: the map as it comes, each head's input, its weights of this chunk and
+// of the next, its factors. The heads' sums lie there in the end.
+template <int ROWS>
+struct HeadRoom {
+    static constexpr int PIXELS = HEAD_WIDTH * (2 * ROWS + 2), VECTORS = HEAD_CHUNK / 8;
+    Eight *raw, *active, *weight;
+    float* pre;
+    int tiles, first_tiles;  // of all heads, of the first
+};
+
+// The number of tiles is known to the compiler. Rows of the map are multiplied with all that they belong to: each is read
+// once for each column of the filter.
+template <int ROWS, int TILES>
+DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = warp / 2 % 2;
+    const Eight* active = room.active + head * room.PIXELS * room.VECTORS;
+    const Eight* weight = room.weight + (chunk % 2 * room.tiles + head * room.first_tiles) * 9 * HEAD_CHUNK;
+    const Two* own = (const Two*)weight + part * 9 * TILES * 32 + lane;
+#pragma unroll
+    for (int dx = 0; dx < 3; dx++) {
+        int x = dx + lane % 16;
+        const Eight* line = active + (warp % 2 * ROWS * HEAD_WIDTH + x) * room.VECTORS + ((2 * part + lane / 16) ^ (x / 2 % 4));
+        u32 w[3][TILES > 0 ? TILES : 1][2];
+#pragma unroll
+        for (int dy = 0; dy < 3; dy++)
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+                Two two = own[((dx * 3 + dy) * TILES + j) * 32];
+                w[dy][j][0] = two.value[0];
+                w[dy][j][1] = two.value[1];
+            }
+#pragma unroll
+        for (int row = 0; row < ROWS + 2; row++) {
+            u32 a[4];
+            load_a(a, line + row * HEAD_WIDTH * room.VECTORS);
+#pragma unroll
+            for (int dy = 0; dy < 3; dy++) {
+                if (row - dy < 0 || row - dy >= ROWS) continue;
+#pragma unroll
+                for (int j = 0; j < TILES; j++) mma(sum[row - dy][j], a, w[dy][j]);
+            }
+        }
+    }
+}
+
+// What follows the sums: those of the other half of the channels, the bias.
+template <int ROWS, int TILES>
+DEVICE void head_answers(const Heads& p, float* others, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int x0 = blockIdx.x * 16, y0 = blockIdx.y * 8;
-    for (int i = threadIdx.x; i < p.channels; i += blockDim.x) pre[i] = p.head[index].pre[i];
-    wait_for_input();
-    const Eight* in = (const Eight*)p.in + (u64)image * p.height * p.width * (p.channels / 8);
-    // Where each of a thread's vectors comes from is the same for every chunk. Threads of a warp have pixels of one plane.
-    int vector = threadIdx.x / 64 * 8;
-    int map_from[MAPS], weight_from[WEIGHTS];
-#pragma unroll
-    for (int i = 0; i < MAPS; i++) {
-        int at = threadIdx.x % 64 + 64 * i;
-        int x = x0 + at % 18 - 1, y = y0 + at / 18 - 1;
-        bool is_inside = at < 10 * 18 && x >= 0 && x < p.width && y >= 0 && y < p.height;
-        map_from[i] = is_inside ? (vector / 8 * p.height + y) * p.width + x : -1;
-    }
-#pragma unroll
-    for (int i = 0; i < WEIGHTS; i++) {
-        int at = threadIdx.x % 64 + 64 * i;
-        weight_from[i] = at < 9 * lines ? at * p.channels + vector : -1;
-    }
-    Eight map_next[MAPS], weight_next[WEIGHTS];
-    auto fetch = [&](int chunk) {
-#pragma unroll
-        for (int i = 0; i < MAPS; i++) {
-            map_next[i] = map_from[i] < 0 ? eight_of(0) : in[map_from[i] + chunk / 8 * p.height * p.width];
-        }
-#pragma unroll
-        for (int i = 0; i < WEIGHTS; i++) {
-            if (weight_from[i] >= 0) weight_next[i] = *(const Eight*)(weights + weight_from[i] + chunk);
-        }
-    };
-    float sum[TILES][4];
-#pragma unroll
-    for (int j = 0; j < TILES; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) sum[j][k] = 0;
-    fetch(0);
+    others += (index * 2 + warp % 2) * ROWS * HEAD_TILES * 4 * 32 + lane;
+    bool is_other = warp / 2 % 2 == 1;
     __syncthreads();
-    for (int chunk = 0; chunk < p.channels; chunk += HEAD_CHUNK) {
+    if (is_other) {
 #pragma unroll
-        for (int i = 0; i < MAPS; i++) {
-            int at = threadIdx.x % 64 + 64 * i;
-            if (at < 10 * 18) {
-                float v[8];
-                unpack(map_next[i], v);
+        for (int i = 0; i < ROWS * TILES * 4; i++) others[i * 32] = sum[i / 4 / TILES][i / 4 % TILES][i % 4];
+    }
+    __syncthreads();
+    if (is_other) return;
+    const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
+    int outputs = index == 0 ? p.head[0].outputs : p.head[1].outputs;
+    int first = index == 0 ? p.head[0].first : p.head[1].first;
 #pragma unroll
-                for (int c = 0; c < 8; c++) v[c] = activated(v[c] * pre[chunk + vector + c], ACT_RELU6);
-                *(Eight*)(map + at * HEAD_PITCH + vector) = packed(v);
-            }
-        }
+    for (int row = 0; row < ROWS; row++) {
+        int y = (blockIdx.y * 2 + warp % 2) * ROWS + row;
+        if (y >= p.height) return;
+        float* answer = p.answer + ((u64)blockIdx.z * p.height + y) * p.width * p.answer_channels + first;
 #pragma unroll
-        for (int i = 0; i < WEIGHTS; i++) {
-            int at = threadIdx.x % 64 + 64 * i;
-            if (at < 9 * lines) {
-                *(Eight*)(weight + at * HEAD_PITCH + vector) = weight_next[i];
-            }
-        }
-        __syncthreads();
-        if (chunk + HEAD_CHUNK < p.channels) fetch(chunk + HEAD_CHUNK);
-#pragma unroll 3
-        for (int tap = 0; tap < 9; tap++) {
-            const u16* line = map + ((warp + tap / 3) * 18 + tap % 3 + lane / 4) * HEAD_PITCH + lane % 4 * 2;
-            const u16* column = weight + (tap * lines + lane / 4) * HEAD_PITCH + lane % 4 * 2;
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
-            for (int step = 0; step < HEAD_CHUNK / 16; step++) {
-                u32 a[4];
-                a[0] = *(const u32*)(line + 16 * step);
-                a[1] = *(const u32*)(line + 8 * HEAD_PITCH + 16 * step);
-                a[2] = *(const u32*)(line + 16 * step + 8);
-                a[3] = *(const u32*)(line + 8 * HEAD_PITCH + 16 * step + 8);
-#pragma unroll
-                for (int j = 0; j < TILES; j++) {
-                    u32 w[2];
-                    w[0] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step);
-                    w[1] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step + 8);
-                    mma(sum[j], a, w);
+            for (int k = 0; k < 4; k++) {
+                int x = blockIdx.x * 16 + lane / 4 + k / 2 * 8, output = 8 * j + lane % 4 * 2 + k % 2;
+                if (x < p.width && output < outputs) {
+                    float other = others[((row * TILES + j) * 4 + k) * 32];
+                    answer[x * p.answer_channels + output] = sum[row][j][k] + other + bias[output];
                 }
             }
         }
-        __syncthreads();
-    }
-    int y = y0 + warp;
-    if (y >= p.height) return;
-    float* answer = p.answer + ((u64)image * p.height + y) * p.width * p.answer_channels + p.head[index].first;
-#pragma unroll
-    for (int j = 0; j < TILES; j++) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            int x = x0 + lane / 4 + k / 2 * 8, output = 8 * j + lane % 4 * 2 + k % 2;
-            if (x < p.width && output < outputs) {
-                answer[(u64)x * p.answer_channels + output] = sum[j][k] + p.head[index].bias[output];
-            }
-        }
     }
 }
 
-KERNEL THREADS(256) heads(Heads p) {
-    SHARED ALIGNED u16 map[10 * 18 * HEAD_PITCH];
-    SHARED ALIGNED u16 weight[9 * HEAD_OUTPUTS * HEAD_PITCH];
-    SHARED float pre[256];
-    switch ((p.head[blockIdx.z / p.images].outputs + 7) / 8) {
+// All that a warp does, for a head of so many tiles.
+template <int ROWS, int TILES>
+DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
+    constexpr int PIXELS = HeadRoom<ROWS>::PIXELS, VECTORS = HeadRoom<ROWS>::VECTORS;
+    constexpr int EACH = (PIXELS * VECTORS + HEADS_THREADS - 1) / HEADS_THREADS;
+    int index = threadIdx.x / 128, chunks = (p.channels + HEAD_CHUNK - 1) / HEAD_CHUNK, planes = p.channels / 8;
+    auto fetch_weights = [&](int chunk) {
+        constexpr int TILE = 9 * HEAD_CHUNK;  // vectors of eight outputs
+        Eight* to = room.weight + chunk % 2 * room.tiles * TILE;
+        int first = room.first_tiles, more = room.tiles - first;
+        for (int i = threadIdx.x; i < room.tiles * TILE; i += HEADS_THREADS) {
+            const Eight* from = i < first * TILE ? (const Eight*)p.head[0].weight + chunk * first * TILE + i
+                                                 : (const Eight*)p.head[1].weight + (chunk * more - first) * TILE + i;
+            copy_async(to + i, from, true);
+        }
+    };
+    auto fetch_map = [&](int chunk) {
+        const Eight* in = (const Eight*)p.in + ((u64)blockIdx.z * planes + chunk * VECTORS) * p.height * p.width;
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            int i = threadIdx.x + HEADS_THREADS * k, plane = i / PIXELS, pixel = i % PIXELS;
+            if (i >= PIXELS * VECTORS) break;
+            int x = blockIdx.x * 16 + pixel % HEAD_WIDTH - 1, y = blockIdx.y * 2 * ROWS + pixel / HEAD_WIDTH - 1;
+            bool is_there = chunk * VECTORS + plane < planes && x >= 0 && x < p.width && y >= 0 && y < p.height;
+            copy_async(room.raw + i, in + (is_there ? (plane * p.height + y) * p.width + x : 0), is_there);
+        }
+    };
+    // Weights are there before the kernel before has ended.
+    fetch_weights(0);
+    int padded = chunks * HEAD_CHUNK;
+    for (int i = threadIdx.x; i < count * padded; i += HEADS_THREADS) {
+        room.pre[i] = i < padded ? p.head[0].pre[i] : p.head[1].pre[i - padded];
+    }
+    wait_for_input();
+    fetch_map(0);
+    copies_end();
+    float sum[ROWS][TILES > 0 ? TILES : 1][4];
+#pragma unroll
+    for (int i = 0; i < ROWS * TILES * 4; i++) sum[i / 4 / TILES][i / 4 % TILES][i % 4] = 0;
+#pragma unroll 1
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        copies_wait<0>();
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            int i = threadIdx.x + HEADS_THREADS * k, vector = i / PIXELS, pixel = i % PIXELS;
+            if (i >= PIXELS * VECTORS) break;
+            float v[8];
+            unpack(room.raw[i], v);
+            // Vectors of pixels beside each other come to lie in different banks.
+            Eight* to = room.active + pixel * VECTORS + (vector ^ (pixel % HEAD_WIDTH / 2 % 4));
+            const Four* pre = (const Four*)(room.pre + chunk * HEAD_CHUNK + 8 * vector);
+#pragma unroll
+            for (int h = 0; h < HEADS_AT_ONCE; h++) {
+                if (h >= count) break;
+                Four low = pre[h * padded / 4], high = pre[h * padded / 4 + 1];
+                float sixth[8];
+#pragma unroll
+                for (int c = 0; c < 8; c++) sixth[c] = saturated(v[c] * (c < 4 ? low.value[c] : high.value[c - 4]));
+                to[h * PIXELS * VECTORS] = packed(sixth);
+            }
+        }
+        __syncthreads();
+        if (chunk + 1 < chunks) {
+            fetch_weights(chunk + 1);
+            fetch_map(chunk + 1);
+            copies_end();
+        }
+        if (TILES > 0) head_sums<ROWS, TILES>(room, index, chunk, sum);
+    }
+    head_answers<ROWS, TILES>(p, (float*)room.raw, index, sum);
+}
+
+template <int ROWS>
+DEVICE void heads(const Heads& p) {
+    DYNAMIC_SHARED(u16, room_of_all);
+    int first = (p.head[0].outputs + 7) / 8, second = (p.head[1].outputs + 7) / 8, count = second > 0 ? 2 : 1;
+    HeadRoom<ROWS> room;
+    room.first_tiles = first;
+    room.tiles = first + second;
+    room.raw = (Eight*)room_of_all;
+    room.active = room.raw + room.PIXELS * room.VECTORS;
+    room.weight = room.active + count * room.PIXELS * room.VECTORS;
+    room.pre = (float*)(room.weight + 2 * room.tiles * 9 * HEAD_CHUNK);
+    switch (threadIdx.x < 128 ? first : second) {
+        case 0:
+            return head<ROWS, 0>(p, room, count);
         case 1:
-            return head<1>(p, map, weight, pre);
+            return head<ROWS, 1>(p, room, count);
         case 2:
-            return head<2>(p, map, weight, pre);
+            return head<ROWS, 2>(p, room, count);
         case 3:
-            return head<3>(p, map, weight, pre);
+            return head<ROWS, 3>(p, room, count);
         default:
-            return head<4>(p, map, weight, pre);
+            return head<ROWS, 4>(p, room, count);
     }
 }
+
+KERNEL THREADS(HEADS_THREADS) heads3(Heads p) { heads<3>(p); }
+KERNEL THREADS(HEADS_THREADS) heads7(Heads p) { heads<7>(p); }
 
 // ---- after the network ------------------------------------------------------------------------------------------------
 
@@ -1290,10 +1389,6 @@ KERNEL classes(Classes p) {
     }
     p.best[i] = (u8)best;
 }
-
-struct ALIGNED Four {
-    float value[4];
-};
 
 // Where an output's row or column lies in the answer; `first` is negative where the network saw nothing.
 struct Place {

@@ -11,8 +11,13 @@ use half::f16;
 
 /// The most outputs of a head.
 pub(super) const HEAD_OUTPUTS: usize = 32;
-/// The most heads.
-pub(super) const MOST_HEADS: usize = 4;
+/// The most heads that one kernel makes, its rows of a group with the pixels that a block of two groups sees, its threads,
+/// the channels that come at once, and the shared memory that every device has for a block.
+const HEADS_AT_ONCE: usize = 2;
+const HEAD_ROWS: [(usize, usize, Kernel); 2] = [(3, 18 * 8, Kernel::Heads3), (7, 18 * 16, Kernel::Heads7)];
+const HEADS_THREADS: u32 = 256;
+const HEAD_CHUNK: usize = 32;
+const HEADS_SHARED: usize = 99 << 10;
 /// The most channels that squeeze-and-excitation has room for.
 const EXCITE_CHANNELS: usize = 576;
 /// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
@@ -157,8 +162,7 @@ mod twin {
         pub size: [i32; 2],
         pub channels: i32,
         pub answer_channels: i32,
-        pub images: i32,
-        pub head: [Head; super::MOST_HEADS],
+        pub head: [Head; super::HEADS_AT_ONCE],
     }
 }
 
@@ -517,35 +521,70 @@ impl<M: Machine> Builder<'_, M> {
 
     /// Answers of all heads, single precision, `[image][height][width][channels]`.
     fn heads(&mut self, input: Map, heads: &[HeadParts], answer: Address) -> Result<(), MachineError> {
-        let channels: usize = heads.iter().map(|h| h.bias.len()).sum();
-        let mut twins = [twin::Head::default(); MOST_HEADS];
-        let mut first = 0;
-        for (twin, head) in twins.iter_mut().zip(heads) {
-            let outputs = head.bias.len();
-            let lines = outputs.next_multiple_of(8);
-            // [output][channel][tap] -> [tap][output][channel]
-            let of = |line: usize, channel: usize| match line % lines {
-                output if output < outputs => head.weight[(output * input.channels + channel) * 9 + line / lines],
-                _ => 0.0,
-            };
-            let weight = self.matrix((9 * lines, 9 * lines), (input.channels, input.channels), of)?;
-            let (pre, bias) = (self.vector(&head.pre, input.channels)?, self.vector(&head.bias, lines)?);
-            *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first: first as i32 };
-            first += outputs;
-        }
-        let arguments = twin::Heads {
-            input: input.at,
-            answer,
-            size: size_of_map(&input),
-            channels: input.channels as i32,
-            answer_channels: channels as i32,
-            images: self.images as i32,
-            head: twins,
+        let answer_channels: usize = heads.iter().map(|h| h.bias.len()).sum();
+        let channels = input.channels.next_multiple_of(HEAD_CHUNK);
+        let blocks = |rows: usize| [input.width.div_ceil(16), input.height.div_ceil(2 * rows), self.images];
+        let cost = |&(rows, ..): &(usize, usize, Kernel)| {
+            // What a block takes, whatever its rows, in rows of a group.
+            const BLOCK: usize = 2;
+            blocks(rows).iter().product::<usize>().div_ceil(self.many_blocks) * (rows + BLOCK)
         };
-        let grid = [input.width.div_ceil(16), input.height.div_ceil(8), self.images * heads.len()];
-        self.launches.push(Launch::new(Kernel::Heads, grid, 256, arguments));
+        let (rows, pixels, kernel) = HEAD_ROWS.into_iter().min_by_key(cost).expect("there are some");
+        let grid = blocks(rows);
+        let shared = |heads: &[HeadParts]| {
+            let tiles: usize = heads.iter().map(|h| h.bias.len().div_ceil(8)).sum();
+            let map = (1 + heads.len()) * pixels * HEAD_CHUNK * size_of::<f16>();
+            map + 2 * tiles * 8 * 9 * HEAD_CHUNK * size_of::<f16>() + heads.len() * channels * size_of::<f32>()
+        };
+        let (mut rest, mut first) = (heads, 0);
+        while !rest.is_empty() {
+            let pair = rest.len().min(HEADS_AT_ONCE);
+            let (now, later) = rest.split_at(if shared(&rest[..pair]) <= HEADS_SHARED { pair } else { 1 });
+            let mut twins = [twin::Head::default(); HEADS_AT_ONCE];
+            for (twin, head) in twins.iter_mut().zip(now) {
+                let outputs = head.bias.len();
+                let pre: Vec<_> = head.pre.iter().map(|factor| factor / 6.0).collect();
+                let pre = self.vector(&pre, channels)?;
+                let weight = self.constant(&head_weights(head, input.channels, channels))?;
+                let bias = self.constant(&head.bias)?;
+                *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first };
+                first += outputs as i32;
+            }
+            let arguments = twin::Heads {
+                input: input.at,
+                answer,
+                size: size_of_map(&input),
+                channels: input.channels as i32,
+                answer_channels: answer_channels as i32,
+                head: twins,
+            };
+            self.launches.push(Launch::new(kernel, grid, HEADS_THREADS, arguments).with_shared(shared(now)));
+            rest = later;
+        }
         Ok(())
     }
+}
+
+/// A head's weights in the order in which the tensor cores take them: of 32 channels, of half of them, of a column and a row
+/// of the filter, of eight outputs, of a lane. They are six times as large, as what they are multiplied with is a sixth.
+fn head_weights(head: &HeadParts, inputs: usize, channels: usize) -> Vec<f16> {
+    let outputs = head.bias.len();
+    let mut values = Vec::with_capacity(outputs.next_multiple_of(8) * 9 * channels);
+    for half in 0..channels / 16 {
+        for tap in 0..9 {
+            // The filter has its rows first.
+            let tap = tap % 3 * 3 + tap / 3;
+            for i in 0..outputs.div_ceil(8) * 128 {
+                let (tile, lane, k) = (i / 128, i / 4 % 32, i % 4);
+                let output = tile * 8 + lane / 4;
+                let input = half * 16 + lane % 4 * 2 + k % 2 + k / 2 * 8;
+                let is_there = output < outputs && input < inputs;
+                let weight = if is_there { head.weight[(output * inputs + input) * 9 + tap] } else { 0.0 };
+                values.push(f16::from_f32(6.0 * weight));
+            }
+        }
+    }
+    values
 }
 
 /// How `quarter` is divided: its kernel with its shared memory, blocks of a row, rows of a block. A multiprocessor has one

@@ -23,13 +23,14 @@ pub(super) enum Kernel {
     Pool,
     Quarter4,
     Quarter8,
-    Heads,
+    Heads3,
+    Heads7,
     Classes,
     Outputs,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -45,7 +46,8 @@ impl Kernel {
         Self::Pool,
         Self::Quarter4,
         Self::Quarter8,
-        Self::Heads,
+        Self::Heads3,
+        Self::Heads7,
         Self::Classes,
         Self::Outputs,
     ];
@@ -68,7 +70,8 @@ impl Kernel {
             Self::Pool => "pool",
             Self::Quarter4 => "quarter4",
             Self::Quarter8 => "quarter8",
-            Self::Heads => "heads",
+            Self::Heads3 => "heads3",
+            Self::Heads7 => "heads7",
             Self::Classes => "classes",
             Self::Outputs => "outputs",
         }
