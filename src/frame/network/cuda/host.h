@@ -85,7 +85,6 @@ static inline void copies_end() {}
 template <int LATER>
 static inline void copies_wait() {}
 static inline void add_to(u64* sum, long long value) { *sum += (u64)value; }
-static inline float saturated(float value) { return fminf(fmaxf(value, 0), 1); }
 static inline long long to_whole(float value) { return llrintf(value); }
 
 static inline float half_value(u16 bits) {
@@ -113,6 +112,11 @@ static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * hi
 // The product of two halves is exact in single precision, their sum in double precision.
 static inline u32 fma2(u32 a, u32 b, u32 c) {
     return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
+}
+
+static inline u32 fma2_saturated(u32 a, u32 b, u32 c) {
+    u32 sum = fma2(a, b, c);
+    return pack(fminf(fmaxf(low(sum), 0), 1), fminf(fmaxf(high(sum), 0), 1));
 }
 
 static inline void sync_warp() { host::meet(host::warp_barriers[threadIdx.x / 32], 32); }

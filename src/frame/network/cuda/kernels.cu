@@ -51,7 +51,6 @@ DEVICE void copies_wait() {
 }
 
 DEVICE void add_to(u64* sum, long long value) { atomicAdd(sum, (u64)value); }
-DEVICE float saturated(float value) { return __saturatef(value); }
 DEVICE long long to_whole(float value) { return __float2ll_rn(value); }
 
 DEVICE float low(u32 pair) {
@@ -103,6 +102,13 @@ DEVICE u32 mul2(u32 a, u32 b) {
 DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     u32 pair;
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
+// As above, between 0 and 1.
+DEVICE u32 fma2_saturated(u32 a, u32 b, u32 c) {
+    u32 pair;
+    asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
     return pair;
 }
 
@@ -286,57 +292,66 @@ KERNEL narrow(Narrow p) {
 
 // ---- the encoder ----------------------------------------------------------------------------------------------------
 
-// 3x3 convolution of stride 2 of the input, 16 channels, hard swish. One thread a pixel.
+// 3x3 convolution of stride 2 of the input, 16 channels, hard swish. A warp has two tiles of 16 pixels: of each row of the
+// filter, four pixels of the input beside each other are 16 inputs of a product, the last one without weight.
 struct Stem {
     const u16* in;  // [image][height][width][4]
     u16* out;       // [image][out_height][out_width][16]
-    const float* weight;  // [3][3][3][16]: row, column, input, output
+    const u16* weight;  // [row of the filter][half of the outputs][lane][4]: as `mma` takes b
     const float* bias;
     int height, width, out_height, out_width, images;
 };
 
+#define STEM_TILES 2
+
 KERNEL stem(Stem p) {
-    SHARED ALIGNED float weight[27 * 16];
-    SHARED float bias[16];
-    for (int i = threadIdx.x; i < 27 * 16; i += blockDim.x) weight[i] = p.weight[i];
-    if (threadIdx.x < 16) bias[threadIdx.x] = p.bias[threadIdx.x];
-    wait_for_input();
-    __syncthreads();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    int pixels = p.out_height * p.out_width;
-    if (i >= pixels * p.images) return;
-    int image = i / pixels, y = i % pixels / p.out_width, x = i % p.out_width;
-    float sum[16];
+    int lane = threadIdx.x % 32, part = lane % 4;
+    u32 weight[3][2][2];
 #pragma unroll
-    for (int o = 0; o < 16; o++) sum[o] = bias[o];
-    const u16* in = p.in + (u64)image * p.height * p.width * 4;
-    // All loads first, so that one does not wait for another.
-    u32 pixel[9][2];
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        int sy = 2 * y + k / 3 - 1, sx = 2 * x + k % 3 - 1;
-        bool is_inside = sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
-        const u32* from = (const u32*)(in + (sy * p.width + sx) * 4);
-        pixel[k][0] = is_inside ? from[0] : 0;
-        pixel[k][1] = is_inside ? from[1] : 0;
+    for (int i = 0; i < 6; i++) {
+        Two two = ((const Two*)p.weight)[i * 32 + lane];
+        weight[i / 2][i % 2][0] = two.value[0];
+        weight[i / 2][i % 2][1] = two.value[1];
     }
+    float bias[2][2];
 #pragma unroll
-    for (int k = 0; k < 9; k++) {
-        float v[3] = {low(pixel[k][0]), high(pixel[k][0]), low(pixel[k][1])};
+    for (int i = 0; i < 4; i++) bias[i / 2][i % 2] = p.bias[i / 2 * 8 + 2 * part + i % 2];
+    wait_for_input();
+    int pixels = p.out_height * p.out_width, all = pixels * p.images;
+    int start = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 16 * STEM_TILES + lane / 4;
+    // All loads first, so that one does not wait for another.
+    u32 a[STEM_TILES][3][4];
 #pragma unroll
-        for (int c = 0; c < 3; c++) {
-            const float* w = weight + (k * 3 + c) * 16;
+    for (int tile = 0; tile < STEM_TILES; tile++) {
 #pragma unroll
-            for (int o = 0; o < 16; o++) sum[o] += v[c] * w[o];
+        for (int below = 0; below < 2; below++) {
+            int i = start + 16 * tile + 8 * below;
+            int image = i / pixels, y = i % pixels / p.out_width, x = i % p.out_width;
+            const u32* in = (const u32*)p.in + (u64)image * p.height * p.width * 2 + part % 2;
+#pragma unroll
+            for (int k = 0; k < 6; k++) {
+                int sy = 2 * y + k / 2 - 1, sx = 2 * x + part / 2 + k % 2 * 2 - 1;
+                bool is_inside = i < all && sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
+                a[tile][k / 2][k % 2 * 2 + below] = is_inside ? in[(sy * p.width + sx) * 2] : 0;
+            }
         }
     }
-    Eight* out = (Eight*)(p.out + (u64)i * 16);
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float v[8];
+    for (int tile = 0; tile < STEM_TILES; tile++) {
 #pragma unroll
-        for (int o = 0; o < 8; o++) v[o] = activated(sum[8 * half + o], ACT_HARDSWISH);
-        out[half] = packed(v);
+        for (int half = 0; half < 2; half++) {
+            float sum[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum[k] = bias[half][k % 2];
+#pragma unroll
+            for (int row = 0; row < 3; row++) mma(sum, a[tile][row], weight[row][half]);
+#pragma unroll
+            for (int below = 0; below < 2; below++) {
+                int i = start + 16 * tile + 8 * below;
+                u32 pair = pack(activated(sum[2 * below], ACT_HARDSWISH), activated(sum[2 * below + 1], ACT_HARDSWISH));
+                if (i < all) ((u32*)p.out)[(u64)i * 8 + 4 * half + part] = pair;
+            }
+        }
     }
 }
 
@@ -1164,7 +1179,9 @@ KERNEL THREADS(QUARTER_THREADS) quarter8(Quarter p) { quarter<8>(p); }
 // and goes through the channels by 32: the map comes once for both heads, of which each makes its own input of it. A head
 // has four warps, each with half of the rows and half of the channels. gridDim.z = images.
 struct Head {
-    const float* pre;  // [channels, padded to 32], a sixth of the factor: what is activated is a sixth of ReLU6
+    // [channels / 8, padded to four][2][8]: a sixth of the factor, as what is activated is a sixth of ReLU6; and what half
+    // precision has left of that
+    const u16* pre;
     // [channels / 32][half of them][column of the filter][row][outputs / 8][lane][4]: as `mma` takes b
     const u16* weight;
     const float* bias;  // [outputs]
@@ -1189,8 +1206,7 @@ struct Heads {
 template <int ROWS>
 struct HeadRoom {
     static constexpr int PIXELS = HEAD_WIDTH * (2 * ROWS + 2), VECTORS = HEAD_CHUNK / 8;
-    Eight *raw, *active, *weight;
-    float* pre;
+    Eight *raw, *active, *weight, *pre;
     int tiles, first_tiles;  // of all heads, of the first
 };
 
@@ -1229,36 +1245,34 @@ DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&s
     }
 }
 
-// What follows the sums: those of the other half of the channels, the bias.
+// What follows the sums: those of the other half of the channels, the bias. Each of the two warps ends some of the rows.
 template <int ROWS, int TILES>
 DEVICE void head_answers(const Heads& p, float* others, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     others += (index * 2 + warp % 2) * ROWS * HEAD_TILES * 4 * 32 + lane;
-    bool is_other = warp / 2 % 2 == 1;
+    auto is_own = [&](int row) { return (row < (ROWS + 1) / 2) == (warp / 2 % 2 == 0); };
     __syncthreads();
-    if (is_other) {
 #pragma unroll
-        for (int i = 0; i < ROWS * TILES * 4; i++) others[i * 32] = sum[i / 4 / TILES][i / 4 % TILES][i % 4];
+    for (int row = 0; row < ROWS; row++) {
+        if (is_own(row)) continue;
+#pragma unroll
+        for (int i = 0; i < TILES * 4; i++) others[(row * TILES * 4 + i) * 32] = sum[row][i / 4][i % 4];
     }
     __syncthreads();
-    if (is_other) return;
     const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
     int outputs = index == 0 ? p.head[0].outputs : p.head[1].outputs;
     int first = index == 0 ? p.head[0].first : p.head[1].first;
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
         int y = (blockIdx.y * 2 + warp % 2) * ROWS + row;
-        if (y >= p.height) return;
+        if (!is_own(row) || y >= p.height) continue;
         float* answer = p.answer + ((u64)blockIdx.z * p.height + y) * p.width * p.answer_channels + first;
 #pragma unroll
-        for (int j = 0; j < TILES; j++) {
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                int x = blockIdx.x * 16 + lane / 4 + k / 2 * 8, output = 8 * j + lane % 4 * 2 + k % 2;
-                if (x < p.width && output < outputs) {
-                    float other = others[((row * TILES + j) * 4 + k) * 32];
-                    answer[x * p.answer_channels + output] = sum[row][j][k] + other + bias[output];
-                }
+        for (int i = 0; i < TILES * 4; i++) {
+            int x = blockIdx.x * 16 + lane / 4 + i % 4 / 2 * 8, output = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            if (x < p.width && output < outputs) {
+                float other = others[(row * TILES * 4 + i) * 32];
+                answer[x * p.answer_channels + output] = sum[row][i / 4][i % 4] + other + bias[output];
             }
         }
     }
@@ -1273,12 +1287,14 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
     auto fetch_weights = [&](int chunk) {
         constexpr int TILE = 9 * HEAD_CHUNK;  // vectors of eight outputs
         Eight* to = room.weight + chunk % 2 * room.tiles * TILE;
-        int first = room.first_tiles, more = room.tiles - first;
-        for (int i = threadIdx.x; i < room.tiles * TILE; i += HEADS_THREADS) {
-            const Eight* from = i < first * TILE ? (const Eight*)p.head[0].weight + chunk * first * TILE + i
-                                                 : (const Eight*)p.head[1].weight + (chunk * more - first) * TILE + i;
-            copy_async(to + i, from, true);
-        }
+        auto fetch = [&](const u16* weight, int tiles) {
+            const Eight* from = (const Eight*)weight + chunk * tiles * TILE;
+#pragma unroll 1
+            for (int i = threadIdx.x; i < tiles * TILE; i += HEADS_THREADS) copy_async(to + i, from + i, true);
+            to += tiles * TILE;
+        };
+        fetch(p.head[0].weight, room.first_tiles);
+        fetch(p.head[1].weight, room.tiles - room.first_tiles);
     };
     auto fetch_map = [&](int chunk) {
         const Eight* in = (const Eight*)p.in + ((u64)blockIdx.z * planes + chunk * VECTORS) * p.height * p.width;
@@ -1293,9 +1309,9 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
     };
     // Weights are there before the kernel before has ended.
     fetch_weights(0);
-    int padded = chunks * HEAD_CHUNK;
+    int padded = chunks * VECTORS * 2;
     for (int i = threadIdx.x; i < count * padded; i += HEADS_THREADS) {
-        room.pre[i] = i < padded ? p.head[0].pre[i] : p.head[1].pre[i - padded];
+        copy_async(room.pre + i, i < padded ? (const Eight*)p.head[0].pre + i : (const Eight*)p.head[1].pre + i - padded, true);
     }
     wait_for_input();
     fetch_map(0);
@@ -1307,23 +1323,28 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
     for (int chunk = 0; chunk < chunks; chunk++) {
         copies_wait<0>();
         __syncthreads();
+        Eight own[EACH];
 #pragma unroll
         for (int k = 0; k < EACH; k++) {
-            int i = threadIdx.x + HEADS_THREADS * k, vector = i / PIXELS, pixel = i % PIXELS;
-            if (i >= PIXELS * VECTORS) break;
-            float v[8];
-            unpack(room.raw[i], v);
-            // Vectors of pixels beside each other come to lie in different banks.
-            Eight* to = room.active + pixel * VECTORS + (vector ^ (pixel % HEAD_WIDTH / 2 % 4));
-            const Four* pre = (const Four*)(room.pre + chunk * HEAD_CHUNK + 8 * vector);
+            int i = threadIdx.x + HEADS_THREADS * k;
+            own[k] = room.raw[i < PIXELS * VECTORS ? i : 0];
+        }
 #pragma unroll
-            for (int h = 0; h < HEADS_AT_ONCE; h++) {
-                if (h >= count) break;
-                Four low = pre[h * padded / 4], high = pre[h * padded / 4 + 1];
-                float sixth[8];
+        for (int h = 0; h < HEADS_AT_ONCE; h++) {
+            if (h == count) break;
 #pragma unroll
-                for (int c = 0; c < 8; c++) sixth[c] = saturated(v[c] * (c < 4 ? low.value[c] : high.value[c - 4]));
-                to[h * PIXELS * VECTORS] = packed(sixth);
+            for (int k = 0; k < EACH; k++) {
+                int i = threadIdx.x + HEADS_THREADS * k, vector = i / PIXELS, pixel = i % PIXELS;
+                if (i >= PIXELS * VECTORS) break;
+                const Eight* pre = room.pre + h * padded + (chunk * VECTORS + vector) * 2;
+                Eight coarse = pre[0], fine = pre[1], sixth;
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    u32 pair = own[k].pair[c];
+                    sixth.pair[c] = fma2_saturated(pair, coarse.pair[c], mul2(pair, fine.pair[c]));
+                }
+                // Vectors of pixels beside each other come to lie in different banks.
+                room.active[(h * PIXELS + pixel) * VECTORS + (vector ^ (pixel % HEAD_WIDTH / 2 % 4))] = sixth;
             }
         }
         __syncthreads();
@@ -1347,7 +1368,7 @@ DEVICE void heads(const Heads& p) {
     room.raw = (Eight*)room_of_all;
     room.active = room.raw + room.PIXELS * room.VECTORS;
     room.weight = room.active + count * room.PIXELS * room.VECTORS;
-    room.pre = (float*)(room.weight + 2 * room.tiles * 9 * HEAD_CHUNK);
+    room.pre = room.weight + 2 * room.tiles * 9 * HEAD_CHUNK;
     switch (threadIdx.x < 128 ? first : second) {
         case 0:
             return head<ROWS, 0>(p, room, count);

@@ -22,6 +22,8 @@ const HEADS_SHARED: usize = 99 << 10;
 const EXCITE_CHANNELS: usize = 576;
 /// Bytes of a row of a product's tile in shared memory, and of inputs that come at once, and how many of these chunks.
 const PRODUCT: (usize, usize, usize) = (144, 64, 4);
+/// `stem`'s pixels of a block, and its threads.
+const STEM: (usize, u32) = (128, 128);
 /// `quarter`'s columns of a lane, its kernel, and the shared memory of a block.
 const QUARTER: [(usize, Kernel, usize); 2] = [(4, Kernel::Quarter4, 43008), (8, Kernel::Quarter8, 87040)];
 const QUARTER_THREADS: u32 = 384;
@@ -354,9 +356,16 @@ impl<M: Machine> Builder<'_, M> {
     fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
         assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
         let out = self.map(input.height.div_ceil(2), input.width.div_ceil(2), 16)?;
-        // [output][input][row][column] -> [row][column][input][output]
-        let of = |i: usize| filter.weight[i % 16 * 27 + i / 16 % 3 * 9 + i / 48];
-        let weight: Vec<f32> = (0..27 * 16).map(of).collect();
+        // [output][input][row][column] -> as the tensor cores take them: [row][half of the outputs][lane][4], of which
+        // column and input are a lane's place and its four together. A fourth column and a fourth input weigh nothing.
+        let of = |i: usize| {
+            let (row, half, lane, k) = (i / 256, i / 128 % 2, i / 4 % 32, i % 4);
+            let at = lane % 4 * 2 + k % 2 + k / 2 * 8;
+            let (output, column, input) = (half * 8 + lane / 4, at / 4, at % 4);
+            let is_there = column < 3 && input < 3;
+            f16::from_f32(if is_there { filter.weight[output * 27 + input * 9 + row * 3 + column] } else { 0.0 })
+        };
+        let weight: Vec<f16> = (0..3 * 256).map(of).collect();
         let (weight, bias) = (self.constant(&weight)?, self.vector(&filter.bias, 16)?);
         let arguments = twin::Stem {
             input: input.at,
@@ -367,7 +376,8 @@ impl<M: Machine> Builder<'_, M> {
             out_size: size_of_map(&out),
             images: self.images as i32,
         };
-        self.launches.push(Launch::each(Kernel::Stem, self.images * out.pixels(), arguments));
+        let grid = [(self.images * out.pixels()).div_ceil(STEM.0), 1, 1];
+        self.launches.push(Launch::new(Kernel::Stem, grid, STEM.1, arguments));
         Ok(out)
     }
 
@@ -534,7 +544,7 @@ impl<M: Machine> Builder<'_, M> {
         let shared = |heads: &[HeadParts]| {
             let tiles: usize = heads.iter().map(|h| h.bias.len().div_ceil(8)).sum();
             let map = (1 + heads.len()) * pixels * HEAD_CHUNK * size_of::<f16>();
-            map + 2 * tiles * 8 * 9 * HEAD_CHUNK * size_of::<f16>() + heads.len() * channels * size_of::<f32>()
+            map + 2 * tiles * 8 * 9 * HEAD_CHUNK * size_of::<f16>() + heads.len() * channels * 2 * size_of::<f16>()
         };
         let (mut rest, mut first) = (heads, 0);
         while !rest.is_empty() {
@@ -543,8 +553,7 @@ impl<M: Machine> Builder<'_, M> {
             let mut twins = [twin::Head::default(); HEADS_AT_ONCE];
             for (twin, head) in twins.iter_mut().zip(now) {
                 let outputs = head.bias.len();
-                let pre: Vec<_> = head.pre.iter().map(|factor| factor / 6.0).collect();
-                let pre = self.vector(&pre, channels)?;
+                let pre = self.constant(&head_factors(head, channels))?;
                 let weight = self.constant(&head_weights(head, input.channels, channels))?;
                 let bias = self.constant(&head.bias)?;
                 *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first };
@@ -565,6 +574,18 @@ impl<M: Machine> Builder<'_, M> {
     }
 }
 
+/// Sixths of a head's factors: of eight channels the nearest in half precision, and what is left.
+fn head_factors(head: &HeadParts, channels: usize) -> Vec<f16> {
+    let mut values = vec![f16::ZERO; 2 * channels];
+    for (values, factors) in values.chunks_exact_mut(16).zip(head.pre.chunks(8)) {
+        for (i, factor) in factors.iter().enumerate() {
+            values[i] = f16::from_f32(factor / 6.0);
+            values[i + 8] = f16::from_f32(factor / 6.0 - values[i].to_f32());
+        }
+    }
+    values
+}
+
 /// A head's weights in the order in which the tensor cores take them: of 32 channels, of half of them, of a column and a row
 /// of the filter, of eight outputs, of a lane. They are six times as large, as what they are multiplied with is a sixth.
 fn head_weights(head: &HeadParts, inputs: usize, channels: usize) -> Vec<f16> {
@@ -579,8 +600,8 @@ fn head_weights(head: &HeadParts, inputs: usize, channels: usize) -> Vec<f16> {
                 let output = tile * 8 + lane / 4;
                 let input = half * 16 + lane % 4 * 2 + k % 2 + k / 2 * 8;
                 let is_there = output < outputs && input < inputs;
-                let weight = if is_there { head.weight[(output * inputs + input) * 9 + tap] } else { 0.0 };
-                values.push(f16::from_f32(6.0 * weight));
+                let weight = if is_there { 6.0 * head.weight[(output * inputs + input) * 9 + tap] } else { 0.0 };
+                values.push(f16::from_f32(weight));
             }
         }
     }

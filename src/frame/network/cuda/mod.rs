@@ -494,8 +494,9 @@ mod tests {
             let network = network(&config);
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
-            // A device that works on few blocks at once gets large ones.
-            for (batch, height, width, many) in [(1, 64, 128, 132), (2, 75, 53, 132), (2, 75, 53, 1)] {
+            // A device that works on few blocks at once gets large ones. The last two are wider than a block, of either kind.
+            let sizes = [(1, 64, 128, 132), (2, 75, 53, 132), (2, 75, 53, 1), (1, 9, 1090, 1), (1, 9, 650, 999)];
+            for (batch, height, width, many) in sizes {
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
                 let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, many).expect("memory");
