@@ -293,7 +293,8 @@ KERNEL narrow(Narrow p) {
 // ---- the encoder ----------------------------------------------------------------------------------------------------
 
 // 3x3 convolution of stride 2 of the input, 16 channels, hard swish. A warp has two tiles of 16 pixels: of each row of the
-// filter, four pixels of the input beside each other are 16 inputs of a product, the last one without weight.
+// filter, four pixels of the input beside each other are 16 inputs of a product, the last one without weight. A lane
+// has one of the four: the order of a product's inputs is any, if it is the weights', too.
 struct Stem {
     const u16* in;  // [image][height][width][4]
     u16* out;       // [image][out_height][out_width][16]
@@ -321,18 +322,22 @@ KERNEL stem(Stem p) {
     int start = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 16 * STEM_TILES + lane / 4;
     // All loads first, so that one does not wait for another.
     u32 a[STEM_TILES][3][4];
+    Two nothing{{0, 0}};
 #pragma unroll
     for (int tile = 0; tile < STEM_TILES; tile++) {
 #pragma unroll
         for (int below = 0; below < 2; below++) {
             int i = start + 16 * tile + 8 * below;
             int image = i / pixels, y = i % pixels / p.out_width, x = i % p.out_width;
-            const u32* in = (const u32*)p.in + (u64)image * p.height * p.width * 2 + part % 2;
+            const Two* in = (const Two*)p.in + (u64)image * p.height * p.width;
+            int sx = 2 * x + part - 1;
 #pragma unroll
-            for (int k = 0; k < 6; k++) {
-                int sy = 2 * y + k / 2 - 1, sx = 2 * x + part / 2 + k % 2 * 2 - 1;
+            for (int row = 0; row < 3; row++) {
+                int sy = 2 * y + row - 1;
                 bool is_inside = i < all && sy >= 0 && sy < p.height && sx >= 0 && sx < p.width;
-                a[tile][k / 2][k % 2 * 2 + below] = is_inside ? in[(sy * p.width + sx) * 2] : 0;
+                Two pixel = is_inside ? in[sy * p.width + sx] : nothing;
+                a[tile][row][below] = pixel.value[0];
+                a[tile][row][below + 2] = pixel.value[1];
             }
         }
     }
@@ -818,8 +823,9 @@ template <int C>
 DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
     constexpr int TILES = C / 2, SMALL = QuarterRoom<C>::SMALL;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = lane % 4;
-    const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 2 * pair;
-    u32 projection[2] = {pack(line[0], line[1]), pack(line[8], line[9])};
+    // A lane has four inputs of a pixel that lie beside each other: their order is the weights'.
+    const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 4 * pair;
+    u32 projection[2] = {pack(line[0], line[1]), pack(line[2], line[3])};
     auto inside = [&](int x) { return x < p.width ? x : p.width - 1; };
     float ratio = (float)p.small_width / (float)p.width, down = (float)p.small_height / (float)p.height;
     int column = warp * 8 * C;
@@ -849,7 +855,7 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
         }
     }
     u64 pixels = (u64)p.height * p.width, small_pixels = (u64)p.small_height * p.small_width;
-    const u32* block1 = (const u32*)p.block1 + ((u64)b.image * pixels + b.x0 + column + lane / 4) * 8 + pair;
+    const Two* block1 = (const Two*)p.block1 + ((u64)b.image * pixels + b.x0 + column + lane / 4) * 4 + pair;
     const Eight* eighth = (const Eight*)p.eighth + ((u64)b.image * b.groups + b.group) * small_pixels;
     Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * pixels;
     wait_for_input();
@@ -880,18 +886,18 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
     auto fetch_pixels = [&](int turn) {
         int y = b.start + 2 * turn;
         if (y >= b.end) return;
-        const u32* from = block1 + y * p.width * 8;
-        const u32* from1 = y + 1 < b.end ? from + p.width * 8 : from;
+        const Two* from[2] = {block1 + y * p.width * 4, block1 + (y + 1 < b.end ? y + 1 : y) * p.width * 4};
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
 #pragma unroll
             for (int below = 0; below < 2; below++) {
                 if (most[j][below] != SIX_SIX) continue;
-                int at = 8 * (16 * j + 8 * below);
-                pixel[0][j][below] = from[at];
-                pixel[0][j][below + 2] = from[at + 4];
-                pixel[1][j][below] = from1[at];
-                pixel[1][j][below + 2] = from1[at + 4];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    Two inputs = from[i][4 * (16 * j + 8 * below)];
+                    pixel[i][j][below] = inputs.value[0];
+                    pixel[i][j][below + 2] = inputs.value[1];
+                }
             }
         }
     };
@@ -908,6 +914,7 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
     sync_warp();
     enlarge(first, top);
     enlarge(next, bottom);
+    sync_warp();
     int fetched = between(b.start + 1).next;
     if (fetched != next) fetch_small(fetched);
     copies_end();

@@ -356,12 +356,11 @@ impl<M: Machine> Builder<'_, M> {
     fn stem(&mut self, input: Map, filter: &Filter) -> Result<Map, MachineError> {
         assert_eq!(filter.shape, [16, 3, 3, 3], "the stem's kernel is made for this shape");
         let out = self.map(input.height.div_ceil(2), input.width.div_ceil(2), 16)?;
-        // [output][input][row][column] -> as the tensor cores take them: [row][half of the outputs][lane][4], of which
-        // column and input are a lane's place and its four together. A fourth column and a fourth input weigh nothing.
+        // [output][input][row][column] -> as the tensor cores take them: [row][half of the outputs][lane][input]. A lane's
+        // place in four is a column. A fourth column and a fourth input weigh nothing.
         let of = |i: usize| {
-            let (row, half, lane, k) = (i / 256, i / 128 % 2, i / 4 % 32, i % 4);
-            let at = lane % 4 * 2 + k % 2 + k / 2 * 8;
-            let (output, column, input) = (half * 8 + lane / 4, at / 4, at % 4);
+            let (row, half, lane, input) = (i / 256, i / 128 % 2, i / 4 % 32, i % 4);
+            let (output, column) = (half * 8 + lane / 4, lane % 4);
             let is_there = column < 3 && input < 3;
             f16::from_f32(if is_there { filter.weight[output * 27 + input * 9 + row * 3 + column] } else { 0.0 })
         };
