@@ -766,8 +766,8 @@ KERNEL THREADS(POOL_THREADS) pool(Pool p) {
 // after each, all added up.
 //
 // A block has 32 C columns, a strip of rows (and eight more at each side, two for each pooling) and 8 channels, and goes
-// down two rows a turn. Four warps make the stage's input and write the answer; four are the first two poolings, of two
-// channels each, and four the last two, a turn behind. A lane of a pooling has C columns beside each other: what it needs
+// down two rows a turn. Four warps make the stage's input; four are the first two poolings, of two channels each, and four
+// the last two, a turn behind, and write what they have made another turn later. A lane of a pooling has C columns beside each other: what it needs
 // of its neighbours' comes by shuffles, and of the rows above it keeps four rows' maxima, so that only rows of what one
 // warp hands to another lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
@@ -816,11 +816,11 @@ struct QuarterBlock {
     int turns;
 };
 
-// The stage's input, two rows a turn, and the answer three turns later. A lane has of each tile of 16 columns two, and of
-// these two channels: as the tensor cores give the projection. They enlarge along rows, too: a tile's weights are a matrix
+// The stage's input, two rows a turn. A lane has of each tile of 16 columns two, and of these two channels: as the tensor
+// cores give the projection. They enlarge along rows, too: a tile's weights are a matrix
 // of 16 columns of the decoder's map; each of its rows is so enlarged once.
 template <int C>
-DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
+DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
     constexpr int TILES = C / 2, SMALL = QuarterRoom<C>::SMALL;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = lane % 4;
     // A lane has four inputs of a pixel that lie beside each other: their order is the weights'.
@@ -857,7 +857,6 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
     u64 pixels = (u64)p.height * p.width, small_pixels = (u64)p.small_height * p.small_width;
     const Two* block1 = (const Two*)p.block1 + ((u64)b.image * pixels + b.x0 + column + lane / 4) * 4 + pair;
     const Eight* eighth = (const Eight*)p.eighth + ((u64)b.image * b.groups + b.group) * small_pixels;
-    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * pixels;
     wait_for_input();
 
     auto fetch_small = [&](int row) {
@@ -965,22 +964,6 @@ DEVICE void quarter_ends(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>
             }
         }
         fetch_pixels(t + 1);
-        // The answer that the last pooling has made in the turn before lies where the sums were of two turns before.
-        int made = slot == 2 ? 0 : slot + 1;
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int y = b.start + 2 * (t - 3) - QUARTER_HALO + i;
-            if (t < 3 || y < b.first || y >= b.last) continue;
-            const u32* from = room.sums[made][i].value;
-#pragma unroll
-            for (int k = 0; k < C / 4; k++) {
-                int at = column + 32 * k + lane, x = b.x0 + at;
-                Eight answer;
-#pragma unroll
-                for (int c = 0; c < 4; c++) answer.pair[c] = from[QuarterRow<C>::at(c, at)];
-                if (x >= b.from_x && x < b.to_x) out[y * p.width + x] = answer;
-            }
-        }
         slot = slot == 2 ? 0 : slot + 1;
         __syncthreads();
     }
@@ -1032,6 +1015,24 @@ DEVICE void pool_two(u32 (&rows)[2][C], QuarterPool<C>& pool) {
         pool.second[c] = pool.last[c];
         pool.newer[c] = both;
         pool.last[c] = row1;
+    }
+}
+
+// Writes two rows of the answer, of which `y` is the first: a quarter of the columns a warp, all channels.
+template <int C>
+DEVICE void quarter_answer(const Quarter& p, const QuarterBlock& b, const QuarterRow<C> (&rows)[2], int y) {
+    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * p.height * p.width;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (y + i < b.first || y + i >= b.last) continue;
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            int column = threadIdx.x / 32 % 4 * 8 * C + 32 * k + threadIdx.x % 32, x = b.x0 + column;
+            Eight answer;
+#pragma unroll
+            for (int c = 0; c < 4; c++) answer.pair[c] = rows[i].value[QuarterRow<C>::at(c, column)];
+            if (x >= b.from_x && x < b.to_x) out[(y + i) * p.width + x] = answer;
+        }
     }
 }
 
@@ -1111,6 +1112,8 @@ DEVICE void quarter_pools(const Quarter& p, const QuarterBlock& b, QuarterRoom<C
     // By two, so that what is older than something needs not be moved where that was.
 #pragma unroll 2
     for (; t < b.turns; t++) {
+        // The turn before has made rows four before those that it got, which were two before these.
+        if (FIRST > 0) quarter_answer<C>(p, b, room.sums[slot2], y - 6);
             u32 rows[2][C], sums[2][C];
 #pragma unroll
             for (int i = 0; i < 2; i++) load(FIRST == 0 ? room.inputs[slot1][i] : room.tops[(t + 1) % 2][i], rows[i]);
@@ -1169,7 +1172,7 @@ DEVICE void quarter(const Quarter& p) {
     b.turns = (b.last - b.start + QUARTER_HALO + 1) / 2 + 3;
     switch (threadIdx.x / 128) {
         case 0:
-            return quarter_ends<C>(p, b, room);
+            return quarter_input<C>(p, b, room);
         case 1:
             return quarter_pools<C, 0>(p, b, room);
         default:
