@@ -123,6 +123,9 @@ DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], 
     }
 }
 
+// What the lane has whose number differs in `mask`.
+DEVICE float swapped(float value, int mask) { return __shfl_xor_sync(0xffffffff, value, mask); }
+
 // a of `mma`, from shared memory: each lane says where eight of row lane % 16 begin, those from column lane / 16 * 8.
 DEVICE void load_a(u32 (&a)[4], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
@@ -1207,6 +1210,7 @@ struct Head {
 struct Heads {
     const u16* in;  // [image][channels / 8][height][width][8]
     float* answer;  // [image][height][width][answer_channels]
+    u8* best;  // [image][height][width]: the greatest of the first head's outputs, the first among equals; or null
     int height, width, channels, answer_channels;
     Head head[HEADS_AT_ONCE];
 };
@@ -1255,6 +1259,19 @@ DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&s
     }
 }
 
+// The greatest of what four lanes beside each other have, and where it is: the first among equals.
+DEVICE void greatest_of_four(float& greatest, int& at) {
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+        float other = swapped(greatest, mask);
+        int other_at = (int)swapped((float)at, mask);
+        if (other > greatest || (other == greatest && other_at < at)) {
+            greatest = other;
+            at = other_at;
+        }
+    }
+}
+
 // What follows the sums: those of the other half of the channels, the bias. Each of the two warps ends some of the rows.
 template <int ROWS, int TILES>
 DEVICE void head_answers(const Heads& p, float* others, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
@@ -1271,18 +1288,32 @@ DEVICE void head_answers(const Heads& p, float* others, int index, const float (
     __syncthreads();
     const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
     int outputs = index == 0 ? p.head[0].outputs : p.head[1].outputs;
-    int first = index == 0 ? p.head[0].first : p.head[1].first;
+    int first = index == 0 ? p.head[0].first : p.head[1].first, x0 = blockIdx.x * 16 + lane / 4;
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
         int y = (blockIdx.y * 2 + warp % 2) * ROWS + row;
         if (!is_own(row) || y >= p.height) continue;
         float* answer = p.answer + ((u64)blockIdx.z * p.height + y) * p.width * p.answer_channels + first;
+        float greatest[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
+        int best[2] = {0, 0};
 #pragma unroll
         for (int i = 0; i < TILES * 4; i++) {
-            int x = blockIdx.x * 16 + lane / 4 + i % 4 / 2 * 8, output = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            if (x < p.width && output < outputs) {
-                float other = others[(row * TILES * 4 + i) * 32];
-                answer[x * p.answer_channels + output] = sum[row][i / 4][i % 4] + other + bias[output];
+            int below = i % 4 / 2, output = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            if (output >= outputs) continue;
+            float value = sum[row][i / 4][i % 4] + others[(row * TILES * 4 + i) * 32] + bias[output];
+            if (x0 + 8 * below < p.width) answer[(x0 + 8 * below) * p.answer_channels + output] = value;
+            if (value > greatest[below]) {
+                greatest[below] = value;
+                best[below] = output;
+            }
+        }
+        if (index > 0 || p.best == 0) continue;
+#pragma unroll
+        for (int below = 0; below < 2; below++) {
+            int x = x0 + 8 * below;
+            greatest_of_four(greatest[below], best[below]);
+            if (lane % 4 == 0 && x < p.width) {
+                p.best[((u64)blockIdx.z * p.height + y) * p.width + x] = (u8)best[below];
             }
         }
     }
@@ -1398,29 +1429,6 @@ KERNEL THREADS(HEADS_THREADS) heads7(Heads p) { heads<7>(p); }
 
 // ---- after the network ------------------------------------------------------------------------------------------------
 
-// The greatest of a pixel's scores, the first among equals.
-struct Classes {
-    const float* answer;  // [pixel][channels]
-    u8* best;
-    int pixels, channels, scores;
-};
-
-KERNEL classes(Classes p) {
-    wait_for_input();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= p.pixels) return;
-    const float* pixel = p.answer + (u64)i * p.channels;
-    int best = 0;
-    float greatest = NEGATIVE_INFINITY;
-    for (int c = 0; c < p.scores; c++) {
-        if (pixel[c] > greatest) {
-            greatest = pixel[c];
-            best = c;
-        }
-    }
-    p.best[i] = (u8)best;
-}
-
 // Where an output's row or column lies in the answer; `first` is negative where the network saw nothing.
 struct Place {
     int first, next;
@@ -1432,7 +1440,7 @@ enum { DEPTH_LOG = 0, DEPTH_METRES = 1, DEPTH_INVERSE = 2 };
 // Labels and metres at the output's size, each where it is wanted. One thread four pixels of a row.
 struct Outputs {
     const float* answer;  // [answer_height][answer_width][channels]
-    const u8* best;
+    const u8* best;  // [answer_height][answer_width]
     const Place* columns;
     const Place* rows;
     u8* labels;     // [height][width], or null

@@ -6,7 +6,7 @@
 use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
-use crate::model::{EndWeights, CRP_STAGES};
+use crate::model::{EndWeights, Task, CRP_STAGES};
 use half::f16;
 
 /// The most outputs of a head.
@@ -161,6 +161,7 @@ mod twin {
     pub struct Heads {
         pub input: Address,
         pub answer: Address,
+        pub best: Address,
         pub size: [i32; 2],
         pub channels: i32,
         pub answer_channels: i32,
@@ -528,8 +529,14 @@ impl<M: Machine> Builder<'_, M> {
         Ok(out)
     }
 
-    /// Answers of all heads, single precision, `[image][height][width][channels]`.
-    fn heads(&mut self, input: Map, heads: &[HeadParts], answer: Address) -> Result<(), MachineError> {
+    /// Answers of all heads, single precision, `[image][height][width][channels]`, and of each pixel the greatest of its
+    /// scores.
+    fn heads(
+        &mut self,
+        input: Map,
+        heads: &[HeadParts],
+        (answer, best): (Address, Address),
+    ) -> Result<(), MachineError> {
         let answer_channels: usize = heads.iter().map(|h| h.bias.len()).sum();
         let channels = input.channels.next_multiple_of(HEAD_CHUNK);
         let blocks = |rows: usize| [input.width.div_ceil(16), input.height.div_ceil(2 * rows), self.images];
@@ -561,6 +568,7 @@ impl<M: Machine> Builder<'_, M> {
             let arguments = twin::Heads {
                 input: input.at,
                 answer,
+                best: if now[0].is_scores { best } else { 0 },
                 size: size_of_map(&input),
                 channels: input.channels as i32,
                 answer_channels: answer_channels as i32,
@@ -630,6 +638,8 @@ fn quarter_blocks(out: &Map, deep: usize, many_blocks: usize) -> (Kernel, usize,
 /// A head's weights in host memory.
 #[derive(Debug)]
 struct HeadParts {
+    /// Whether the greatest of its outputs is looked for.
+    is_scores: bool,
     pre: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -668,7 +678,12 @@ impl Weights {
         let heads: Vec<_> = ANSWERED
             .into_iter()
             .filter_map(of)
-            .map(|h| HeadParts { pre: values(&h.pre), weight: values(&h.weight), bias: values(&h.bias) })
+            .map(|h| HeadParts {
+                is_scores: h.task == Task::Segmentation,
+                pre: values(&h.pre),
+                weight: values(&h.weight),
+                bias: values(&h.bias),
+            })
             .collect();
         if let Some(head) = heads.iter().find(|h| h.bias.len() > HEAD_OUTPUTS) {
             return Err(format!(
@@ -692,6 +707,8 @@ pub(super) struct Layers {
     pub input: Address,
     /// `[image][height][width][channels]`, single precision.
     pub answer: Address,
+    /// `[image][height][width]`: the greatest of a pixel's scores, the first among equals.
+    pub best: Address,
     /// Of one answer: height, width, channels.
     pub answer_shape: [usize; 3],
     /// Of batches of one, two, ...
@@ -714,7 +731,7 @@ impl Layers {
         let mut arena = Arena::default();
         let stride = if weights.quarter.is_some() { 4 } else { 8 };
         let answer_shape = [height.div_ceil(stride), width.div_ceil(stride), weights.answer_channels()];
-        let mut layers = Self { input: 0, answer: 0, answer_shape, batches: Vec::new() };
+        let mut layers = Self { input: 0, answer: 0, best: 0, answer_shape, batches: Vec::new() };
         for images in (1..=max_batch).rev() {
             arena.next = 0;
             let is_again = images < max_batch;
@@ -722,8 +739,9 @@ impl Layers {
                 Builder { machine, arena: &mut arena, is_again, images, many_blocks, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
-            (layers.input, layers.answer) = (input.at, answer);
-            lay_out(&mut builder, weights, input, answer)?;
+            let best = builder.room(images * answer_shape[0] * answer_shape[1])?;
+            (layers.input, layers.answer, layers.best) = (input.at, answer, best);
+            lay_out(&mut builder, weights, input, (answer, best))?;
             let launches = builder.launches;
             layers.batches.insert(0, launches);
         }
@@ -735,7 +753,7 @@ fn lay_out<M: Machine>(
     b: &mut Builder<'_, M>,
     weights: &Weights,
     input: Map,
-    answer: Address,
+    answers: (Address, Address),
 ) -> Result<(), MachineError> {
     let Weights { trunk, quarter, heads } = weights;
     let mut y = b.stem(input, &trunk.stem)?;
@@ -763,7 +781,7 @@ fn lay_out<M: Machine>(
         Some((conv6, scales)) => b.quarter(block(1), eighth, conv6, scales)?,
         None => eighth,
     };
-    b.heads(map, heads, answer)
+    b.heads(map, heads, answers)
 }
 
 /// Single precision `[pixel][3]` at `from` -> the network's input.

@@ -25,12 +25,11 @@ pub(super) enum Kernel {
     Quarter8,
     Heads3,
     Heads7,
-    Classes,
     Outputs,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -48,7 +47,6 @@ impl Kernel {
         Self::Quarter8,
         Self::Heads3,
         Self::Heads7,
-        Self::Classes,
         Self::Outputs,
     ];
 
@@ -72,7 +70,6 @@ impl Kernel {
             Self::Quarter8 => "quarter8",
             Self::Heads3 => "heads3",
             Self::Heads7 => "heads7",
-            Self::Classes => "classes",
             Self::Outputs => "outputs",
         }
     }
