@@ -64,6 +64,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define SHARED static thread_local
 #define THREADS(count)
 #define THREADS_TWICE(count)
+#define THREADS_TIMES(count, blocks)
 #define ALIGNED __attribute__((aligned(16)))
 #define ALIGNED_EIGHT __attribute__((aligned(8)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)

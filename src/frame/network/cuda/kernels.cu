@@ -20,6 +20,7 @@ typedef unsigned long long u64;
 #define ALIGNED_EIGHT __align__(8)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
+#define THREADS_TIMES(count, blocks) __launch_bounds__(count, blocks)  // so many blocks at once
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
@@ -138,7 +139,10 @@ DEVICE void load_a(u32 (&a)[4], const void* row) {
 // b of `mma`, from shared memory: lanes 0 to 15 say where b's rows begin, of eight each.
 DEVICE void load_b(u32 (&b)[2], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(b[0]), "=r"(b[1]) : "r"(at) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(b[0]), "=r"(b[1])
+                 : "r"(at)
+                 : "memory");
 }
 
 // c += a b for a: 16x16, b: 16x8, each lane of a warp with its part (PTX: mma.m16n8k16).
@@ -301,18 +305,19 @@ KERNEL narrow(Narrow p) {
 struct Stem {
     const u16* in;  // [image][height][width][4]
     u16* out;       // [image][out_height][out_width][16]
-    const u16* weight;  // [row of the filter][half of the outputs][lane][4]: as `mma` takes b
+    // [2][row of the filter][half of the outputs][lane][4], as `mma` takes b: in half precision, and what that leaves
+    const u16* weight;
     const float* bias;
     int height, width, out_height, out_width, images;
 };
 
 #define STEM_TILES 2
 
-KERNEL stem(Stem p) {
+KERNEL THREADS_TIMES(128, 7) stem(Stem p) {
     int lane = threadIdx.x % 32, part = lane % 4;
-    u32 weight[3][2][2];
+    u32 weight[6][2][2];
 #pragma unroll
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 12; i++) {
         Two two = ((const Two*)p.weight)[i * 32 + lane];
         weight[i / 2][i % 2][0] = two.value[0];
         weight[i / 2][i % 2][1] = two.value[1];
@@ -352,7 +357,7 @@ KERNEL stem(Stem p) {
 #pragma unroll
             for (int k = 0; k < 4; k++) sum[k] = bias[half][k % 2];
 #pragma unroll
-            for (int row = 0; row < 3; row++) mma(sum, a[tile][row], weight[row][half]);
+            for (int k = 0; k < 6; k++) mma(sum, a[tile][k % 3], weight[k][half]);
 #pragma unroll
             for (int below = 0; below < 2; below++) {
                 int i = start + 16 * tile + 8 * below;
@@ -769,10 +774,10 @@ KERNEL THREADS(POOL_THREADS) pool(Pool p) {
 // after each, all added up.
 //
 // A block has 32 C columns, a strip of rows (and eight more at each side, two for each pooling) and 8 channels, and goes
-// down two rows a turn. Four warps make the stage's input; four are the first two poolings, of two channels each, and four
-// the last two, a turn behind, and write what they have made another turn later. A lane of a pooling has C columns beside each other: what it needs
-// of its neighbours' comes by shuffles, and of the rows above it keeps four rows' maxima, so that only rows of what one
-// warp hands to another lie in shared memory. gridDim.z = images x channels / 8.
+// down two rows a turn. Four warps make the stage's input; four are the first two poolings, of two channels each; four are
+// the last two, a turn behind, and write what they have made another turn later. A lane of a pooling has C columns beside
+// each other: what it needs of its neighbours' comes by shuffles, and of the rows above it keeps four rows' maxima, so that
+// only rows of what one warp hands to another lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
     const u16* block1;  // [image][height][width][16]
     const u16* eighth;  // [image][channels / 8][small_height][small_width][8]
@@ -1235,7 +1240,8 @@ DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&s
 #pragma unroll
     for (int dx = 0; dx < 3; dx++) {
         int x = dx + lane % 16;
-        const Eight* line = active + (warp % 2 * ROWS * HEAD_WIDTH + x) * room.VECTORS + ((2 * part + lane / 16) ^ (x / 2 % 4));
+        int vector = (2 * part + lane / 16) ^ (x / 2 % 4);
+        const Eight* line = active + (warp % 2 * ROWS * HEAD_WIDTH + x) * room.VECTORS + vector;
         u32 w[3][TILES > 0 ? TILES : 1][2];
 #pragma unroll
         for (int dy = 0; dy < 3; dy++)
@@ -1352,7 +1358,8 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
     fetch_weights(0);
     int padded = chunks * VECTORS * 2;
     for (int i = threadIdx.x; i < count * padded; i += HEADS_THREADS) {
-        copy_async(room.pre + i, i < padded ? (const Eight*)p.head[0].pre + i : (const Eight*)p.head[1].pre + i - padded, true);
+        const u16* pre = i < padded ? p.head[0].pre : p.head[1].pre;
+        copy_async(room.pre + i, (const Eight*)pre + i % padded, true);
     }
     wait_for_input();
     fetch_map(0);

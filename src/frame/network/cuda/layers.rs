@@ -363,9 +363,15 @@ impl<M: Machine> Builder<'_, M> {
             let (row, half, lane, input) = (i / 256, i / 128 % 2, i / 4 % 32, i % 4);
             let (output, column) = (half * 8 + lane / 4, lane % 4);
             let is_there = column < 3 && input < 3;
-            f16::from_f32(if is_there { filter.weight[output * 27 + input * 9 + row * 3 + column] } else { 0.0 })
+            if is_there {
+                filter.weight[output * 27 + input * 9 + row * 3 + column]
+            } else {
+                0.0
+            }
         };
-        let weight: Vec<f16> = (0..3 * 256).map(of).collect();
+        let rest = |weight: f32| weight - f16::from_f32(weight).to_f32();
+        let weights = || (0..3 * 256).map(of);
+        let weight: Vec<f16> = weights().chain(weights().map(rest)).map(f16::from_f32).collect();
         let (weight, bias) = (self.constant(&weight)?, self.vector(&filter.bias, 16)?);
         let arguments = twin::Stem {
             input: input.at,
