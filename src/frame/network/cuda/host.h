@@ -133,16 +133,6 @@ static inline void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&lef
     sync_warp();
 }
 
-static inline float swapped(float value, int mask) {
-    int lane = threadIdx.x % 32;
-    host::Operands* all = host::operands[threadIdx.x / 32];
-    memcpy(all[lane].a, &value, sizeof value);
-    sync_warp();
-    memcpy(&value, all[lane ^ mask].a, sizeof value);
-    sync_warp();
-    return value;
-}
-
 static inline void load_a(u32 (&a)[4], const void* row) {
     int lane = threadIdx.x % 32;
     host::Operands* all = host::operands[threadIdx.x / 32];

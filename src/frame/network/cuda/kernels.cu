@@ -124,9 +124,6 @@ DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], 
     }
 }
 
-// What the lane has whose number differs in `mask`.
-DEVICE float swapped(float value, int mask) { return __shfl_xor_sync(0xffffffff, value, mask); }
-
 // a of `mma`, from shared memory: each lane says where eight of row lane % 16 begin, those from column lane / 16 * 8.
 DEVICE void load_a(u32 (&a)[4], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
@@ -1265,63 +1262,62 @@ DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&s
     }
 }
 
-// The greatest of what four lanes beside each other have, and where it is: the first among equals.
-DEVICE void greatest_of_four(float& greatest, int& at) {
+// The sums of both halves of the channels come together in shared memory, with the bias, each of the two warps ending some
+// of the rows. There lie all outputs of a pixel beside each other, as they do in the answer.
+template <int ROWS, int TILES>
+DEVICE void head_answers(const Heads& p, float* all, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = lane % 4 * 2;
+    int first = p.head[0].outputs, outputs = index == 0 ? first : p.head[1].outputs, together = first + p.head[1].outputs;
+    const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
+    float* to = all + (warp % 2 * ROWS * 16 + lane / 4) * together + index * first + own;
+    __syncthreads();
 #pragma unroll
-    for (int mask = 1; mask < 4; mask *= 2) {
-        float other = swapped(greatest, mask);
-        int other_at = (int)swapped((float)at, mask);
-        if (other > greatest || (other == greatest && other_at < at)) {
-            greatest = other;
-            at = other_at;
+    for (int pass = 0; pass < 2; pass++) {
+#pragma unroll
+        for (int row = 0; row < ROWS; row++) {
+            bool is_end = (row < (ROWS + 1) / 2) == (warp / 2 % 2 == 0);
+            if (is_end != (pass == 1)) continue;
+#pragma unroll
+            for (int i = 0; i < TILES * 4; i++) {
+                int output = i / 4 * 8 + i % 2;
+                if (own + output >= outputs) continue;
+                float* at = to + (row * 16 + i % 4 / 2 * 8) * together + output;
+                *at = pass == 0 ? sum[row][i / 4][i % 4] + bias[own + output] : *at + sum[row][i / 4][i % 4];
+            }
         }
+        __syncthreads();
     }
 }
 
-// What follows the sums: those of the other half of the channels, the bias. Each of the two warps ends some of the rows.
-template <int ROWS, int TILES>
-DEVICE void head_answers(const Heads& p, float* others, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    others += (index * 2 + warp % 2) * ROWS * HEAD_TILES * 4 * 32 + lane;
-    auto is_own = [&](int row) { return (row < (ROWS + 1) / 2) == (warp / 2 % 2 == 0); };
-    __syncthreads();
-#pragma unroll
-    for (int row = 0; row < ROWS; row++) {
-        if (is_own(row)) continue;
-#pragma unroll
-        for (int i = 0; i < TILES * 4; i++) others[(row * TILES * 4 + i) * 32] = sum[row][i / 4][i % 4];
+// What lies in shared memory then goes into the answer, and the greatest of each pixel's scores is found.
+template <int ROWS>
+DEVICE void head_ends(const Heads& p, const float* all) {
+    int scores = p.head[0].outputs, together = scores + p.head[1].outputs, first = p.head[0].first;
+    int x0 = blockIdx.x * 16, y0 = blockIdx.y * 2 * ROWS, columns = p.width - x0 < 16 ? p.width - x0 : 16;
+    for (int row = threadIdx.x / 32; row < 2 * ROWS && y0 + row < p.height; row += HEADS_THREADS / 32) {
+        const float* from = all + row * 16 * together;
+        float* to = p.answer + (((u64)blockIdx.z * p.height + y0 + row) * p.width + x0) * p.answer_channels + first;
+        if (together == p.answer_channels) {
+            for (int i = threadIdx.x % 32; i < columns * together; i += 32) to[i] = from[i];
+        } else {
+            for (int i = threadIdx.x % 32; i < columns * together; i += 32) {
+                to[i / together * p.answer_channels + i % together] = from[i];
+            }
+        }
     }
-    __syncthreads();
-    const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
-    int outputs = index == 0 ? p.head[0].outputs : p.head[1].outputs;
-    int first = index == 0 ? p.head[0].first : p.head[1].first, x0 = blockIdx.x * 16 + lane / 4;
-#pragma unroll
-    for (int row = 0; row < ROWS; row++) {
-        int y = (blockIdx.y * 2 + warp % 2) * ROWS + row;
-        if (!is_own(row) || y >= p.height) continue;
-        float* answer = p.answer + ((u64)blockIdx.z * p.height + y) * p.width * p.answer_channels + first;
-        float greatest[2] = {NEGATIVE_INFINITY, NEGATIVE_INFINITY};
-        int best[2] = {0, 0};
-#pragma unroll
-        for (int i = 0; i < TILES * 4; i++) {
-            int below = i % 4 / 2, output = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            if (output >= outputs) continue;
-            float value = sum[row][i / 4][i % 4] + others[(row * TILES * 4 + i) * 32] + bias[output];
-            if (x0 + 8 * below < p.width) answer[(x0 + 8 * below) * p.answer_channels + output] = value;
-            if (value > greatest[below]) {
-                greatest[below] = value;
-                best[below] = output;
+    if (p.best == 0) return;
+    for (int i = threadIdx.x; i < 2 * ROWS * 16; i += HEADS_THREADS) {
+        int x = x0 + i % 16, y = y0 + i / 16, best = 0;
+        if (x >= p.width || y >= p.height) continue;
+        float greatest = NEGATIVE_INFINITY;
+        for (int c = 0; c < scores; c++) {
+            float score = all[i * together + c];
+            if (score > greatest) {
+                greatest = score;
+                best = c;
             }
         }
-        if (index > 0 || p.best == 0) continue;
-#pragma unroll
-        for (int below = 0; below < 2; below++) {
-            int x = x0 + 8 * below;
-            greatest_of_four(greatest[below], best[below]);
-            if (lane % 4 == 0 && x < p.width) {
-                p.best[((u64)blockIdx.z * p.height + y) * p.width + x] = (u8)best[below];
-            }
-        }
+        p.best[((u64)blockIdx.z * p.height + y) * p.width + x] = (u8)best;
     }
 }
 
@@ -1343,15 +1339,28 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
         fetch(p.head[0].weight, room.first_tiles);
         fetch(p.head[1].weight, room.tiles - room.first_tiles);
     };
+    // Where each of a thread's vectors comes from is the same for every chunk, and so is where what becomes of it goes: there
+    // vectors of pixels beside each other come to lie in different banks.
+    auto is_vector = [](int k) {
+        return (k + 1) * HEADS_THREADS <= PIXELS * VECTORS || threadIdx.x + HEADS_THREADS * k < PIXELS * VECTORS;
+    };
+    int from[EACH], to[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        int i = threadIdx.x + HEADS_THREADS * k, plane = i / PIXELS, pixel = i % PIXELS;
+        int x = blockIdx.x * 16 + pixel % HEAD_WIDTH - 1, y = blockIdx.y * 2 * ROWS + pixel / HEAD_WIDTH - 1;
+        bool is_inside = x >= 0 && x < p.width && y >= 0 && y < p.height;
+        from[k] = is_inside ? (plane * p.height + y) * p.width + x : -1;
+        to[k] = pixel * VECTORS + (plane ^ (pixel % HEAD_WIDTH / 2 % 4));
+    }
     auto fetch_map = [&](int chunk) {
         const Eight* in = (const Eight*)p.in + ((u64)blockIdx.z * planes + chunk * VECTORS) * p.height * p.width;
 #pragma unroll
         for (int k = 0; k < EACH; k++) {
-            int i = threadIdx.x + HEADS_THREADS * k, plane = i / PIXELS, pixel = i % PIXELS;
-            if (i >= PIXELS * VECTORS) break;
-            int x = blockIdx.x * 16 + pixel % HEAD_WIDTH - 1, y = blockIdx.y * 2 * ROWS + pixel / HEAD_WIDTH - 1;
-            bool is_there = chunk * VECTORS + plane < planes && x >= 0 && x < p.width && y >= 0 && y < p.height;
-            copy_async(room.raw + i, in + (is_there ? (plane * p.height + y) * p.width + x : 0), is_there);
+            if (!is_vector(k)) break;
+            int i = threadIdx.x + HEADS_THREADS * k;
+            bool is_there = from[k] >= 0 && chunk * VECTORS + i / PIXELS < planes;
+            copy_async(room.raw + i, in + (is_there ? from[k] : 0), is_there);
         }
     };
     // Weights are there before the kernel before has ended.
@@ -1374,16 +1383,15 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
         Eight own[EACH];
 #pragma unroll
         for (int k = 0; k < EACH; k++) {
-            int i = threadIdx.x + HEADS_THREADS * k;
-            own[k] = room.raw[i < PIXELS * VECTORS ? i : 0];
+            own[k] = room.raw[is_vector(k) ? threadIdx.x + HEADS_THREADS * k : 0];
         }
 #pragma unroll
         for (int h = 0; h < HEADS_AT_ONCE; h++) {
             if (h == count) break;
 #pragma unroll
             for (int k = 0; k < EACH; k++) {
-                int i = threadIdx.x + HEADS_THREADS * k, vector = i / PIXELS, pixel = i % PIXELS;
-                if (i >= PIXELS * VECTORS) break;
+                if (!is_vector(k)) break;
+                int vector = (threadIdx.x + HEADS_THREADS * k) / PIXELS;
                 const Eight* pre = room.pre + h * padded + (chunk * VECTORS + vector) * 2;
                 Eight coarse = pre[0], fine = pre[1], sixth;
 #pragma unroll
@@ -1391,8 +1399,7 @@ DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
                     u32 pair = own[k].pair[c];
                     sixth.pair[c] = fma2_saturated(pair, coarse.pair[c], mul2(pair, fine.pair[c]));
                 }
-                // Vectors of pixels beside each other come to lie in different banks.
-                room.active[(h * PIXELS + pixel) * VECTORS + (vector ^ (pixel % HEAD_WIDTH / 2 % 4))] = sixth;
+                room.active[h * PIXELS * VECTORS + to[k]] = sixth;
             }
         }
         __syncthreads();
@@ -1419,19 +1426,24 @@ DEVICE void heads(const Heads& p) {
     room.pre = room.weight + 2 * room.tiles * 9 * HEAD_CHUNK;
     switch (threadIdx.x < 128 ? first : second) {
         case 0:
-            return head<ROWS, 0>(p, room, count);
+            head<ROWS, 0>(p, room, count);
+            break;
         case 1:
-            return head<ROWS, 1>(p, room, count);
+            head<ROWS, 1>(p, room, count);
+            break;
         case 2:
-            return head<ROWS, 2>(p, room, count);
+            head<ROWS, 2>(p, room, count);
+            break;
         case 3:
-            return head<ROWS, 3>(p, room, count);
+            head<ROWS, 3>(p, room, count);
+            break;
         default:
-            return head<ROWS, 4>(p, room, count);
+            head<ROWS, 4>(p, room, count);
     }
+    head_ends<ROWS>(p, (const float*)room.raw);
 }
 
-KERNEL THREADS(HEADS_THREADS) heads3(Heads p) { heads<3>(p); }
+KERNEL THREADS_TIMES(HEADS_THREADS, 1) heads3(Heads p) { heads<3>(p); }
 KERNEL THREADS(HEADS_THREADS) heads7(Heads p) { heads<7>(p); }
 
 // ---- after the network ------------------------------------------------------------------------------------------------
