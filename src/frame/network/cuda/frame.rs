@@ -31,17 +31,6 @@ struct PrepareTwin {
     bias: [f32; 3],
 }
 
-/// Twin of `Classes`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct ClassesTwin {
-    answer: Address,
-    best: Address,
-    pixels: i32,
-    channels: i32,
-    scores: i32,
-}
-
 /// Twin of `Place`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -217,6 +206,7 @@ pub(super) struct Decoding {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameAddresses {
     pub answer: Address,
+    /// Of each pixel of the answer the greatest score.
     pub best: Address,
     /// Columns and rows.
     pub tables: [Address; 2],
@@ -241,21 +231,10 @@ impl Decoding {
         }
     }
 
-    pub fn answer_pixels(&self) -> usize {
-        self.answer[0] * self.answer[1]
-    }
-
-    /// The kernels that make one frame's outputs of its answer.
-    pub fn launches(&self, tables: &OutputTables, at: FrameAddresses, factor: f32) -> Vec<Launch> {
+    /// The kernel that makes one frame's outputs of its answer.
+    pub fn launch(&self, tables: &OutputTables, at: FrameAddresses, factor: f32) -> Launch {
         let [_, answer_width, channels] = self.answer.map(|n| n as i32);
         let (width, height) = tables.size();
-        let classes = ClassesTwin {
-            answer: at.answer,
-            best: at.best,
-            pixels: self.answer_pixels() as i32,
-            channels,
-            scores: self.scores as i32,
-        };
         let outputs = OutputsTwin {
             answer: at.answer,
             best: at.best,
@@ -281,11 +260,7 @@ impl Decoding {
             ids: self.ids,
         };
         let grid = [width.div_ceil(4 * 64), height, 1];
-        let outputs = Launch::new(Kernel::Outputs, grid, 64, outputs);
-        if at.labels == 0 {
-            return vec![outputs];
-        }
-        vec![Launch::each(Kernel::Classes, self.answer_pixels(), classes), outputs]
+        Launch::new(Kernel::Outputs, grid, 64, outputs)
     }
 }
 
@@ -314,6 +289,7 @@ impl<const N: usize> OnDevice<N> {
 #[cfg(test)]
 mod tests {
     use super::super::host::Host;
+    use super::super::tests::greatest;
     use super::*;
     use crate::export::manifest::InputKind;
     use crate::frame::geometry::{Placement, ResizeMode};
@@ -414,12 +390,11 @@ mod tests {
             let tables = OutputTables::new(&geometry, (w, h));
             let [answer] = upload(&host, [bytes_of(&data)]);
             let room = |bytes| host.allocate(bytes).expect("memory");
-            let (best, on_labels, on_depth) = (room(w * h), room(width * height), room(width * height * 4));
+            let (on_labels, on_depth) = (room(width * height), room(width * height * 4));
+            let [best] = upload(&host, [&greatest(&data, classes + 1, classes)]);
             let places = upload(&host, tables.bytes());
             let at = FrameAddresses { answer, best, tables: places, labels: on_labels, depth: on_depth };
-            for launch in decoding.launches(&tables, at, 1.5) {
-                host.launch(&launch).expect("it runs");
-            }
+            host.launch(&decoding.launch(&tables, at, 1.5)).expect("it runs");
             assert_eq!(host.values::<u8>(on_labels, width * height), labels, "{placement:?}");
             for (i, (found, expected)) in host.values::<f32>(on_depth, width * height).iter().zip(&depth).enumerate() {
                 let near = (found - expected).abs() <= 2e-6 * expected.abs() || (found.is_nan() && expected.is_nan());

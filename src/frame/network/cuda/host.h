@@ -59,9 +59,10 @@ static void meet(Barrier& barrier, int parties) {
     while (barrier.turn == turn) yield();
 }
 
-// What the lanes of each warp put into the tensor cores.
+// What the lanes of each warp give each other.
 struct Operands {
     u32 a[4], b[2];
+    const u16* row;
 };
 static thread_local Operands operands[32][32];
 static thread_local const u32* rows[32][32];
@@ -76,7 +77,9 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define THREADS(count)
 #define THREADS_TWICE(count)
 #define THREADS_FOUR(count)
+#define THREADS_TIMES(count, blocks)
 #define ALIGNED __attribute__((aligned(16)))
+#define ALIGNED_EIGHT __attribute__((aligned(8)))
 #define DYNAMIC_SHARED(type, name) type* name = (type*)(((uintptr_t)host::dynamic.data() + 15) / 16 * 16)
 #define MUL(a, b) ((float)(a) * (float)(b))
 #define NEGATIVE_INFINITY (-INFINITY)
@@ -134,9 +137,10 @@ static inline u16 half_bits(float value) {
 static inline float low(u32 pair) { return half_value(pair & 0xffff); }
 static inline float high(u32 pair) { return half_value(pair >> 16); }
 static inline u32 pack(float low, float high) { return half_bits(low) | (u32)half_bits(high) << 16; }
-static inline u32 max2(u32 a, u32 b) {
-    return pack(low(a) > low(b) ? low(a) : low(b), high(a) > high(b) ? high(a) : high(b));
-}
+static inline u32 pack_relu(float low, float high) { return pack(low > 0 ? low : 0, high > 0 ? high : 0); }
+// As the device does: of a number and what is none, the number.
+static inline u32 max2(u32 a, u32 b) { return pack(fmaxf(low(a), low(b)), fmaxf(high(a), high(b))); }
+static inline u32 min2(u32 a, u32 b) { return pack(fminf(low(a), low(b)), fminf(high(a), high(b))); }
 
 static inline u32 mul2(u32 a, u32 b) { return pack(low(a) * low(b), high(a) * high(b)); }
 // The product of two halves is exact in single precision, their sum in double precision.
@@ -150,6 +154,45 @@ static inline void load_matrices(u32 (&m)[4], const void* row) {
     host::meet(host::warp_barriers[warp], 32);
     for (int i = 0; i < 4; i++) m[i] = host::rows[warp][8 * i + lane / 4][lane % 4];
     host::meet(host::warp_barriers[warp], 32);
+}
+
+static inline u32 fma2_saturated(u32 a, u32 b, u32 c) {
+    u32 sum = fma2(a, b, c);
+    return pack(fminf(fmaxf(low(sum), 0), 1), fminf(fmaxf(high(sum), 0), 1));
+}
+
+static inline void sync_warp() { host::meet(host::warp_barriers[threadIdx.x / 32], 32); }
+
+static inline void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], u32 (&right)[2]) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    memcpy(all[lane].a, first, sizeof first);
+    memcpy(all[lane].b, last, sizeof last);
+    sync_warp();
+    memcpy(left, all[lane > 0 ? lane - 1 : lane].b, sizeof left);
+    memcpy(right, all[lane < 31 ? lane + 1 : lane].a, sizeof right);
+    sync_warp();
+}
+
+static inline void load_a(u32 (&a)[4], const void* row) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    all[lane].row = (const u16*)row;
+    sync_warp();
+    for (int i = 0; i < 4; i++) a[i] = *(const u32*)(all[i % 2 * 8 + i / 2 * 16 + lane / 4].row + lane % 4 * 2);
+    sync_warp();
+}
+
+static inline void load_b(u32 (&b)[2], const void* row) {
+    int lane = threadIdx.x % 32;
+    host::Operands* all = host::operands[threadIdx.x / 32];
+    all[lane].row = (const u16*)row;
+    sync_warp();
+    for (int i = 0; i < 2; i++) {
+        int k = 8 * i + lane % 4 * 2;
+        b[i] = all[k].row[lane / 4] | (u32)all[k + 1].row[lane / 4] << 16;
+    }
+    sync_warp();
 }
 
 static inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {

@@ -17,9 +17,11 @@ typedef unsigned long long u64;
 #define DEVICE_MEMBER __device__ __forceinline__
 #define SHARED __shared__
 #define ALIGNED __align__(16)
+#define ALIGNED_EIGHT __align__(8)
 #define THREADS(count) __launch_bounds__(count)
 #define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
 #define THREADS_FOUR(count) __launch_bounds__(count, 4)
+#define THREADS_TIMES(count, blocks) __launch_bounds__(count, blocks)  // so many blocks at once
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
@@ -99,9 +101,23 @@ DEVICE u32 pack(float low, float high) {
     return pair;
 }
 
+// Rounded to the nearest even, and what is below 0 is 0.
+DEVICE u32 pack_relu(float low, float high) {
+    u32 pair;
+    asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// Of a number and what is none: the number.
 DEVICE u32 max2(u32 a, u32 b) {
     u32 pair;
     asm("max.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+DEVICE u32 min2(u32 a, u32 b) {
+    u32 pair;
+    asm("min.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
     return pair;
 }
 
@@ -124,6 +140,42 @@ DEVICE void load_matrices(u32 (&m)[4], const void* row) {
     u32 at = (u32)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+// As above, between 0 and 1.
+DEVICE u32 fma2_saturated(u32 a, u32 b, u32 c) {
+    u32 pair;
+    asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
+DEVICE void sync_warp() { __syncwarp(); }
+
+// What the lane before has as `last` and the lane behind as `first`. The outermost lanes get something.
+DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], u32 (&right)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        left[i] = __shfl_up_sync(0xffffffff, last[i], 1);
+        right[i] = __shfl_down_sync(0xffffffff, first[i], 1);
+    }
+}
+
+// a of `mma`, from shared memory: each lane says where eight of row lane % 16 begin, those from column lane / 16 * 8.
+DEVICE void load_a(u32 (&a)[4], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+// b of `mma`, from shared memory: lanes 0 to 15 say where b's rows begin, of eight each.
+DEVICE void load_b(u32 (&b)[2], const void* row) {
+    u32 at = (u32)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(b[0]), "=r"(b[1])
                  : "r"(at)
                  : "memory");
 }
@@ -161,6 +213,7 @@ DEVICE void copies_wait_but(int later) {
 }
 
 #define NONE_LOWEST 0xfc00fc00u  // a pair of minus infinities
+#define SIX_SIX 0x46004600u
 
 // Eight half-precision channels of a pixel.
 struct ALIGNED Eight {
@@ -169,6 +222,11 @@ struct ALIGNED Eight {
 
 struct ALIGNED Four {
     float value[4];
+};
+
+// What a lane has of `mma`'s b.
+struct ALIGNED_EIGHT Two {
+    u32 value[2];
 };
 
 DEVICE Eight eight_of(u32 pair) { return Eight{{pair, pair, pair, pair}}; }
@@ -1244,10 +1302,11 @@ KERNEL THREADS_TWICE(CHAIN_THREADS) chain32_last(Chain p) { chain<8, 32, true, t
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
 // after each, all added up.
 //
-// A block has 48 columns (and 8 more at each side, two for each pooling), a strip of rows and 8 channels, and goes down
-// row by row: four groups of threads take turns at making the stage's input, each long enough for its loads to come; four
-// more are one pooling each, three rows behind the one before. Of a row's maxima along itself each thread keeps five, so
-// that only rows, never maps, lie in shared memory. gridDim.z = images x channels / 8.
+// A block has 32 C columns, a strip of rows (and eight more at each side, two for each pooling) and 8 channels, and goes
+// down two rows a turn. Four warps make the stage's input; four are the first two poolings, of two channels each; four are
+// the last two, a turn behind, and write what they have made another turn later. A lane of a pooling has C columns beside
+// each other: what it needs of its neighbours' comes by shuffles, and of the rows above it keeps four rows' maxima, so that
+// only rows of what one warp hands to another lie in shared memory. gridDim.z = images x channels / 8.
 struct Quarter {
     const u16* block1;  // [image][height][width][16]
     const u16* eighth;  // [image][channels / 8][small_height][small_width][8]
@@ -1257,346 +1316,669 @@ struct Quarter {
     int height, width, small_height, small_width, channels, strip;
 };
 
-#define QUARTER_COLUMNS 64
 #define QUARTER_HALO 8
-#define QUARTER_THREADS (8 * QUARTER_COLUMNS)
-#define QUARTER_LAG 3  // rows that a pooling is behind: one to be seen, two for the rows below
+#define QUARTER_THREADS 384
 
-struct QuarterRoom {
-    Eight inputs[4][QUARTER_COLUMNS + 4];   // the last four rows
-    Eight tops[3][2][QUARTER_COLUMNS + 4];  // of each pooling but the last one, the last two
-    Eight sums[3][4][QUARTER_COLUMNS];
+// A row of a map in shared memory: its pairs of channels by planes. Of eight columns a lane, the second four lie apart, so
+// that whoever goes along lanes, columns or pairs finds all banks.
+template <int C>
+struct ALIGNED QuarterRow {
+    static constexpr int APART = 144, PLANE = C == 8 ? 2 * APART + 4 : 32 * C + 8;
+    u32 value[4 * PLANE];
+
+    DEVICE_MEMBER static int at(int pair, int column) {
+        return pair * PLANE + (C == 8 ? column % 8 / 4 * APART + column / 8 * 4 + column % 4 : column);
+    }
 };
+
+// Rows of two turns or three: one is written while those before are read. layers.rs knows the size.
+template <int C>
+struct QuarterRoom {
+    static constexpr int SMALL = 4 * C + 16;  // columns of the decoder's map under a quarter of the block's
+    QuarterRow<C> inputs[3][2];
+    QuarterRow<C> tops[2][2];
+    QuarterRow<C> sums[3][2];  // of the first two poolings; then the answer
+    Eight small[4][4][SMALL];  // of each warp that makes the input, the last rows
+};
+
+static_assert(sizeof(QuarterRoom<8>) == 87040 && sizeof(QuarterRoom<4>) == 43008, "as layers.rs says");
 
 // What a block of `quarter` works on.
 struct QuarterBlock {
     int image, group, groups;
-    int x0, y0;       // of column and row 0
-    int first, last;  // rows of the answer
+    int x0;                // of column 0
+    int from_x, to_x;      // columns of the answer
+    int first, last;       // rows of the answer
+    int start, end;        // rows of the input
     int turns;
 };
 
-// Every fourth row of the stage's input. A thread has of two tiles of 16 columns two columns each, and of these two
-// channels: as the tensor cores give the projection. What a row needs is loaded four turns before.
-DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom& room, int role) {
-    int lane = threadIdx.x % 32, pair = lane % 4;
-    const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 2 * pair;
-    u32 projection[2] = {pack(line[0], line[1]), pack(line[8], line[9])};
-    wait_for_input();
-    const u32* block1 = (const u32*)p.block1 + (u64)b.image * p.height * p.width * 8 + pair;
-    const u32* eighth =
-        (const u32*)p.eighth + ((u64)b.image * b.groups + b.group) * p.small_height * p.small_width * 4 + pair;
-    int column = threadIdx.x % QUARTER_COLUMNS / 32 * 32 + lane / 4;
-    float down = (float)p.small_height / (float)p.height;
-    int own[4], small_first[4], small_next[4];
-    float small_weight[4];
+// The stage's input, two rows a turn. A lane has of each tile of 16 columns two, and of these two channels: as the tensor
+// cores give the projection. They enlarge along rows, too: a tile's weights are a matrix
+// of 16 columns of the decoder's map; each of its rows is so enlarged once.
+template <int C>
+DEVICE void quarter_input(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
+    constexpr int TILES = C / 2, SMALL = QuarterRoom<C>::SMALL;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, pair = lane % 4;
+    // A lane has four inputs of a pixel that lie beside each other: their order is the weights'.
+    const float* line = p.conv6 + (b.group * 8 + lane / 4) * 16 + 4 * pair;
+    u32 projection[2] = {pack(line[0], line[1]), pack(line[2], line[3])};
+    auto inside = [&](int x) { return x < p.width ? x : p.width - 1; };
+    float ratio = (float)p.small_width / (float)p.width, down = (float)p.small_height / (float)p.height;
+    int column = warp * 8 * C;
+    int small0 = lerp_by(inside(b.x0 + column), p.small_width, ratio).first;
+    // Of each tile: the first column of the decoder's map, the weights, and the most of a value: ReLU6's, and of what is
+    // not in the image minus infinity.
+    int small_at[TILES];
+    u32 across[TILES][4];
+    u32 most[TILES][2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int x = b.x0 + column + 8 * i;
-        x = x < 0 ? 0 : x < p.width ? x : p.width - 1;
-        Lerp l = lerp_at(x, p.small_width, p.width);
-        own[i] = x * 8;
-        small_first[i] = l.first * 4;
-        small_next[i] = l.next * 4;
-        small_weight[i] = l.weight;
+    for (int j = 0; j < TILES; j++) {
+        int from = lerp_by(inside(b.x0 + column + 16 * j), p.small_width, ratio).first;
+        small_at[j] = from - small0 + lane % 16;
+#pragma unroll
+        for (int below = 0; below < 2; below++) {
+            int x = b.x0 + column + 16 * j + 8 * below + lane / 4;
+            Lerp l = lerp_by(inside(x), p.small_width, ratio);
+            most[j][below] = x < p.width ? SIX_SIX : NONE_LOWEST;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                auto weight = [&](int k) {
+                    return (k == l.first - from ? 1 - l.weight : 0) + (k == l.next - from ? l.weight : 0);
+                };
+                int k = 8 * half + 2 * pair;
+                across[j][below + 2 * half] = pack(weight(k), weight(k + 1));
+            }
+        }
     }
-    u32 pixel[2][4], corner[4][4];
-    auto load = [&](int row) {
-        int y = b.y0 + row;
-        if (y < 0 || y >= p.height) return;
-        Lerp ly = lerp_by(y, p.small_height, down);
-        const u32* from = block1 + y * p.width * 8;
-        const u32* first_row = eighth + ly.first * p.small_width * 4;
-        const u32* next_row = eighth + ly.next * p.small_width * 4;
+    u64 pixels = (u64)p.height * p.width, small_pixels = (u64)p.small_height * p.small_width;
+    const Two* block1 = (const Two*)p.block1 + ((u64)b.image * pixels + b.x0 + column + lane / 4) * 4 + pair;
+    const Eight* eighth = (const Eight*)p.eighth + ((u64)b.image * b.groups + b.group) * small_pixels;
+    wait_for_input();
+
+    auto fetch_small = [&](int row) {
+        const Eight* from = eighth + row * p.small_width;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            pixel[i / 2][i % 2] = from[own[i]];
-            pixel[i / 2][i % 2 + 2] = from[own[i] + 4];
-            corner[i][0] = first_row[small_first[i]];
-            corner[i][1] = first_row[small_next[i]];
-            corner[i][2] = next_row[small_first[i]];
-            corner[i][3] = next_row[small_next[i]];
+        for (int k = lane; k < SMALL; k += 32) {
+            // What is beyond has no weight.
+            int x = small0 + k < p.small_width ? small0 + k : p.small_width - 1;
+            copy_async(&room.small[warp][row & 3][k], from + x, true);
         }
     };
-    load(role);
-    __syncthreads();
-#pragma unroll 1
-    for (int t = 0; t < b.turns; t++) {
-        if (t % 4 == role) {
-            int y = b.y0 + t;
-            bool is_row = y >= 0 && y < p.height;
-            float y1 = lerp_by(y, p.small_height, down).weight, y0 = 1 - y1;
-            float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-            mma(sum[0], pixel[0], projection);
-            mma(sum[1], pixel[1], projection);
+    float top[TILES][4], bottom[TILES][4];
+    auto enlarge = [&](int row, float (&to)[TILES][4]) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const u32* c = corner[i];
-                float x1 = small_weight[i], x0 = 1 - x1;
-                float v0 = sum[i / 2][i % 2 * 2] + y0 * (x0 * low(c[0]) + x1 * low(c[1])) +
-                           y1 * (x0 * low(c[2]) + x1 * low(c[3]));
-                float v1 = sum[i / 2][i % 2 * 2 + 1] + y0 * (x0 * high(c[0]) + x1 * high(c[1])) +
-                           y1 * (x0 * high(c[2]) + x1 * high(c[3]));
-                int x = b.x0 + column + 8 * i;
-                bool is_inside = is_row && x >= 0 && x < p.width;
-                room.inputs[role][column + 8 * i + 2].pair[pair] =
-                    is_inside ? pack(activated(v0, ACT_RELU6), activated(v1, ACT_RELU6)) : NONE_LOWEST;
+        for (int j = 0; j < TILES; j++) {
+            u32 columns[2];
+            load_b(columns, &room.small[warp][row & 3][small_at[j]]);
+#pragma unroll
+            for (int k = 0; k < 4; k++) to[j][k] = 0;
+            mma(to[j], across[j], columns);
+        }
+    };
+    u32 pixel[2][TILES][4];
+#pragma unroll
+    for (int i = 0; i < 8 * TILES; i++) pixel[i / 4 / TILES][i / 4 % TILES][i % 4] = 0;
+    auto fetch_pixels = [&](int turn) {
+        int y = b.start + 2 * turn;
+        if (y >= b.end) return;
+        const Two* from[2] = {block1 + y * p.width * 4, block1 + (y + 1 < b.end ? y + 1 : y) * p.width * 4};
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+#pragma unroll
+            for (int below = 0; below < 2; below++) {
+                if (most[j][below] != SIX_SIX) continue;
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    Two inputs = from[i][4 * (16 * j + 8 * below)];
+                    pixel[i][j][below] = inputs.value[0];
+                    pixel[i][j][below + 2] = inputs.value[1];
+                }
             }
-            load(t + 4);
         }
-        __syncthreads();
-    }
-}
+    };
+    // The decoder's rows that an input's row lies between; the map is at most as high as the input, so that from row to row
+    // there is at most one more.
+    auto between = [&](int y) { return lerp_by(y < b.end ? y : b.end - 1, p.small_height, down); };
+    Lerp l = between(b.start);
+    int first = l.first, next = l.next;
+    fetch_small(first);
+    if (next != first) fetch_small(next);
+    copies_end();
+    fetch_pixels(0);
+    copies_wait<0>();
+    sync_warp();
+    enlarge(first, top);
+    enlarge(next, bottom);
+    sync_warp();
+    int fetched = between(b.start + 1).next;
+    if (fetched != next) fetch_small(fetched);
+    copies_end();
 
-// One pooling, a column a thread, a row a turn.
-template <int STAGE>
-DEVICE void quarter_pool(const Quarter& p, const QuarterBlock& b, QuarterRoom& room) {
-    int column = threadIdx.x % QUARTER_COLUMNS, x = b.x0 + column;
-    bool is_column = x >= 0 && x < p.width;
-    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * p.height * p.width;
-    // Of the next pooling's input; of what is added: the maxima and that.
-    Eight scale, both;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float* pair = p.scales + STAGE * p.channels + b.group * 8 + 2 * i;
-        scale.pair[i] = pack(pair[0], pair[1]);
-        both.pair[i] = pack(1 + pair[0], 1 + pair[1]);
-    }
-    // Maxima of rows along themselves: of the last four rows, and of the last two pairs of rows, the newest first.
-    Eight along[4], pairs[2];
-#pragma unroll
-    for (int i = 0; i < 4; i++) along[i] = pairs[i % 2] = eight_of(NONE_LOWEST);
-    wait_for_input();
-    __syncthreads();
-#pragma unroll 1
+    int slot = 0;  // of three
     for (int t = 0; t < b.turns; t++) {
-        const Eight* row = (STAGE == 0 ? room.inputs[(t + 3) % 4] : room.tops[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 2]) + column;
-        Eight newest = max8(max8(max8(row[0], row[1]), max8(row[2], row[3])), row[4]);
-        Eight before = STAGE == 0 ? room.inputs[(t + 1) % 4][column + 2] : room.sums[STAGE > 0 ? STAGE - 1 : 0][(t + 1) % 4][column];
-        Eight latest = max8(newest, along[0]);
-        Eight maxima = max8(max8(latest, pairs[1]), along[3]);
-        pairs[1] = pairs[0];
-        pairs[0] = latest;
+        // For the next turn.
+#pragma unroll 1
+        for (int until = between(b.start + 2 * t + 3).next; fetched < until;) fetch_small(++fetched);
+        copies_end();
+        copies_wait<1>();
+        sync_warp();
 #pragma unroll
-        for (int i = 3; i > 0; i--) along[i] = along[i - 1];
-        along[0] = newest;
-        int y = b.y0 + t - QUARTER_LAG * (STAGE + 1);
-        Eight next, sum;
+        for (int i = 0; i < 2; i++) {
+            int y = b.start + 2 * t + i;
+            u32* to = room.inputs[slot][i].value + QuarterRow<C>::at(pair, column + lane / 4);
+            auto put = [&](int j, int below, u32 value) { to[QuarterRow<C>::at(0, 16 * j + 8 * below)] = value; };
+            if (y >= b.end) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            next.pair[i] = mul2(maxima.pair[i], scale.pair[i]);
-            sum.pair[i] = fma2(maxima.pair[i], both.pair[i], before.pair[i]);
+                for (int j = 0; j < TILES; j++) {
+                    put(j, 0, NONE_LOWEST);
+                    put(j, 1, NONE_LOWEST);
+                }
+                continue;
+            }
+            Lerp l = between(y);
+            if (l.first != first) {
+                first = l.first;
+#pragma unroll
+                for (int j = 0; j < TILES; j++)
+#pragma unroll
+                    for (int k = 0; k < 4; k++) top[j][k] = bottom[j][k];
+                if (l.next != next) {
+                    next = l.next;
+                    enlarge(next, bottom);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+                float sum[4];
+#pragma unroll
+                for (int k = 0; k < 4; k++) sum[k] = (1 - l.weight) * top[j][k] + l.weight * bottom[j][k];
+                mma(sum, pixel[i][j], projection);
+#pragma unroll
+                for (int below = 0; below < 2; below++) {
+                    put(j, below, min2(pack_relu(sum[2 * below], sum[2 * below + 1]), most[j][below]));
+                }
+            }
         }
-        bool is_inside = is_column && y >= 0 && y < p.height;
-        if (STAGE < 3) {
-            room.tops[STAGE < 3 ? STAGE : 0][t % 2][column + 2] = is_inside ? next : eight_of(NONE_LOWEST);
-            room.sums[STAGE < 3 ? STAGE : 0][t % 4][column] = sum;
-        } else if (is_inside && y >= b.first && y < b.last && column >= QUARTER_HALO &&
-                   column < QUARTER_COLUMNS - QUARTER_HALO) {
-            out[y * p.width + x] = sum;
-        }
+        fetch_pixels(t + 1);
+        slot = slot == 2 ? 0 : slot + 1;
         __syncthreads();
     }
 }
 
-KERNEL THREADS_TWICE(QUARTER_THREADS) quarter(Quarter p) {
-    SHARED QuarterRoom room;
+// Of a pooling's last rows, each the maxima along itself, of a lane's columns.
+template <int C>
+struct QuarterPool {
+    u32 older[C], second[C];  // of the rows three and four before the next: the maxima of both, and the later one
+    u32 newer[C], last[C];    // of the last two
+    u32 scale, both;          // of the next pooling's input; of what is added: the maxima and that
+};
+
+// The maxima of five columns of each row.
+template <int C>
+DEVICE void maxima_along(u32 (&row)[C]) {
+    u32 x[C + 4];
+    u32 edge[2] = {row[0], row[1]}, other[2] = {row[C - 2], row[C - 1]}, left[2], right[2];
+    beside(edge, other, left, right);
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        x[c] = lane > 0 ? left[c] : NONE_LOWEST;
+        x[C + 2 + c] = lane < 31 ? right[c] : NONE_LOWEST;
+    }
+#pragma unroll
+    for (int c = 0; c < C; c++) x[c + 2] = row[c];
+    // By fives: any five columns are the end of one and the beginning of the next (van Herk, Gil and Werman).
+    u32 beginning[C + 4], end[C + 4];
+#pragma unroll
+    for (int i = 0; i < C + 4; i++) beginning[i] = i % 5 == 0 ? x[i] : max2(beginning[i - 1], x[i]);
+#pragma unroll
+    for (int i = C + 3; i >= 0; i--) end[i] = i % 5 == 4 || i == C + 3 ? x[i] : max2(end[i + 1], x[i]);
+#pragma unroll
+    for (int c = 0; c < C; c++) row[c] = c % 5 == 0 ? end[c] : max2(end[c], beginning[c + 4]);
+}
+
+// Two rows become the maxima of five by five, two rows before.
+template <int C>
+DEVICE void pool_two(u32 (&rows)[2][C], QuarterPool<C>& pool) {
+    maxima_along(rows[0]);
+    maxima_along(rows[1]);
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        u32 row0 = rows[0][c], row1 = rows[1][c], both = max2(row0, row1);
+        rows[0][c] = max2(pool.older[c], max2(pool.newer[c], row0));
+        rows[1][c] = max2(pool.second[c], max2(pool.newer[c], both));
+        pool.older[c] = pool.newer[c];
+        pool.second[c] = pool.last[c];
+        pool.newer[c] = both;
+        pool.last[c] = row1;
+    }
+}
+
+// Writes two rows of the answer, of which `y` is the first: a quarter of the columns a warp, all channels.
+template <int C>
+DEVICE void quarter_answer(const Quarter& p, const QuarterBlock& b, const QuarterRow<C> (&rows)[2], int y) {
+    Eight* out = (Eight*)p.out + ((u64)b.image * b.groups + b.group) * p.height * p.width;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (y + i < b.first || y + i >= b.last) continue;
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            int column = threadIdx.x / 32 % 4 * 8 * C + 32 * k + threadIdx.x % 32, x = b.x0 + column;
+            Eight answer;
+#pragma unroll
+            for (int c = 0; c < 4; c++) answer.pair[c] = rows[i].value[QuarterRow<C>::at(c, column)];
+            if (x >= b.from_x && x < b.to_x) out[(y + i) * p.width + x] = answer;
+        }
+    }
+}
+
+// Two poolings of two channels: the first ones, or the last ones.
+template <int C, int FIRST>
+DEVICE void quarter_pools(const Quarter& p, const QuarterBlock& b, QuarterRoom<C>& room) {
+    int lane = threadIdx.x % 32, pair = threadIdx.x / 32 % 4;
+    QuarterPool<C> pools[2];
+#pragma unroll
+    for (int stage = 0; stage < 2; stage++) {
+        const float* scale = p.scales + (FIRST + stage) * p.channels + b.group * 8 + 2 * pair;
+        pools[stage].scale = pack(scale[0], scale[1]);
+        pools[stage].both = pack(1 + scale[0], 1 + scale[1]);
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            pools[stage].older[c] = pools[stage].second[c] = NONE_LOWEST;
+            pools[stage].newer[c] = pools[stage].last[c] = NONE_LOWEST;
+        }
+    }
+    // Added to what goes into the next pooling: of what is not in the image, minus infinity. Where that gives what is no
+    // number, maxima take no notice of it, either.
+    u32 outside[C];
+#pragma unroll
+    for (int c = 0; c < C; c++) outside[c] = b.x0 + C * lane + c < p.width ? 0 : NONE_LOWEST;
+    // Sums that belong to the next turn's maxima, as these come two rows later.
+    u32 before[2][2][C];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int c = 0; c < C; c++) before[i / 2][i % 2][c] = 0;
+    wait_for_input();
+    auto place = [&](int k) { return QuarterRow<C>::at(pair, C * lane + 4 * k); };
+    auto load = [&](const QuarterRow<C>& row, u32 (&to)[C]) {
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            Eight four = *(const Eight*)(row.value + place(k));
+#pragma unroll
+            for (int c = 0; c < 4; c++) to[4 * k + c] = four.pair[c];
+        }
+    };
+    auto store = [&](const u32 (&from)[C], QuarterRow<C>& row) {
+#pragma unroll
+        for (int k = 0; k < C / 4; k++) {
+            *(Eight*)(row.value + place(k)) =
+                Eight{{from[4 * k], from[4 * k + 1], from[4 * k + 2], from[4 * k + 3]}};
+        }
+    };
+    // What goes into the next pooling; `y` is the first of the two rows.
+    auto scaled = [&](u32 (&rows)[2][C], u32 scale, int y) {
+        bool are_rows[2] = {y >= b.start && y < b.end, y + 1 >= b.start && y + 1 < b.end};
+        if (are_rows[0] && are_rows[1]) {
+#pragma unroll
+            for (int c = 0; c < C; c++) {
+                rows[0][c] = fma2(rows[0][c], scale, outside[c]);
+                rows[1][c] = fma2(rows[1][c], scale, outside[c]);
+            }
+            return;
+        }
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            rows[0][c] = are_rows[0] ? fma2(rows[0][c], scale, outside[c]) : NONE_LOWEST;
+            rows[1][c] = are_rows[1] ? fma2(rows[1][c], scale, outside[c]) : NONE_LOWEST;
+        }
+    };
+    // The first row that comes.
+    int y = b.start - (FIRST == 0 ? 0 : 4);
+    // Of three, in this turn, in the turn before and in the one before that.
+    int t = 0, slot = 0, slot1 = 2, slot2 = 1;
+    auto next_turn = [&] {
+        slot2 = slot1;
+        slot1 = slot;
+        slot = slot == 2 ? 0 : slot + 1;
+        __syncthreads();
+    };
+    // Nothing has come before.
+    for (; t < 1 + FIRST / 2; t++) next_turn();
+    // By two, so that what is older than something needs not be moved where that was.
+#pragma unroll 2
+    for (; t < b.turns; t++) {
+        // The turn before has made rows four before those that it got, which were two before these.
+        if (FIRST > 0) quarter_answer<C>(p, b, room.sums[slot2], y - 6);
+            u32 rows[2][C], sums[2][C];
+#pragma unroll
+            for (int i = 0; i < 2; i++) load(FIRST == 0 ? room.inputs[slot1][i] : room.tops[(t + 1) % 2][i], rows[i]);
+            pool_two(rows, pools[0]);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                u32 added[C];
+                // What comes is what the first pooling adds to: the rows of the turn before are still there.
+                if (FIRST == 0) load(room.inputs[slot2][i], added);
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    sums[i][c] = fma2(rows[i][c], pools[0].both, FIRST == 0 ? added[c] : before[0][i][c]);
+                }
+                if (FIRST > 0) load(room.sums[slot1][i], before[0][i]);
+            }
+            scaled(rows, pools[0].scale, y - 2);
+            pool_two(rows, pools[1]);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                u32 sum[C];
+#pragma unroll
+                for (int c = 0; c < C; c++) {
+                    sum[c] = fma2(rows[i][c], pools[1].both, before[1][i][c]);
+                    before[1][i][c] = sums[i][c];
+                }
+                store(sum, room.sums[FIRST == 0 ? slot : slot1][i]);
+            }
+            if (FIRST == 0) {
+                scaled(rows, pools[1].scale, y - 4);
+#pragma unroll
+                for (int i = 0; i < 2; i++) store(rows[i], room.tops[t % 2][i]);
+            }
+            y += 2;
+            next_turn();
+    }
+}
+
+template <int C>
+DEVICE void quarter(const Quarter& p) {
+    DYNAMIC_SHARED(u16, room_of_all);
+    QuarterRoom<C>& room = *(QuarterRoom<C>*)room_of_all;
+    constexpr int COLUMNS = 32 * C;
     QuarterBlock b;
     b.groups = p.channels / 8;
     b.image = blockIdx.z / b.groups;
     b.group = blockIdx.z % b.groups;
-    b.x0 = (int)blockIdx.x * (QUARTER_COLUMNS - 2 * QUARTER_HALO) - QUARTER_HALO;
+    b.x0 = blockIdx.x * (COLUMNS - 2 * QUARTER_HALO);
+    // At the image's edges there is nothing to see beyond.
+    b.from_x = blockIdx.x == 0 ? 0 : b.x0 + QUARTER_HALO;
+    b.to_x = b.x0 + COLUMNS < p.width ? b.x0 + COLUMNS - QUARTER_HALO : p.width;
     b.first = blockIdx.y * p.strip;
     b.last = b.first + p.strip < p.height ? b.first + p.strip : p.height;
-    b.y0 = b.first - QUARTER_HALO;
-    b.turns = b.last - b.first + 2 * QUARTER_HALO + 4;
-    if (threadIdx.x < 10 * 4) {
-        int row = threadIdx.x / 4, at = threadIdx.x % 4;
-        at = at < 2 ? at : QUARTER_COLUMNS + at;
-        (row < 4 ? room.inputs[row] : room.tops[(row - 4) / 2][row % 2])[at] = eight_of(NONE_LOWEST);
-    }
-    int role = threadIdx.x / QUARTER_COLUMNS;
-    switch (role) {
-        case 4:
-            return quarter_pool<0>(p, b, room);
-        case 5:
-            return quarter_pool<1>(p, b, room);
-        case 6:
-            return quarter_pool<2>(p, b, room);
-        case 7:
-            return quarter_pool<3>(p, b, room);
+    b.start = b.first > QUARTER_HALO ? b.first - QUARTER_HALO : 0;
+    b.end = b.last + QUARTER_HALO < p.height ? b.last + QUARTER_HALO : p.height;
+    // From the first row of the input to the last of the answer, which comes eight rows and three turns later.
+    b.turns = (b.last - b.start + QUARTER_HALO + 1) / 2 + 3;
+    switch (threadIdx.x / 128) {
+        case 0:
+            return quarter_input<C>(p, b, room);
+        case 1:
+            return quarter_pools<C, 0>(p, b, room);
         default:
-            return quarter_input(p, b, room, role);
+            return quarter_pools<C, 2>(p, b, room);
     }
 }
 
+KERNEL THREADS(QUARTER_THREADS) quarter4(Quarter p) { quarter<4>(p); }
+KERNEL THREADS(QUARTER_THREADS) quarter8(Quarter p) { quarter<8>(p); }
+
 // ---- the heads --------------------------------------------------------------------------------------------------------
 
-// answer = 3x3 convolution of relu6(pre * in) + bias. A block has 16x8 pixels of an image and one head; a warp a row of
-// them. gridDim.z = images x heads; 256 threads.
+// answer = 3x3 convolution of relu6(pre * in) + bias, of one head or two. A block has 16 columns and 2 ROWS rows of an image
+// and goes through the channels by 32: the map comes once for both heads, of which each makes its own input of it. A head
+// has four warps, each with half of the rows and half of the channels. gridDim.z = images.
 struct Head {
-    const float* pre;  // [channels]
-    const u16* weight;  // [9][outputs padded to 8][channels]
+    // [channels / 8, padded to four][2][8]: a sixth of the factor, as what is activated is a sixth of ReLU6; and what half
+    // precision has left of that
+    const u16* pre;
+    // [channels / 32][half of them][column of the filter][row][outputs / 8][lane][4]: as `mma` takes b
+    const u16* weight;
     const float* bias;  // [outputs]
-    int outputs, first;  // channels of the answer, from which
+    int outputs, first;  // channels of the answer, from which; a second head may have none
 };
 
-#define MOST_HEADS 4
-#define HEAD_OUTPUTS 32  // the most of a head
-#define HEAD_CHUNK 32    // channels at a time
-#define HEAD_PITCH 40
+#define HEADS_AT_ONCE 2
+#define HEADS_THREADS 256
+#define HEAD_TILES 4   // of eight outputs, the most of a head
+#define HEAD_CHUNK 32  // channels at a time
+#define HEAD_WIDTH 18  // columns of the map that a block sees
 
 struct Heads {
     const u16* in;  // [image][channels / 8][height][width][8]
     float* answer;  // [image][height][width][answer_channels]
-    int height, width, channels, answer_channels, images;
-    Head head[MOST_HEADS];
+    u8* best;  // [image][height][width]: the greatest of the first head's outputs, the first among equals; or null
+    int height, width, channels, answer_channels;
+    Head head[HEADS_AT_ONCE];
 };
 
-// The number of tiles is known to the compiler, so that it takes loads ahead of products.
-template <int TILES>
-DEVICE void head(const Heads& p, u16* map, u16* weight, float* pre) {
-    // Vectors that a thread fetches of a chunk.
-    constexpr int lines = 8 * TILES, MAPS = 3, WEIGHTS = (9 * lines * 4 + 255) / 256;
-    int image = blockIdx.z % p.images, index = blockIdx.z / p.images;
-    const u16* weights = p.head[index].weight;
-    int outputs = p.head[index].outputs;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int x0 = blockIdx.x * 16, y0 = blockIdx.y * 8;
-    for (int i = threadIdx.x; i < p.channels; i += blockDim.x) pre[i] = p.head[index].pre[i];
-    wait_for_input();
-    const Eight* in = (const Eight*)p.in + (u64)image * p.height * p.width * (p.channels / 8);
-    // Where each of a thread's vectors comes from is the same for every chunk. Threads of a warp have pixels of one plane.
-    int vector = threadIdx.x / 64 * 8;
-    int map_from[MAPS], weight_from[WEIGHTS];
+// Shared memory of a block, layers.rs knows the size: the map as it comes, each head's input, its weights of this chunk and
+// of the next, its factors. The heads' sums lie there in the end.
+template <int ROWS>
+struct HeadRoom {
+    static constexpr int PIXELS = HEAD_WIDTH * (2 * ROWS + 2), VECTORS = HEAD_CHUNK / 8;
+    Eight *raw, *active, *weight, *pre;
+    int tiles, first_tiles;  // of all heads, of the first
+};
+
+// The number of tiles is known to the compiler. Rows of the map are multiplied with all that they belong to: each is read
+// once for each column of the filter.
+template <int ROWS, int TILES>
+DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = warp / 2 % 2;
+    const Eight* active = room.active + head * room.PIXELS * room.VECTORS;
+    const Eight* weight = room.weight + (chunk % 2 * room.tiles + head * room.first_tiles) * 9 * HEAD_CHUNK;
+    const Two* own = (const Two*)weight + part * 9 * TILES * 32 + lane;
 #pragma unroll
-    for (int i = 0; i < MAPS; i++) {
-        int at = threadIdx.x % 64 + 64 * i;
-        int x = x0 + at % 18 - 1, y = y0 + at / 18 - 1;
-        bool is_inside = at < 10 * 18 && x >= 0 && x < p.width && y >= 0 && y < p.height;
-        map_from[i] = is_inside ? (vector / 8 * p.height + y) * p.width + x : -1;
-    }
+    for (int dx = 0; dx < 3; dx++) {
+        int x = dx + lane % 16;
+        int vector = (2 * part + lane / 16) ^ (x / 2 % 4);
+        const Eight* line = active + (warp % 2 * ROWS * HEAD_WIDTH + x) * room.VECTORS + vector;
+        u32 w[3][TILES > 0 ? TILES : 1][2];
 #pragma unroll
-    for (int i = 0; i < WEIGHTS; i++) {
-        int at = threadIdx.x % 64 + 64 * i;
-        weight_from[i] = at < 9 * lines ? at * p.channels + vector : -1;
-    }
-    Eight map_next[MAPS], weight_next[WEIGHTS];
-    auto fetch = [&](int chunk) {
+        for (int dy = 0; dy < 3; dy++)
 #pragma unroll
-        for (int i = 0; i < MAPS; i++) {
-            map_next[i] = map_from[i] < 0 ? eight_of(0) : in[map_from[i] + chunk / 8 * p.height * p.width];
+            for (int j = 0; j < TILES; j++) {
+                Two two = own[((dx * 3 + dy) * TILES + j) * 32];
+                w[dy][j][0] = two.value[0];
+                w[dy][j][1] = two.value[1];
+            }
+#pragma unroll
+        for (int row = 0; row < ROWS + 2; row++) {
+            u32 a[4];
+            load_a(a, line + row * HEAD_WIDTH * room.VECTORS);
+#pragma unroll
+            for (int dy = 0; dy < 3; dy++) {
+                if (row - dy < 0 || row - dy >= ROWS) continue;
+#pragma unroll
+                for (int j = 0; j < TILES; j++) mma(sum[row - dy][j], a, w[dy][j]);
+            }
         }
+    }
+}
+
+// The sums of both halves of the channels come together in shared memory, with the bias, each of the two warps ending some
+// of the rows. There lie all outputs of a pixel beside each other, as they do in the answer.
+template <int ROWS, int TILES>
+DEVICE void head_answers(const Heads& p, float* all, int index, const float (&sum)[ROWS][TILES > 0 ? TILES : 1][4]) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = lane % 4 * 2;
+    int first = p.head[0].outputs, outputs = index == 0 ? first : p.head[1].outputs, together = first + p.head[1].outputs;
+    const float* bias = index == 0 ? p.head[0].bias : p.head[1].bias;
+    float* to = all + (warp % 2 * ROWS * 16 + lane / 4) * together + index * first + own;
+    __syncthreads();
 #pragma unroll
-        for (int i = 0; i < WEIGHTS; i++) {
-            if (weight_from[i] >= 0) weight_next[i] = *(const Eight*)(weights + weight_from[i] + chunk);
+    for (int pass = 0; pass < 2; pass++) {
+#pragma unroll
+        for (int row = 0; row < ROWS; row++) {
+            bool is_end = (row < (ROWS + 1) / 2) == (warp / 2 % 2 == 0);
+            if (is_end != (pass == 1)) continue;
+#pragma unroll
+            for (int i = 0; i < TILES * 4; i++) {
+                int output = i / 4 * 8 + i % 2;
+                if (own + output >= outputs) continue;
+                float* at = to + (row * 16 + i % 4 / 2 * 8) * together + output;
+                *at = pass == 0 ? sum[row][i / 4][i % 4] + bias[own + output] : *at + sum[row][i / 4][i % 4];
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// What lies in shared memory then goes into the answer, and the greatest of each pixel's scores is found.
+template <int ROWS>
+DEVICE void head_ends(const Heads& p, const float* all) {
+    int scores = p.head[0].outputs, together = scores + p.head[1].outputs, first = p.head[0].first;
+    int x0 = blockIdx.x * 16, y0 = blockIdx.y * 2 * ROWS, columns = p.width - x0 < 16 ? p.width - x0 : 16;
+    for (int row = threadIdx.x / 32; row < 2 * ROWS && y0 + row < p.height; row += HEADS_THREADS / 32) {
+        const float* from = all + row * 16 * together;
+        float* to = p.answer + (((u64)blockIdx.z * p.height + y0 + row) * p.width + x0) * p.answer_channels + first;
+        if (together == p.answer_channels) {
+            for (int i = threadIdx.x % 32; i < columns * together; i += 32) to[i] = from[i];
+        } else {
+            for (int i = threadIdx.x % 32; i < columns * together; i += 32) {
+                to[i / together * p.answer_channels + i % together] = from[i];
+            }
+        }
+    }
+    if (p.best == 0) return;
+    for (int i = threadIdx.x; i < 2 * ROWS * 16; i += HEADS_THREADS) {
+        int x = x0 + i % 16, y = y0 + i / 16, best = 0;
+        if (x >= p.width || y >= p.height) continue;
+        float greatest = NEGATIVE_INFINITY;
+        for (int c = 0; c < scores; c++) {
+            float score = all[i * together + c];
+            if (score > greatest) {
+                greatest = score;
+                best = c;
+            }
+        }
+        p.best[((u64)blockIdx.z * p.height + y) * p.width + x] = (u8)best;
+    }
+}
+
+// All that a warp does, for a head of so many tiles.
+template <int ROWS, int TILES>
+DEVICE void head(const Heads& p, const HeadRoom<ROWS>& room, int count) {
+    constexpr int PIXELS = HeadRoom<ROWS>::PIXELS, VECTORS = HeadRoom<ROWS>::VECTORS;
+    constexpr int EACH = (PIXELS * VECTORS + HEADS_THREADS - 1) / HEADS_THREADS;
+    int index = threadIdx.x / 128, chunks = (p.channels + HEAD_CHUNK - 1) / HEAD_CHUNK, planes = p.channels / 8;
+    auto fetch_weights = [&](int chunk) {
+        constexpr int TILE = 9 * HEAD_CHUNK;  // vectors of eight outputs
+        Eight* to = room.weight + chunk % 2 * room.tiles * TILE;
+        auto fetch = [&](const u16* weight, int tiles) {
+            const Eight* from = (const Eight*)weight + chunk * tiles * TILE;
+#pragma unroll 1
+            for (int i = threadIdx.x; i < tiles * TILE; i += HEADS_THREADS) copy_async(to + i, from + i, true);
+            to += tiles * TILE;
+        };
+        fetch(p.head[0].weight, room.first_tiles);
+        fetch(p.head[1].weight, room.tiles - room.first_tiles);
+    };
+    // Where each of a thread's vectors comes from is the same for every chunk, and so is where what becomes of it goes: there
+    // vectors of pixels beside each other come to lie in different banks.
+    auto is_vector = [](int k) {
+        return (k + 1) * HEADS_THREADS <= PIXELS * VECTORS || threadIdx.x + HEADS_THREADS * k < PIXELS * VECTORS;
+    };
+    int from[EACH], to[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        int i = threadIdx.x + HEADS_THREADS * k, plane = i / PIXELS, pixel = i % PIXELS;
+        int x = blockIdx.x * 16 + pixel % HEAD_WIDTH - 1, y = blockIdx.y * 2 * ROWS + pixel / HEAD_WIDTH - 1;
+        bool is_inside = x >= 0 && x < p.width && y >= 0 && y < p.height;
+        from[k] = is_inside ? (plane * p.height + y) * p.width + x : -1;
+        to[k] = pixel * VECTORS + (plane ^ (pixel % HEAD_WIDTH / 2 % 4));
+    }
+    auto fetch_map = [&](int chunk) {
+        const Eight* in = (const Eight*)p.in + ((u64)blockIdx.z * planes + chunk * VECTORS) * p.height * p.width;
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            if (!is_vector(k)) break;
+            int i = threadIdx.x + HEADS_THREADS * k;
+            bool is_there = from[k] >= 0 && chunk * VECTORS + i / PIXELS < planes;
+            copy_async(room.raw + i, in + (is_there ? from[k] : 0), is_there);
         }
     };
-    float sum[TILES][4];
+    // Weights are there before the kernel before has ended.
+    fetch_weights(0);
+    int padded = chunks * VECTORS * 2;
+    for (int i = threadIdx.x; i < count * padded; i += HEADS_THREADS) {
+        const u16* pre = i < padded ? p.head[0].pre : p.head[1].pre;
+        copy_async(room.pre + i, (const Eight*)pre + i % padded, true);
+    }
+    wait_for_input();
+    fetch_map(0);
+    copies_end();
+    float sum[ROWS][TILES > 0 ? TILES : 1][4];
 #pragma unroll
-    for (int j = 0; j < TILES; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) sum[j][k] = 0;
-    fetch(0);
-    __syncthreads();
-    for (int chunk = 0; chunk < p.channels; chunk += HEAD_CHUNK) {
-#pragma unroll
-        for (int i = 0; i < MAPS; i++) {
-            int at = threadIdx.x % 64 + 64 * i;
-            if (at < 10 * 18) {
-                float v[8];
-                unpack(map_next[i], v);
-#pragma unroll
-                for (int c = 0; c < 8; c++) v[c] = activated(v[c] * pre[chunk + vector + c], ACT_RELU6);
-                *(Eight*)(map + at * HEAD_PITCH + vector) = packed(v);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < WEIGHTS; i++) {
-            int at = threadIdx.x % 64 + 64 * i;
-            if (at < 9 * lines) {
-                *(Eight*)(weight + at * HEAD_PITCH + vector) = weight_next[i];
-            }
-        }
+    for (int i = 0; i < ROWS * TILES * 4; i++) sum[i / 4 / TILES][i / 4 % TILES][i % 4] = 0;
+#pragma unroll 1
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        copies_wait<0>();
         __syncthreads();
-        if (chunk + HEAD_CHUNK < p.channels) fetch(chunk + HEAD_CHUNK);
-#pragma unroll 3
-        for (int tap = 0; tap < 9; tap++) {
-            const u16* line = map + ((warp + tap / 3) * 18 + tap % 3 + lane / 4) * HEAD_PITCH + lane % 4 * 2;
-            const u16* column = weight + (tap * lines + lane / 4) * HEAD_PITCH + lane % 4 * 2;
+        Eight own[EACH];
 #pragma unroll
-            for (int step = 0; step < HEAD_CHUNK / 16; step++) {
-                u32 a[4];
-                a[0] = *(const u32*)(line + 16 * step);
-                a[1] = *(const u32*)(line + 8 * HEAD_PITCH + 16 * step);
-                a[2] = *(const u32*)(line + 16 * step + 8);
-                a[3] = *(const u32*)(line + 8 * HEAD_PITCH + 16 * step + 8);
+        for (int k = 0; k < EACH; k++) {
+            own[k] = room.raw[is_vector(k) ? threadIdx.x + HEADS_THREADS * k : 0];
+        }
 #pragma unroll
-                for (int j = 0; j < TILES; j++) {
-                    u32 w[2];
-                    w[0] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step);
-                    w[1] = *(const u32*)(column + 8 * j * HEAD_PITCH + 16 * step + 8);
-                    mma(sum[j], a, w);
+        for (int h = 0; h < HEADS_AT_ONCE; h++) {
+            if (h == count) break;
+#pragma unroll
+            for (int k = 0; k < EACH; k++) {
+                if (!is_vector(k)) break;
+                int vector = (threadIdx.x + HEADS_THREADS * k) / PIXELS;
+                const Eight* pre = room.pre + h * padded + (chunk * VECTORS + vector) * 2;
+                Eight coarse = pre[0], fine = pre[1], sixth;
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    u32 pair = own[k].pair[c];
+                    sixth.pair[c] = fma2_saturated(pair, coarse.pair[c], mul2(pair, fine.pair[c]));
                 }
+                room.active[h * PIXELS * VECTORS + to[k]] = sixth;
             }
         }
         __syncthreads();
-    }
-    int y = y0 + warp;
-    if (y >= p.height) return;
-    float* answer = p.answer + ((u64)image * p.height + y) * p.width * p.answer_channels + p.head[index].first;
-#pragma unroll
-    for (int j = 0; j < TILES; j++) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            int x = x0 + lane / 4 + k / 2 * 8, output = 8 * j + lane % 4 * 2 + k % 2;
-            if (x < p.width && output < outputs) {
-                answer[(u64)x * p.answer_channels + output] = sum[j][k] + p.head[index].bias[output];
-            }
+        if (chunk + 1 < chunks) {
+            fetch_weights(chunk + 1);
+            fetch_map(chunk + 1);
+            copies_end();
         }
+        if (TILES > 0) head_sums<ROWS, TILES>(room, index, chunk, sum);
     }
+    head_answers<ROWS, TILES>(p, (float*)room.raw, index, sum);
 }
 
-KERNEL THREADS(256) heads(Heads p) {
-    SHARED ALIGNED u16 map[10 * 18 * HEAD_PITCH];
-    SHARED ALIGNED u16 weight[9 * HEAD_OUTPUTS * HEAD_PITCH];
-    SHARED float pre[256];
-    switch ((p.head[blockIdx.z / p.images].outputs + 7) / 8) {
+template <int ROWS>
+DEVICE void heads(const Heads& p) {
+    DYNAMIC_SHARED(u16, room_of_all);
+    int first = (p.head[0].outputs + 7) / 8, second = (p.head[1].outputs + 7) / 8, count = second > 0 ? 2 : 1;
+    HeadRoom<ROWS> room;
+    room.first_tiles = first;
+    room.tiles = first + second;
+    room.raw = (Eight*)room_of_all;
+    room.active = room.raw + room.PIXELS * room.VECTORS;
+    room.weight = room.active + count * room.PIXELS * room.VECTORS;
+    room.pre = room.weight + 2 * room.tiles * 9 * HEAD_CHUNK;
+    switch (threadIdx.x < 128 ? first : second) {
+        case 0:
+            head<ROWS, 0>(p, room, count);
+            break;
         case 1:
-            return head<1>(p, map, weight, pre);
+            head<ROWS, 1>(p, room, count);
+            break;
         case 2:
-            return head<2>(p, map, weight, pre);
+            head<ROWS, 2>(p, room, count);
+            break;
         case 3:
-            return head<3>(p, map, weight, pre);
+            head<ROWS, 3>(p, room, count);
+            break;
         default:
-            return head<4>(p, map, weight, pre);
+            head<ROWS, 4>(p, room, count);
     }
+    head_ends<ROWS>(p, (const float*)room.raw);
 }
+
+KERNEL THREADS_TIMES(HEADS_THREADS, 1) heads3(Heads p) { heads<3>(p); }
+KERNEL THREADS(HEADS_THREADS) heads7(Heads p) { heads<7>(p); }
 
 // ---- after the network ------------------------------------------------------------------------------------------------
-
-// The greatest of a pixel's scores, the first among equals.
-struct Classes {
-    const float* answer;  // [pixel][channels]
-    u8* best;
-    int pixels, channels, scores;
-};
-
-KERNEL classes(Classes p) {
-    wait_for_input();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= p.pixels) return;
-    const float* pixel = p.answer + (u64)i * p.channels;
-    int best = 0;
-    float greatest = NEGATIVE_INFINITY;
-    for (int c = 0; c < p.scores; c++) {
-        if (pixel[c] > greatest) {
-            greatest = pixel[c];
-            best = c;
-        }
-    }
-    p.best[i] = (u8)best;
-}
 
 // Where an output's row or column lies in the answer; `first` is negative where the network saw nothing.
 struct Place {
@@ -1609,7 +1991,7 @@ enum { DEPTH_LOG = 0, DEPTH_METRES = 1, DEPTH_INVERSE = 2 };
 // Labels and metres at the output's size, each where it is wanted. One thread four pixels of a row.
 struct Outputs {
     const float* answer;  // [answer_height][answer_width][channels]
-    const u8* best;
+    const u8* best;  // [answer_height][answer_width]
     const Place* columns;
     const Place* rows;
     u8* labels;     // [height][width], or null

@@ -6,13 +6,11 @@
 use super::machine::{bytes_of, Address, Capacity, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
-use crate::model::{EndWeights, CRP_STAGES};
+use crate::model::{EndWeights, Task, CRP_STAGES};
 use half::f16;
 
 /// The most outputs of a head.
 pub(super) const HEAD_OUTPUTS: usize = 32;
-/// The most heads.
-pub(super) const MOST_HEADS: usize = 4;
 /// The most channels that squeeze-and-excitation has room for, and of its inner layer.
 const EXCITE: (usize, usize) = (576, 160);
 /// Inputs of the stem as a 1x1 convolution: 12 pixels of 4 channels, of which 9 of 3 are not zero.
@@ -25,8 +23,18 @@ const INVERTED: (usize, usize) = (8, 4);
 const PRODUCT: Product = Product { pitch: 144, chunk: 64, shared: 90 << 10 };
 /// What the kernels of a chain are made for: `stages` are the most chunks of weights at once, where not all are.
 const CHAIN: Chain = Chain { channels: 256, height: 4, chunk: 32, stages: 6 };
-/// `quarter`'s columns of a block, and its threads.
-const QUARTER: (usize, u32) = (48, 512);
+/// The most heads that one kernel makes, its rows of a group with the pixels that a block of two groups sees, its threads,
+/// the channels that come at once, and the shared memory that every device has for a block.
+const HEADS_AT_ONCE: usize = 2;
+const HEAD_ROWS: [(usize, usize, Kernel); 2] = [(3, 18 * 8, Kernel::Heads3), (7, 18 * 16, Kernel::Heads7)];
+const HEADS_THREADS: u32 = 256;
+const HEAD_CHUNK: usize = 32;
+const HEADS_SHARED: usize = 99 << 10;
+/// `quarter`'s columns of a lane, its kernel, and the shared memory of a block.
+const QUARTER: [(usize, Kernel, usize); 2] = [(4, Kernel::Quarter4, 43008), (8, Kernel::Quarter8, 87040)];
+const QUARTER_THREADS: u32 = 384;
+/// What `quarter` sees of a map beyond a block's part of the answer, at each side.
+const QUARTER_HALO: usize = 8;
 
 /// [`PRODUCT`].
 struct Product {
@@ -185,11 +193,11 @@ mod twin {
     pub struct Heads {
         pub input: Address,
         pub answer: Address,
+        pub best: Address,
         pub size: [i32; 2],
         pub channels: i32,
         pub answer_channels: i32,
-        pub images: i32,
-        pub head: [Head; super::MOST_HEADS],
+        pub head: [Head; super::HEADS_AT_ONCE],
     }
 }
 
@@ -654,14 +662,13 @@ impl<M: Machine> Builder<'_, M> {
     }
 
     fn quarter(&mut self, block1: Map, eighth: Map, conv6: &[f32], scales: &[Vec<f32>]) -> Result<Map, MachineError> {
-        let (inner, threads) = QUARTER;
         assert_eq!((block1.channels, scales.len()), (16, CRP_STAGES), "the kernel is made for them");
+        let is_half = |small: usize, large: usize| small == large.div_ceil(2);
+        assert!(is_half(eighth.width, block1.width) && is_half(eighth.height, block1.height), "and for twice the size");
         let out = self.map(block1.height, block1.width, eighth.channels)?;
         let (conv6, scales) = (self.constant(conv6)?, self.constant(&scales.concat())?);
-        let across = out.width.div_ceil(inner) * self.images * out.channels / 8;
-        // A strip costs 20 rows more than it has.
-        let strips = (2 * self.many_blocks / across).clamp(1, out.height.div_ceil(16));
-        let strip = out.height.div_ceil(strips);
+        let deep = self.images * out.channels / 8;
+        let (kernel, shared, across, strip) = quarter_blocks(&out, deep, self.many_blocks);
         let arguments = twin::Quarter {
             block1: block1.at,
             eighth: eighth.at,
@@ -673,47 +680,122 @@ impl<M: Machine> Builder<'_, M> {
             channels: eighth.channels as i32,
             strip: strip as i32,
         };
-        let grid = [out.width.div_ceil(inner), out.height.div_ceil(strip), self.images * out.channels / 8];
-        self.launches.push(Launch::new(Kernel::Quarter, grid, threads, arguments));
+        let grid = [across, out.height.div_ceil(strip), deep];
+        self.launches.push(Launch::new(kernel, grid, QUARTER_THREADS, arguments).with_shared(shared));
         Ok(out)
     }
 
-    /// Answers of all heads, single precision, `[image][height][width][channels]`.
-    fn heads(&mut self, input: Map, heads: &[HeadParts], answer: Address) -> Result<(), MachineError> {
-        let channels: usize = heads.iter().map(|h| h.bias.len()).sum();
-        let mut twins = [twin::Head::default(); MOST_HEADS];
-        let mut first = 0;
-        for (twin, head) in twins.iter_mut().zip(heads) {
-            let outputs = head.bias.len();
-            let lines = outputs.next_multiple_of(8);
-            // [output][channel][tap] -> [tap][output][channel]
-            let of = |line: usize, channel: usize| match line % lines {
-                output if output < outputs => head.weight[(output * input.channels + channel) * 9 + line / lines],
-                _ => 0.0,
-            };
-            let weight = self.matrix((9 * lines, 9 * lines), (input.channels, input.channels), of)?;
-            let (pre, bias) = (self.vector(&head.pre, input.channels)?, self.vector(&head.bias, lines)?);
-            *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first: first as i32 };
-            first += outputs;
-        }
-        let arguments = twin::Heads {
-            input: input.at,
-            answer,
-            size: size_of_map(&input),
-            channels: input.channels as i32,
-            answer_channels: channels as i32,
-            images: self.images as i32,
-            head: twins,
+    /// Answers of all heads, single precision, `[image][height][width][channels]`, and of each pixel the greatest of its
+    /// scores.
+    fn heads(
+        &mut self,
+        input: Map,
+        heads: &[HeadParts],
+        (answer, best): (Address, Address),
+    ) -> Result<(), MachineError> {
+        let answer_channels: usize = heads.iter().map(|h| h.bias.len()).sum();
+        let channels = input.channels.next_multiple_of(HEAD_CHUNK);
+        let blocks = |rows: usize| [input.width.div_ceil(16), input.height.div_ceil(2 * rows), self.images];
+        let cost = |&(rows, ..): &(usize, usize, Kernel)| {
+            // What a block takes, whatever its rows, in rows of a group.
+            const BLOCK: usize = 2;
+            blocks(rows).iter().product::<usize>().div_ceil(self.many_blocks) * (rows + BLOCK)
         };
-        let grid = [input.width.div_ceil(16), input.height.div_ceil(8), self.images * heads.len()];
-        self.launches.push(Launch::new(Kernel::Heads, grid, 256, arguments));
+        let (rows, pixels, kernel) = HEAD_ROWS.into_iter().min_by_key(cost).expect("there are some");
+        let grid = blocks(rows);
+        let shared = |heads: &[HeadParts]| {
+            let tiles: usize = heads.iter().map(|h| h.bias.len().div_ceil(8)).sum();
+            let map = (1 + heads.len()) * pixels * HEAD_CHUNK * size_of::<f16>();
+            map + 2 * tiles * 8 * 9 * HEAD_CHUNK * size_of::<f16>() + heads.len() * channels * 2 * size_of::<f16>()
+        };
+        let (mut rest, mut first) = (heads, 0);
+        while !rest.is_empty() {
+            let pair = rest.len().min(HEADS_AT_ONCE);
+            let (now, later) = rest.split_at(if shared(&rest[..pair]) <= HEADS_SHARED { pair } else { 1 });
+            let mut twins = [twin::Head::default(); HEADS_AT_ONCE];
+            for (twin, head) in twins.iter_mut().zip(now) {
+                let outputs = head.bias.len();
+                let pre = self.constant(&head_factors(head, channels))?;
+                let weight = self.constant(&head_weights(head, input.channels, channels))?;
+                let bias = self.constant(&head.bias)?;
+                *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first };
+                first += outputs as i32;
+            }
+            let arguments = twin::Heads {
+                input: input.at,
+                answer,
+                best: if now[0].is_scores { best } else { 0 },
+                size: size_of_map(&input),
+                channels: input.channels as i32,
+                answer_channels: answer_channels as i32,
+                head: twins,
+            };
+            self.launches.push(Launch::new(kernel, grid, HEADS_THREADS, arguments).with_shared(shared(now)));
+            rest = later;
+        }
         Ok(())
     }
+}
+
+/// Sixths of a head's factors: of eight channels the nearest in half precision, and what is left.
+fn head_factors(head: &HeadParts, channels: usize) -> Vec<f16> {
+    let mut values = vec![f16::ZERO; 2 * channels];
+    for (values, factors) in values.chunks_exact_mut(16).zip(head.pre.chunks(8)) {
+        for (i, factor) in factors.iter().enumerate() {
+            values[i] = f16::from_f32(factor / 6.0);
+            values[i + 8] = f16::from_f32(factor / 6.0 - values[i].to_f32());
+        }
+    }
+    values
+}
+
+/// A head's weights in the order in which the tensor cores take them: of 32 channels, of half of them, of a column and a row
+/// of the filter, of eight outputs, of a lane. They are six times as large, as what they are multiplied with is a sixth.
+fn head_weights(head: &HeadParts, inputs: usize, channels: usize) -> Vec<f16> {
+    let outputs = head.bias.len();
+    let mut values = Vec::with_capacity(outputs.next_multiple_of(8) * 9 * channels);
+    for half in 0..channels / 16 {
+        for tap in 0..9 {
+            // The filter has its rows first.
+            let tap = tap % 3 * 3 + tap / 3;
+            for i in 0..outputs.div_ceil(8) * 128 {
+                let (tile, lane, k) = (i / 128, i / 4 % 32, i % 4);
+                let output = tile * 8 + lane / 4;
+                let input = half * 16 + lane % 4 * 2 + k % 2 + k / 2 * 8;
+                let is_there = output < outputs && input < inputs;
+                let weight = if is_there { 6.0 * head.weight[(output * inputs + input) * 9 + tap] } else { 0.0 };
+                values.push(f16::from_f32(weight));
+            }
+        }
+    }
+    values
+}
+
+/// How `quarter` is divided: its kernel with its shared memory, blocks of a row, rows of a block. A multiprocessor has one
+/// block at a time.
+fn quarter_blocks(out: &Map, deep: usize, many_blocks: usize) -> (Kernel, usize, usize, usize) {
+    // Turns that a block takes more than it has rows to go through, and what a turn takes, whatever its columns, in columns
+    // of a lane.
+    const MORE_TURNS: usize = 3;
+    const TURN: usize = 1;
+    let across = |columns: usize| 1 + out.width.saturating_sub(32 * columns).div_ceil(32 * columns - 2 * QUARTER_HALO);
+    let most_strips = out.height.div_ceil(QUARTER_HALO);
+    let ways = QUARTER.iter().flat_map(|of| (1..=most_strips).map(move |strips| (of, out.height.div_ceil(strips))));
+    let cost = |&((columns, ..), strip): &(&(usize, Kernel, usize), usize)| {
+        let strips = out.height.div_ceil(strip);
+        let waves = (across(*columns) * strips * deep).div_ceil(many_blocks);
+        let rows = strip + if strips > 1 { 2 * QUARTER_HALO } else { QUARTER_HALO };
+        waves * (rows.div_ceil(2) + MORE_TURNS) * (columns + TURN)
+    };
+    let (&(columns, kernel, shared), strip) = ways.min_by_key(cost).expect("a map has rows");
+    (kernel, shared, across(columns), strip)
 }
 
 /// A head's weights in host memory.
 #[derive(Debug)]
 struct HeadParts {
+    /// Whether the greatest of its outputs is looked for.
+    is_scores: bool,
     pre: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -758,7 +840,12 @@ impl Weights {
         let heads: Vec<_> = ANSWERED
             .into_iter()
             .filter_map(of)
-            .map(|h| HeadParts { pre: values(&h.pre), weight: values(&h.weight), bias: values(&h.bias) })
+            .map(|h| HeadParts {
+                is_scores: h.task == Task::Segmentation,
+                pre: values(&h.pre),
+                weight: values(&h.weight),
+                bias: values(&h.bias),
+            })
             .collect();
         if let Some(head) = heads.iter().find(|h| h.bias.len() > HEAD_OUTPUTS) {
             return Err(format!(
@@ -782,6 +869,8 @@ pub(super) struct Layers {
     pub input: Address,
     /// `[image][height][width][channels]`, single precision.
     pub answer: Address,
+    /// `[image][height][width]`: the greatest of a pixel's scores, the first among equals.
+    pub best: Address,
     /// Of one answer: height, width, channels.
     pub answer_shape: [usize; 3],
     /// Of batches of one, two, ...
@@ -805,7 +894,7 @@ impl Layers {
         let mut arena = Arena::default();
         let stride = if weights.quarter.is_some() { 4 } else { 8 };
         let answer_shape = [height.div_ceil(stride), width.div_ceil(stride), weights.answer_channels()];
-        let mut layers = Self { input: 0, answer: 0, answer_shape, batches: Vec::new() };
+        let mut layers = Self { input: 0, answer: 0, best: 0, answer_shape, batches: Vec::new() };
         for images in (1..=max_batch).rev() {
             arena.next = 0;
             let is_again = images < max_batch;
@@ -813,8 +902,9 @@ impl Layers {
                 Builder { machine, arena: &mut arena, is_again, images, many_blocks, shared, launches: Vec::new() };
             let input = builder.map(height, width, 4)?;
             let answer = builder.room(images * answer_shape.iter().product::<usize>() * size_of::<f32>())?;
-            (layers.input, layers.answer) = (input.at, answer);
-            lay_out(&mut builder, weights, input, answer)?;
+            let best = builder.room(images * answer_shape[0] * answer_shape[1])?;
+            (layers.input, layers.answer, layers.best) = (input.at, answer, best);
+            lay_out(&mut builder, weights, input, (answer, best))?;
             let launches = builder.launches;
             layers.batches.insert(0, launches);
         }
@@ -826,7 +916,7 @@ fn lay_out<M: Machine>(
     b: &mut Builder<'_, M>,
     weights: &Weights,
     input: Map,
-    answer: Address,
+    answers: (Address, Address),
 ) -> Result<(), MachineError> {
     let Weights { trunk, quarter, heads } = weights;
     let mut y = input;
@@ -854,7 +944,7 @@ fn lay_out<M: Machine>(
         Some((conv6, scales)) => b.quarter(block(1), eighth, conv6, scales)?,
         None => eighth,
     };
-    b.heads(map, heads, answer)
+    b.heads(map, heads, answers)
 }
 
 /// Single precision `[pixel][3]` at `from` -> the network's input.

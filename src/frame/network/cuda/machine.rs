@@ -32,14 +32,15 @@ pub(super) enum Kernel {
     Chain64Last,
     Chain32,
     Chain32Last,
-    Quarter,
-    Heads,
-    Classes,
+    Quarter4,
+    Quarter8,
+    Heads3,
+    Heads7,
     Outputs,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Prepare,
         Self::Narrow,
         Self::Stem,
@@ -64,9 +65,10 @@ impl Kernel {
         Self::Chain64Last,
         Self::Chain32,
         Self::Chain32Last,
-        Self::Quarter,
-        Self::Heads,
-        Self::Classes,
+        Self::Quarter4,
+        Self::Quarter8,
+        Self::Heads3,
+        Self::Heads7,
         Self::Outputs,
     ];
 
@@ -97,9 +99,10 @@ impl Kernel {
             Self::Chain64Last => "chain64_last",
             Self::Chain32 => "chain32",
             Self::Chain32Last => "chain32_last",
-            Self::Quarter => "quarter",
-            Self::Heads => "heads",
-            Self::Classes => "classes",
+            Self::Quarter4 => "quarter4",
+            Self::Quarter8 => "quarter8",
+            Self::Heads3 => "heads3",
+            Self::Heads7 => "heads7",
             Self::Outputs => "outputs",
         }
     }

@@ -141,7 +141,6 @@ struct Slot {
     picture: Room,
     /// After the picture's last part has left the host.
     sent: Option<Event>,
-    best: Option<Buffer>,
     labels: Download,
     depth: Download,
     answer: Download,
@@ -346,23 +345,15 @@ impl Cuda {
     ) -> Result<(), NetworkError> {
         let (gpu, answer_shape) = (&self.gpu, self.layers.answer_shape);
         let answer = self.answer_of(slot);
+        let best = self.layers.best + (slot * answer_shape[0] * answer_shape[1]) as Address;
         let answer_bytes = self.answer_length() * size_of::<f32>();
         let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
             OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
         })?;
         let slot = &mut self.slots[slot];
-        if slot.best.is_none() {
-            slot.best = Some(gpu.buffer(self.decoding.answer_pixels())?);
-        }
         let (width, height) = geometry.output();
-        let mut at = FrameAddresses {
-            answer,
-            best: slot.best.as_ref().map_or(0, |b| b.at),
-            tables: on_device.at,
-            labels: 0,
-            depth: 0,
-        };
+        let mut at = FrameAddresses { answer, best, tables: on_device.at, labels: 0, depth: 0 };
         if wanted.labels {
             at.labels = slot.labels.room.fit(gpu, width * height)?;
         }
@@ -370,7 +361,7 @@ impl Cuda {
             at.depth = slot.depth.room.fit(gpu, width * height * size_of::<f32>())?;
         }
         if wanted.labels || wanted.depth {
-            self.decoding.launches(tables, at, factor).iter().try_for_each(|launch| gpu.launch(launch))?;
+            gpu.launch(&self.decoding.launch(tables, at, factor))?;
         }
         if wanted.labels {
             slot.labels.start(gpu, at.labels, width * height)?;
@@ -463,8 +454,22 @@ mod tests {
     use crate::model::{NetworkConfig, NumberFormat, Task};
     use tch::{Kind, Tensor};
 
-    /// The answers `[B, C, h, w]` to an input `[B, 3, H, W]`.
-    fn answers(host: &Host, layers: &Layers, x: &Tensor) -> Tensor {
+    /// The greatest of each pixel's scores, the first among equals.
+    pub(super) fn greatest(answer: &[f32], channels: usize, scores: usize) -> Vec<u8> {
+        let first_greatest = |pixel: &[f32]| {
+            let mut best = (0, f32::NEG_INFINITY);
+            for (i, score) in pixel[..scores].iter().enumerate() {
+                if *score > best.1 {
+                    best = (i, *score);
+                }
+            }
+            best.0 as u8
+        };
+        answer.chunks_exact(channels).map(first_greatest).collect()
+    }
+
+    /// The answers `[B, C, h, w]` to an input `[B, 3, H, W]`. The greatest scores are looked at, too.
+    fn answers(host: &Host, layers: &Layers, x: &Tensor, scores: usize) -> Tensor {
         let batch = x.size()[0] as usize;
         let pixels = batch * (x.size()[2] * x.size()[3]) as usize;
         let flat = x.permute([0, 2, 3, 1]).contiguous().flatten(0, -1);
@@ -477,6 +482,8 @@ mod tests {
         }
         let [h, w, c] = layers.answer_shape;
         let found: Vec<f32> = host.values(layers.answer, batch * h * w * c);
+        let best: Vec<u8> = host.values(layers.best, batch * h * w);
+        assert_eq!(best, greatest(&found, c, scores));
         Tensor::from_slice(&found).view([batch as i64, h as i64, w as i64, c as i64]).permute([0, 3, 1, 2])
     }
 
@@ -494,20 +501,26 @@ mod tests {
             let network = network(&config);
             let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
             let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
-            // A device that works on few blocks at once gets large ones.
-            for (batch, height, width, blocks, shared) in
-                [(1, 64, 128, 132, 227), (2, 75, 53, 12, 163), (2, 75, 53, 1, 99)]
-            {
+            // A device that works on few blocks at once gets large ones. The last two are wider than a block, of either kind.
+            let sizes = [
+                (1, 64, 128, 132, 227),
+                (2, 75, 53, 12, 163),
+                (2, 75, 53, 1, 99),
+                (1, 9, 1090, 1, 227),
+                (1, 9, 650, 999, 227),
+            ];
+            let is_first = config == NetworkConfig::default();
+            for (batch, height, width, blocks, shared) in sizes.into_iter().take(if is_first { 5 } else { 3 }) {
                 let capacity = Capacity { blocks, shared: shared << 10 };
                 let x = input(batch, height, width);
                 let expected = packed_heads(&network, &x);
                 let layers =
                     Layers::new(&host, &weights, (height as usize, width as usize), 2, capacity).expect("memory");
-                let found = answers(&host, &layers, &x);
+                let found = answers(&host, &layers, &x, config.classes);
                 assert_eq!(found.size(), expected.size());
                 if config == NetworkConfig::default() && blocks == 1 {
                     // What blocks count and add up begins at zero again.
-                    assert_eq!(answers(&host, &layers, &x), found);
+                    assert_eq!(answers(&host, &layers, &x, config.classes), found);
                 }
                 let difference = largest(&(&found - &expected)) / largest(&expected);
                 let mean = (&found - &expected).abs().mean(Kind::Float).double_value(&[]) / largest(&expected);
