@@ -265,11 +265,13 @@ DEVICE Eight packed(const float (&v)[8]) {
 
 enum { ACT_NONE = 0, ACT_RELU = 1, ACT_RELU6 = 2, ACT_HARDSWISH = 3 };
 
+// Without branches where the kind is only known at run time.
 DEVICE float activated(float v, int act) {
-    if (act == ACT_NONE) return v;
+    float least = act == ACT_NONE ? NEGATIVE_INFINITY : 0;
+    float most = act == ACT_RELU6 || act == ACT_HARDSWISH ? 6 : -NEGATIVE_INFINITY;
     float gate = act == ACT_HARDSWISH ? v + 3 : v;
-    gate = gate < 0 ? 0 : gate;
-    if (act != ACT_RELU) gate = gate > 6 ? 6 : gate;
+    gate = gate < least ? least : gate;
+    gate = gate > most ? most : gate;
     return act == ACT_HARDSWISH ? v * (gate * (1.0f / 6)) : gate;
 }
 
