@@ -333,8 +333,7 @@ impl EngineCache {
 impl Model {
     fn of(path: &Path, devices: usize) -> Self {
         let artifact = export::load(path);
-        let archive =
-            artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
+        let archive = artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
         let gpus = (0..devices).map(|n| (format!("cuda:{n}"), DeviceChoice::Cuda(n)));
         let all = std::iter::once(("cpu".to_string(), DeviceChoice::Cpu)).chain(gpus);
         Self {
