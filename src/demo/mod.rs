@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Options { model, node, out, rate_hz, .. } = options;
     check(model, node)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let stop = stop_on_signals()?;
+    let (stop, hurry) = stop_on_signals()?;
 
     println!("reading frames ahead ...");
     let opened = options.source.open(options.frames, *rate_hz)?;
@@ -94,13 +94,19 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let end = process.interrupt(END_LIMIT);
     let bag = recorder.finish();
     let (run, bag, end) = (run?, bag?, end?);
-    ensure!(!run.played.is_empty(), "no frame was played");
+    ensure!(!run.played.is_empty(), if run.interrupted { "interrupted" } else { "no frame was played" });
+    if run.interrupted {
+        println!("interrupted: a report of what was played follows; once more ends it at once");
+    }
 
     println!("scoring and drawing from the bag ...");
     let rows = chosen(&run);
     let mut reading = Reading::new(&run, &rows);
     let file = bag.folder.join("bag_0.mcap");
-    bag::read::<anyhow::Error>(&file, |topic, data| reading.message(topic, data))?;
+    bag::read::<anyhow::Error>(&file, |topic, data| {
+        ensure!(!hurry.load(Ordering::Relaxed), "interrupted");
+        reading.message(topic, data)
+    })?;
     let sheet_path = out.join("contact_sheet.png");
     let mut report = report(options, &run, bag, end);
     report.scores = reading.scores();
@@ -115,6 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     println!("\n{}\n\n{}\n{}", report.table(), sheet_path.display(), report_path.display());
     let log = out.join("node.log");
     ensure!(end.status.success(), "the node did not end cleanly after SIGINT: {}; see {}", end.status, log.display());
+    ensure!(!run.interrupted, "interrupted after {} frames", run.played.len());
     ensure!(report.frames.answered > 0, "the node answered none of {} frames; see {}", run.played.len(), log.display());
     Ok(report)
 }
@@ -160,25 +167,28 @@ fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End)
     }
 }
 
-/// A flag that Ctrl-C and SIGTERM raise, so that the node is ended and the bag closed on the way out.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+/// Flags that Ctrl-C and SIGTERM raise, the first time and the second time, so that the node is ended and the bag closed on
+/// the way out.
+fn stop_on_signals() -> anyhow::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     use tokio::signal::unix::{signal, SignalKind};
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
+    let (stop, hurry) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let flags = [Arc::clone(&stop), Arc::clone(&hurry)];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     drop(_guard);
     std::thread::Builder::new().name("demo-signals".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        flag.store(true, Ordering::Relaxed);
+        for flag in flags {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            flag.store(true, Ordering::Relaxed);
+        }
     })?;
-    Ok(stop)
+    Ok((stop, hurry))
 }
 
 /// What the middleware needs for large images on one machine, where the user has not chosen otherwise.

@@ -110,6 +110,8 @@ pub struct Run {
     pub play_s: f64,
     /// Messages with a stamp that was never played.
     pub strangers: u64,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
 }
 
 impl Run {
@@ -319,7 +321,9 @@ impl Graph {
                 last_check = Instant::now();
                 process.check()?;
                 if stop.load(Ordering::Relaxed) {
-                    return Err(PlayError::Interrupted);
+                    // What has been measured so far is worth a report.
+                    run.interrupted = true;
+                    break;
                 }
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
             }

@@ -264,7 +264,7 @@ def test_no_node_is_left_behind(tool_program, node_program, model, tmp_path):
             return [int(pid) for pid in listed.stdout.split()]
 
         mcap_file = out / "bag" / "bag_0.mcap"
-        until(lambda: mcap_file.exists() and children(), "the drive's start")
+        until(lambda: mcap_file.exists() and mcap_file.stat().st_size > 100_000 and children(), "some frames")
         node = children()[0]
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) != 0
@@ -272,4 +272,9 @@ def test_no_node_is_left_behind(tool_program, node_program, model, tmp_path):
         demo.kill()
         demo.wait()
     assert not os.path.exists(f"/proc/{node}"), "the node is still there"
-    assert "interrupted" in (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "interrupted after" in log and "panicked" not in log
+    # What was played is reported.
+    report = json.loads((out / "report.json").read_text())
+    assert 0 < report["frames"]["played"] < 200 and report["node_end"]["exit_code"] == 0
+    assert (out / "contact_sheet.png").is_file()
