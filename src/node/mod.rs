@@ -18,8 +18,8 @@
 
 pub mod arrival;
 pub mod camera;
-pub mod command_line;
-mod control;
+mod command_line;
+pub mod control;
 pub mod device;
 pub mod diagnostics;
 pub mod inbox;
