@@ -65,7 +65,6 @@ struct Operands {
     const u16* row;
 };
 static thread_local Operands operands[32][32];
-static thread_local const u32* rows[32][32];
 }  // namespace host
 
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
@@ -75,8 +74,6 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define DEVICE_MEMBER inline
 #define SHARED static thread_local
 #define THREADS(count)
-#define THREADS_TWICE(count)
-#define THREADS_FOUR(count)
 #define THREADS_TIMES(count, blocks)
 #define ALIGNED __attribute__((aligned(16)))
 #define ALIGNED_EIGHT __attribute__((aligned(8)))
@@ -148,14 +145,6 @@ static inline u32 fma2(u32 a, u32 b, u32 c) {
     return pack((float)((double)low(a) * low(b) + low(c)), (float)((double)high(a) * high(b) + high(c)));
 }
 
-static inline void load_matrices(u32 (&m)[4], const void* row) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    host::rows[warp][lane] = (const u32*)row;
-    host::meet(host::warp_barriers[warp], 32);
-    for (int i = 0; i < 4; i++) m[i] = host::rows[warp][8 * i + lane / 4][lane % 4];
-    host::meet(host::warp_barriers[warp], 32);
-}
-
 static inline u32 fma2_saturated(u32 a, u32 b, u32 c) {
     u32 sum = fma2(a, b, c);
     return pack(fminf(fmaxf(low(sum), 0), 1), fminf(fmaxf(high(sum), 0), 1));
@@ -174,12 +163,12 @@ static inline void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&lef
     sync_warp();
 }
 
-static inline void load_a(u32 (&a)[4], const void* row) {
+static inline void load_matrices(u32 (&m)[4], const void* row) {
     int lane = threadIdx.x % 32;
     host::Operands* all = host::operands[threadIdx.x / 32];
     all[lane].row = (const u16*)row;
     sync_warp();
-    for (int i = 0; i < 4; i++) a[i] = *(const u32*)(all[i % 2 * 8 + i / 2 * 16 + lane / 4].row + lane % 4 * 2);
+    for (int i = 0; i < 4; i++) m[i] = *(const u32*)(all[8 * i + lane / 4].row + lane % 4 * 2);
     sync_warp();
 }
 

@@ -19,8 +19,6 @@ typedef unsigned long long u64;
 #define ALIGNED __align__(16)
 #define ALIGNED_EIGHT __align__(8)
 #define THREADS(count) __launch_bounds__(count)
-#define THREADS_TWICE(count) __launch_bounds__(count, 2)  // two blocks at once
-#define THREADS_FOUR(count) __launch_bounds__(count, 4)
 #define THREADS_TIMES(count, blocks) __launch_bounds__(count, blocks)  // so many blocks at once
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define MUL(a, b) __fmul_rn(a, b)  // never one operation with an addition: the processor's numbers, exactly
@@ -134,6 +132,13 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
     return pair;
 }
 
+// As above, between 0 and 1.
+DEVICE u32 fma2_saturated(u32 a, u32 b, u32 c) {
+    u32 pair;
+    asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
 // Four 8x8 matrices from shared memory, as `mma` wants them: lane 8 i + j says where row j of matrix i lies, and gets
 // of each matrix two neighbours in row lane / 4 (PTX: ldmatrix).
 DEVICE void load_matrices(u32 (&m)[4], const void* row) {
@@ -142,13 +147,6 @@ DEVICE void load_matrices(u32 (&m)[4], const void* row) {
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                  : "r"(at)
                  : "memory");
-}
-
-// As above, between 0 and 1.
-DEVICE u32 fma2_saturated(u32 a, u32 b, u32 c) {
-    u32 pair;
-    asm("fma.rn.sat.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
-    return pair;
 }
 
 DEVICE void sync_warp() { __syncwarp(); }
@@ -160,15 +158,6 @@ DEVICE void beside(const u32 (&first)[2], const u32 (&last)[2], u32 (&left)[2], 
         left[i] = __shfl_up_sync(0xffffffff, last[i], 1);
         right[i] = __shfl_down_sync(0xffffffff, first[i], 1);
     }
-}
-
-// a of `mma`, from shared memory: each lane says where eight of row lane % 16 begin, those from column lane / 16 * 8.
-DEVICE void load_a(u32 (&a)[4], const void* row) {
-    u32 at = (u32)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(at)
-                 : "memory");
 }
 
 // b of `mma`, from shared memory: lanes 0 to 15 say where b's rows begin, of eight each.
@@ -717,11 +706,11 @@ DEVICE void inverted(const Inverted& p) {
     if (threadIdx.x == 0) add_one(p.arrived + 2 * image);
 }
 
-KERNEL THREADS_FOUR(INVERTED_THREADS) stem(Inverted p) { inverted<3, 2, 16, 16, true>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_64(Inverted p) { inverted<5, 1, 8, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_1_32(Inverted p) { inverted<5, 1, 8, 32, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_64(Inverted p) { inverted<5, 2, 8, 64, false>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) inverted5_2_32(Inverted p) { inverted<5, 2, 8, 32, false>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) stem(Inverted p) { inverted<3, 2, 16, 16, true>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) inverted5_1_64(Inverted p) { inverted<5, 1, 8, 64, false>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) inverted5_1_32(Inverted p) { inverted<5, 1, 8, 32, false>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) inverted5_2_64(Inverted p) { inverted<5, 2, 8, 64, false>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) inverted5_2_32(Inverted p) { inverted<5, 2, 8, 32, false>(p); }
 
 // All of an inverted residual without squeeze-and-excitation, 3x3. A block has 8x4 pixels of the answer and all
 // channels, of which it widens 32 at a time; what comes of them is the left side of the last product.
@@ -845,8 +834,8 @@ DEVICE void whole(const Whole& p) {
     }
 }
 
-KERNEL THREADS_FOUR(INVERTED_THREADS) whole1(Whole p) { whole<1>(p); }
-KERNEL THREADS_FOUR(INVERTED_THREADS) whole2(Whole p) { whole<2>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) whole1(Whole p) { whole<1>(p); }
+KERNEL THREADS_TIMES(INVERTED_THREADS, 4) whole2(Whole p) { whole<2>(p); }
 
 // ---- products: 1x1 convolutions ---------------------------------------------------------------------------------------
 
@@ -1076,7 +1065,7 @@ DEVICE void product(const Product& p) {
 
 KERNEL THREADS(PRODUCT_THREADS) product64(Product p) { product<64, 64, 2, false, false>(p); }
 KERNEL THREADS(PRODUCT_THREADS) product64_factors(Product p) { product<64, 64, 2, true, false>(p); }
-KERNEL THREADS_FOUR(PRODUCT_THREADS) product64_enlarged(Product p) { product<64, 64, 2, false, true>(p); }
+KERNEL THREADS_TIMES(PRODUCT_THREADS, 4) product64_enlarged(Product p) { product<64, 64, 2, false, true>(p); }
 KERNEL THREADS(PRODUCT_THREADS) product32(Product p) { product<32, 32, 2, false, false>(p); }
 KERNEL THREADS(PRODUCT_THREADS) product32_factors(Product p) { product<32, 32, 2, true, false>(p); }
 KERNEL THREADS(PRODUCT_THREADS) product32_enlarged(Product p) { product<32, 32, 2, false, true>(p); }
@@ -1294,12 +1283,12 @@ DEVICE void chain(const Chain& p) {
     }
 }
 
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain256(Chain p) { chain<16, 256, false, false>(p); }
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain256_last(Chain p) { chain<16, 256, false, true>(p); }
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain64(Chain p) { chain<8, 64, true, false>(p); }
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain64_last(Chain p) { chain<8, 64, true, true>(p); }
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain32(Chain p) { chain<8, 32, true, false>(p); }
-KERNEL THREADS_TWICE(CHAIN_THREADS) chain32_last(Chain p) { chain<8, 32, true, true>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain256(Chain p) { chain<16, 256, false, false>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain256_last(Chain p) { chain<16, 256, false, true>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain64(Chain p) { chain<8, 64, true, false>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain64_last(Chain p) { chain<8, 64, true, true>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain32(Chain p) { chain<8, 32, true, false>(p); }
+KERNEL THREADS_TIMES(CHAIN_THREADS, 2) chain32_last(Chain p) { chain<8, 32, true, true>(p); }
 
 // The 1/4 stage: ReLU6 of block 1's projection and the enlarged decoder, then four poolings with a factor a channel
 // after each, all added up.
@@ -1785,7 +1774,7 @@ DEVICE void head_sums(const HeadRoom<ROWS>& room, int head, int chunk, float (&s
 #pragma unroll
         for (int row = 0; row < ROWS + 2; row++) {
             u32 a[4];
-            load_a(a, line + row * HEAD_WIDTH * room.VECTORS);
+            load_matrices(a, line + row * HEAD_WIDTH * room.VECTORS);
 #pragma unroll
             for (int dy = 0; dy < 3; dy++) {
                 if (row - dy < 0 || row - dy >= ROWS) continue;
