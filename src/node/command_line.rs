@@ -15,7 +15,8 @@ Usage: semantic_depth_node [--ros-args ARGUMENTS]
   --ros-args -r FROM:=TO            Another name of a topic, service or the node itself (__node:=NAME, __ns:=/NAMESPACE)
   --ros-args --log-level LEVEL      debug, info, warn, error
 
-Topics, services and parameters: `semantic_depth interface`, or `ros2 node info` and `ros2 param list` while it runs.";
+Topics, services and parameters: `semantic_depth interface --format markdown`, or `ros2 node info` and
+`ros2 param list` while it runs.";
 
 /// The text that the command line asks for in place of the node.
 ///
