@@ -5,9 +5,10 @@ use semantic_depth::export::{self, manifest::InputSpec};
 use semantic_depth::frame::clock::StageTimes;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::input::InputBuilder;
-use semantic_depth::frame::network::{DeviceChoice, NetworkError, Precision};
+use semantic_depth::frame::network::{load_cuda_half, DeviceChoice, NetworkError, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
+use semantic_depth::tensorrt::cuda::driver;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tch::{CModule, IValue, Kind, Tensor};
@@ -172,8 +173,15 @@ fn picture((width, height): (usize, usize)) -> Vec<u8> {
     (0..height).flat_map(|y| (0..width).flat_map(move |x| [0, 1, 2].map(|c| wave(x, y, c)))).collect()
 }
 
-fn options(precision: Precision) -> LoadOptions {
-    LoadOptions { device: DeviceChoice::Cpu, precision, max_batch: 2, ..LoadOptions::default() }
+fn options(device: DeviceChoice, precision: Precision) -> LoadOptions {
+    LoadOptions { device, precision, max_batch: 2, ..LoadOptions::default() }
+}
+
+/// The processor, and a CUDA device where there is one: there, what comes before and after the module is kernels.
+fn devices() -> Vec<DeviceChoice> {
+    load_cuda_half();
+    let has_gpu = driver().is_ok_and(|driver| !driver.gpus.is_empty());
+    [DeviceChoice::Cpu].into_iter().chain(has_gpu.then_some(DeviceChoice::Cuda(0))).collect()
 }
 
 /// The module's own answer to a picture: class channels and depth, `[channels, height, width]`.
@@ -249,10 +257,10 @@ fn every_kind_of_model_is_answered_by_the_definition() {
     let source = (130, 81);
     let data = picture(source);
     let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &data).expect("a valid layout");
-    for model in models() {
+    for (device, model) in devices().into_iter().flat_map(|device| models().into_iter().map(move |m| (device, m))) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = model.write(folder.path());
-        let mut pipeline = Pipeline::load(&path, &options(Precision::Fp32)).expect("it loads");
+        let mut pipeline = Pipeline::load(&path, &options(device, Precision::Fp32)).expect("it loads");
         let spec = pipeline.manifest().input.clone();
         let mut seen_ids = std::collections::BTreeSet::new();
         let (mut compared, mut unclear, mut unseen) = (0, 0, 0);
@@ -272,7 +280,7 @@ fn every_kind_of_model_is_answered_by_the_definition() {
             for y in 0..found.height {
                 for x in 0..found.width {
                     let i = y * found.width + x;
-                    let what = format!("{model:?}, {placement:?}: {x},{y}");
+                    let what = format!("{device:?}, {model:?}, {placement:?}: {x},{y}");
                     let at = to.columns().contains(&x) && to.rows().contains(&y);
                     let px = place(x, rects.map(|r| r.columns()), NETWORK.0, aw).filter(|_| at);
                     let py = place(y, rects.map(|r| r.rows()), NETWORK.1, ah).filter(|_| at);
@@ -335,7 +343,7 @@ fn every_kind_of_model_is_answered_by_the_definition() {
 }
 
 fn load(folder: &Path, precision: Precision) -> Result<Pipeline, PipelineError> {
-    Pipeline::load(&folder.join("model.yaml"), &options(precision))
+    Pipeline::load(&folder.join("model.yaml"), &options(DeviceChoice::Cpu, precision))
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! The article's protocol: one image at the network's own size, 10 runs to warm up, then 300 that are measured; mean and
 //! sample deviation. Its figure on a GPU is of the network with its input on the device and its answer left there, by
-//! device events. libtorch's C interface has no events: here the clock is read when the device is idle before and after
-//! each run, which adds what it costs to start the first kernel.
+//! device events. Of a module of libtorch's that includes what makes its input's number format of single precision, and
+//! single precision of its answer.
 
 use super::frames::Cameras;
 use super::measure::{repeat, Repetitions, Spread, Timing};
@@ -11,12 +11,11 @@ use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
 use crate::export::{Artifact, ArtifactError};
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
-use crate::frame::network::{torch_error, Backend, KernelRun, Network, NetworkError};
+use crate::frame::network::{KernelRun, Network, NetworkError};
 use crate::frame::view::{ImageView, LayoutError};
 use crate::model::Cost;
 use serde::Serialize;
 use std::path::PathBuf;
-use tch::{Cuda, Device, IValue, Kind, Tensor};
 
 /// Runs of each kernel.
 const KERNEL_REPETITIONS: usize = 50;
@@ -86,14 +85,14 @@ pub struct OnDevice {
     /// From asking for a run to the end of waiting for it, on the host.
     #[serde(flatten)]
     pub host: Timing,
-    /// By the device's own clock; `None` where the back end has no stream of its own.
-    pub device_ms: Option<Spread>,
+    /// By the device's own clock.
+    pub device_ms: Spread,
 }
 
 impl OnDevice {
-    /// Median: by the device's clock where there is one.
+    /// Median by the device's clock.
     pub fn median_ms(&self) -> f64 {
-        self.device_ms.unwrap_or(self.host.wall_ms).p50
+        self.device_ms.p50
     }
 }
 
@@ -120,51 +119,23 @@ pub fn alone(
     fill(network, artifact)?;
     let host = repeat(repetitions, || network.run(1, |_| ()))?;
     let kernels = network.kernels(KERNEL_REPETITIONS)?;
-    let device = match network.device() {
-        Device::Cuda(_) if network.backend() == Backend::Native => by_its_clock(network, repetitions)?,
-        // An engine is not the model's own TorchScript, and would have to be inspected first.
-        Device::Cuda(index) if network.backend() == Backend::TorchScript => {
-            on_device(artifact, index, network.precision().kind(), repetitions)?
-        }
-        _ => None,
-    };
+    let device = by_its_clock(network, repetitions)?;
     let (width, height) = (artifact.manifest.input.width, artifact.manifest.input.height);
     Ok(host.map(|host| Alone { batch: 1, width, height, repetitions, host, device, kernels }))
 }
 
-/// Of the native back end, whose input is there from the runs before.
-fn by_its_clock(network: &Network, repetitions: Repetitions) -> Result<Option<OnDevice>, BenchError> {
+/// Input and answer stay on the device; the input is there from the runs before. `Ok(None)`: the device cannot tell.
+fn by_its_clock(network: &mut Network, repetitions: Repetitions) -> Result<Option<OnDevice>, BenchError> {
+    if network.device_time_ms()?.is_none() {
+        return Ok(None);
+    }
     let mut device_ns = Vec::with_capacity(repetitions.warm_up + repetitions.measured);
     let host = repeat(repetitions, || {
         device_ns.extend(network.device_time_ms()?.map(|ms| (f64::from(ms) * 1e6) as u64));
         Ok::<_, NetworkError>(())
     })?;
     let device_ms = Spread::of(&device_ns[repetitions.warm_up.min(device_ns.len())..]);
-    Ok(host.map(|host| OnDevice { host, device_ms }))
-}
-
-/// Input and answer stay on the GPU. NOTE: processor time is then that of starting kernels and waiting.
-fn on_device(
-    artifact: &Artifact,
-    index: usize,
-    kind: Kind,
-    repetitions: Repetitions,
-) -> Result<Option<OnDevice>, BenchError> {
-    let module = artifact.load_module(Device::Cuda(index))?;
-    let spec = &artifact.manifest.input;
-    let shape = [1, spec.height as i64, spec.width as i64, 3];
-    let input = Tensor::f_randn(shape, (Kind::Float, Device::Cpu))
-        .and_then(|x| x.f_to_device(Device::Cuda(index))?.f_to_kind(kind)?.f_permute([0, 3, 1, 2]))
-        .map_err(torch_error("make an input on the GPU"))?;
-    let _no_grad = tch::no_grad_guard();
-    Cuda::synchronize(index as i64);
-    let host = repeat(repetitions, || {
-        let answer = module.forward_is(&[IValue::Tensor(input.shallow_clone())]).map(drop);
-        Cuda::synchronize(index as i64);
-        answer
-    })
-    .map_err(torch_error("run the network"))?;
-    Ok(host.map(|host| OnDevice { host, device_ms: None }))
+    Ok(host.zip(device_ms).map(|(host, device_ms)| OnDevice { host, device_ms }))
 }
 
 /// The network at one of several sizes.

@@ -107,9 +107,7 @@ impl Report {
             timing(&mut out, "host memory to host memory", &n.host);
             if let Some(device) = &n.device {
                 timing(&mut out, "on the device (idle to idle)", &device.host);
-                if let Some(ms) = &device.device_ms {
-                    line(&mut out, "  by the device's clock", &milliseconds(ms));
-                }
+                line(&mut out, "  by the device's clock", &milliseconds(&device.device_ms));
             }
             if !n.kernels.is_empty() {
                 kernels(&mut out, &n.kernels);

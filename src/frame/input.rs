@@ -16,6 +16,14 @@ pub(super) fn normalisation(spec: &InputSpec) -> ([f32; CHANNELS], [f32; CHANNEL
     (std::array::from_fn(|c| 1.0 / (255.0 * spec.std[c])), std::array::from_fn(|c| -spec.mean[c] / spec.std[c]))
 }
 
+/// A pixel of the mean colour: what the input is where the picture is not.
+pub(super) fn padding(spec: &InputSpec) -> [f32; CHANNELS] {
+    match spec.kind {
+        InputKind::Float => [0.0; CHANNELS],
+        InputKind::U8 => spec.mean.map(|m| byte(m * 255.0)),
+    }
+}
+
 /// Builds network inputs for one model; keeps the resampling weights of the geometries it has seen lately.
 #[derive(Debug)]
 pub struct InputBuilder {
@@ -43,10 +51,7 @@ impl InputBuilder {
             kind: spec.kind,
             scale,
             bias,
-            padding: match spec.kind {
-                InputKind::Float => [0.0; CHANNELS],
-                InputKind::U8 => spec.mean.map(|m| byte(m * 255.0)),
-            },
+            padding: padding(spec),
             resamplers: Cache::new(),
         }
     }

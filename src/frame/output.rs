@@ -853,6 +853,11 @@ pub(super) mod tests {
         }
     }
 
+    /// The same for an answer of one label and a depth.
+    pub(in crate::frame) fn of_labels(builder: OutputBuilder) -> OutputBuilder {
+        OutputBuilder { kind: ClassKind::Labels, score_channels: 1, depth_channel: 1, ..builder }
+    }
+
     /// Smooth patches with noise, so that both uniform and mixed cells occur.
     pub(in crate::frame) fn packed_data(w: usize, h: usize, channels: usize) -> Vec<f32> {
         let mut data = noise(w * h * channels, 7);
@@ -1391,8 +1396,7 @@ pub(super) mod tests {
         let given = [0.0, 1.0, 2.0, 3.0, 254.0, 255.0, 256.0, -1.0, 0.5, f32::NAN, f32::INFINITY, -0.0];
         let data: Vec<f32> = given.iter().flat_map(|&label| [label, 0.0]).collect();
         let packed = Packed { width: given.len(), height: 1, channels: 2, data: &data };
-        let mut b = builder(3);
-        (b.kind, b.score_channels, b.depth_channel) = (ClassKind::Labels, 1, 1);
+        let mut b = of_labels(builder(3));
         let mut out = Vec::new();
         b.read(&packed, true, false);
         b.labels(&packed, &stretch((given.len(), 1), (given.len(), 1)), &mut out);

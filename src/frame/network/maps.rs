@@ -2,6 +2,14 @@
 
 use tch::{Device, Kind, Tensor};
 
+/// `[B, C, H, W]` in any number format -> `[B, H, W, C]`, float32, contiguous, where it is; copies only where it is not so.
+///
+/// # Errors
+/// libtorch cannot copy it.
+pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, tch::TchError> {
+    tensor.f_to_kind(Kind::Float)?.f_permute([0, 2, 3, 1])?.f_contiguous()
+}
+
 /// A batch of maps in host memory, float32, channels last.
 #[derive(Debug)]
 pub(super) struct Maps {
@@ -17,12 +25,11 @@ impl Maps {
     /// It has other than four dimensions, or libtorch cannot copy it.
     pub fn new(tensor: &Tensor) -> Result<Self, tch::TchError> {
         // The cast comes after the copy to the host: half precision is half the bytes to copy.
-        let host = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+        let host = tensor.f_to_device(Device::Cpu)?;
         let [a, b, c, d] = tensor.size().try_into().map_err(|size: Vec<i64>| {
             tch::TchError::Shape(format!("expected a tensor of four dimensions, found {size:?}"))
         })?;
-        let tensor = host.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-        Ok(Self { tensor, shape: [a, c, d, b].map(|n: i64| n as usize) })
+        Ok(Self { tensor: channels_last(&host)?, shape: [a, c, d, b].map(|n: i64| n as usize) })
     }
 
     /// `[batch, height, width, channels]`.

@@ -22,7 +22,7 @@ use crate::cpu::values;
 use crate::export::golden::Deviation;
 use crate::export::manifest::InputKind;
 use crate::export::trace::WEIGHTS;
-use crate::export::{Artifact, ArtifactError};
+use crate::export::{Artifact, ArtifactError, Manifest};
 use crate::model;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use cuda::Cuda;
@@ -218,6 +218,24 @@ fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
     artifact.network().map_err(|e| e.to_string())
 }
 
+/// A module of libtorch's, with frames on its device where our kernels can be had there, else on the processor.
+fn module_engine(
+    path: &Path,
+    manifest: &Manifest,
+    wanted: &Selection,
+    precision: Precision,
+) -> Result<Engine, NetworkError> {
+    let load = || TorchScript::load(path, manifest, wanted.device, precision);
+    let Device::Cuda(index) = wanted.device else { return Ok(Engine::TorchScript(load()?)) };
+    match Cuda::around(load()?, manifest, index, wanted.max_batch) {
+        Ok(cuda) => Ok(Engine::Cuda(Box::new(cuda))),
+        Err(error) => {
+            log::info!("frames are prepared and finished on the processor, as the device cannot: {error}");
+            Ok(Engine::TorchScript(load()?))
+        }
+    }
+}
+
 /// One of the back end's own kernels, as it runs again and again: its maps lie in the cache, and nothing waits for the one
 /// before.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -235,6 +253,7 @@ pub struct KernelRun {
 enum Engine {
     TorchScript(TorchScript),
     Native(Box<Native>),
+    /// Our own kernels, or a module.
     Cuda(Box<Cuda>),
 }
 
@@ -275,11 +294,10 @@ impl Network {
             },
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
-                Engine::TorchScript(TorchScript::load(&artifact.torchscript_path(), manifest, device, precision)?)
+                module_engine(&artifact.torchscript_path(), manifest, wanted, precision)?
             }
             Backend::TensorRt => {
-                let path = tensorrt_engine(artifact, wanted, precision)?;
-                Engine::TorchScript(TorchScript::load(&path, manifest, device, precision)?)
+                module_engine(&tensorrt_engine(artifact, wanted, precision)?, manifest, wanted, precision)?
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
@@ -346,8 +364,8 @@ impl Network {
     ///
     /// # Errors
     /// The device fails.
-    pub fn device_time_ms(&self) -> Result<Option<f32>, NetworkError> {
-        match &self.engine {
+    pub fn device_time_ms(&mut self) -> Result<Option<f32>, NetworkError> {
+        match &mut self.engine {
             Engine::Cuda(cuda) => cuda.timed().map(Some),
             _ => Ok(None),
         }

@@ -41,11 +41,25 @@ impl TorchScript {
         Ok(Self { module, device, kind, input_kind, tensors, shape })
     }
 
-    /// Answers a batch, `[B, 3, H, W]` in host memory.
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Answers a batch, `[B, 3, H, W]`, in host memory.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn run(&self, input: &Tensor) -> Result<Maps, NetworkError> {
+        Maps::new(&self.answer(input)?).map_err(torch_error("copy the network's answer"))
+    }
+
+    /// Answers a batch, `[B, 3, H, W]` anywhere: `[B, channels, H, W]` on the module's device, in its number format. Of an
+    /// input of bytes the values are whole numbers.
     ///
     /// # Errors
     /// libtorch fails, or the module answers something else than its manifest says.
-    pub fn run(&mut self, input: &Tensor) -> Result<Maps, NetworkError> {
+    pub fn answer(&self, input: &Tensor) -> Result<Tensor, NetworkError> {
         let run = || -> Result<IValue, tch::TchError> {
             let input = match self.input_kind {
                 InputKind::Float => input.f_to_device(self.device)?.f_to_kind(self.kind)?,
@@ -54,8 +68,7 @@ impl TorchScript {
             self.module.forward_is(&[IValue::Tensor(input)])
         };
         let batch = input.size().first().copied().unwrap_or(0);
-        let answer = self.packed(run().map_err(torch_error("run the network"))?, batch)?;
-        Maps::new(&answer).map_err(torch_error("copy the network's answer"))
+        self.packed(run().map_err(torch_error("run the network"))?, batch)
     }
 
     /// The tensors that the manifest says, as one `[batch, channels, H, W]`.

@@ -2,14 +2,14 @@
 
 use super::gpu::{Buffer, Gpu};
 use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
-use crate::export::manifest::{ChannelOrder, DepthCode, InputSpec, Manifest};
+use crate::export::manifest::{ChannelOrder, ClassKind, DepthCode, InputKind, InputSpec, Manifest};
 use crate::frame::geometry::{Axis, Geometry, Rect};
-use crate::frame::input::normalisation;
+use crate::frame::input::{normalisation, padding};
 use crate::frame::output::published_ids;
 use crate::frame::resample::Resampler;
 use crate::frame::view::ImageView;
 
-/// Twin of `Prepare` in `kernels.cu`.
+/// Twin of `Prepare` in `frame.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct PrepareTwin {
@@ -27,8 +27,22 @@ struct PrepareTwin {
     width: i32,
     height: i32,
     to: [i32; 4],
+    kind: i32,
     scale: [f32; 3],
     bias: [f32; 3],
+    padding: [f32; 3],
+}
+
+/// Twin of `Best`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct BestTwin {
+    answer: Address,
+    best: Address,
+    pixels: i32,
+    channels: i32,
+    scores: i32,
+    is_labels: i32,
 }
 
 /// Twin of `Place`.
@@ -55,6 +69,7 @@ struct OutputsTwin {
     scores: i32,
     depth_channel: i32,
     code: i32,
+    is_labels: i32,
     width: i32,
     height: i32,
     scale: f32,
@@ -64,20 +79,51 @@ struct OutputsTwin {
     ids: [u8; 256],
 }
 
+/// How an input lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Half precision, `[height][width][4]`, the fourth is 0: what our own network reads.
+    Half,
+    /// Single precision, `[height][width][3]`; whole numbers from 0 to 255 for a model whose input is bytes.
+    Float,
+}
+
+impl Layout {
+    /// Bytes of a pixel.
+    pub fn pixel(self) -> usize {
+        match self {
+            Self::Half => 4 * size_of::<u16>(),
+            Self::Float => 3 * size_of::<f32>(),
+        }
+    }
+}
+
 /// How bytes become an input: the manifest's part of it.
 #[derive(Debug, Clone)]
 pub(super) struct Normalisation {
     width: usize,
     height: usize,
     order: ChannelOrder,
+    kind: InputKind,
+    layout: Layout,
     scale: [f32; 3],
     bias: [f32; 3],
+    padding: [f32; 3],
 }
 
 impl Normalisation {
-    pub fn new(spec: &InputSpec) -> Self {
+    pub fn new(spec: &InputSpec, layout: Layout) -> Self {
         let (scale, bias) = normalisation(spec);
-        Self { width: spec.width, height: spec.height, order: spec.channel_order, scale, bias }
+        Self {
+            width: spec.width,
+            height: spec.height,
+            order: spec.channel_order,
+            kind: spec.kind,
+            layout,
+            scale,
+            bias,
+            padding: padding(spec),
+        }
     }
 }
 
@@ -139,8 +185,14 @@ impl InputTables {
             width: norm.width as i32,
             height: norm.height as i32,
             to: [to.x, to.y, to.width, to.height].map(|n| n as i32),
+            kind: match (norm.layout, norm.kind) {
+                (Layout::Half, _) => 0,
+                (Layout::Float, InputKind::Float) => 1,
+                (Layout::Float, InputKind::U8) => 2,
+            },
             scale: norm.scale,
             bias: norm.bias,
+            padding: norm.padding,
         };
         Launch::each(Kernel::Prepare, norm.width * norm.height, arguments)
     }
@@ -193,6 +245,7 @@ impl OutputTables {
 pub(super) struct Decoding {
     /// Height, width, channels.
     answer: [usize; 3],
+    classes: ClassKind,
     scores: usize,
     depth_channel: usize,
     code: DepthCode,
@@ -206,7 +259,7 @@ pub(super) struct Decoding {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameAddresses {
     pub answer: Address,
-    /// Of each pixel of the answer the greatest score.
+    /// Of each pixel of the answer the class: what `best` makes of it.
     pub best: Address,
     /// Columns and rows.
     pub tables: [Address; 2],
@@ -221,6 +274,7 @@ impl Decoding {
         let depth = &manifest.output.depth;
         Self {
             answer,
+            classes: manifest.output.classes,
             scores: manifest.output.score_channels,
             depth_channel: manifest.output.depth_channel,
             code: depth.code,
@@ -229,6 +283,21 @@ impl Decoding {
             max_m: depth.max_m,
             ids: published_ids(manifest),
         }
+    }
+
+    /// The kernel that finds the classes of so many answers, one behind the other.
+    pub fn best(&self, answers: Address, best: Address, count: usize) -> Launch {
+        let [height, width, channels] = self.answer;
+        let pixels = count * height * width;
+        let arguments = BestTwin {
+            answer: answers,
+            best,
+            pixels: pixels as i32,
+            channels: channels as i32,
+            scores: self.scores as i32,
+            is_labels: i32::from(self.classes == ClassKind::Labels),
+        };
+        Launch::each(Kernel::Best, pixels, arguments)
     }
 
     /// The kernel that makes one frame's outputs of its answer.
@@ -251,6 +320,7 @@ impl Decoding {
                 DepthCode::Metres => 1,
                 DepthCode::Inverse => 2,
             },
+            is_labels: i32::from(self.classes == ClassKind::Labels),
             width: width as i32,
             height: height as i32,
             scale: self.scale,
@@ -289,13 +359,11 @@ impl<const N: usize> OnDevice<N> {
 #[cfg(test)]
 mod tests {
     use super::super::host::Host;
-    use super::super::tests::greatest;
     use super::*;
-    use crate::export::manifest::InputKind;
     use crate::frame::geometry::{Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
-    use crate::frame::output::tests::{builder, packed_data, placements};
-    use crate::frame::output::Packed;
+    use crate::frame::output::tests::{builder, of_labels, packed_data, placements};
+    use crate::frame::output::{OutputBuilder, Packed};
     use crate::frame::view::Encoding;
     use half::f16;
 
@@ -307,48 +375,100 @@ mod tests {
         })
     }
 
+    /// As `builder`'s, but for the answer's size.
+    fn decoding(classes: usize) -> Decoding {
+        let mut ids = [255; 256];
+        (0..classes - 1).for_each(|c| ids[c] = c as u8 + 3);
+        Decoding {
+            answer: [0; 3],
+            classes: ClassKind::Scores,
+            scores: classes,
+            depth_channel: classes,
+            code: DepthCode::Log,
+            scale: 5.0,
+            min_m: 0.1,
+            max_m: 250.0,
+            ids,
+        }
+    }
+
+    /// What a picture's bytes become, on the machine and by the processor.
+    fn inputs(host: &Host, spec: &InputSpec, placement: &Placement, image: &ImageView<'_>, layout: Layout) -> Inputs {
+        let (size, network) = ((image.width(), image.height()), (spec.width, spec.height));
+        let geometry = Geometry::new(placement, size, network).expect("it fits");
+        let pixels = spec.width * spec.height;
+        let mut expected = vec![0.0; pixels * 3];
+        InputBuilder::new(spec).build(image, &geometry, &mut expected);
+        let tables = InputTables::new(&geometry);
+        let (from, pixel) = (tables.from, image.encoding().channels());
+        let rows = from.rows().flat_map(|y| &image.row(y)[from.x * pixel..][..from.width * pixel]);
+        let [bytes] = upload(host, [&rows.copied().collect::<Vec<u8>>()]);
+        let out = host.allocate(pixels * layout.pixel()).expect("memory");
+        let norm = Normalisation::new(spec, layout);
+        host.launch(&tables.launch(upload(host, tables.bytes()), &norm, image, bytes, out)).expect("it runs");
+        Inputs { out, expected }
+    }
+
+    struct Inputs {
+        out: Address,
+        expected: Vec<f32>,
+    }
+
     #[test]
-    fn inputs_are_the_processors_rounded_to_half_precision() {
+    fn inputs_are_the_processors() {
         let Some(host) = Host::new() else { return };
+        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        let of = |channel_order, kind| InputSpec { width: 16, height: 8, channel_order, kind, mean, std };
         for encoding in Encoding::DIRECT {
             for order in [ChannelOrder::Rgb, ChannelOrder::Bgr] {
                 for (w, h) in [(1, 1), (5, 3), (32, 16), (61, 37), (100, 20), (209, 9)] {
                     for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
-                        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-                        let spec =
-                            InputSpec { width: 16, height: 8, channel_order: order, kind: InputKind::Float, mean, std };
                         let roi = (w > 9).then_some(Rect { x: 3, y: 2, width: w - 5, height: h - 4 });
                         let placement = Placement { mode, roi, ..Placement::default() };
-                        let geometry = Geometry::new(&placement, (w, h), (16, 8)).expect("it fits");
-                        let (pixel, step) = (encoding.channels(), w * encoding.channels() + 3);
+                        let step = w * encoding.channels() + 3;
                         let data: Vec<u8> = (0..step * h).map(|i| (i * i * 7 + i * 31) as u8).collect();
                         let image = ImageView::new(encoding.name(), w as u32, h as u32, step as u32, false, &data)
                             .expect("a valid layout");
-                        let mut expected = vec![0.0; 16 * 8 * 3];
-                        InputBuilder::new(&spec).build(&image, &geometry, &mut expected);
-                        let norm = Normalisation::new(&spec);
-                        let tables = InputTables::new(&geometry);
-                        let from = tables.from;
-                        let part: Vec<u8> = from
-                            .rows()
-                            .flat_map(|y| &image.row(y)[from.x * pixel..][..from.width * pixel])
-                            .copied()
-                            .collect();
-                        let [bytes] = upload(&host, [&part]);
-                        let out = host.allocate(16 * 8 * 4 * 2).expect("memory");
-                        let launch = tables.launch(upload(&host, tables.bytes()), &norm, &image, bytes, out);
-                        host.launch(&launch).expect("it runs");
-                        let found: Vec<f16> = host.values(out, 16 * 8 * 4);
-                        for (i, (found, expected)) in found.chunks_exact(4).zip(expected.chunks_exact(3)).enumerate() {
-                            let what = format!("{} {order:?} {w}x{h} {mode:?} pixel {i}", encoding.name());
-                            assert_eq!(found[3], f16::ZERO, "{what}");
-                            for (found, expected) in found.iter().zip(expected) {
-                                assert_eq!(*found, f16::from_f32(*expected), "{what}");
-                            }
+                        let what = format!("{} {order:?} {w}x{h} {mode:?}", encoding.name());
+                        // A module's is the processor's, to the bit; ours is that, rounded.
+                        for kind in [InputKind::Float, InputKind::U8] {
+                            let found = inputs(&host, &of(order, kind), &placement, &image, Layout::Float);
+                            let values: Vec<f32> = host.values(found.out, 16 * 8 * 3);
+                            assert_eq!(values, found.expected, "{what} {kind:?}");
+                        }
+                        let found = inputs(&host, &of(order, InputKind::Float), &placement, &image, Layout::Half);
+                        let values: Vec<f16> = host.values(found.out, 16 * 8 * 4);
+                        for (i, (found, expected)) in
+                            values.chunks_exact(4).zip(found.expected.chunks_exact(3)).enumerate()
+                        {
+                            let expected = [expected[0], expected[1], expected[2], 0.0].map(f16::from_f32);
+                            assert_eq!(found, expected, "{what} pixel {i}");
                         }
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn outputs_of_labels_are_the_processors() {
+        let Some(host) = Host::new() else { return };
+        let (w, h) = (24, 12);
+        // Labels, some of which are none, and metres.
+        let mut data: Vec<f32> = packed_data(w, h, 2);
+        for (i, pixel) in data.chunks_exact_mut(2).enumerate() {
+            pixel[0] = [0.0, -0.0, 3.0, 6.0, 7.0, 255.0, 256.0, -1.0, 1.5, f32::NAN, f32::INFINITY][i * i % 11];
+            if i % 17 == 0 {
+                pixel[1] = f32::NAN;
+            }
+        }
+        let packed = Packed { width: w, height: h, channels: 2, data: &data };
+        let (classes, answer) = (ClassKind::Labels, [h, w, 2]);
+        let decoding = Decoding { answer, classes, scores: 1, depth_channel: 1, ..decoding(8) };
+        let mut b = of_labels(builder(8));
+        for placement in placements((64, 40)) {
+            let geometry = Geometry::new(&placement, (64, 40), (48, 24)).expect("it fits");
+            compare(&host, &decoding, &mut b, &packed, &geometry);
         }
     }
 
@@ -367,38 +487,39 @@ mod tests {
             }
         }
         let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
-        let mut ids = [255; 256];
-        (0..classes - 1).for_each(|c| ids[c] = c as u8 + 3);
-        let decoding = Decoding {
-            answer: [h, w, classes + 1],
-            scores: classes,
-            depth_channel: classes,
-            code: DepthCode::Log,
-            scale: 5.0,
-            min_m: 0.1,
-            max_m: 250.0,
-            ids,
-        };
+        let decoding = Decoding { answer: [h, w, classes + 1], ..decoding(classes) };
         let mut b = builder(classes);
         for placement in placements((64, 40)) {
             let geometry = Geometry::new(&placement, (64, 40), (48, 24)).expect("it fits");
-            let (width, height) = geometry.output();
-            let (mut labels, mut depth) = (Vec::new(), Vec::new());
-            b.read(&packed, true, true);
-            b.labels(&packed, &geometry, &mut labels);
-            b.depth(&geometry, 1.5, &mut depth);
-            let tables = OutputTables::new(&geometry, (w, h));
-            let [answer] = upload(&host, [bytes_of(&data)]);
-            let room = |bytes| host.allocate(bytes).expect("memory");
-            let (on_labels, on_depth) = (room(width * height), room(width * height * 4));
-            let [best] = upload(&host, [&greatest(&data, classes + 1, classes)]);
-            let places = upload(&host, tables.bytes());
+            compare(&host, &decoding, &mut b, &packed, &geometry);
+        }
+    }
+
+    /// Labels are the processor's; metres are to rounding, as its exponential is another one.
+    fn compare(host: &Host, decoding: &Decoding, b: &mut OutputBuilder, packed: &Packed<'_>, geometry: &Geometry) {
+        let (width, height) = geometry.output();
+        let (mut labels, mut depth) = (Vec::new(), Vec::new());
+        b.read(packed, true, true);
+        b.labels(packed, geometry, &mut labels);
+        b.depth(geometry, 1.5, &mut depth);
+        let tables = OutputTables::new(geometry, (packed.width, packed.height));
+        let room = |bytes| host.allocate(bytes).expect("memory");
+        let (on_labels, on_depth) = (room(width * height), room(width * height * 4));
+        // The same answer twice, one behind the other, as two images of a batch.
+        let pixels = packed.width * packed.height;
+        let [answers] = upload(host, [bytes_of(&[packed.data, packed.data].concat())]);
+        let bests = room(2 * pixels);
+        host.launch(&decoding.best(answers, bests, 2)).expect("it runs");
+        let places = upload(host, tables.bytes());
+        for image in 0..2 {
+            let answer = answers + (image * size_of_val(packed.data)) as Address;
+            let best = bests + (image * pixels) as Address;
             let at = FrameAddresses { answer, best, tables: places, labels: on_labels, depth: on_depth };
             host.launch(&decoding.launch(&tables, at, 1.5)).expect("it runs");
-            assert_eq!(host.values::<u8>(on_labels, width * height), labels, "{placement:?}");
+            assert_eq!(host.values::<u8>(on_labels, width * height), labels, "{geometry:?}");
             for (i, (found, expected)) in host.values::<f32>(on_depth, width * height).iter().zip(&depth).enumerate() {
                 let near = (found - expected).abs() <= 2e-6 * expected.abs() || (found.is_nan() && expected.is_nan());
-                assert!(near, "{placement:?} at {i}: {found} for {expected}");
+                assert!(near, "{geometry:?} at {i}: {found} for {expected}");
             }
         }
     }

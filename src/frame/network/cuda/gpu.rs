@@ -1,6 +1,6 @@
 //! A CUDA device: one stream, the compiled kernels, memory, graphs.
 
-use super::machine::{Address, Capacity, Kernel, Launch, Machine, MachineError};
+use super::machine::{Address, Capacity, Kernel, Launch, Machine, MachineError, Program};
 use super::nvrtc;
 use crate::tensorrt::cuda::driver;
 use cudarc::driver::result::{self, ctx, event, graph, module, primary_ctx, stream};
@@ -14,6 +14,9 @@ use std::sync::Arc;
 const LEAST: (u32, u32) = (8, 0);
 /// Compute capability from which the kernels can wait for their input themselves.
 const OVERLAPS: (u32, u32) = (9, 0);
+
+/// The stream in which libtorch works as long as nobody gives it another one.
+const LIBTORCHS: sys::CUstream = std::ptr::null_mut();
 
 fn failed(what: &str) -> impl FnOnce(DriverError) -> MachineError + '_ {
     move |error| MachineError { what: what.into(), reason: format!("{:?}", error.0) }
@@ -206,6 +209,7 @@ impl Drop for Handles {
 #[derive(Debug)]
 pub(super) struct Gpu {
     context: Context,
+    /// By kernel; null: not of the program.
     functions: [sys::CUfunction; Kernel::ALL.len()],
     /// Whether kernels may begin while the one before ends.
     overlaps: bool,
@@ -220,12 +224,12 @@ pub(super) struct Gpu {
 unsafe impl Send for Gpu {}
 
 impl Gpu {
-    /// Compiles the kernels for it.
+    /// Compiles a program's kernels for it.
     ///
     /// # Errors
     /// In words: no driver, no such device, too old a one, no compiler.
     #[allow(unsafe_code)]
-    pub fn open(index: usize) -> Result<Self, String> {
+    pub fn open(index: usize, program: Program) -> Result<Self, String> {
         // cudarc panics where there is no driver.
         let gpus = driver().map_err(|e| e.to_string())?.gpus;
         let gpu = gpus.get(index).ok_or_else(|| format!("the CUDA driver sees {} devices", gpus.len()))?;
@@ -237,7 +241,7 @@ impl Gpu {
                 gpu.name
             ));
         }
-        let code = nvrtc::compile(super::SOURCE, &format!("sm_{}{}", found.0, found.1))?;
+        let code = nvrtc::compile(&program.source(), &format!("sm_{}{}", found.0, found.1))?;
         let words = |what: &'static str| move |e: DriverError| failed(what)(e).to_string();
         result::init().map_err(words("start"))?;
         let device = result::device::get(index as i32).map_err(words("open the device"))?;
@@ -258,7 +262,8 @@ impl Gpu {
         let module = unsafe { module::load_data(code.as_ptr().cast()) }.map_err(words("load the kernels"))?;
         let handles = Arc::new(Handles { context, stream, module });
         let mut functions = [std::ptr::null_mut(); Kernel::ALL.len()];
-        for (function, kernel) in functions.iter_mut().zip(Kernel::ALL) {
+        for &kernel in program.kernels() {
+            let function = &mut functions[kernel as usize];
             let name = CString::new(kernel.name()).map_err(|e| e.to_string())?;
             // SAFETY: the module has just been loaded.
             *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
@@ -342,6 +347,35 @@ impl Gpu {
             .map_err(failed("copy from the device"))
     }
 
+    /// Copies within the device, later.
+    #[allow(unsafe_code)]
+    pub fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError> {
+        // SAFETY: the caller's memory on this device, at least as long.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("copy on the device"))
+    }
+
+    /// Has libtorch wait for what has been asked for until now. Its stream is the context's default stream; ours does not
+    /// wait for that one by itself, nor that one for ours.
+    #[allow(unsafe_code)]
+    pub fn hand_over(&self, handed: &Event) -> Result<(), MachineError> {
+        self.record(handed)?;
+        // SAFETY: a valid event; null is the default stream of the context, which is current.
+        unsafe { stream::wait_event(LIBTORCHS, handed.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .map_err(failed("hand the input over"))
+    }
+
+    /// Has what will be asked for wait for what libtorch has been asked for until now.
+    #[allow(unsafe_code)]
+    pub fn take_back(&self, done: &Event) -> Result<(), MachineError> {
+        self.enter()?;
+        // SAFETY: as above.
+        unsafe {
+            event::record(done.0, LIBTORCHS).map_err(failed("record an event"))?;
+            stream::wait_event(self.stream(), done.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
+        }
+        .map_err(failed("take the answer"))
+    }
+
     /// Waits for everything.
     #[allow(unsafe_code)]
     pub fn finish(&self) -> Result<(), MachineError> {
@@ -404,6 +438,9 @@ impl Machine for Gpu {
     fn launch(&self, launch: &Launch) -> Result<(), MachineError> {
         let function = self.functions[launch.kernel as usize];
         let what = || format!("start the kernel {}", launch.kernel.name());
+        if function.is_null() {
+            return Err(MachineError { what: what(), reason: "it is not of the program that was compiled".into() });
+        }
         let [x, y, z] = launch.grid;
         // SAFETY: the function's one parameter is the structure that the launch has, with addresses of this device's memory.
         unsafe {

@@ -1,7 +1,11 @@
 #include "host.h"
-#include "kernels.cu"
+#include "common.cuh"
+#include "frame.cu"
+#include "network.cu"
 
 HOST_KERNEL(prepare, Prepare)
+HOST_KERNEL(best, Best)
+HOST_KERNEL(outputs, Outputs)
 HOST_KERNEL(narrow, Narrow)
 HOST_KERNEL(stem, Inverted)
 HOST_KERNEL(inverted5_1_64, Inverted)
@@ -29,4 +33,3 @@ HOST_KERNEL(quarter4, Quarter)
 HOST_KERNEL(quarter8, Quarter)
 HOST_KERNEL(heads3, Heads)
 HOST_KERNEL(heads7, Heads)
-HOST_KERNEL(outputs, Outputs)

@@ -72,7 +72,7 @@ impl Map {
     }
 }
 
-/// Twins of the structures in `kernels.cu`, in its order.
+/// Twins of the structures in `network.cu`, in its order.
 mod twin {
     use super::Address;
 

@@ -5,10 +5,42 @@ use std::fmt::Debug;
 /// A place in the machine's memory.
 pub(super) type Address = u64;
 
-/// The kernels of `kernels.cu`.
+/// What is compiled together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    /// What comes before and after a network.
+    Frame,
+    /// That, and the network.
+    Network,
+}
+
+impl Program {
+    /// Its kernels.
+    pub fn kernels(self) -> &'static [Kernel] {
+        match self {
+            Self::Frame => &Kernel::ALL[..Kernel::FRAME],
+            Self::Network => &Kernel::ALL,
+        }
+    }
+
+    /// Its source: of files without includes, which the compiler's messages are to name.
+    pub fn source(self) -> String {
+        let files: &[(&str, &str)] = &[
+            ("common.cuh", include_str!("common.cuh")),
+            ("frame.cu", include_str!("frame.cu")),
+            ("network.cu", include_str!("network.cu")),
+        ];
+        let count = if self == Self::Frame { 2 } else { 3 };
+        files[..count].iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
+    }
+}
+
+/// The kernels of `frame.cu` and `network.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
     Prepare,
+    Best,
+    Outputs,
     Narrow,
     Stem,
     Inverted5x1x64,
@@ -36,12 +68,16 @@ pub(super) enum Kernel {
     Quarter8,
     Heads3,
     Heads7,
-    Outputs,
 }
 
 impl Kernel {
-    pub const ALL: [Self; 29] = [
+    /// The first so many are those of `frame.cu`.
+    const FRAME: usize = 3;
+
+    pub const ALL: [Self; 30] = [
         Self::Prepare,
+        Self::Best,
+        Self::Outputs,
         Self::Narrow,
         Self::Stem,
         Self::Inverted5x1x64,
@@ -69,13 +105,14 @@ impl Kernel {
         Self::Quarter8,
         Self::Heads3,
         Self::Heads7,
-        Self::Outputs,
     ];
 
     /// In the source.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Best => "best",
+            Self::Outputs => "outputs",
             Self::Narrow => "narrow",
             Self::Stem => "stem",
             Self::Inverted5x1x64 => "inverted5_1_64",
@@ -103,7 +140,6 @@ impl Kernel {
             Self::Quarter8 => "quarter8",
             Self::Heads3 => "heads3",
             Self::Heads7 => "heads7",
-            Self::Outputs => "outputs",
         }
     }
 }

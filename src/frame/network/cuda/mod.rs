@@ -1,14 +1,18 @@
-//! The network on a CUDA device, by kernels of our own: half precision, single-precision sums, one graph a batch.
+//! Frames on a CUDA device, from their bytes to their outputs.
 //!
-//! libtorch's CUDA half starts some hundred kernels of a few microseconds each for this network and moves every map
-//! through memory for every small operation. Here are about 40 kernels, each with what follows a convolution in it; the
-//! 1/4 stage is one, a block of the encoder two. What comes before and after the network, the resizing of a picture's
-//! bytes and the enlarging of the answers to labels and metres, is done on the device, too ([`Cuda::prepare`],
-//! [`Cuda::want`]), so that only bytes travel: a frame's in, its labels and metres out, through page-locked memory and
-//! in parts, so that copying on the host and transfers overlap. The host waits for nothing in between.
+//! What comes before and after the network, the resizing of a picture's bytes and the enlarging of the answers to labels
+//! and metres, is done on the device ([`Cuda::prepare`], [`Cuda::want`]), whoever computes the network, so that only bytes
+//! travel: a frame's in, its labels and metres out, through page-locked memory and in parts, so that copying on the host
+//! and transfers overlap. The host waits for nothing in between.
 //!
-//! Everything is asked for in the order of one stream, which is this network's own.
+//! The network is a module of libtorch's, with or without TensorRT engines ([`Cuda::around`]), or kernels of our own
+//! ([`Cuda::load`]): half precision, single-precision sums, one graph a batch. libtorch's CUDA half starts some hundred
+//! kernels of a few microseconds each for this network and moves every map through memory for every small operation; here
+//! are about 40, each with what follows a convolution in it.
+//!
+//! Everything is asked for in the order of one stream, which is this pipeline's own.
 
+mod core;
 mod frame;
 mod gpu;
 #[cfg(test)]
@@ -17,24 +21,23 @@ mod layers;
 mod machine;
 mod nvrtc;
 
+use super::torchscript::TorchScript;
 use super::{own_network, Answers, Backend, KernelRun, NetworkError, Precision};
 use crate::cpu::team::share_among;
-use crate::export::Artifact;
+use crate::export::{Artifact, Manifest};
 use crate::frame::geometry::{Geometry, Rect};
 use crate::frame::output::Packed;
 use crate::frame::resample::Cache;
 use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
+use core::{Core, Module, Own};
 use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
-use gpu::{Buffer, Event, Gpu, Graph, Pinned};
-use layers::{narrow, Layers, Weights};
-use machine::{Address, Launch, Machine, MachineError};
+use gpu::{Buffer, Event, Gpu, Pinned};
+use layers::{Layers, Weights};
+use machine::{Address, Launch, Machine, MachineError, Program};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tch::Kind;
-
-/// The kernels.
-const SOURCE: &str = include_str!("kernels.cu");
 
 /// Bytes of a part of a transfer: while one travels, the next is copied on the host.
 const PART: usize = 4 << 20;
@@ -159,14 +162,14 @@ pub(in crate::frame) struct FromDevice {
 
 type InputKey = (Rect, Rect);
 
-/// The network on a CUDA device.
+/// Frames on a CUDA device.
 #[derive(Debug)]
 pub(in crate::frame) struct Cuda {
-    layers: Layers,
-    /// Of batches of one, two, ...; where there is none, kernels are started one by one.
-    graphs: Vec<Option<Graph>>,
+    core: Core,
     /// Height and width of the input.
     input: [usize; 2],
+    /// Of one answer: height, width, channels.
+    answer_shape: [usize; 3],
     /// For inputs that come in single precision.
     staging: Room,
     normalisation: Normalisation,
@@ -179,8 +182,15 @@ pub(in crate::frame) struct Cuda {
     gpu: Gpu,
 }
 
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // A module's memory goes back to libtorch, for others: nothing may be left that writes to it.
+        let _ = self.gpu.enter().and_then(|()| self.gpu.finish());
+    }
+}
+
 impl Cuda {
-    /// Loads a model's weights onto a device, and makes the graphs.
+    /// Loads a model's weights onto a device, for our own kernels, and makes the graphs.
     ///
     /// # Errors
     /// Another precision; no weights in the folder, or others than the manifest describes; the model answers at another size
@@ -204,24 +214,43 @@ impl Cuda {
         let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
         let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
         let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
-        let gpu = Gpu::open(index).map_err(error)?;
+        let gpu = Gpu::open(index, Program::Network).map_err(error)?;
         let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.capacity())?;
         gpu.finish()?;
-        let graphs = layers.batches.iter().map(|launches| gpu.graph(launches)).collect();
-        let slots = (0..max_batch).map(|_| Slot::default()).collect();
-        let answered = gpu.event(false)?;
+        let core = Core::Own(Own::new(&gpu, layers));
+        Self::new(gpu, core, manifest, max_batch)
+    }
+
+    /// Around a module that libtorch runs on this device.
+    ///
+    /// # Errors
+    /// No driver, too old a device, no compiler, no memory.
+    pub(in crate::frame::network) fn around(
+        module: TorchScript,
+        manifest: &Manifest,
+        index: usize,
+        max_batch: usize,
+    ) -> Result<Self, NetworkError> {
+        let error = |reason: String| NetworkError::Backend { backend: Backend::TorchScript.name(), reason };
+        let gpu = Gpu::open(index, Program::Frame).map_err(error)?;
+        let core = Core::Module(Box::new(Module::new(&gpu, module, manifest, max_batch)?));
+        Self::new(gpu, core, manifest, max_batch)
+    }
+
+    fn new(gpu: Gpu, core: Core, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+        let answer_shape = core.answer_shape();
         Ok(Self {
-            decoding: Decoding::new(manifest, layers.answer_shape),
-            normalisation: Normalisation::new(&manifest.input),
-            input: [height, width],
+            decoding: Decoding::new(manifest, answer_shape),
+            normalisation: Normalisation::new(&manifest.input, core.layout()),
+            input: [manifest.input.height, manifest.input.width],
+            answer_shape,
             staging: Room::default(),
             inputs: Cache::new(),
             outputs: Cache::new(),
+            slots: (0..max_batch).map(|_| Slot::default()).collect(),
+            answered: gpu.event(false)?,
+            core,
             gpu,
-            layers,
-            graphs,
-            slots,
-            answered,
         })
     }
 
@@ -230,20 +259,12 @@ impl Cuda {
     }
 
     fn answer_length(&self) -> usize {
-        self.layers.answer_shape.iter().product()
-    }
-
-    /// Where an image's answer begins.
-    fn answer_of(&self, slot: usize) -> Address {
-        self.layers.answer + (slot * self.answer_length() * size_of::<f32>()) as Address
+        self.answer_shape.iter().product()
     }
 
     /// Starts the network on the first `batch` images.
-    fn start(&self, batch: usize) -> Result<(), MachineError> {
-        match &self.graphs[batch - 1] {
-            Some(graph) => self.gpu.start(graph),
-            None => self.layers.batches[batch - 1].iter().try_for_each(|launch| self.gpu.launch(launch)),
-        }
+    fn start(&mut self, batch: usize) -> Result<(), NetworkError> {
+        self.core.start(&self.gpu, &self.decoding, batch)
     }
 
     /// Answers a batch of inputs in host memory, `[B, H, W, 3]` in single precision, and hands the answers to `read`.
@@ -263,14 +284,14 @@ impl Cuda {
         let host = self.staging.host()?;
         host.floats_mut()[..pixels * 3].copy_from_slice(&input[..pixels * 3]);
         self.gpu.send(host, 0..bytes, staging)?;
-        self.gpu.launch(&narrow(staging, self.layers.input, pixels))?;
+        self.core.take(&self.gpu, staging, pixels)?;
         self.start(batch)?;
         let length = batch * self.answer_length();
         let room = &mut self.slots[0].answer.room;
         room.fit(&self.gpu, length * size_of::<f32>())?;
-        self.gpu.fetch(self.layers.answer, room.host()?, 0..length * size_of::<f32>())?;
+        self.gpu.fetch(self.core.answer(), room.host()?, 0..length * size_of::<f32>())?;
         self.gpu.finish()?;
-        let [height, width, channels] = self.layers.answer_shape;
+        let [height, width, channels] = self.answer_shape;
         Ok(read(Answers { width, height, channels, data: &room.host()?.floats()[..length] }))
     }
 
@@ -319,7 +340,7 @@ impl Cuda {
             gpu.record(event)?;
         }
         let [height, width] = self.input;
-        let input = self.layers.input + (slot * height * width * 4 * size_of::<u16>()) as Address;
+        let input = self.core.input() + (slot * height * width * self.core.layout().pixel()) as Address;
         Ok(gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?)
     }
 
@@ -343,9 +364,9 @@ impl Cuda {
         wanted: FromDevice,
         factor: f32,
     ) -> Result<(), NetworkError> {
-        let (gpu, answer_shape) = (&self.gpu, self.layers.answer_shape);
-        let answer = self.answer_of(slot);
-        let best = self.layers.best + (slot * answer_shape[0] * answer_shape[1]) as Address;
+        let (gpu, answer_shape) = (&self.gpu, self.answer_shape);
+        let answer = self.core.answer() + (slot * self.answer_length() * size_of::<f32>()) as Address;
+        let best = self.core.best() + (slot * answer_shape[0] * answer_shape[1]) as Address;
         let answer_bytes = self.answer_length() * size_of::<f32>();
         let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
@@ -404,7 +425,7 @@ impl Cuda {
     /// # Errors
     /// The device failed.
     pub fn packed(&mut self, slot: usize) -> Result<Packed<'_>, NetworkError> {
-        let ([height, width, channels], length) = (self.layers.answer_shape, self.answer_length());
+        let ([height, width, channels], length) = (self.answer_shape, self.answer_length());
         let answer = &mut self.slots[slot].answer;
         answer.events.iter().try_for_each(Event::wait)?;
         Ok(Packed { width, height, channels, data: &answer.room.host()?.floats()[..length] })
@@ -414,7 +435,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The device fails.
-    pub fn timed(&self) -> Result<f32, NetworkError> {
+    pub fn timed(&mut self) -> Result<f32, NetworkError> {
         self.gpu.enter()?;
         let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
         self.gpu.record(&start)?;
@@ -424,7 +445,7 @@ impl Cuda {
         Ok(end.since(&start)?)
     }
 
-    /// Milliseconds of each kernel of a batch of one, each run `repetitions` times in a row, in their order.
+    /// Milliseconds of each of our own kernels of a batch of one, each run `repetitions` times in a row, in their order.
     ///
     /// # Errors
     /// The device fails.
@@ -440,7 +461,7 @@ impl Cuda {
             let ms = end.since(&start)? / repetitions as f32;
             Ok(KernelRun { name: launch.kernel.name(), grid: launch.grid, ms })
         };
-        self.layers.batches[0].iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
+        self.core.launches().iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
     }
 }
 

@@ -99,6 +99,7 @@ pub(super) fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, Strin
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Program;
     use super::*;
 
     #[test]
@@ -108,10 +109,15 @@ mod tests {
             return;
         }
         for architecture in ["sm_80", "sm_87", "sm_90", "sm_120"] {
-            let code = compile(super::super::SOURCE, architecture).expect(architecture);
-            assert!(code.starts_with(b"\x7fELF"), "{architecture}");
+            for program in [Program::Frame, Program::Network] {
+                let code = compile(&program.source(), architecture).expect(architecture);
+                assert!(code.starts_with(b"\x7fELF"), "{program:?} for {architecture}");
+            }
         }
         let error = compile("what?", "sm_80").expect_err("no CUDA");
         assert!(error.contains("kernels.cu(1)"), "{error}");
+        let wrong = format!("{}\nwhat?", Program::Frame.source());
+        let error = compile(&wrong, "sm_80").expect_err("no CUDA either");
+        assert!(error.contains("frame.cu("), "messages name the file: {error}");
     }
 }

@@ -1,0 +1,166 @@
+//! What makes answers of inputs, both on the device: our own kernels, or a module of libtorch's.
+
+use super::frame::{Decoding, Layout};
+use super::gpu::{Buffer, Event, Gpu, Graph};
+use super::layers::{narrow, Layers};
+use super::machine::{Address, Launch, Machine, MachineError};
+use crate::export::manifest::Manifest;
+use crate::frame::network::maps::channels_last;
+use crate::frame::network::torchscript::TorchScript;
+use crate::frame::network::{torch_error, NetworkError};
+use tch::{Kind, Tensor};
+
+/// A network between inputs and answers on the device. Answers are single precision, `[image][height][width][channels]`.
+#[derive(Debug)]
+pub(super) enum Core {
+    Own(Own),
+    Module(Box<Module>),
+}
+
+/// The network as our own kernels.
+#[derive(Debug)]
+pub(super) struct Own {
+    layers: Layers,
+    /// Of batches of one, two, ...; where there is none, kernels are started one by one.
+    graphs: Vec<Option<Graph>>,
+}
+
+impl Own {
+    pub fn new(gpu: &Gpu, layers: Layers) -> Self {
+        Self { graphs: layers.batches.iter().map(|launches| gpu.graph(launches)).collect(), layers }
+    }
+
+    fn start(&self, gpu: &Gpu, batch: usize) -> Result<(), MachineError> {
+        match &self.graphs[batch - 1] {
+            Some(graph) => gpu.start(graph),
+            None => self.layers.batches[batch - 1].iter().try_for_each(|launch| gpu.launch(launch)),
+        }
+    }
+}
+
+/// A TorchScript module, with or without TensorRT engines. libtorch computes in a stream of its own; each side waits on the
+/// device for what the other one has been asked for, and the host for neither.
+#[derive(Debug)]
+pub(super) struct Module {
+    module: TorchScript,
+    /// `[max_batch, height, width, 3]`, single precision.
+    input: Tensor,
+    /// The newest, `[batch, height, width, channels]`, single precision.
+    answer: Tensor,
+    /// Of one answer.
+    answer_shape: [usize; 3],
+    /// Classes of its pixels.
+    best: Buffer,
+    handed: Event,
+    done: Event,
+}
+
+impl Module {
+    /// Input and answers are libtorch's memory on the module's device.
+    pub fn new(gpu: &Gpu, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+        let zeros = |shape: [usize; 4]| {
+            let shape = shape.map(|n| n as i64);
+            Tensor::f_zeros(shape, (Kind::Float, module.device())).map_err(torch_error("allocate the network's input"))
+        };
+        let (width, height) = manifest.answer_size();
+        let answer_shape = [height, width, manifest.output.channels()];
+        let input = zeros([max_batch, manifest.input.height, manifest.input.width, 3])?;
+        let answer = zeros([max_batch, height, width, answer_shape[2]])?;
+        let best = gpu.buffer(max_batch * width * height)?;
+        let (handed, done) = (gpu.event(false)?, gpu.event(false)?);
+        let made = Self { module, input, answer, answer_shape, best, handed, done };
+        // libtorch is still setting them to zero.
+        gpu.take_back(&made.done)?;
+        Ok(made)
+    }
+
+    fn start(&mut self, gpu: &Gpu, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
+        gpu.hand_over(&self.handed)?;
+        let answer = answer(&self.module, &self.input, batch)?;
+        gpu.take_back(&self.done)?;
+        gpu.launch(&decoding.best(address(&answer), self.best.at, batch))?;
+        // The one before goes back to libtorch, which was made to wait for everything that still reads it.
+        self.answer = answer;
+        Ok(())
+    }
+}
+
+/// What a module answers to the first `batch` inputs of `[max_batch, H, W, 3]`: single precision, `[batch, h, w, channels]`,
+/// contiguous.
+fn answer(module: &TorchScript, input: &Tensor, batch: usize) -> Result<Tensor, NetworkError> {
+    let _no_grad = tch::no_grad_guard();
+    // The logical [B, 3, H, W], in libtorch's channels-last format.
+    let view = input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
+    let answer = module.answer(&view.map_err(torch_error("view the network's input"))?)?;
+    channels_last(&answer).map_err(torch_error("read the network's answer"))
+}
+
+fn address(tensor: &Tensor) -> Address {
+    tensor.data_ptr() as Address
+}
+
+impl Core {
+    /// How its inputs lie in memory.
+    pub fn layout(&self) -> Layout {
+        match self {
+            Self::Own(_) => Layout::Half,
+            Self::Module(_) => Layout::Float,
+        }
+    }
+
+    /// Of one answer: height, width, channels.
+    pub fn answer_shape(&self) -> [usize; 3] {
+        match self {
+            Self::Own(own) => own.layers.answer_shape,
+            Self::Module(module) => module.answer_shape,
+        }
+    }
+
+    /// Where its inputs begin.
+    pub fn input(&self) -> Address {
+        match self {
+            Self::Own(own) => own.layers.input,
+            Self::Module(module) => address(&module.input),
+        }
+    }
+
+    /// Where its answers begin.
+    pub fn answer(&self) -> Address {
+        match self {
+            Self::Own(own) => own.layers.answer,
+            Self::Module(module) => address(&module.answer),
+        }
+    }
+
+    /// Where the classes of its answers' pixels begin.
+    pub fn best(&self) -> Address {
+        match self {
+            Self::Own(own) => own.layers.best,
+            Self::Module(module) => module.best.at,
+        }
+    }
+
+    /// Fills the inputs from single precision on the device, `[pixels][3]`, later.
+    pub fn take(&self, gpu: &Gpu, from: Address, pixels: usize) -> Result<(), MachineError> {
+        match self {
+            Self::Own(own) => gpu.launch(&narrow(from, own.layers.input, pixels)),
+            Self::Module(module) => gpu.copy(from, address(&module.input), pixels * Layout::Float.pixel()),
+        }
+    }
+
+    /// Runs it on the first `batch` inputs, later.
+    pub fn start(&mut self, gpu: &Gpu, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
+        match self {
+            Self::Own(own) => Ok(own.start(gpu, batch)?),
+            Self::Module(module) => module.start(gpu, decoding, batch),
+        }
+    }
+
+    /// Our own kernels of a batch of one.
+    pub fn launches(&self) -> &[Launch] {
+        match self {
+            Self::Own(own) => &own.layers.batches[0],
+            Self::Module(_) => &[],
+        }
+    }
+}
