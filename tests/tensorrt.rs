@@ -100,11 +100,28 @@ fn the_doctor_runs_the_model() {
         return;
     };
     let folder = tempfile::tempdir().expect("temporary");
-    let output = tool(&["doctor", "--json", "--model", &model.to_string_lossy()], folder.path());
+    let model = model.to_string_lossy();
+    let output = tool(&["doctor", "--json", "--model", &model], folder.path());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
-    assert_eq!(json["model"]["checks"][0][0], "cpu");
-    let check = &json["model"]["checks"][0][1];
+    // Every way, the best first, which is what the node takes.
+    let ways: Vec<_> = ["device", "backend", "precision", "is_auto"]
+        .map(|key| {
+            json["model"]["checks"].as_array().expect("a list").iter().map(|c| c[key].clone()).collect::<Vec<_>>()
+        })
+        .into();
+    assert_eq!(ways[0][..2], ["cpu", "cpu"]);
+    assert_eq!(ways[1][..2], ["native", "torchscript"]);
+    assert_eq!(ways[2][..2], ["fp32", "fp32"]);
+    assert_eq!(ways[3][..2], [true, false]);
+    let check = &json["model"]["checks"][0]["check"];
+    assert!(check["golden"]["labels"].as_f64().is_some_and(|share| share < 1e-3), "{check}");
+    let output = tool(&["doctor", "--model", &model, "--check", "cpu", "torchscript", "fp32"], folder.path());
+    let alone: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    assert_eq!(alone["classes_seen"], check["classes_seen"], "{alone}");
+    let output = tool(&["doctor", "--model", &model, "--check", "cpu", "tensorrt", "fp32"], folder.path());
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("it needs a CUDA device"), "{}", text(&output.stderr));
     assert!(check["classes_seen"].as_u64().is_some_and(|n| n >= 2), "{check}");
     let depth = |key: &str| check[key].as_f64().expect("a number");
     assert!(

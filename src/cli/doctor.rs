@@ -4,17 +4,19 @@ use crate::causes::in_line;
 use crate::data::frame::Decoded;
 use crate::data::street::{Drive, DriveConfig};
 use crate::eval::answer::Answerer;
+use crate::export::golden::Deviation;
 use crate::export::trace::LIBTORCH_VERSION;
 use crate::export::{self, Manifest};
 use crate::frame::geometry::Placement;
-use crate::frame::network::{DeviceChoice, Precision};
+use crate::frame::network::{device_name, usual, Backend, Compile, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use crate::tensorrt::cache::{Cache, Entry};
 use crate::tensorrt::cuda::{self, Driver};
 use crate::tensorrt::libraries::{self, Library, Place, Surroundings, ORDER};
 use crate::tensorrt::{self, Archive};
 use anyhow::{ensure, Context as _};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -32,8 +34,11 @@ pub struct Args {
     json: bool,
     /// Only load TensorRT's libraries and print what came of it. The doctor starts itself so, because a library that does
     /// not fit may end the process.
-    #[arg(long, hide = true, conflicts_with_all = ["model", "engine", "json"])]
+    #[arg(long, hide = true, conflicts_with_all = ["model", "engine", "json", "check"])]
     load_runtime: bool,
+    /// Only run the model one way, and print what came of it as JSON. The doctor starts itself so for TensorRT.
+    #[arg(long, hide = true, num_args = 3, value_names = ["DEVICE", "BACKEND", "PRECISION"], requires = "model")]
+    check: Option<Vec<String>>,
 }
 
 /// Everything that is printed.
@@ -124,15 +129,33 @@ struct Model {
     manifest: Answer<Manifest>,
     /// What its TorchScript file holds.
     archive: Option<Answer<Archive>>,
-    /// On each device that is here.
-    checks: Vec<(String, Answer<Check>)>,
+    /// On each device that is here, the best first.
+    checks: Vec<Checked>,
+}
+
+/// One of the ways in which a model can be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Way {
+    device: String,
+    backend: &'static str,
+    precision: &'static str,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    way: Way,
+    /// Whether the node takes it on this device where it is not told what to take.
+    is_auto: bool,
+    check: Answer<Check>,
 }
 
 /// What running the model came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Check {
-    backend: String,
-    precision: String,
+    /// How far the answer to the model's golden input is from the one at export.
+    golden: Option<Deviation>,
     /// Width and height.
     network_size: (usize, usize),
     classes_seen: usize,
@@ -164,7 +187,7 @@ impl Report {
 
     /// A model was asked about, and runs on nothing; or a file, and it cannot be read.
     fn failed(&self) -> bool {
-        let model_fails = self.model.as_ref().is_some_and(|m| m.checks.iter().all(|(_, check)| check.0.is_err()));
+        let model_fails = self.model.as_ref().is_some_and(|m| m.checks.iter().all(|c| c.check.0.is_err()));
         model_fails || self.engine.as_ref().is_some_and(|e| e.0.is_err())
     }
 }
@@ -268,7 +291,7 @@ impl TensorRt {
         let runtime = match cuda {
             Err(error) => Err(format!("not loaded: {error}")),
             Ok(driver) if driver.gpus.is_empty() => Err("not loaded: the CUDA driver sees no device".into()),
-            Ok(_) => load_in_a_process_of_its_own(),
+            Ok(_) => doctor_in_a_process_of_its_own(["--load-runtime"]),
         };
         Self {
             expected: tensorrt::check::TORCH_TENSORRT,
@@ -279,10 +302,10 @@ impl TensorRt {
     }
 }
 
-/// What `--load-runtime` printed, or how it ended.
-fn load_in_a_process_of_its_own() -> Result<String, String> {
+/// What `doctor` with these arguments printed, or how it ended.
+fn doctor_in_a_process_of_its_own(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let output = std::process::Command::new(program).args(["doctor", "--load-runtime"]).output();
+    let output = std::process::Command::new(program).arg("doctor").args(arguments).output();
     let output = output.map_err(|e| e.to_string())?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     match output.status.success() {
@@ -334,23 +357,54 @@ impl Model {
     fn of(path: &Path, devices: usize) -> Self {
         let artifact = export::load(path);
         let archive = artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
-        let gpus = (0..devices).map(|n| (format!("cuda:{n}"), DeviceChoice::Cuda(n)));
-        let all = std::iter::once(("cpu".to_string(), DeviceChoice::Cpu)).chain(gpus);
-        Self {
-            path: path.into(),
-            checks: all.map(|(name, device)| (name, answer(Check::run(path, device)))).collect(),
-            manifest: answer(artifact.map(|a| a.manifest)),
-            archive,
-        }
+        let gpus = (0..devices).map(tch::Device::Cuda);
+        let checks = std::iter::once(tch::Device::Cpu).chain(gpus).flat_map(|device| checks(path, device));
+        Self { path: path.into(), checks: checks.collect(), manifest: answer(artifact.map(|a| a.manifest)), archive }
+    }
+}
+
+/// The usual ways on a device, the best first, tried.
+fn checks(path: &Path, device: tch::Device) -> Vec<Checked> {
+    let mut is_first = true;
+    let tried = |(backend, precision): (Backend, Precision)| {
+        let way = Way { device: device_name(device), backend: backend.name(), precision: precision.name() };
+        let check = match backend {
+            Backend::TensorRt => way.run_in_a_process_of_its_own(path),
+            _ => answer(way.run(path)),
+        };
+        let is_auto = check.0.is_ok() && std::mem::take(&mut is_first);
+        Checked { way, is_auto, check }
+    };
+    usual(device).into_iter().map(tried).collect()
+}
+
+/// Loads and runs the model one way, of a device's, a back end's and a precision's name.
+fn run_one_way(model: &Path, [device, backend, precision]: [&str; 3]) -> anyhow::Result<Check> {
+    let (device, backend, precision) = (device.parse()?, backend.parse()?, precision.parse()?);
+    // Minutes of compiling are not what a doctor is asked for.
+    let options = LoadOptions { device, backend, precision, compile: Compile::Never, ..LoadOptions::default() };
+    Check::run(model, &options)
+}
+
+impl Way {
+    /// An engine that does not fit may end the process.
+    fn run_in_a_process_of_its_own(&self, model: &Path) -> Answer<Check> {
+        let way = ["--check", &self.device, self.backend, self.precision].map(OsStr::new);
+        let arguments = [OsStr::new("--model"), model.as_os_str()].into_iter().chain(way);
+        let said = doctor_in_a_process_of_its_own(arguments);
+        Answer(said.and_then(|json| serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))))
+    }
+
+    fn run(&self, model: &Path) -> anyhow::Result<Check> {
+        run_one_way(model, [&self.device, self.backend, self.precision])
     }
 }
 
 impl Check {
     /// Loads the model and answers a rendered street four times: the answers have to be of the right size, finite, within the
     /// model's own range, and the same.
-    fn run(path: &Path, device: DeviceChoice) -> anyhow::Result<Self> {
-        let options = LoadOptions { device, precision: Precision::Auto, ..LoadOptions::default() };
-        let pipeline = Pipeline::load(path, &options)?;
+    fn run(path: &Path, options: &LoadOptions) -> anyhow::Result<Self> {
+        let pipeline = Pipeline::load(path, options)?;
         let (width, height) = pipeline.network_size();
         let picture = Drive::new(&DriveConfig::new(1, 1, width, height)).frame(0, false);
         let frame = Decoded {
@@ -402,8 +456,7 @@ impl Check {
         sorted.sort_by(f32::total_cmp);
         let classes_seen = ids.iter().filter(|id| labels.contains(id)).count();
         Ok(Self {
-            backend: answerer.pipeline.backend().to_string(),
-            precision: answerer.pipeline.precision_name().to_string(),
+            golden: answerer.pipeline.golden_deviation(),
             network_size: (width, height),
             classes_seen,
             depth_min_m: sorted[0],
@@ -522,23 +575,23 @@ fn describe_model(model: &Model) -> Result<String, fmt::Error> {
     if let Some(archive) = &model.archive {
         f.push_str(&describe_archive(archive)?);
     }
-    for (device, check) in &model.checks {
+    for Checked { way: Way { device, backend, precision }, is_auto, check } in &model.checks {
+        write!(f, "  {device}, {backend}, {precision}")?;
         match &check.0 {
-            Ok(c) => writeln!(
-                f,
-                "  {device}: runs ({}, {}): equal, finite answers to a street of {}x{}: {} classes, depth {:.1} to \
-                 {:.1} m, median {:.1} m; about {:.0} ms",
-                c.backend,
-                c.precision,
-                c.network_size.0,
-                c.network_size.1,
-                c.classes_seen,
-                c.depth_min_m,
-                c.depth_max_m,
-                c.depth_median_m,
-                c.answer_ms
-            )?,
-            Err(error) => writeln!(f, "  {device}: does not run: {error}")?,
+            Ok(c) => {
+                let auto = if *is_auto { " (what the node takes by default there)" } else { "" };
+                let golden = c.golden.map_or_else(|| "the model has none".into(), |d| d.to_string());
+                let (width, height) = c.network_size;
+                writeln!(f, " runs{auto}")?;
+                writeln!(f, "    golden input: {golden}")?;
+                writeln!(
+                    f,
+                    "    a street of {width}x{height}: equal, finite answers, {} classes, depth {:.1} to {:.1} m, median \
+                     {:.1} m; about {:.1} ms",
+                    c.classes_seen, c.depth_min_m, c.depth_max_m, c.depth_median_m, c.answer_ms
+                )?;
+            }
+            Err(error) => writeln!(f, " does not run: {error}")?,
         }
     }
     Ok(f)
@@ -584,6 +637,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("TensorRT {}, Torch-TensorRT {} (ABI {})", runtime.tensorrt, runtime.torch_tensorrt, runtime.abi);
         return Ok(());
     }
+    if let (Some([device, backend, precision]), Some(model)) = (args.check.as_deref(), &args.model) {
+        let check = run_one_way(model, [device, backend, precision])?;
+        println!("{}", serde_json::to_string(&check).context("print the check as JSON")?);
+        return Ok(());
+    }
     let report = Report::of(&args);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report).context("print the report as JSON")?);
@@ -608,7 +666,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_described() {
-        let args = Args { model: None, engine: None, json: true, load_runtime: false };
+        let args = Args { model: None, engine: None, json: true, load_runtime: false, check: None };
         let report = Report::of(&args);
         assert!(!report.failed());
         let json = serde_json::to_value(&report).expect("plain data");
@@ -629,10 +687,11 @@ mod tests {
             engine: Some("/nonexistent.ts".into()),
             json: false,
             load_runtime: false,
+            check: None,
         };
         let report = Report::of(&args);
         assert!(report.failed());
         let text = report.to_string();
-        assert!(text.contains("cpu: does not run: ") && text.contains("/nonexistent.ts"), "{text}");
+        assert!(text.contains("cpu, native, fp32 does not run: ") && text.contains("/nonexistent.ts"), "{text}");
     }
 }

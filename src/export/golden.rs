@@ -4,6 +4,7 @@
 use super::{ArtifactError, Manifest};
 use crate::data::street::{Drive, DriveConfig};
 use crate::model::weights;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -26,7 +27,7 @@ pub struct Golden {
 }
 
 /// How far an answer is from another.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
     /// Share of pixels with another label.
     pub labels: f64,

@@ -7,9 +7,12 @@
 use super::clock::{StageClock, StageTimes};
 use super::geometry::Geometry;
 use super::input::InputBuilder;
-use super::network::{self, BackendChoice, DeviceChoice, FromDevice, Network, NetworkError, Precision, Selection};
+use super::network::{
+    self, BackendChoice, Compile, DeviceChoice, FromDevice, Network, NetworkError, Precision, Selection,
+};
 use super::output::OutputBuilder;
 use super::view::ImageView;
+use crate::export::golden::Deviation;
 use crate::export::{Artifact, ArtifactError, Manifest};
 use std::path::Path;
 use thiserror::Error;
@@ -65,8 +68,8 @@ pub struct LoadOptions {
     pub backend: BackendChoice,
     /// Whether something else may be taken where the back end or the precision that was named does not do.
     pub fallback: bool,
-    /// Whether a TensorRT engine may be compiled (minutes) where none is cached. One is, too, where that back end is named.
-    pub compile: bool,
+    /// Whether a TensorRT engine may be compiled (minutes) where none is cached.
+    pub compile: Compile,
     /// The most frames that go through it together, 1 to [`MOST_BATCH`].
     pub max_batch: usize,
 }
@@ -89,7 +92,7 @@ impl Default for LoadOptions {
             precision: Precision::Auto,
             backend: BackendChoice::Auto,
             fallback: false,
-            compile: false,
+            compile: Compile::default(),
             max_batch: 1,
         }
     }
@@ -229,6 +232,11 @@ impl Pipeline {
     /// Which back end runs the network.
     pub fn backend(&self) -> &'static str {
         self.network.backend().name()
+    }
+
+    /// How far the network's answer to the model's golden input is from the one at export; `None` where the model has none.
+    pub fn golden_deviation(&self) -> Option<Deviation> {
+        self.network.golden_deviation()
     }
 
     /// `fp32`, `fp16` or `bf16`: what the network really computes in.

@@ -35,7 +35,7 @@ pub mod stats;
 pub mod worker;
 
 use crate::causes::in_line;
-use crate::frame::network::resolve;
+use crate::frame::network::{resolve, Compile};
 use crate::frame::pipeline::LoadOptions;
 use crate::installed;
 use crate::interface::qos::Role;
@@ -498,7 +498,8 @@ fn load_options(settings: &Settings) -> anyhow::Result<LoadOptions> {
     let NodeSettings { device, precision, backend, fallback, build_only, .. } = settings.node;
     let on_cuda = settings.cameras.len() > 1 && matches!(resolve(device)?, tch::Device::Cuda(_));
     let max_batch = settings.node.batch_limit(on_cuda);
-    Ok(LoadOptions { device, precision, backend, fallback, compile: build_only, max_batch })
+    let compile = if build_only { Compile::Always } else { Compile::IfNamed };
+    Ok(LoadOptions { device, precision, backend, fallback, compile, max_batch })
 }
 
 /// Ends the process at once. The loading thread is in libtorch and cannot be interrupted; waiting for it would keep

@@ -10,7 +10,7 @@ pub enum Backend {
     TorchScript,
     /// TorchScript with TensorRT engines that were compiled for the GPU at hand.
     TensorRt,
-    /// Own kernels where libtorch is slow, libtorch's convolutions elsewhere; the processor only.
+    /// Own kernels: on a CUDA device for all of it, on the processor where libtorch is slow.
     Native,
 }
 

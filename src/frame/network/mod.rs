@@ -15,7 +15,7 @@ mod torchscript;
 pub use backend::{Backend, BackendChoice, BackendParseError};
 pub use device::{device_name, load_cuda_half, resolve, DeviceChoice, DeviceParseError};
 pub use precision::{Precision, PrecisionParseError};
-pub use select::{select, Selection};
+pub use select::{select, usual, Compile, Selection};
 
 use super::output::Packed;
 use crate::cpu::values;
@@ -173,7 +173,11 @@ fn tensorrt_engine(artifact: &Artifact, wanted: &Selection, precision: Precision
         batch: BatchRange { min: 1, best: wanted.max_batch, max: wanted.max_batch },
         engine: None,
         cache: None,
-        compile: wanted.compile || wanted.backend == BackendChoice::Only(Backend::TensorRt),
+        compile: match wanted.compile {
+            Compile::Always => true,
+            Compile::IfNamed => wanted.backend == BackendChoice::Only(Backend::TensorRt),
+            Compile::Never => false,
+        },
     };
     tensorrt::prepare(artifact, gpu, &build).map_err(|e| error(e.to_string()))
 }
@@ -269,6 +273,8 @@ pub struct Network {
     input: Tensor,
     /// Of one answer: `[height, width, channels]`.
     shape: [usize; 3],
+    /// How far its answer to the golden input was off.
+    golden: Option<Deviation>,
 }
 
 impl Network {
@@ -305,7 +311,7 @@ impl Network {
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let (answer_width, answer_height) = manifest.answer_size();
         let shape = [answer_height, answer_width, manifest.output.channels()];
-        let mut network = Self { engine, backend, device, precision, max_batch, input, shape };
+        let mut network = Self { engine, backend, device, precision, max_batch, input, shape, golden: None };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
@@ -335,6 +341,11 @@ impl Network {
     /// What it really computes in.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// How far its answer to the model's golden input is from the one at export; `None` where the model has none.
+    pub fn golden_deviation(&self) -> Option<Deviation> {
+        self.golden
     }
 
     /// The most inputs of one run.

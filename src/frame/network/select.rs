@@ -8,6 +8,18 @@ use crate::frame::input::InputBuilder;
 use crate::frame::view::ImageView;
 use tch::Device;
 
+/// Whether a TensorRT engine may be compiled where none is cached, which takes minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compile {
+    /// Where that back end is named.
+    #[default]
+    IfNamed,
+    /// Also where it is only the first of several.
+    Always,
+    /// One is taken only where it is cached.
+    Never,
+}
+
 /// What is wanted of [`select`].
 #[derive(Debug, Clone, Copy)]
 pub struct Selection {
@@ -19,8 +31,8 @@ pub struct Selection {
     pub precision: Precision,
     /// Whether something else may be taken where the back end or the precision that was named does not do.
     pub fallback: bool,
-    /// Whether a TensorRT engine may be compiled (minutes) where none is cached. One is, too, where that back end is named.
-    pub compile: bool,
+    /// Whether a TensorRT engine may be compiled (minutes) where none is cached.
+    pub compile: Compile,
     /// The most frames of a batch.
     pub max_batch: usize,
 }
@@ -71,6 +83,13 @@ impl Selection {
     }
 }
 
+/// What is tried on a device where nothing is asked for, the best first.
+pub fn usual(device: Device) -> Vec<(Backend, Precision)> {
+    let (backend, precision, compile) = (BackendChoice::Auto, Precision::Auto, Compile::Never);
+    let wanted = Selection { device, backend, precision, fallback: false, compile, max_batch: 1 };
+    wanted.candidates().into_iter().map(|(backend, precision, _)| (backend, precision)).collect()
+}
+
 /// Loads the model into the best back end that answers as it should, and logs which it is and why no better one.
 ///
 /// # Errors
@@ -82,9 +101,9 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
         let loaded = Network::load(artifact, wanted, backend, precision)
             .and_then(|network| checked(network, artifact, golden.as_ref()));
         match loaded {
-            Ok((network, deviation)) => {
+            Ok(network) => {
                 let what = format!("{}, {} on {}", backend.name(), precision.name(), device_name(wanted.device));
-                let checked = deviation.map_or_else(
+                let checked = network.golden.map_or_else(
                     || "the model has no golden input to check it with".into(),
                     |d| format!("checked with the model's golden input: {d}"),
                 );
@@ -128,12 +147,8 @@ fn tolerance(precision: Precision, device: Device) -> Deviation {
 }
 
 /// Compares the network's answer to the golden input with the one at export.
-fn checked(
-    mut network: Network,
-    artifact: &Artifact,
-    golden: Option<&Golden>,
-) -> Result<(Network, Option<Deviation>), NetworkError> {
-    let Some(golden) = golden else { return Ok((network, None)) };
+fn checked(mut network: Network, artifact: &Artifact, golden: Option<&Golden>) -> Result<Network, NetworkError> {
+    let Some(golden) = golden else { return Ok(network) };
     let input = &artifact.manifest.input;
     let size = (input.width, input.height);
     let unusable = |reason: String| NetworkError::Backend { backend: network.backend().name(), reason };
@@ -155,7 +170,8 @@ fn checked(
             tolerance,
         });
     }
-    Ok((network, Some(deviation)))
+    network.golden = Some(deviation);
+    Ok(network)
 }
 
 #[cfg(test)]
@@ -168,7 +184,7 @@ mod tests {
         precision: Precision,
         fallback: bool,
     ) -> Vec<(Backend, Precision)> {
-        let wanted = Selection { device, backend, precision, fallback, compile: false, max_batch: 1 };
+        let wanted = Selection { device, backend, precision, fallback, compile: Compile::Never, max_batch: 1 };
         wanted.candidates().into_iter().map(|(b, p, _)| (b, p)).collect()
     }
 
@@ -188,6 +204,8 @@ mod tests {
         let cuda = Device::Cuda(0);
         let auto = [(TensorRt, Fp16), (Native, Fp16), (TorchScript, Fp16), (TensorRt, Fp32), (TorchScript, Fp32)];
         assert_eq!(order(cuda, Auto, Precision::Auto, false), auto);
+        assert_eq!(usual(cuda), auto);
+        assert_eq!(usual(cpu), [(Native, Fp32), (TorchScript, Fp32)]);
         assert_eq!(order(cuda, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp16), (TensorRt, Fp32)]);
         assert_eq!(order(cpu, Only(TensorRt), Precision::Auto, false), [(TensorRt, Fp32)], "its error says why not");
         assert_eq!(order(cuda, Only(Native), Precision::Auto, false), [(Native, Fp16)]);
