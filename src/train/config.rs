@@ -133,10 +133,6 @@ pub enum DepthLoss {
     Squared,
     /// Inverse Huber (Laina et al. 2016).
     Berhu,
-    /// Mean absolute error of the code.
-    Absolute,
-    /// Mean relative error of the metres.
-    Relative,
 }
 
 /// How the heads' losses are added.

@@ -5,8 +5,6 @@
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::data::depth::LOG_SCALE;
-
 /// Below this a sum of weights counts as nothing.
 const NO_WEIGHT: f64 = 1e-12;
 /// The inverse Huber loss changes from linear to square at this share of the batch's largest error (Laina et al. 2016).
@@ -189,31 +187,6 @@ pub fn berhu(predicted: &Tensor, truth: &Tensor) -> Tensor {
     mean_where(&error.where_self(&error.le_tensor(&c), &square), &known)
 }
 
-/// Mean absolute error of the depth code, over the pixels whose code is not NaN; 0 where there is none. Least at the
-/// median of what a pixel may be, where [`depth`] takes the mean: at an edge it takes a side instead of the middle.
-///
-/// # Shapes
-/// As in [`depth`].
-pub fn absolute(predicted: &Tensor, truth: &Tensor) -> Tensor {
-    let (error, known) = code_error(predicted, truth);
-    mean_where(&error.abs(), &known)
-}
-
-/// Mean relative error of the depth in metres, `|predicted / truth - 1|`, over [`LOG_SCALE`] so that small errors count
-/// as in [`absolute`]: what AbsRel judges. Too far costs more than too near. Beyond e times too far it goes on straight in
-/// the logarithm, as few pixels would else outweigh all others.
-///
-/// # Shapes
-/// As in [`depth`].
-pub fn relative(predicted: &Tensor, truth: &Tensor) -> Tensor {
-    let (error, known) = code_error(predicted, truth);
-    let log_ratio = error * f64::from(LOG_SCALE);
-    let near = log_ratio.clamp_max(1.0);
-    let beyond = log_ratio.clamp_min(1.0) - 1.0;
-    let error = near.expm1().abs() + beyond * std::f64::consts::E;
-    mean_where(&error, &known) / f64::from(LOG_SCALE)
-}
-
 /// One minus the cosine of the angle between true and predicted surface normals, over the pixels whose normal is known.
 /// The prediction's length does not matter.
 ///
@@ -383,36 +356,6 @@ mod tests {
     }
 
     #[test]
-    fn absolute_error_by_hand() {
-        let predicted = leaf(&[0.5, 0.9, 7.0, 0.3], &[1, 1, 1, 4]);
-        let truth = Tensor::from_slice(&[0.2_f32, 1.0, f32::NAN, 0.3]).view([1, 1, 4]);
-        let loss = absolute(&predicted, &truth);
-        assert_near(&loss, (0.3 + 0.1) / 3.0);
-        let g = gradient(&loss, &predicted);
-        for (found, expected) in g.iter().zip([1.0 / 3.0, -1.0 / 3.0, 0.0, 0.0]) {
-            assert!((found - expected).abs() < 1e-6, "{g:?}");
-        }
-    }
-
-    #[test]
-    fn relative_error_by_hand() {
-        // Metres 12, 5, 400 and a depth that is not known, where 10 m, 10 m, 4 m are true.
-        let code = |m: f32| m.ln() / LOG_SCALE;
-        let predicted = leaf(&[code(12.0), code(5.0), code(400.0), 1.0], &[1, 1, 1, 4]);
-        let truth = Tensor::from_slice(&[code(10.0), code(10.0), code(4.0), f32::NAN]).view([1, 1, 4]);
-        let loss = relative(&predicted, &truth);
-        // A hundred times too far: up to e times it is e - 1, and beyond, e for each power of e.
-        let e = std::f64::consts::E;
-        let far = (e - 1.0) + e * (100.0_f64.ln() - 1.0);
-        assert!((number(&loss) - (0.2 + 0.5 + far) / 3.0 / 5.0).abs() < 1e-6, "{loss}");
-        // d/dcode of exp(5 code) / truth / 5 is predicted / truth.
-        let g = gradient(&loss, &predicted);
-        for (found, expected) in g.iter().zip([1.2 / 3.0, -0.5 / 3.0, e as f32 / 3.0, 0.0]) {
-            assert!((found - expected).abs() < 1e-5, "{g:?}");
-        }
-    }
-
-    #[test]
     fn inverse_huber_by_hand() {
         // The largest error is 5, so c is 1: 0.5 is linear, -3 and 5 are square; the last is not known.
         let predicted = leaf(&[0.5, -3.0, 5.0, 100.0], &[1, 1, 1, 4]);
@@ -491,8 +434,6 @@ mod tests {
                 (normals(&three, &normal), &three),
                 (depth(&one, &code), &one),
                 (berhu(&one, &code), &one),
-                (absolute(&one, &code), &one),
-                (relative(&one, &code), &one),
                 (edges(&one, &edge), &one),
             ];
             for (i, (loss, answer)) in known.iter().enumerate() {
@@ -510,8 +451,6 @@ mod tests {
                 (normals(&three, &unknown(&normal)), &three),
                 (depth(&one, &unknown(&code)), &one),
                 (berhu(&one, &unknown(&code)), &one),
-                (absolute(&one, &unknown(&code)), &one),
-                (relative(&one, &unknown(&code)), &one),
                 (edges(&one, &unknown(&edge)), &one),
             ];
             for (i, (loss, answer)) in nothing.iter().enumerate() {
@@ -531,7 +470,7 @@ mod tests {
         assert_eq!(segmentation_grouped(&scores, &labels, &groups, None).kind(), Kind::Float);
         let code = Tensor::zeros([1, 4, 4], (Kind::Float, Device::Cpu));
         let one = scores.narrow(1, 0, 1);
-        assert!([depth, berhu, absolute, relative, edges].iter().all(|loss| loss(&one, &code).kind() == Kind::Float));
+        assert!([depth, berhu, edges].iter().all(|loss| loss(&one, &code).kind() == Kind::Float));
         assert_eq!(normals(&scores, &Tensor::ones([1, 3, 4, 4], (Kind::Float, Device::Cpu))).kind(), Kind::Float);
     }
 }

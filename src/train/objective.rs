@@ -102,8 +102,6 @@ impl Objective {
             Task::Depth => Some(match head.depth_loss {
                 DepthLoss::Squared => losses::depth(answer, &batch.depth),
                 DepthLoss::Berhu => losses::berhu(answer, &batch.depth),
-                DepthLoss::Absolute => losses::absolute(answer, &batch.depth),
-                DepthLoss::Relative => losses::relative(answer, &batch.depth),
             }),
             Task::Normals => batch.normals.as_ref().map(|truth| losses::normals(answer, truth)),
             Task::Edges => batch.edges.as_ref().map(|truth| losses::edges(answer, truth)),
