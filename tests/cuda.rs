@@ -1,5 +1,6 @@
 //! Back ends on a CUDA device, beside the native one on the processor. Where there is no such device the kernels are
-//! tested on the processor (`src/frame/network/cuda`), and these tests say that they were skipped.
+//! tested on the processor (`src/frame/network/cuda`), and these tests say that they were skipped. With
+//! `SEMANTIC_DEPTH_CUDA_ZERO_COPY=1` they run without copies, as on a Jetson.
 
 use semantic_depth::data::street::{Drive, DriveConfig};
 use semantic_depth::export::trace::{export, ExportRequest};

@@ -8,7 +8,7 @@ use crate::export::golden::Deviation;
 use crate::export::trace::LIBTORCH_VERSION;
 use crate::export::{self, Manifest};
 use crate::frame::geometry::Placement;
-use crate::frame::network::{device_name, usual, Backend, Compile, Precision};
+use crate::frame::network::{self, device_name, usual, Backend, Compile, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use crate::tensorrt::cache::{Cache, Entry};
 use crate::tensorrt::cuda::{self, Driver};
@@ -194,13 +194,14 @@ impl Report {
 
 /// Variables that change what is found.
 fn environment() -> Vec<(&'static str, String)> {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         libraries::FOLDERS,
         tensorrt::cache::FOLDER,
         "XDG_CACHE_HOME",
         "LD_LIBRARY_PATH",
         "VIRTUAL_ENV",
         "CUDA_VISIBLE_DEVICES",
+        network::ZERO_COPY,
         "OMP_NUM_THREADS",
         "ROS_DISTRO",
     ];

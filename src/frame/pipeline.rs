@@ -8,7 +8,8 @@ use super::clock::{StageClock, StageTimes};
 use super::geometry::Geometry;
 use super::input::InputBuilder;
 use super::network::{
-    self, BackendChoice, Compile, DeviceChoice, FromDevice, Network, NetworkError, Precision, Selection,
+    self, BackendChoice, Compile, Cuda, CudaDevice, DeviceChoice, FromDevice, Network, NetworkError, Order, Precision,
+    Selection,
 };
 use super::output::OutputBuilder;
 use super::view::ImageView;
@@ -285,8 +286,8 @@ impl Pipeline {
         if count == 0 {
             return Ok(());
         }
-        if self.network.on_device().is_some() {
-            let result = self.run_on_device(jobs, count);
+        if let Some(cuda) = self.network.on_device() {
+            let result = run_on_device(cuda, &mut self.output, jobs, count);
             if result.is_err() {
                 jobs.iter_mut().for_each(|job| job.outputs.clear());
             }
@@ -322,49 +323,61 @@ impl Pipeline {
         })?;
         Ok(())
     }
+}
 
-    /// The same where the device does what comes before and after the network, too. Everything is asked for before
-    /// anything is waited for.
-    ///
-    /// A job's times are then: `decode` until its bytes are on their way, `infer` until the network has answered, `labels`
-    /// and `depth` until they are here.
-    fn run_on_device(&mut self, jobs: &mut [Job<'_>], count: usize) -> Result<(), PipelineError> {
-        let Self { network, output, .. } = self;
-        let Some(cuda) = network.on_device() else { return Ok(()) };
-        let mut clock = StageClock::start();
-        let mut result = Ok(());
-        for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
-            result = result.and_then(|()| cuda.prepare(slot, &job.image, job.geometry));
-            job.times.decode_ns = clock.lap_ns();
+/// [`Pipeline::run`] where the device does what comes before and after the network, too. Everything is asked for before
+/// anything is waited for.
+///
+/// A job's times are then: `decode` until its bytes are on their way, `infer` until the network has answered, `labels` and
+/// `depth` until they are here.
+pub(in crate::frame) fn run_on_device<D: CudaDevice>(
+    cuda: &mut Cuda<D>,
+    output: &mut OutputBuilder,
+    jobs: &mut [Job<'_>],
+    count: usize,
+) -> Result<(), PipelineError> {
+    let mut clock = StageClock::start();
+    let order = cuda.begin(count);
+    let want = |cuda: &mut Cuda<D>, slot: usize, job: &Job<'_>| {
+        let Job { geometry, wanted, depth_factor, .. } = job;
+        let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer: wanted.confidence };
+        cuda.want(slot, geometry, from, *depth_factor)
+    };
+    for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
+        cuda.prepare(slot, &job.image, job.geometry)?;
+        if order == Order::InTurn {
+            cuda.answer(1)?;
+            want(cuda, slot, job)?;
         }
-        result = result.and_then(|()| cuda.answer(count));
-        for (slot, job) in jobs.iter().filter(|j| j.wanted.any()).enumerate() {
-            let Job { geometry, wanted, depth_factor, .. } = job;
-            let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer: wanted.confidence };
-            result = result.and_then(|()| cuda.want(slot, geometry, from, *depth_factor));
-        }
-        result.and_then(|()| cuda.wait())?;
-        let infer_ns = clock.lap_ns();
-        for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
-            job.times.infer_ns = infer_ns;
-            if job.wanted.needs_labels() {
-                cuda.labels(slot, &mut job.outputs.labels)?;
-                job.times.labels_ns = clock.lap_ns();
-            }
-            if job.wanted.depth {
-                cuda.depth(slot, &mut job.outputs.depth_m)?;
-                job.times.depth_ns = clock.lap_ns();
-            }
-            if job.wanted.confidence {
-                let packed = cuda.packed(slot)?;
-                output.read(&packed, false, false);
-                output.confidence(&packed, job.geometry, job.confidence_stride, &mut job.outputs.confidence);
-                job.times.confidence_ns = clock.lap_ns();
-            }
-            pictures(output, job, &mut clock);
-        }
-        Ok(())
+        job.times.decode_ns = clock.lap_ns();
     }
+    if order == Order::Together {
+        cuda.answer(count)?;
+        for (slot, job) in jobs.iter().filter(|j| j.wanted.any()).enumerate() {
+            want(cuda, slot, job)?;
+        }
+    }
+    cuda.wait()?;
+    let infer_ns = clock.lap_ns();
+    for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
+        job.times.infer_ns = infer_ns;
+        if job.wanted.needs_labels() {
+            cuda.labels(slot, &mut job.outputs.labels)?;
+            job.times.labels_ns = clock.lap_ns();
+        }
+        if job.wanted.depth {
+            cuda.depth(slot, &mut job.outputs.depth_m)?;
+            job.times.depth_ns = clock.lap_ns();
+        }
+        if job.wanted.confidence {
+            let packed = cuda.packed(slot)?;
+            output.read(&packed, false, false);
+            output.confidence(&packed, job.geometry, job.confidence_stride, &mut job.outputs.confidence);
+            job.times.confidence_ns = clock.lap_ns();
+        }
+        pictures(output, job, &mut clock);
+    }
+    Ok(())
 }
 
 /// What is made of the labels.

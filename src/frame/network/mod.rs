@@ -13,6 +13,7 @@ mod select;
 mod torchscript;
 
 pub use backend::{Backend, BackendChoice, BackendParseError};
+pub use cuda::ZERO_COPY;
 pub use device::{device_name, load_cuda_half, resolve, DeviceChoice, DeviceParseError};
 pub use precision::{Precision, PrecisionParseError};
 pub use select::{select, usual, Compile, Selection};
@@ -25,8 +26,8 @@ use crate::export::trace::WEIGHTS;
 use crate::export::{Artifact, ArtifactError, Manifest};
 use crate::model;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
-use cuda::Cuda;
-pub(in crate::frame) use cuda::FromDevice;
+pub(in crate::frame) use cuda::Cuda;
+pub(in crate::frame) use cuda::{Device as CudaDevice, FromDevice, Order};
 use native::Native;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -377,7 +378,7 @@ impl Network {
     /// The device fails.
     pub fn device_time_ms(&mut self) -> Result<Option<f32>, NetworkError> {
         match &mut self.engine {
-            Engine::Cuda(cuda) => cuda.timed().map(Some),
+            Engine::Cuda(cuda) => cuda.timed(1).map(Some),
             _ => Ok(None),
         }
     }

@@ -1,9 +1,8 @@
 //! What makes answers of inputs, both on the device: our own kernels, or a module of libtorch's.
 
 use super::frame::{Decoding, Layout};
-use super::gpu::{Buffer, Event, Gpu, Graph};
 use super::layers::{narrow, Layers};
-use super::machine::{Address, Launch, Machine, MachineError};
+use super::machine::{Address, Device, DeviceMemory as _, Launch, MachineError};
 use crate::export::manifest::Manifest;
 use crate::frame::network::maps::channels_last;
 use crate::frame::network::torchscript::TorchScript;
@@ -12,25 +11,25 @@ use tch::{Kind, Tensor};
 
 /// A network between inputs and answers on the device. Answers are single precision, `[image][height][width][channels]`.
 #[derive(Debug)]
-pub(super) enum Core {
-    Own(Own),
-    Module(Box<Module>),
+pub(super) enum Core<D: Device> {
+    Own(Own<D>),
+    Module(Box<Module<D>>),
 }
 
 /// The network as our own kernels.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct Own<D: Device> {
     layers: Layers,
     /// Of batches of one, two, ...; where there is none, kernels are started one by one.
-    graphs: Vec<Option<Graph>>,
+    graphs: Vec<Option<D::Graph>>,
 }
 
-impl Own {
-    pub fn new(gpu: &Gpu, layers: Layers) -> Self {
+impl<D: Device> Own<D> {
+    pub fn new(gpu: &D, layers: Layers) -> Self {
         Self { graphs: layers.batches.iter().map(|launches| gpu.graph(launches)).collect(), layers }
     }
 
-    fn start(&self, gpu: &Gpu, batch: usize) -> Result<(), MachineError> {
+    fn start(&self, gpu: &D, batch: usize) -> Result<(), MachineError> {
         match &self.graphs[batch - 1] {
             Some(graph) => gpu.start(graph),
             None => self.layers.batches[batch - 1].iter().try_for_each(|launch| gpu.launch(launch)),
@@ -41,7 +40,7 @@ impl Own {
 /// A TorchScript module, with or without TensorRT engines. libtorch computes in a stream of its own; each side waits on the
 /// device for what the other one has been asked for, and the host for neither.
 #[derive(Debug)]
-pub(super) struct Module {
+pub(super) struct Module<D: Device> {
     module: TorchScript,
     /// `[max_batch, height, width, 3]`, single precision.
     input: Tensor,
@@ -50,14 +49,14 @@ pub(super) struct Module {
     /// Of one answer.
     answer_shape: [usize; 3],
     /// Classes of its pixels.
-    best: Buffer,
-    handed: Event,
-    done: Event,
+    best: D::Buffer,
+    handed: D::Event,
+    done: D::Event,
 }
 
-impl Module {
+impl<D: Device> Module<D> {
     /// Input and answers are libtorch's memory on the module's device.
-    pub fn new(gpu: &Gpu, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+    pub fn new(gpu: &D, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
         let zeros = |shape: [usize; 4]| {
             let shape = shape.map(|n| n as i64);
             Tensor::f_zeros(shape, (Kind::Float, module.device())).map_err(torch_error("allocate the network's input"))
@@ -74,11 +73,11 @@ impl Module {
         Ok(made)
     }
 
-    fn start(&mut self, gpu: &Gpu, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
+    fn start(&mut self, gpu: &D, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
         gpu.hand_over(&self.handed)?;
         let answer = answer(&self.module, &self.input, batch)?;
         gpu.take_back(&self.done)?;
-        gpu.launch(&decoding.best(address(&answer), self.best.at, batch))?;
+        gpu.launch(&decoding.best(address(&answer), self.best.at(), batch))?;
         // The one before goes back to libtorch, which was made to wait for everything that still reads it.
         self.answer = answer;
         Ok(())
@@ -99,7 +98,7 @@ fn address(tensor: &Tensor) -> Address {
     tensor.data_ptr() as Address
 }
 
-impl Core {
+impl<D: Device> Core<D> {
     /// How its inputs lie in memory.
     pub fn layout(&self) -> Layout {
         match self {
@@ -136,12 +135,12 @@ impl Core {
     pub fn best(&self) -> Address {
         match self {
             Self::Own(own) => own.layers.best,
-            Self::Module(module) => module.best.at,
+            Self::Module(module) => module.best.at(),
         }
     }
 
     /// Fills the inputs from single precision on the device, `[pixels][3]`, later.
-    pub fn take(&self, gpu: &Gpu, from: Address, pixels: usize) -> Result<(), MachineError> {
+    pub fn take(&self, gpu: &D, from: Address, pixels: usize) -> Result<(), MachineError> {
         match self {
             Self::Own(own) => gpu.launch(&narrow(from, own.layers.input, pixels)),
             Self::Module(module) => gpu.copy(from, address(&module.input), pixels * Layout::Float.pixel()),
@@ -149,7 +148,7 @@ impl Core {
     }
 
     /// Runs it on the first `batch` inputs, later.
-    pub fn start(&mut self, gpu: &Gpu, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
+    pub fn start(&mut self, gpu: &D, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
         match self {
             Self::Own(own) => Ok(own.start(gpu, batch)?),
             Self::Module(module) => module.start(gpu, decoding, batch),

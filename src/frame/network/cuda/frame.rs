@@ -1,7 +1,6 @@
 //! Before and after the network: tables of where things lie, and the kernels that read them.
 
-use super::gpu::{Buffer, Gpu};
-use super::machine::{bytes_of, Address, Kernel, Launch, Machine, MachineError};
+use super::machine::{bytes_of, Address, Device, DeviceMemory as _, Kernel, Launch, MachineError};
 use crate::export::manifest::{ChannelOrder, ClassKind, DepthCode, InputKind, InputSpec, Manifest};
 use crate::frame::geometry::{Axis, Geometry, Rect};
 use crate::frame::input::{normalisation, padding};
@@ -336,19 +335,19 @@ impl Decoding {
 
 /// Some tables in one allocation on the device.
 #[derive(Debug)]
-pub(super) struct OnDevice<const N: usize> {
-    _memory: Buffer,
+pub(super) struct OnDevice<D: Device, const N: usize> {
+    _memory: D::Buffer,
     pub at: [Address; N],
 }
 
-impl<const N: usize> OnDevice<N> {
-    pub fn new(gpu: &Gpu, tables: [&[u8]; N]) -> Result<Self, MachineError> {
+impl<D: Device, const N: usize> OnDevice<D, N> {
+    pub fn new(device: &D, tables: [&[u8]; N]) -> Result<Self, MachineError> {
         let room = |bytes: &[u8]| bytes.len().next_multiple_of(256);
-        let memory = gpu.buffer(tables.iter().map(|t| room(t)).sum())?;
-        let mut next = memory.at;
+        let memory = device.buffer(tables.iter().map(|t| room(t)).sum())?;
+        let mut next = memory.at();
         let mut at = [0; N];
         for (at, table) in at.iter_mut().zip(tables) {
-            gpu.upload(next, table)?;
+            device.upload(next, table)?;
             *at = next;
             next += room(table) as Address;
         }
@@ -359,6 +358,7 @@ impl<const N: usize> OnDevice<N> {
 #[cfg(test)]
 mod tests {
     use super::super::host::Host;
+    use super::super::machine::Machine as _;
     use super::*;
     use crate::frame::geometry::{Placement, ResizeMode};
     use crate::frame::input::InputBuilder;

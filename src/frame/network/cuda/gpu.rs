@@ -1,7 +1,9 @@
-//! A CUDA device: one stream, the compiled kernels, memory, graphs.
+//! A CUDA device: a stream a lane, the compiled kernels, memory, graphs.
 
-use super::machine::{Address, Capacity, Kernel, Launch, Machine, MachineError, Program};
-use super::nvrtc;
+use super::machine::{
+    Address, Capacity, Device, DeviceMemory, HostMemory, Kernel, Lane, Launch, Machine, MachineError, Moment, Program,
+};
+use super::{nvrtc, ZERO_COPY};
 use crate::tensorrt::cuda::driver;
 use cudarc::driver::result::{self, ctx, event, graph, module, primary_ctx, stream};
 use cudarc::driver::{sys, DriverError};
@@ -61,15 +63,14 @@ impl Context {
 
 /// Memory on the device.
 #[derive(Debug)]
-pub(super) struct Buffer {
-    pub at: Address,
-    bytes: usize,
+pub(in crate::frame) struct Buffer {
+    at: Address,
     context: Context,
 }
 
-impl Buffer {
-    pub fn bytes(&self) -> usize {
-        self.bytes
+impl DeviceMemory for Buffer {
+    fn at(&self) -> Address {
+        self.at
     }
 }
 
@@ -83,7 +84,7 @@ impl Drop for Buffer {
 
 /// Page-locked memory of the host, which the device reads and writes without a detour.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(in crate::frame) struct Pinned {
     at: *mut u8,
     bytes: usize,
     context: Context,
@@ -93,31 +94,18 @@ pub(super) struct Pinned {
 #[allow(unsafe_code)]
 unsafe impl Send for Pinned {}
 
-impl Pinned {
+impl HostMemory for Pinned {
     #[allow(unsafe_code)]
-    pub fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         // SAFETY: `bytes` of memory that is ours, zeroed when it was allocated. The device writes to it only between a
         // download and the event that the caller waits for.
         unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
     }
 
     #[allow(unsafe_code)]
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
-    }
-
-    /// As single precision.
-    #[allow(unsafe_code)]
-    pub fn floats(&self) -> &[f32] {
-        // SAFETY: as above; page-locked memory begins at a page, and any bits are a float.
-        unsafe { std::slice::from_raw_parts(self.at.cast::<f32>(), self.bytes / 4) }
-    }
-
-    #[allow(unsafe_code)]
-    pub fn floats_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.at.cast::<f32>(), self.bytes / 4) }
     }
 }
 
@@ -129,25 +117,23 @@ impl Drop for Pinned {
     }
 }
 
-/// A moment of the stream.
+/// A moment of a stream.
 #[derive(Debug)]
-pub(super) struct Event(sys::CUevent, Context);
+pub(in crate::frame) struct Event(sys::CUevent, Context);
 
 // SAFETY: events may be used from any thread on which the context is current.
 #[allow(unsafe_code)]
 unsafe impl Send for Event {}
 
-impl Event {
-    /// Waits until the stream has come to it.
+impl Moment for Event {
     #[allow(unsafe_code)]
-    pub fn wait(&self) -> Result<(), MachineError> {
+    fn wait(&self) -> Result<(), MachineError> {
         // SAFETY: a valid event.
         unsafe { event::synchronize(self.0) }.map_err(failed("finish"))
     }
 
-    /// Milliseconds from another one to this one, both passed.
     #[allow(unsafe_code)]
-    pub fn since(&self, start: &Self) -> Result<f32, MachineError> {
+    fn since(&self, start: &Self) -> Result<f32, MachineError> {
         // SAFETY: valid events.
         unsafe { event::elapsed(start.0, self.0) }.map_err(failed("tell the time"))
     }
@@ -163,7 +149,7 @@ impl Drop for Event {
 
 /// Kernels that start together.
 #[derive(Debug)]
-pub(super) struct Graph(sys::CUgraphExec, Context);
+pub(in crate::frame) struct Graph(sys::CUgraphExec, Context);
 
 // SAFETY: as events.
 #[allow(unsafe_code)]
@@ -177,11 +163,12 @@ impl Drop for Graph {
     }
 }
 
-/// What goes with the last user of a device's stream.
+/// What goes with the last user of a device's streams.
 #[derive(Debug)]
 struct Handles {
     context: Context,
-    stream: sys::CUstream,
+    /// In the order of [`Lane`].
+    streams: [sys::CUstream; 3],
     module: sys::CUmodule,
 }
 
@@ -195,25 +182,28 @@ unsafe impl Sync for Handles {}
 impl Drop for Handles {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: made in `Gpu::open`, destroyed once, when nothing has them any more; what the stream still has to do is
+        // SAFETY: made in `Gpu::open`, destroyed once, when nothing has them any more; what the streams still have to do is
         // done first.
         let _ = self.context.enter().map(|()| unsafe {
-            let _ = stream::synchronize(self.stream);
-            let _ = stream::destroy(self.stream);
+            for stream in self.streams {
+                let _ = stream::synchronize(stream);
+                let _ = stream::destroy(stream);
+            }
             let _ = module::unload(self.module);
         });
     }
 }
 
-/// A CUDA device with a stream of its own.
+/// A CUDA device with streams of its own.
 #[derive(Debug)]
-pub(super) struct Gpu {
+pub(in crate::frame) struct Gpu {
     context: Context,
     /// By kernel; null: not of the program.
     functions: [sys::CUfunction; Kernel::ALL.len()],
     /// Whether kernels may begin while the one before ends.
     overlaps: bool,
     capacity: Capacity,
+    shares_memory: bool,
     /// What [`Machine::allocate`] gave.
     memory: RefCell<Vec<Buffer>>,
     handles: Arc<Handles>,
@@ -229,7 +219,7 @@ impl Gpu {
     /// # Errors
     /// In words: no driver, no such device, too old a one, no compiler.
     #[allow(unsafe_code)]
-    pub fn open(index: usize, program: Program) -> Result<Self, String> {
+    pub(super) fn open(index: usize, program: Program) -> Result<Self, String> {
         // cudarc panics where there is no driver.
         let gpus = driver().map_err(|e| e.to_string())?.gpus;
         let gpu = gpus.get(index).ok_or_else(|| format!("the CUDA driver sees {} devices", gpus.len()))?;
@@ -248,19 +238,21 @@ impl Gpu {
         let attribute = |which| {
             // SAFETY: a device that the driver has just given.
             let value = unsafe { result::device::get_attribute(device, which) };
-            value.map(|value| value.max(1) as usize).map_err(words("describe the device"))
+            value.map(|value| value.max(0) as usize).map_err(words("describe the device"))
         };
+        let is_integrated = attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0;
         let capacity = Capacity {
-            blocks: attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            blocks: attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1),
             shared: attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         };
         // SAFETY: as above.
         let context = Context(unsafe { primary_ctx::retain(device) }.map_err(words("take the device"))?);
         context.enter().map_err(|e| e.to_string())?;
-        let stream = stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"))?;
+        let stream = || stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"));
+        let streams = [stream()?, stream()?, stream()?];
         // SAFETY: the compiler's own machine code, with its length in its header; it is copied.
         let module = unsafe { module::load_data(code.as_ptr().cast()) }.map_err(words("load the kernels"))?;
-        let handles = Arc::new(Handles { context, stream, module });
+        let handles = Arc::new(Handles { context, streams, module });
         let mut functions = [std::ptr::null_mut(); Kernel::ALL.len()];
         for &kernel in program.kernels() {
             let function = &mut functions[kernel as usize];
@@ -269,149 +261,174 @@ impl Gpu {
             *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
             allow_all_shared(*function, capacity.shared).map_err(words("give a kernel shared memory"))?;
         }
-        Ok(Self { context, functions, overlaps: found >= OVERLAPS, capacity, memory: RefCell::default(), handles })
+        let shares_memory = match std::env::var(ZERO_COPY).ok().as_deref() {
+            None | Some("") => is_integrated,
+            Some("0") => false,
+            Some("1") => true,
+            Some(other) => return Err(format!("{ZERO_COPY}: expected 0 or 1, found {other:?}")),
+        };
+        let (overlaps, memory) = (found >= OVERLAPS, RefCell::default());
+        Ok(Self { context, functions, overlaps, capacity, shares_memory, memory, handles })
     }
 
-    /// To be called before anything else by whoever may be on another thread than before.
-    pub fn enter(&self) -> Result<(), MachineError> {
+    fn stream(&self, lane: Lane) -> sys::CUstream {
+        self.handles.streams[lane as usize]
+    }
+}
+
+impl Device for Gpu {
+    type Buffer = Buffer;
+    type Pinned = Pinned;
+    type Event = Event;
+    type Graph = Graph;
+
+    fn enter(&self) -> Result<(), MachineError> {
         self.context.enter()
     }
 
-    /// As many blocks as there are multiprocessors fill the device.
-    pub fn capacity(&self) -> Capacity {
+    fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    fn stream(&self) -> sys::CUstream {
-        self.handles.stream
+    fn shares_memory(&self) -> bool {
+        self.shares_memory
     }
 
-    /// Memory that goes with the value, all zero.
     #[allow(unsafe_code)]
-    pub fn buffer(&self, bytes: usize) -> Result<Buffer, MachineError> {
+    fn address_of(&self, pinned: &Pinned) -> Result<Address, MachineError> {
+        self.enter()?;
+        let mut at = 0;
+        // SAFETY: page-locked memory of this context.
+        unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut at, pinned.at.cast::<c_void>(), 0) }
+            .result()
+            .map_err(failed("address page-locked memory"))?;
+        Ok(at)
+    }
+
+    #[allow(unsafe_code)]
+    fn buffer(&self, bytes: usize) -> Result<Buffer, MachineError> {
         self.enter()?;
         let bytes = bytes.max(16);
         let what = format!("allocate {bytes} bytes");
         // SAFETY: it is set to zero before anybody reads it.
         unsafe {
             let at = result::malloc_sync(bytes).map_err(failed(&what))?;
-            let buffer = Buffer { at, bytes, context: self.context };
-            result::memset_d8_async(at, 0, bytes, self.stream()).map_err(failed(&what))?;
+            let buffer = Buffer { at, context: self.context };
+            result::memset_d8_async(at, 0, bytes, self.stream(Lane::Work)).map_err(failed(&what))?;
+            // Another lane may be the first to use it.
+            stream::synchronize(self.stream(Lane::Work)).map_err(failed(&what))?;
             Ok(buffer)
         }
     }
 
-    /// Page-locked memory, all zero.
     #[allow(unsafe_code)]
-    pub fn pinned(&self, bytes: usize) -> Result<Pinned, MachineError> {
+    fn pinned(&self, bytes: usize) -> Result<Pinned, MachineError> {
         self.enter()?;
         let bytes = bytes.max(16);
         let what = format!("allocate {bytes} page-locked bytes");
         // SAFETY: it is set to zero before anybody reads it.
         unsafe {
-            let at = result::malloc_host(bytes, 0).map_err(failed(&what))?.cast::<u8>();
+            let at = result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_DEVICEMAP).map_err(failed(&what))?.cast::<u8>();
             std::ptr::write_bytes(at, 0, bytes);
             Ok(Pinned { at, bytes, context: self.context })
         }
     }
 
-    /// A new moment, not yet in the stream. With `timing` it can tell the time.
-    pub fn event(&self, timing: bool) -> Result<Event, MachineError> {
+    fn event(&self, timing: bool) -> Result<Event, MachineError> {
         self.enter()?;
         let flags =
             if timing { sys::CUevent_flags::CU_EVENT_DEFAULT } else { sys::CUevent_flags::CU_EVENT_DISABLE_TIMING };
         Ok(Event(event::create(flags).map_err(failed("make an event"))?, self.context))
     }
 
-    /// Puts the moment into the stream.
     #[allow(unsafe_code)]
-    pub fn record(&self, event: &Event) -> Result<(), MachineError> {
+    fn record(&self, lane: Lane, event: &Event) -> Result<(), MachineError> {
         // SAFETY: a valid event and stream.
-        unsafe { event::record(event.0, self.stream()) }.map_err(failed("record an event"))
+        unsafe { event::record(event.0, self.stream(lane)) }.map_err(failed("record an event"))
     }
 
-    /// Copies a part of page-locked memory to the device, later.
     #[allow(unsafe_code)]
-    pub fn send(&self, from: &Pinned, part: Range<usize>, to: Address) -> Result<(), MachineError> {
+    fn wait_for(&self, lane: Lane, event: &Event) -> Result<(), MachineError> {
+        // SAFETY: a valid event and stream.
+        unsafe { stream::wait_event(self.stream(lane), event.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .map_err(failed("wait for an event"))
+    }
+
+    #[allow(unsafe_code)]
+    fn send(&self, lane: Lane, from: &Pinned, part: Range<usize>, to: Address) -> Result<(), MachineError> {
         // SAFETY: the part lies in `from` (a slice), which page-locks it; the caller does not change it before an event
         // recorded after this has passed, and `to` has room for it.
-        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream()) }
+        unsafe { result::memcpy_htod_async(to, &from.bytes()[part], self.stream(lane)) }
             .map_err(failed("copy to the device"))
     }
 
-    /// Copies from the device to a part of page-locked memory, later.
     #[allow(unsafe_code)]
-    pub fn fetch(&self, from: Address, to: &mut Pinned, part: Range<usize>) -> Result<(), MachineError> {
+    fn fetch(&self, lane: Lane, from: Address, to: &mut Pinned, part: Range<usize>) -> Result<(), MachineError> {
         // SAFETY: as in `send`.
-        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[part], from, self.stream()) }
+        unsafe { result::memcpy_dtoh_async(&mut to.bytes_mut()[part], from, self.stream(lane)) }
             .map_err(failed("copy from the device"))
     }
 
-    /// Copies within the device, later.
     #[allow(unsafe_code)]
-    pub fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError> {
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError> {
         // SAFETY: the caller's memory on this device, at least as long.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("copy on the device"))
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream(Lane::Work)) }
+            .map_err(failed("copy on the device"))
     }
 
-    /// Has libtorch wait for what has been asked for until now. Its stream is the context's default stream; ours does not
-    /// wait for that one by itself, nor that one for ours.
     #[allow(unsafe_code)]
-    pub fn hand_over(&self, handed: &Event) -> Result<(), MachineError> {
-        self.record(handed)?;
+    fn hand_over(&self, handed: &Event) -> Result<(), MachineError> {
+        self.record(Lane::Work, handed)?;
         // SAFETY: a valid event; null is the default stream of the context, which is current.
         unsafe { stream::wait_event(LIBTORCHS, handed.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
             .map_err(failed("hand the input over"))
     }
 
-    /// Has what will be asked for wait for what libtorch has been asked for until now.
     #[allow(unsafe_code)]
-    pub fn take_back(&self, done: &Event) -> Result<(), MachineError> {
+    fn take_back(&self, done: &Event) -> Result<(), MachineError> {
         self.enter()?;
         // SAFETY: as above.
         unsafe {
             event::record(done.0, LIBTORCHS).map_err(failed("record an event"))?;
-            stream::wait_event(self.stream(), done.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
+            stream::wait_event(self.stream(Lane::Work), done.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
         }
         .map_err(failed("take the answer"))
     }
 
-    /// Waits for everything.
     #[allow(unsafe_code)]
-    pub fn finish(&self) -> Result<(), MachineError> {
-        // SAFETY: a valid stream.
-        unsafe { stream::synchronize(self.stream()) }.map_err(failed("finish"))
+    fn finish(&self) -> Result<(), MachineError> {
+        // SAFETY: valid streams.
+        let finish = |stream| unsafe { stream::synchronize(stream) }.map_err(failed("finish"));
+        self.handles.streams.into_iter().try_for_each(finish)
     }
 
-    /// Kernels as one graph; `None`, with the reason logged, where the driver does not make one.
     #[allow(unsafe_code)]
-    pub fn graph(&self, launches: &[Launch]) -> Option<Graph> {
+    fn graph(&self, launches: &[Launch]) -> Option<Graph> {
         let capture = || -> Result<Graph, MachineError> {
             self.enter()?;
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
             // SAFETY: a valid stream. The capture is ended on every way; the graph is not needed once it is instantiated.
             unsafe {
-                stream::begin_capture(self.stream(), mode).map_err(failed("begin a graph"))?;
+                stream::begin_capture(self.stream(Lane::Work), mode).map_err(failed("begin a graph"))?;
                 let launched = launches.iter().try_for_each(|launch| self.launch(launch));
-                let captured = stream::end_capture(self.stream()).map_err(failed("end a graph"));
+                let captured = stream::end_capture(self.stream(Lane::Work)).map_err(failed("end a graph"));
                 launched?;
                 let captured = captured?;
                 let made =
                     graph::instantiate(captured, sys::CUgraphInstantiate_flags_enum(0)).map_err(failed("make a graph"));
                 let _ = graph::destroy(captured);
                 let made = Graph(made?, self.context);
-                graph::upload(made.0, self.stream()).map_err(failed("upload a graph"))?;
+                graph::upload(made.0, self.stream(Lane::Work)).map_err(failed("upload a graph"))?;
                 Ok(made)
             }
         };
         capture().inspect_err(|e| log::warn!("kernels are started one by one: {e}")).ok()
     }
 
-    /// Starts a graph.
     #[allow(unsafe_code)]
-    pub fn start(&self, graph: &Graph) -> Result<(), MachineError> {
+    fn start(&self, graph: &Graph) -> Result<(), MachineError> {
         // SAFETY: a valid graph and stream; what its kernels read and write lives as long as `self`.
-        unsafe { graph::launch(graph.0, self.stream()) }.map_err(failed("start the network"))
+        unsafe { graph::launch(graph.0, self.stream(Lane::Work)) }.map_err(failed("start the network"))
     }
 }
 
@@ -459,7 +476,7 @@ impl Machine for Gpu {
                 blockDimY: 1,
                 blockDimZ: 1,
                 sharedMemBytes: launch.shared,
-                hStream: self.stream(),
+                hStream: self.stream(Lane::Work),
                 attrs: &raw mut overlap,
                 numAttrs: u32::from(self.overlaps),
             };

@@ -1,9 +1,10 @@
 //! Where kernels run: a CUDA device, and in the tests the processor.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// A place in the machine's memory.
-pub(super) type Address = u64;
+pub(in crate::frame) type Address = u64;
 
 /// What is compiled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Program {
 
 /// The kernels of `frame.cu` and `network.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(in crate::frame) enum Kernel {
     Prepare,
     Best,
     Outputs,
@@ -146,7 +147,7 @@ impl Kernel {
 
 /// A kernel with its arguments and its grid.
 #[derive(Debug, Clone)]
-pub(super) struct Launch {
+pub(in crate::frame) struct Launch {
     pub kernel: Kernel,
     /// Blocks.
     pub grid: [u32; 3],
@@ -187,7 +188,7 @@ impl Launch {
 
 /// What the sizes of blocks are chosen by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Capacity {
+pub(in crate::frame) struct Capacity {
     /// Blocks that fill the machine.
     pub blocks: usize,
     /// The most bytes of shared memory of a block.
@@ -197,19 +198,112 @@ pub(super) struct Capacity {
 /// Why the machine did not do it: the driver's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("CUDA could not {what}: {reason}")]
-pub(super) struct MachineError {
+pub(in crate::frame) struct MachineError {
     pub what: String,
     pub reason: String,
 }
 
 /// Memory and kernels. Everything happens in the order in which it is asked for.
-pub(super) trait Machine: Debug {
+pub(in crate::frame) trait Machine: Debug {
     /// Bytes that stay until the machine goes, all zero.
     fn allocate(&self, bytes: usize) -> Result<Address, MachineError>;
     /// Copies into the machine's memory, and returns when that is done.
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), MachineError>;
     /// Starts a kernel.
     fn launch(&self, launch: &Launch) -> Result<(), MachineError>;
+}
+
+/// Where things are asked for: in one lane they happen in the order in which they were asked for, between lanes only what is
+/// waited for is in order. Kernels are in `Work`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::frame) enum Lane {
+    /// Kernels, and copies that are to be in order with them.
+    Work,
+    /// Copies to the device.
+    In,
+    /// Copies from the device.
+    Out,
+}
+
+/// Memory on a device.
+pub(in crate::frame) trait DeviceMemory: Debug {
+    fn at(&self) -> Address;
+}
+
+/// Memory of the host that a device copies from and to.
+pub(in crate::frame) trait HostMemory: Debug {
+    fn bytes(&self) -> &[u8];
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// As single precision.
+    #[allow(unsafe_code)]
+    fn floats(&self) -> &[f32] {
+        // SAFETY: any bits are a float.
+        let (before, floats, _) = unsafe { self.bytes().align_to() };
+        assert!(before.is_empty(), "it begins at a multiple of four");
+        floats
+    }
+
+    /// As single precision.
+    #[allow(unsafe_code)]
+    fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; and any float is bytes.
+        let (before, floats, _) = unsafe { self.bytes_mut().align_to_mut() };
+        assert!(before.is_empty(), "it begins at a multiple of four");
+        floats
+    }
+}
+
+/// A moment of a lane.
+pub(in crate::frame) trait Moment: Debug {
+    /// Waits until the lane has come to it; not at all where it was never recorded.
+    fn wait(&self) -> Result<(), MachineError>;
+    /// Milliseconds from another one to this one, both passed.
+    fn since(&self, start: &Self) -> Result<f32, MachineError>;
+}
+
+/// A machine with memory of its own, which works while the host does something else: what is said to happen later happens
+/// when its lane has come to it.
+pub(in crate::frame) trait Device: Machine + Send {
+    type Buffer: DeviceMemory + Send;
+    type Pinned: HostMemory + Send;
+    type Event: Moment + Send;
+    type Graph: Debug + Send;
+
+    /// To be called before anything else by whoever may be on another thread than before.
+    fn enter(&self) -> Result<(), MachineError>;
+    /// What the sizes of blocks are chosen by.
+    fn capacity(&self) -> Capacity;
+    /// Whether it reads and writes the host's memory as quickly as its own, so that nothing need be copied.
+    fn shares_memory(&self) -> bool;
+    /// Memory that goes with the value, all zero. Before it goes, what has been asked for is done.
+    fn buffer(&self, bytes: usize) -> Result<Self::Buffer, MachineError>;
+    /// The same of the host.
+    fn pinned(&self, bytes: usize) -> Result<Self::Pinned, MachineError>;
+    /// Where kernels find memory of the host.
+    fn address_of(&self, pinned: &Self::Pinned) -> Result<Address, MachineError>;
+    /// A new moment, not yet in a lane. With `timing` it can tell the time.
+    fn event(&self, timing: bool) -> Result<Self::Event, MachineError>;
+    /// Puts the moment into a lane.
+    fn record(&self, lane: Lane, event: &Self::Event) -> Result<(), MachineError>;
+    /// Has a lane wait for the moment as it was last recorded; not at all where it never was.
+    fn wait_for(&self, lane: Lane, event: &Self::Event) -> Result<(), MachineError>;
+    /// Copies a part of the host's memory to the device, later.
+    fn send(&self, lane: Lane, from: &Self::Pinned, part: Range<usize>, to: Address) -> Result<(), MachineError>;
+    /// Copies from the device to a part of the host's memory, later.
+    fn fetch(&self, lane: Lane, from: Address, to: &mut Self::Pinned, part: Range<usize>) -> Result<(), MachineError>;
+    /// Copies within the device, later, in order with the kernels.
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError>;
+    /// Has libtorch wait for the kernels that have been asked for until now.
+    fn hand_over(&self, handed: &Self::Event) -> Result<(), MachineError>;
+    /// Has kernels that will be asked for wait for what libtorch has been asked for until now.
+    fn take_back(&self, done: &Self::Event) -> Result<(), MachineError>;
+    /// Waits for everything.
+    fn finish(&self) -> Result<(), MachineError>;
+    /// Kernels as one graph; `None`, with the reason logged, where none can be made.
+    fn graph(&self, launches: &[Launch]) -> Option<Self::Graph>;
+    /// Starts a graph.
+    fn start(&self, graph: &Self::Graph) -> Result<(), MachineError>;
 }
 
 /// Something as its bytes.

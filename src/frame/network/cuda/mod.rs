@@ -10,7 +10,9 @@
 //! kernels of a few microseconds each for this network and moves every map through memory for every small operation; here
 //! are about 40, each with what follows a convolution in it.
 //!
-//! Everything is asked for in the order of one stream, which is this pipeline's own.
+//! Everything is asked for in streams of this pipeline's own: one frame in a single one. Several frames have one for their
+//! copies to the device, one for the kernels and one for the copies back ([`Lane`]), so that one frame's transfers go on
+//! beside another's kernels; the network answers them together, or in turn where it gains nothing from a batch ([`Order`]).
 
 mod core;
 mod frame;
@@ -20,6 +22,8 @@ mod host;
 mod layers;
 mod machine;
 mod nvrtc;
+#[cfg(test)]
+mod sim;
 
 use super::torchscript::TorchScript;
 use super::{own_network, Answers, Backend, KernelRun, NetworkError, Precision};
@@ -32,17 +36,26 @@ use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
 use core::{Core, Module, Own};
 use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
-use gpu::{Buffer, Event, Gpu, Pinned};
+use gpu::Gpu;
 use layers::{Layers, Weights};
-use machine::{Address, Launch, Machine, MachineError, Program};
+pub(in crate::frame) use machine::Device;
+use machine::{Address, DeviceMemory as _, HostMemory as _, Lane, Launch, MachineError, Moment as _, Program};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tch::Kind;
+
+/// The environment variable that says whether kernels read frames and write outputs in the host's memory, without copies to
+/// the device's and back: 0 or 1; not said, they do where processor and GPU share their memory (a Jetson).
+pub const ZERO_COPY: &str = "SEMANTIC_DEPTH_CUDA_ZERO_COPY";
 
 /// Bytes of a part of a transfer: while one travels, the next is copied on the host.
 const PART: usize = 4 << 20;
 /// Threads that copy between a frame's memory and page-locked memory.
 const COPIERS: usize = 8;
+/// Runs of each batch, of which the quickest counts, to see what the network gains from it.
+const ORDER_RUNS: usize = 5;
+/// Share of the time of images one by one that a batch has to stay under, to be worth waiting for.
+const ORDER_GAIN: f32 = 0.9;
 /// Bytes that one thread copies at a time.
 const TASK: usize = 128 << 10;
 
@@ -52,56 +65,104 @@ impl From<MachineError> for NetworkError {
     }
 }
 
-/// Memory of a size that grows.
-#[derive(Debug, Default)]
-struct Room {
-    device: Option<Buffer>,
-    host: Option<Pinned>,
+/// Memory of a size that grows: the device's and the host's half, or where both share it the host's alone.
+#[derive(Debug)]
+struct Room<D: Device> {
+    device: Option<D::Buffer>,
+    host: Option<D::Pinned>,
 }
 
-impl Room {
-    /// Makes both at least this large, and gives the device's address.
-    fn fit(&mut self, gpu: &Gpu, bytes: usize) -> Result<Address, MachineError> {
-        match &self.device {
-            Some(buffer) if buffer.bytes() >= bytes => Ok(buffer.at),
-            _ => {
-                // What is on its way to or from the old memory arrives first.
-                gpu.finish()?;
-                (self.device, self.host) = (None, None);
-                self.host = Some(gpu.pinned(bytes)?);
-                let buffer = self.device.insert(gpu.buffer(bytes)?);
-                Ok(buffer.at)
+impl<D: Device> Default for Room<D> {
+    fn default() -> Self {
+        Self { device: None, host: None }
+    }
+}
+
+impl<D: Device> Room<D> {
+    /// Makes it at least this large, and gives the device's address.
+    fn fit(&mut self, gpu: &D, bytes: usize) -> Result<Address, MachineError> {
+        if self.host.as_ref().is_none_or(|host| host.bytes().len() < bytes) {
+            // What is on its way to or from the old memory arrives first.
+            gpu.finish()?;
+            (self.device, self.host) = (None, None);
+            if !gpu.shares_memory() {
+                self.device = Some(gpu.buffer(bytes)?);
             }
+            // The last one: it says that there is room.
+            self.host = Some(gpu.pinned(bytes)?);
+        }
+        match (&self.device, &self.host) {
+            (Some(buffer), _) => Ok(buffer.at()),
+            (None, Some(host)) => gpu.address_of(host),
+            (None, None) => Err(Self::missing()),
         }
     }
 
-    fn host(&mut self) -> Result<&mut Pinned, MachineError> {
-        let missing = || MachineError { what: "copy".into(), reason: "there is no room yet".into() };
-        self.host.as_mut().ok_or_else(missing)
+    fn missing() -> MachineError {
+        MachineError { what: "copy".into(), reason: "there is no room yet".into() }
+    }
+
+    fn host(&mut self) -> Result<&mut D::Pinned, MachineError> {
+        self.host.as_mut().ok_or_else(Self::missing)
+    }
+
+    /// Copies a part of the host's half to the device's, later.
+    fn send(&mut self, gpu: &D, lane: Lane, part: Range<usize>) -> Result<(), MachineError> {
+        match (&self.device, &self.host) {
+            (Some(buffer), Some(host)) => gpu.send(lane, host, part.clone(), buffer.at() + part.start as Address),
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies a part of the device's half to the host's, later.
+    fn fetch(&mut self, gpu: &D, lane: Lane, part: Range<usize>) -> Result<(), MachineError> {
+        match (&self.device, &mut self.host) {
+            (Some(buffer), Some(host)) => gpu.fetch(lane, buffer.at() + part.start as Address, host, part),
+            _ => Ok(()),
+        }
     }
 }
 
 /// Something on its way from the device: in parts, each with the moment at which it has come.
-#[derive(Debug, Default)]
-struct Download {
-    room: Room,
+#[derive(Debug)]
+struct Download<D: Device> {
+    room: Room<D>,
     bytes: usize,
-    events: Vec<Event>,
+    /// In which it was asked for last.
+    lane: Lane,
+    events: Vec<D::Event>,
 }
 
-impl Download {
-    /// Begins to fetch so many bytes.
-    fn start(&mut self, gpu: &Gpu, from: Address, bytes: usize) -> Result<(), MachineError> {
-        self.bytes = bytes;
+impl<D: Device> Default for Download<D> {
+    fn default() -> Self {
+        Self { room: Room::default(), bytes: 0, lane: Lane::Work, events: Vec::new() }
+    }
+}
+
+impl<D: Device> Download<D> {
+    /// Begins to fetch so many bytes: of the room's own device half, or of another place.
+    fn start(&mut self, gpu: &D, lane: Lane, from: Option<Address>, bytes: usize) -> Result<(), MachineError> {
+        (self.bytes, self.lane) = (bytes, lane);
         self.room.fit(gpu, bytes)?;
         for (i, part) in parts(bytes).enumerate() {
-            gpu.fetch(from + part.start as Address, self.room.host()?, part)?;
+            match from {
+                Some(from) => gpu.fetch(lane, from + part.start as Address, self.room.host()?, part)?,
+                None => self.room.fetch(gpu, lane, part)?,
+            }
             if i == self.events.len() {
                 self.events.push(gpu.event(false)?);
             }
-            gpu.record(&self.events[i])?;
+            gpu.record(lane, &self.events[i])?;
         }
         Ok(())
+    }
+
+    /// Has what will be asked for in the kernels' lane wait until everything that was to be fetched has been.
+    fn hold(&self, gpu: &D) -> Result<(), MachineError> {
+        if self.lane == Lane::Work {
+            return Ok(());
+        }
+        self.events.iter().try_for_each(|event| gpu.wait_for(Lane::Work, event))
     }
 
     /// Waits for the parts and puts them into `out`, which becomes as long as they are.
@@ -139,14 +200,36 @@ fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// What one image of a batch needs.
-#[derive(Debug, Default)]
-struct Slot {
-    picture: Room,
+#[derive(Debug)]
+struct Slot<D: Device> {
+    picture: Room<D>,
     /// After the picture's last part has left the host.
-    sent: Option<Event>,
-    labels: Download,
-    depth: Download,
-    answer: Download,
+    sent: D::Event,
+    /// After the picture was read.
+    read: D::Event,
+    /// After labels and depth were made.
+    made: D::Event,
+    labels: Download<D>,
+    depth: Download<D>,
+    answer: Download<D>,
+}
+
+impl<D: Device> Slot<D> {
+    fn new(gpu: &D) -> Result<Self, MachineError> {
+        let event = || gpu.event(false);
+        let (picture, sent, read, made) = (Room::default(), event()?, event()?, event()?);
+        let (labels, depth, answer) = (Download::default(), Download::default(), Download::default());
+        Ok(Self { picture, sent, read, made, labels, depth, answer })
+    }
+}
+
+/// In which order several frames go through the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::frame) enum Order {
+    /// The network answers all of them at once.
+    Together,
+    /// One after the other: while the network answers one, others are on their way there or back.
+    InTurn,
 }
 
 /// What of a frame is wanted from the device.
@@ -164,25 +247,29 @@ type InputKey = (Rect, Rect);
 
 /// Frames on a CUDA device.
 #[derive(Debug)]
-pub(in crate::frame) struct Cuda {
-    core: Core,
+pub(in crate::frame) struct Cuda<D: Device = Gpu> {
+    core: Core<D>,
     /// Height and width of the input.
     input: [usize; 2],
     /// Of one answer: height, width, channels.
     answer_shape: [usize; 3],
     /// For inputs that come in single precision.
-    staging: Room,
+    staging: Room<D>,
     normalisation: Normalisation,
     decoding: Decoding,
-    inputs: Cache<InputKey, (InputTables, OnDevice<4>)>,
-    outputs: Cache<Geometry, (OutputTables, OnDevice<2>)>,
-    slots: Vec<Slot>,
-    answered: Event,
+    inputs: Cache<InputKey, (InputTables, OnDevice<D, 4>)>,
+    outputs: Cache<Geometry, (OutputTables, OnDevice<D, 2>)>,
+    slots: Vec<Slot<D>>,
+    /// Of one, two, ... frames.
+    orders: Vec<Order>,
+    /// How many are answered now.
+    count: usize,
+    answered: D::Event,
     /// The last to go.
-    gpu: Gpu,
+    gpu: D,
 }
 
-impl Drop for Cuda {
+impl<D: Device> Drop for Cuda<D> {
     fn drop(&mut self) {
         // A module's memory goes back to libtorch, for others: nothing may be left that writes to it.
         let _ = self.gpu.enter().and_then(|()| self.gpu.finish());
@@ -208,17 +295,11 @@ impl Cuda {
                 precision.name()
             )));
         }
-        let manifest = &artifact.manifest;
-        let (width, height) = (manifest.input.width, manifest.input.height);
-        let network = own_network(artifact).map_err(error)?;
-        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
-        let parts = parts.ok_or_else(|| error("the network is not folded".into()))?;
-        let weights = Weights::new(parts, &network.end_weights()).map_err(error)?;
+        let weights = own_weights(artifact).map_err(error)?;
         let gpu = Gpu::open(index, Program::Network).map_err(error)?;
-        let layers = Layers::new(&gpu, &weights, (height, width), max_batch, gpu.capacity())?;
-        gpu.finish()?;
-        let core = Core::Own(Own::new(&gpu, layers));
-        Self::new(gpu, core, manifest, max_batch)
+        let mut made = Self::of_weights(gpu, &weights, &artifact.manifest, max_batch)?;
+        made.choose_orders()?;
+        Ok(made)
     }
 
     /// Around a module that libtorch runs on this device.
@@ -233,12 +314,34 @@ impl Cuda {
     ) -> Result<Self, NetworkError> {
         let error = |reason: String| NetworkError::Backend { backend: Backend::TorchScript.name(), reason };
         let gpu = Gpu::open(index, Program::Frame).map_err(error)?;
+        Self::of_module(gpu, module, manifest, max_batch)
+    }
+}
+
+/// The weights as our own kernels take them; an error in words.
+fn own_weights(artifact: &Artifact) -> Result<Weights, String> {
+    let network = own_network(artifact)?;
+    let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
+    Weights::new(parts.ok_or("the network is not folded")?, &network.end_weights())
+}
+
+impl<D: Device> Cuda<D> {
+    fn of_weights(gpu: D, weights: &Weights, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+        let size = (manifest.input.height, manifest.input.width);
+        let layers = Layers::new(&gpu, weights, size, max_batch, gpu.capacity())?;
+        gpu.finish()?;
+        let core = Core::Own(Own::new(&gpu, layers));
+        Self::new(gpu, core, manifest, max_batch)
+    }
+
+    fn of_module(gpu: D, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
         let core = Core::Module(Box::new(Module::new(&gpu, module, manifest, max_batch)?));
         Self::new(gpu, core, manifest, max_batch)
     }
 
-    fn new(gpu: Gpu, core: Core, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+    fn new(gpu: D, core: Core<D>, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
         let answer_shape = core.answer_shape();
+        let slots = (0..max_batch).map(|_| Slot::new(&gpu)).collect::<Result<_, _>>()?;
         Ok(Self {
             decoding: Decoding::new(manifest, answer_shape),
             normalisation: Normalisation::new(&manifest.input, core.layout()),
@@ -247,11 +350,35 @@ impl Cuda {
             staging: Room::default(),
             inputs: Cache::new(),
             outputs: Cache::new(),
-            slots: (0..max_batch).map(|_| Slot::default()).collect(),
+            slots,
+            orders: vec![Order::Together; max_batch],
+            count: 1,
             answered: gpu.event(false)?,
             core,
             gpu,
         })
+    }
+
+    /// Where the network gains nothing from several images at once, frames go in turn: so their transfers cost no time of
+    /// their own. What it gains is measured, by the device's clock.
+    fn choose_orders(&mut self) -> Result<(), NetworkError> {
+        let one = self.quickest(1)?;
+        for batch in 2..=self.slots.len() {
+            let together = self.quickest(batch)?;
+            let gains = together < ORDER_GAIN * batch as f32 * one;
+            let order = if gains { Order::Together } else { Order::InTurn };
+            log::debug!("{batch} images together take {together:.3} ms, one takes {one:.3} ms: {order:?}");
+            self.orders[batch - 1] = order;
+        }
+        Ok(())
+    }
+
+    fn quickest(&mut self, batch: usize) -> Result<f32, NetworkError> {
+        let mut quickest = f32::INFINITY;
+        for _ in 0..ORDER_RUNS {
+            quickest = quickest.min(self.timed(batch)?);
+        }
+        Ok(quickest)
     }
 
     fn pixels(&self) -> usize {
@@ -264,6 +391,8 @@ impl Cuda {
 
     /// Starts the network on the first `batch` images.
     fn start(&mut self, batch: usize) -> Result<(), NetworkError> {
+        // The answers before are overwritten, or go back to libtorch.
+        self.slots.iter().try_for_each(|slot| slot.answer.hold(&self.gpu))?;
         self.core.start(&self.gpu, &self.decoding, batch)
     }
 
@@ -281,48 +410,78 @@ impl Cuda {
         let pixels = batch * self.pixels();
         let bytes = pixels * 3 * size_of::<f32>();
         let staging = self.staging.fit(&self.gpu, bytes)?;
-        let host = self.staging.host()?;
-        host.floats_mut()[..pixels * 3].copy_from_slice(&input[..pixels * 3]);
-        self.gpu.send(host, 0..bytes, staging)?;
+        self.staging.host()?.floats_mut()[..pixels * 3].copy_from_slice(&input[..pixels * 3]);
+        self.staging.send(&self.gpu, Lane::Work, 0..bytes)?;
         self.core.take(&self.gpu, staging, pixels)?;
         self.start(batch)?;
-        let length = batch * self.answer_length();
-        let room = &mut self.slots[0].answer.room;
-        room.fit(&self.gpu, length * size_of::<f32>())?;
-        self.gpu.fetch(self.core.answer(), room.host()?, 0..length * size_of::<f32>())?;
+        let (length, answers) = (batch * self.answer_length(), self.core.answer());
+        let download = &mut self.slots[0].answer;
+        download.start(&self.gpu, Lane::Work, Some(answers), length * size_of::<f32>())?;
         self.gpu.finish()?;
         let [height, width, channels] = self.answer_shape;
-        Ok(read(Answers { width, height, channels, data: &room.host()?.floats()[..length] }))
+        Ok(read(Answers { width, height, channels, data: &download.room.host()?.floats()[..length] }))
     }
 
-    /// Brings a picture's bytes to the device and makes the network's input number `slot` of them, later.
+    /// Begins with so many frames, which are then to be asked for in their order.
+    pub fn begin(&mut self, count: usize) -> Order {
+        self.count = count;
+        self.order()
+    }
+
+    fn order(&self) -> Order {
+        self.orders[self.count - 1]
+    }
+
+    /// One frame's copies and kernels follow each other anyhow: other lanes would only cost the waiting for each other.
+    fn lane(&self, lane: Lane) -> Lane {
+        if self.count == 1 {
+            Lane::Work
+        } else {
+            lane
+        }
+    }
+
+    /// Where a frame's input and answer are.
+    fn image(&self, slot: usize) -> usize {
+        if self.order() == Order::InTurn {
+            0
+        } else {
+            slot
+        }
+    }
+
+    /// Brings a picture's bytes to the device and makes the network's input of them, later.
     ///
     /// # Errors
     /// The device fails.
     pub fn prepare(&mut self, slot: usize, image: &ImageView<'_>, geometry: &Geometry) -> Result<(), NetworkError> {
         self.gpu.enter()?;
+        let (lane, number) = (self.lane(Lane::In), self.image(slot));
         let key = (geometry.source_rect(), geometry.network_rect());
         let gpu = &self.gpu;
         let (tables, on_device) = self.inputs.try_get(&key, || {
             let tables = InputTables::new(geometry);
             OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
         })?;
-        let Slot { picture, sent, .. } = &mut self.slots[slot];
+        let Slot { picture, sent, read, .. } = &mut self.slots[slot];
         let (from, pixel) = (tables.from, image.encoding().channels());
         let row = from.width * pixel;
         let at = picture.fit(gpu, row * from.height)?;
-        // The host half may still be travelling where an earlier batch failed half-way.
-        match sent {
-            Some(event) => event.wait()?,
-            None => *sent = Some(gpu.event(false)?),
+        // What came before may still be on its way, or unread, where an earlier batch failed half-way.
+        if gpu.shares_memory() {
+            read.wait()?;
+        } else {
+            sent.wait()?;
+            if lane != Lane::Work {
+                gpu.wait_for(lane, read)?;
+            }
         }
         let rows_a_part = (PART / row).max(1);
         for first in (0..from.height).step_by(rows_a_part) {
             let rows = first..(first + rows_a_part).min(from.height);
             let part = rows.start * row..rows.end * row;
-            let host = picture.host()?;
             let rows_a_task = (TASK / row).max(1);
-            let tasks = host.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
+            let tasks = picture.host()?.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
             share_among(
                 COPIERS,
                 tasks,
@@ -334,26 +493,28 @@ impl Cuda {
                     }
                 },
             );
-            gpu.send(host, part.clone(), at + part.start as Address)?;
+            picture.send(gpu, lane, part)?;
         }
-        if let Some(event) = sent {
-            gpu.record(event)?;
+        gpu.record(lane, sent)?;
+        if lane != Lane::Work {
+            gpu.wait_for(Lane::Work, sent)?;
         }
         let [height, width] = self.input;
-        let input = self.core.input() + (slot * height * width * self.core.layout().pixel()) as Address;
-        Ok(gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?)
+        let input = self.core.input() + (number * height * width * self.core.layout().pixel()) as Address;
+        gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?;
+        Ok(gpu.record(Lane::Work, read)?)
     }
 
-    /// Runs the network on the inputs `0..batch` that have been prepared, later.
+    /// Runs the network on the inputs `0..batch` that have been prepared, or on the one that was prepared last, later.
     ///
     /// # Errors
     /// The device fails.
     pub fn answer(&mut self, batch: usize) -> Result<(), NetworkError> {
         self.start(batch)?;
-        Ok(self.gpu.record(&self.answered)?)
+        Ok(self.gpu.record(Lane::Work, &self.answered)?)
     }
 
-    /// Makes outputs of the answer number `slot`, and begins to fetch them.
+    /// Makes outputs of a frame's answer, and begins to fetch them.
     ///
     /// # Errors
     /// The device fails.
@@ -364,34 +525,41 @@ impl Cuda {
         wanted: FromDevice,
         factor: f32,
     ) -> Result<(), NetworkError> {
+        let (lane, number) = (self.lane(Lane::Out), self.image(slot));
         let (gpu, answer_shape) = (&self.gpu, self.answer_shape);
-        let answer = self.core.answer() + (slot * self.answer_length() * size_of::<f32>()) as Address;
-        let best = self.core.best() + (slot * answer_shape[0] * answer_shape[1]) as Address;
+        let answer = self.core.answer() + (number * self.answer_length() * size_of::<f32>()) as Address;
+        let best = self.core.best() + (number * answer_shape[0] * answer_shape[1]) as Address;
         let answer_bytes = self.answer_length() * size_of::<f32>();
         let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
             OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
         })?;
-        let slot = &mut self.slots[slot];
+        let Slot { labels, depth, answer: whole, made, .. } = &mut self.slots[slot];
         let (width, height) = geometry.output();
         let mut at = FrameAddresses { answer, best, tables: on_device.at, labels: 0, depth: 0 };
         if wanted.labels {
-            at.labels = slot.labels.room.fit(gpu, width * height)?;
+            at.labels = labels.room.fit(gpu, width * height)?;
+            labels.hold(gpu)?;
         }
         if wanted.depth {
-            at.depth = slot.depth.room.fit(gpu, width * height * size_of::<f32>())?;
+            at.depth = depth.room.fit(gpu, width * height * size_of::<f32>())?;
+            depth.hold(gpu)?;
         }
         if wanted.labels || wanted.depth {
             gpu.launch(&self.decoding.launch(tables, at, factor))?;
         }
+        if lane != Lane::Work {
+            gpu.record(Lane::Work, made)?;
+            gpu.wait_for(lane, made)?;
+        }
         if wanted.labels {
-            slot.labels.start(gpu, at.labels, width * height)?;
+            labels.start(gpu, lane, None, width * height)?;
         }
         if wanted.depth {
-            slot.depth.start(gpu, at.depth, width * height * size_of::<f32>())?;
+            depth.start(gpu, lane, None, width * height * size_of::<f32>())?;
         }
         if wanted.answer {
-            slot.answer.start(gpu, answer, answer_bytes)?;
+            whole.start(gpu, lane, Some(answer), answer_bytes)?;
         }
         Ok(())
     }
@@ -427,20 +595,20 @@ impl Cuda {
     pub fn packed(&mut self, slot: usize) -> Result<Packed<'_>, NetworkError> {
         let ([height, width, channels], length) = (self.answer_shape, self.answer_length());
         let answer = &mut self.slots[slot].answer;
-        answer.events.iter().try_for_each(Event::wait)?;
+        answer.events.iter().try_for_each(|event| event.wait())?;
         Ok(Packed { width, height, channels, data: &answer.room.host()?.floats()[..length] })
     }
 
-    /// Milliseconds of a run of a batch of one whose input is there already, by the device's own clock.
+    /// Milliseconds of a run of a batch whose input is there already, by the device's own clock.
     ///
     /// # Errors
     /// The device fails.
-    pub fn timed(&mut self) -> Result<f32, NetworkError> {
+    pub fn timed(&mut self, batch: usize) -> Result<f32, NetworkError> {
         self.gpu.enter()?;
         let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
-        self.gpu.record(&start)?;
-        self.start(1)?;
-        self.gpu.record(&end)?;
+        self.gpu.record(Lane::Work, &start)?;
+        self.start(batch)?;
+        self.gpu.record(Lane::Work, &end)?;
         end.wait()?;
         Ok(end.since(&start)?)
     }
@@ -454,9 +622,9 @@ impl Cuda {
         let (start, end) = (self.gpu.event(true)?, self.gpu.event(true)?);
         let timed = |launch: &Launch| -> Result<KernelRun, MachineError> {
             self.gpu.launch(launch)?;
-            self.gpu.record(&start)?;
+            self.gpu.record(Lane::Work, &start)?;
             (0..repetitions).try_for_each(|_| self.gpu.launch(launch))?;
-            self.gpu.record(&end)?;
+            self.gpu.record(Lane::Work, &end)?;
             end.wait()?;
             let ms = end.since(&start)? / repetitions as f32;
             Ok(KernelRun { name: launch.kernel.name(), grid: launch.grid, ms })
@@ -468,12 +636,21 @@ impl Cuda {
 #[cfg(test)]
 mod tests {
     use super::host::Host;
-    use super::layers::{narrow, Layers, Weights};
-    use super::machine::{bytes_of, Capacity, Machine};
-    use crate::export::trace::packed_heads;
+    use super::layers::narrow;
+    use super::machine::{bytes_of, Capacity, Machine as _};
+    use super::sim::Sim;
+    use super::*;
+    use crate::export::trace::{export, packed_heads, ExportRequest};
+    use crate::frame::clock::StageTimes;
+    use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
     use crate::frame::network::native::tests::{input, largest, network};
-    use crate::model::{NetworkConfig, NumberFormat, Task};
-    use tch::{Kind, Tensor};
+    use crate::frame::network::{BackendChoice, DeviceChoice};
+    use crate::frame::output::OutputBuilder;
+    use crate::frame::pipeline::{run_on_device, Job, LoadOptions, Outputs, Pipeline, Wanted};
+    use crate::model::{NetworkConfig, Task};
+    use std::path::Path;
+    use tch::nn::VarStore;
+    use tch::Tensor;
 
     /// The greatest of each pixel's scores, the first among equals.
     pub(super) fn greatest(answer: &[f32], channels: usize, scores: usize) -> Vec<u8> {
@@ -538,6 +715,140 @@ mod tests {
             println!("most {difference:.2e}, mean {mean:.2e}");
             assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
         }
+    }
+
+    /// What frames of a few sizes and placements become on a device that is not there, beside the processor's outputs:
+    /// several together and one by one, in both orders, with other pictures each time.
+    /// `counts`: how many together.
+    fn compare_frames<D: Device>(
+        cuda: &mut Cuda<D>,
+        on_processor: &mut Pipeline,
+        counts: &[usize],
+        tolerance: (f64, f32),
+    ) {
+        let network = on_processor.network_size();
+        let mut output = OutputBuilder::new(on_processor.manifest());
+        for (round, &count) in counts.iter().enumerate() {
+            for order in [Order::InTurn, Order::Together] {
+                cuda.orders.fill(order);
+                let size = [(96, 60), (200, 33)][round % 2];
+                let placements = [
+                    Placement::default(),
+                    Placement { mode: ResizeMode::Letterbox, roi: None, output: OutputSize::Network },
+                    Placement {
+                        mode: ResizeMode::Crop,
+                        roi: None,
+                        output: OutputSize::Fixed { width: 77, height: 41 },
+                    },
+                ];
+                let geometries = placements.map(|p| Geometry::new(&p, size, network).expect("it fits"));
+                let pictures: Vec<Vec<u8>> = (0..count).map(|i| picture(size, 10 * round + i)).collect();
+                let images =
+                    pictures.iter().map(|p| ImageView::rgb8(size.0 as u32, size.1 as u32, p).expect("a layout"));
+                let images: Vec<_> = images.collect();
+                let mut found = vec![Outputs::default(); count];
+                let mut expected = found.clone();
+                // Everything of the first, labels of the second, depth of the third.
+                let wanted = |i| match (i + round) % 3 {
+                    0 => Wanted::ALL,
+                    1 => Wanted { labels: true, ..Wanted::default() },
+                    _ => Wanted { depth: true, confidence: true, ..Wanted::default() },
+                };
+                let ask = |outputs: &mut [Outputs], run: &mut dyn FnMut(&mut [Job<'_>])| {
+                    let each = images.iter().zip(&geometries).zip(outputs).enumerate();
+                    let mut jobs: Vec<_> = each
+                        .map(|(i, ((image, geometry), outputs))| Job {
+                            image: *image,
+                            geometry,
+                            wanted: wanted(i),
+                            confidence_stride: 1,
+                            depth_factor: 1.5,
+                            overlay_opacity: 0.5,
+                            mask_values: &[7; 256],
+                            outputs,
+                            times: StageTimes::default(),
+                        })
+                        .collect();
+                    run(&mut jobs);
+                };
+                ask(&mut found, &mut |jobs| run_on_device(cuda, &mut output, jobs, count).expect("it answers"));
+                ask(&mut expected, &mut |jobs| on_processor.run(jobs).expect("it answers"));
+                for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let what = format!("round {round}, {order:?}, frame {i} of {count}");
+                    assert_eq!(found.labels.len(), expected.labels.len(), "{what}");
+                    let other = found.labels.iter().zip(&expected.labels).filter(|(a, b)| a != b).count() as f64;
+                    let share = other / expected.labels.len().max(1) as f64;
+                    assert!(share <= tolerance.0, "{what}: {share} of labels");
+                    for (found, expected) in
+                        [(&found.depth_m, &expected.depth_m), (&found.confidence, &expected.confidence)]
+                    {
+                        assert_eq!(found.len(), expected.len(), "{what}");
+                        for (a, b) in found.iter().zip(expected) {
+                            let near = (a - b).abs() <= tolerance.1 * b.abs() || (a.is_nan() && b.is_nan());
+                            assert!(near, "{what}: {a} for {b}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn picture((width, height): (usize, usize), seed: usize) -> Vec<u8> {
+        (0..width * height * 3).map(|i| ((i * i * 7 + i * (31 + seed)) / 5 + seed * 40) as u8).collect()
+    }
+
+    /// An exported network with random weights.
+    fn small_model(folder: &Path) -> Artifact {
+        let weights = folder.join("w.safetensors");
+        tch::manual_seed(5);
+        let vs = VarStore::new(tch::Device::Cpu);
+        crate::model::Network::new(&vs.root(), &NetworkConfig::default());
+        crate::model::weights::save(&vs, &weights).expect("saved");
+        let request = ExportRequest {
+            weights,
+            network: NetworkConfig::default(),
+            size: (64, 32),
+            full_size: false,
+            focal_length_px: 60.0,
+            name: "small".into(),
+            training: "random".into(),
+            command: "a test".into(),
+            created: "2026-01-01T00:00:00Z".into(),
+        };
+        export(&request, &folder.join("model")).expect("exported").0
+    }
+
+    fn on_processor(artifact: Artifact) -> Pipeline {
+        let (device, backend) = (DeviceChoice::Cpu, BackendChoice::Only(Backend::TorchScript));
+        let options = LoadOptions { device, backend, max_batch: 3, ..LoadOptions::default() };
+        Pipeline::from_artifact(artifact, &options).expect("it loads")
+    }
+
+    #[test]
+    fn a_modules_frames_are_the_processors_in_every_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifact = small_model(folder.path());
+        let manifest = artifact.manifest.clone();
+        let path = artifact.torchscript_path();
+        let mut pipeline = on_processor(artifact);
+        for (seed, shares_memory) in [(1, false), (2, true), (3, false)] {
+            let Some(sim) = Sim::new(seed, shares_memory) else { return };
+            let module = TorchScript::load(&path, &manifest, tch::Device::Cpu, Precision::Fp32).expect("it loads");
+            let mut cuda = Cuda::of_module(sim, module, &manifest, 3).expect("memory");
+            // Labels may differ where two scores are equal but for rounding.
+            compare_frames(&mut cuda, &mut pipeline, &[3, 3, 1, 2, 3], (0.002, 1e-4));
+        }
+    }
+
+    #[test]
+    fn our_own_kernels_frames_are_the_processors_in_every_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifact = small_model(folder.path());
+        let manifest = artifact.manifest.clone();
+        let Some(sim) = Sim::new(4, false) else { return };
+        let weights = own_weights(&artifact).expect("they fit");
+        let mut cuda = Cuda::of_weights(sim, &weights, &manifest, 3).expect("memory");
+        compare_frames(&mut cuda, &mut on_processor(artifact), &[2, 1], (0.02, 0.02));
     }
 
     // Tests of their own, so that they run beside each other.
