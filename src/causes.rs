@@ -1,4 +1,4 @@
-//! An error in one line.
+//! Errors in one line.
 
 /// The error and its causes, separated by colons. Many errors name their cause in their own words and give it as their source,
 /// too: what has been said at the end of the line so far is not said again.
@@ -13,6 +13,11 @@ pub fn in_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// First line of a torch error: the rest is a C++ backtrace.
+pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_string()
 }
 
 #[cfg(test)]

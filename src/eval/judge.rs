@@ -7,7 +7,6 @@ use super::depth::{judged, median_ratio, DepthErrors, DepthReport, JUDGED_M};
 use super::distribution::JointHistogram;
 use super::ground::Ground;
 use super::leak::{Leak, Scene};
-use super::summary::{self, Summary};
 use crate::data::frame::Decoded;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -271,11 +270,6 @@ impl Judge {
             counts.joint[usize::from(self.side_of[usize::from(class)])].add(log_t, log_seen);
         }
         counts
-    }
-
-    /// All measures.
-    pub fn summary(&self) -> Summary {
-        summary::of(self)
     }
 }
 

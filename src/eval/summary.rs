@@ -158,15 +158,18 @@ impl From<&BothErrors> for Both {
     }
 }
 
-pub(super) fn of(judge: &Judge) -> Summary {
-    let leak = judge.leak.as_ref().map(super::leak::Leak::report).filter(|r| r.poles > 0);
-    Summary {
-        frames: judge.frames.len(),
-        segmentation: segmentation(judge),
-        depth: depth(judge),
-        leak,
-        ground: judge.ground.as_ref().map(super::ground::Ground::report).filter(|r| r.road_frames > 0),
-        per_frame: judge.frames.clone(),
+impl Judge {
+    /// All measures.
+    pub fn summary(&self) -> Summary {
+        let leak = self.leak.as_ref().map(super::leak::Leak::report).filter(|r| r.poles > 0);
+        Summary {
+            frames: self.frames.len(),
+            segmentation: segmentation(self),
+            depth: depth(self),
+            leak,
+            ground: self.ground.as_ref().map(super::ground::Ground::report).filter(|r| r.road_frames > 0),
+            per_frame: self.frames.clone(),
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl Golden {
                 )));
             }
         }
-        let torch = |e: tch::TchError| wrong(weights::first_line(&e));
+        let torch = |e: tch::TchError| wrong(crate::causes::first_line(&e));
         let flat = |name: &str| get(name)?.f_flatten(0, -1).map_err(torch);
         Ok(Self {
             image: Vec::<u8>::try_from(flat("image")?).map_err(torch)?,

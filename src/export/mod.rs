@@ -157,8 +157,8 @@ impl Artifact {
     pub fn load_module(&self, device: Device) -> Result<tch::CModule, ArtifactError> {
         let path = self.torchscript_path();
         let mut module = tch::CModule::load_on_device(&path, device)
-            .map_err(|e| ArtifactError::Torch { path: path.clone(), what: weights::first_line(&e) })?;
-        module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: weights::first_line(&e) })?;
+            .map_err(|e| ArtifactError::Torch { path: path.clone(), what: crate::causes::first_line(&e) })?;
+        module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: crate::causes::first_line(&e) })?;
         Ok(module)
     }
 }

@@ -17,9 +17,10 @@ use super::manifest::{
     SCHEMA_VERSION,
 };
 use super::{sha256, Artifact, ArtifactError, MANIFEST};
+use crate::causes::first_line;
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
-use crate::model::weights::{self, first_line, WeightsError};
+use crate::model::weights::{self, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
 use std::collections::BTreeMap;
 use std::fs;

@@ -435,5 +435,5 @@ fn build(recipe: &TensorRecipe, bytes: &[u8]) -> Result<Tensor, Failure> {
     let flat = Tensor::f_from_data_size(&bytes[..available as usize * element], &[available], recipe.kind);
     flat.and_then(|t| t.f_as_strided(&recipe.size, &recipe.stride, recipe.offset))
         .and_then(|t| t.f_contiguous())
-        .map_err(|e| super::weights::first_line(&e))
+        .map_err(|e| crate::causes::first_line(&e))
 }

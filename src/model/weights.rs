@@ -1,6 +1,7 @@
 //! Weights in and out: safetensors, and PyTorch's `.pth` state dicts (the article's checkpoints).
 
 use super::Task;
+use crate::causes::first_line;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -232,9 +233,4 @@ pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
 
 fn read_pth(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     super::pth::read(path).map_err(|what| WeightsError::Format { path: path.into(), what })
-}
-
-/// First line of a torch error: the rest is a C++ backtrace.
-pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_string()
 }

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// Batches that may wait.
 const AHEAD: usize = 2;
@@ -156,29 +156,6 @@ pub fn frequencies(supplies: &[Supply], table: &LabelTable) -> Result<Vec<f64>, 
         all.iter_mut().for_each(|f| *f /= sum);
     }
     Ok(all)
-}
-
-/// One batch of crops.
-#[derive(Debug)]
-pub struct Batch {
-    /// `[B, 3, H, W]`, normalised, channels last in memory.
-    pub images: Tensor,
-    /// `[B, h, w]` int64 of [`LabelTable`]; -100 where unlabelled.
-    pub labels: Tensor,
-    /// `[B, h, w]` float32 depth code, NaN where not known.
-    pub depth: Tensor,
-    /// `[B, 3, h, w]` float32 unit surface normals, NaN where not known; only for a network with that head.
-    pub normals: Option<Tensor>,
-    /// `[B, h, w]` float32 semantic edges, 0 or 1, NaN where not known; only for a network with that head.
-    pub edges: Option<Tensor>,
-}
-
-/// Puts crops of one size together, with the truth that the tasks need, in float32 on the processor.
-pub fn collate(crops: &[Crop], size: &CropSize, table: &LabelTable, tasks: &[Task]) -> Batch {
-    let mut packed = Packed::new(crops.len(), size, tasks, Kind::Float, Device::Cpu);
-    let codes = table.codes();
-    packed.rows().into_iter().zip(crops).for_each(|(row, crop)| row.fill(crop, &codes));
-    packed.to(Device::Cpu)
 }
 
 /// Chooses the crops of a phase, one after the other.

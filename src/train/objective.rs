@@ -1,9 +1,9 @@
 //! What a step makes smaller: the heads' losses, added up.
 
-use super::batches::Batch;
 use super::config::{DepthLoss, TrainConfig, Weighting};
 use super::labels::LabelTable;
 use super::losses;
+use super::packed::Batch;
 use crate::model::{Answers, Task};
 use tch::nn::Path;
 use tch::{Device, Tensor};
@@ -143,9 +143,9 @@ mod tests {
     use crate::data::source::Groups;
     use crate::data::street::{Drive, DriveConfig};
     use crate::model::{Network, NetworkConfig};
-    use crate::train::batches::collate;
     use crate::train::config::LabelSpace;
     use crate::train::optimizer::{Optimizer, OptimizerConfig};
+    use crate::train::packed::collate;
     use rand::{RngExt as _, SeedableRng as _};
     use tch::nn::VarStore;
     use tch::Kind;

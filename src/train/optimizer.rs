@@ -378,8 +378,7 @@ fn fill(wanted: &mut [(String, Tensor)], state: &HashMap<String, Tensor>) -> Res
     tch::no_grad(|| {
         for (name, tensor) in wanted {
             if let Some(source) = state.get(name) {
-                let failed =
-                    |e| OptimizerError::State(vec![format!("{name}: {}", crate::model::weights::first_line(&e))]);
+                let failed = |e| OptimizerError::State(vec![format!("{name}: {}", crate::causes::first_line(&e))]);
                 tensor.f_copy_(source).map_err(failed)?;
             }
         }

@@ -2,8 +2,7 @@
 //! and no larger than it must be, since all of it goes through the bus to a GPU.
 #![allow(unsafe_code)]
 
-use super::batches::Batch;
-use super::labels::{IGNORED, IGNORED_BYTE};
+use super::labels::{LabelTable, IGNORED, IGNORED_BYTE};
 use super::targets;
 use crate::cpu::values;
 use crate::data::augment::{Crop, CropSize};
@@ -11,12 +10,35 @@ use crate::model::Task;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
+/// One batch of crops.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[B, 3, H, W]`, normalised, channels last in memory.
+    pub images: Tensor,
+    /// `[B, h, w]` int64 of [`LabelTable`]; -100 where unlabelled.
+    pub labels: Tensor,
+    /// `[B, h, w]` float32 depth code, NaN where not known.
+    pub depth: Tensor,
+    /// `[B, 3, h, w]` float32 unit surface normals, NaN where not known; only for a network with that head.
+    pub normals: Option<Tensor>,
+    /// `[B, h, w]` float32 semantic edges, 0 or 1, NaN where not known; only for a network with that head.
+    pub edges: Option<Tensor>,
+}
+
+/// Puts crops of one size together, with the truth that the tasks need, in float32 on the processor.
+pub fn collate(crops: &[Crop], size: &CropSize, table: &LabelTable, tasks: &[Task]) -> Batch {
+    let mut packed = Packed::new(crops.len(), size, tasks, Kind::Float, Device::Cpu);
+    let codes = table.codes();
+    packed.rows().into_iter().zip(crops).for_each(|(row, crop)| row.fill(crop, &codes));
+    packed.to(Device::Cpu)
+}
+
 /// Crops of one size, with the truth that the tasks need. Everything is contiguous.
 #[derive(Debug)]
 pub struct Packed {
     /// `[B, H, W, 3]` float32, or bfloat16 where that is what the network computes in.
     images: Tensor,
-    /// `[B, h, w]` uint8 of [`super::labels::LabelTable::codes`].
+    /// `[B, h, w]` uint8 of [`LabelTable::codes`].
     labels: Tensor,
     /// `[B, h, w]` float32.
     depth: Tensor,
@@ -46,7 +68,7 @@ enum Pixels<'a> {
 }
 
 impl Row<'_> {
-    /// Writes a crop; `codes` are [`super::labels::LabelTable::codes`].
+    /// Writes a crop; `codes` are [`LabelTable::codes`].
     ///
     /// # Panics
     /// The crop is of another size.
@@ -163,7 +185,6 @@ mod tests {
     use super::*;
     use crate::data::source::Groups;
     use crate::train::config::LabelSpace;
-    use crate::train::labels::LabelTable;
 
     fn crop(value: f32, label: u8, (w, h): (usize, usize)) -> Crop {
         Crop {

@@ -104,8 +104,8 @@ mod tests {
     use crate::data::augment::{Crop, CropSize};
     use crate::data::source::Groups;
     use crate::model::Task;
-    use crate::train::batches::collate;
     use crate::train::config::LabelSpace;
+    use crate::train::packed::collate;
 
     /// Left half road at 4 m, right half sky without depth; the network takes the halves for each other.
     fn look(table: &LabelTable) -> Look {

@@ -1,7 +1,7 @@
 //! One pass over a batch, forwards and backwards.
 
-use super::batches::Batch;
 use super::objective::{Loss, Objective};
+use super::packed::Batch;
 use super::quarter::QuarterStage;
 use crate::model::{Network, QuarterFactors};
 use tch::{Kind, Tensor};

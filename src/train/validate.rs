@@ -2,9 +2,9 @@
 //!
 //! Whole frames, scored at every second pixel of the network's input, in the classes that `evaluate` judges the source in.
 
-use super::batches::{collate, Batch};
 use super::config::TrainConfig;
 use super::labels::LabelTable;
+use super::packed::{collate, Batch};
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::depth;
 use crate::data::frame::Decoded;

@@ -16,7 +16,6 @@ use crate::cpu::{channels_last, values};
 use crate::export::trace::ANSWERED;
 use crate::export::Artifact;
 use crate::model::panics::caught;
-use crate::model::weights;
 use crate::model::{self, EndWeights, NumberFormat, CRP_STAGES};
 use heads::{head_rows, Answer, Blocked, Head, HeadScratch, TASK_ROWS};
 use pool::{pool_row, pool_row_bf16, pool_row_narrowing, quarter_block, Chain, Lerp, QuarterInput, Step};
@@ -246,7 +245,7 @@ impl Native {
             Precision::Fp16 => return Err(error("it computes in fp32 or bf16; set precision to one of them".into())),
         };
         let network = own_network(artifact).map_err(error)?;
-        Self::new(&network, kind, Level::best()).map_err(|e| error(weights::first_line(&e)))
+        Self::new(&network, kind, Level::best()).map_err(|e| error(crate::causes::first_line(&e)))
     }
 
     fn new(network: &model::Network, kind: Kind, level: Level) -> Result<Self, tch::TchError> {
