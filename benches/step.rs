@@ -4,10 +4,10 @@
 use criterion::{criterion_group, criterion_main, Criterion};
 use semantic_depth::data::source::Groups;
 use semantic_depth::model::Network;
-use semantic_depth::train::packed::Batch;
 use semantic_depth::train::config::{LabelSpace, TrainConfig};
 use semantic_depth::train::labels::LabelTable;
 use semantic_depth::train::objective::Objective;
+use semantic_depth::train::packed::Batch;
 use semantic_depth::train::quarter::QuarterStage;
 use semantic_depth::train::step;
 use std::time::Duration;

@@ -39,6 +39,9 @@ pub struct Args {
     /// Focal length in pixels of the image; by default Cityscapes' camera at this width.
     #[arg(long)]
     focal: Option<f64>,
+    /// The camera's height above the road in metres, 0.3 to 6: one, or LOW..HIGH of which each drive has one.
+    #[arg(long, value_name = "METRES", default_value = "1.2..1.7", value_parser = parse_heights)]
+    camera_height: (f64, f64),
     /// Leave out the right picture.
     #[arg(long)]
     no_stereo: bool,
@@ -72,6 +75,15 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let (w, h) = text.split_once('x').ok_or_else(expected)?;
     let parse = |v: &str| v.parse().ok().filter(|v| (16..=8192).contains(v)).ok_or_else(expected);
     Ok((parse(w)?, parse(h)?))
+}
+
+/// Metres, or two of them with two dots between.
+fn parse_heights(text: &str) -> Result<(f64, f64), String> {
+    let expected = || format!("expected metres from 0.3 to 6, or LOW..HIGH, found '{text}'");
+    let (low, high) = text.split_once("..").unwrap_or((text, text));
+    let parse = |v: &str| v.trim().parse().ok().filter(|v| (0.3..=6.0).contains(v)).ok_or_else(expected);
+    let (low, high) = (parse(low)?, parse(high)?);
+    (low <= high).then_some((low, high)).ok_or_else(expected)
 }
 
 /// Seed of drive `drive` of a split.
@@ -137,6 +149,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 height,
                 focal_px,
                 baseline_m: args.baseline,
+                heights_m: args.camera_height,
             };
             let mut street = Drive::new(&config);
             let city = format!("street{drive:05}");
@@ -179,4 +192,19 @@ fn check_empty(out: &Path, add: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heights_are_one_or_two() {
+        assert_eq!(parse_heights("2.5"), Ok((2.5, 2.5)));
+        assert_eq!(parse_heights("1.2..1.7"), Ok((1.2, 1.7)));
+        for wrong in ["", "0", "9", "2..1", "1..", "NaN", "1..2..3", "1-2"] {
+            let error = parse_heights(wrong).expect_err(wrong);
+            assert!(error.contains("LOW..HIGH") && error.contains(wrong), "{error}");
+        }
+    }
 }

@@ -112,7 +112,7 @@ pub struct HeadConfig {
     /// Factor of its loss (the article adds both losses unweighted).
     #[serde(default = "one")]
     pub weight: f64,
-    /// Segmentation: weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
+    /// Segmentation and depth: weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
     #[serde(default)]
     pub class_weights: bool,
     /// Segmentation: weight of a soft Jaccard loss beside the cross entropy. It weighs each class by what is at stake for

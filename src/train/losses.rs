@@ -158,6 +158,13 @@ fn mean_where(values: &Tensor, known: &Tensor) -> Tensor {
     (values * &known).sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0)
 }
 
+/// As [`mean_where`], weighted where weights are given.
+fn weighted_mean_where(values: &Tensor, known: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let Some(weights) = weights else { return mean_where(values, known) };
+    let weights = weights * known.to_kind(Kind::Float);
+    (values * &weights).sum(Kind::Float) / weights.sum(Kind::Float).clamp_min(NO_WEIGHT)
+}
+
 /// Difference of a depth code to the truth, 0 where the truth is NaN, and where it is not.
 fn code_error(predicted: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
     let known = truth.isnan().logical_not();
@@ -165,13 +172,24 @@ fn code_error(predicted: &Tensor, truth: &Tensor) -> (Tensor, Tensor) {
     (difference.where_self(&known, &truth.zeros_like()), known)
 }
 
-/// Mean squared error of the depth code, over the pixels whose code is not NaN; 0 where there is none.
+/// How much each pixel counts for the depth, `[B, h, w]` float32: its class's weight; where it has no label, the mean of
+/// the weights of those that have one, or 1.
+pub fn pixel_weights(labels: &Tensor, weights: &Tensor) -> Tensor {
+    let known = labels.ge(0);
+    let weight = weight_of(labels, &known, Some(weights));
+    let count = known.sum(Kind::Float);
+    let mean = (weight.sum(Kind::Float) + count.eq(0.0).to_kind(Kind::Float)) / count.clamp_min(1.0);
+    weight.where_self(&known, &mean)
+}
+
+/// Mean squared error of the depth code, over the pixels whose code is not NaN, weighted where `weights` `[B, h, w]` are given;
+/// 0 where there is none.
 ///
 /// # Shapes
 /// `predicted` `[B, 1, h, w]`, `truth` `[B, h, w]` float32 of [`crate::data::depth::encode`].
-pub fn depth(predicted: &Tensor, truth: &Tensor) -> Tensor {
+pub fn depth(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>) -> Tensor {
     let (error, known) = code_error(predicted, truth);
-    mean_where(&error.square(), &known)
+    weighted_mean_where(&error.square(), &known, weights)
 }
 
 /// Inverse Huber loss of the depth code (Laina et al. 2016): `|x|` up to `c`, `(x^2 + c^2) / (2 c)` above, where `c` is a
@@ -179,12 +197,12 @@ pub fn depth(predicted: &Tensor, truth: &Tensor) -> Tensor {
 ///
 /// # Shapes
 /// As in [`depth`].
-pub fn berhu(predicted: &Tensor, truth: &Tensor) -> Tensor {
+pub fn berhu(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>) -> Tensor {
     let (error, known) = code_error(predicted, truth);
     let error = error.abs();
     let c = (error.detach().max() * BERHU_SHARE).clamp_min(TINY);
     let square = (error.square() + c.square()) / (&c * 2.0);
-    mean_where(&error.where_self(&error.le_tensor(&c), &square), &known)
+    weighted_mean_where(&error.where_self(&error.le_tensor(&c), &square), &known, weights)
 }
 
 /// One minus the cosine of the angle between true and predicted surface normals, over the pixels whose normal is known.
@@ -349,10 +367,29 @@ mod tests {
     fn depth_error_by_hand() {
         let predicted = leaf(&[0.5, 0.9, 7.0], &[1, 1, 1, 3]);
         let truth = Tensor::from_slice(&[0.2_f32, 1.0, f32::NAN]).view([1, 1, 3]);
-        let loss = depth(&predicted, &truth);
+        let loss = depth(&predicted, &truth, None);
         assert_near(&loss, (0.09 + 0.01) / 2.0);
         let gradient = gradient(&loss, &predicted);
         assert!((gradient[0] - 0.3).abs() < 1e-6 && gradient[2] == 0.0, "an unknown depth must not pull: {gradient:?}");
+    }
+
+    #[test]
+    fn depth_of_rare_classes_counts_more_by_hand() {
+        // Classes 1 and 0, one without a label (it counts as their mean), and one whose depth is not known.
+        let labels = Tensor::from_slice(&[1_i64, 0, -100, 1]).view([1, 2, 2]);
+        let weights = pixel_weights(&labels, &Tensor::from_slice(&[1.0_f32, 4.0]));
+        assert_eq!(Vec::<f32>::try_from(weights.reshape([-1])).expect("four"), [4.0, 1.0, 3.0, 4.0]);
+        let predicted = leaf(&[0.5, 0.9, 0.2, 7.0], &[1, 1, 2, 2]);
+        let truth = Tensor::from_slice(&[0.2_f32, 1.0, 0.4, f32::NAN]).view([1, 2, 2]);
+        let loss = depth(&predicted, &truth, Some(&weights));
+        assert_near(&loss, (4.0 * 0.09 + 0.01 + 3.0 * 0.04) / 8.0);
+        let g = gradient(&loss, &predicted);
+        for (found, expected) in g.iter().zip([4.0 * 0.6 / 8.0, -0.2 / 8.0, -3.0 * 0.4 / 8.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-6, "{g:?}");
+        }
+        let none =
+            pixel_weights(&Tensor::full([1, 1, 2], -100, (Kind::Int64, Device::Cpu)), &Tensor::from_slice(&[3.0_f32]));
+        assert_eq!(Vec::<f32>::try_from(none.reshape([-1])).expect("two"), [1.0, 1.0]);
     }
 
     #[test]
@@ -360,14 +397,14 @@ mod tests {
         // The largest error is 5, so c is 1: 0.5 is linear, -3 and 5 are square; the last is not known.
         let predicted = leaf(&[0.5, -3.0, 5.0, 100.0], &[1, 1, 1, 4]);
         let truth = Tensor::from_slice(&[0.0_f32, 0.0, 0.0, f32::NAN]).view([1, 1, 4]);
-        let loss = berhu(&predicted, &truth);
+        let loss = berhu(&predicted, &truth, None);
         assert_near(&loss, (0.5 + (9.0 + 1.0) / 2.0 + (25.0 + 1.0) / 2.0) / 3.0);
         let g = gradient(&loss, &predicted);
         for (found, expected) in g.iter().zip([1.0 / 3.0, -3.0 / 3.0, 5.0 / 3.0, 0.0]) {
             assert!((found - expected).abs() < 1e-6, "{g:?}");
         }
         let right = leaf(&[0.0; 4], &[1, 1, 1, 4]);
-        let loss = berhu(&right, &truth);
+        let loss = berhu(&right, &truth, None);
         assert_near(&loss, 0.0);
         assert_eq!(gradient(&loss, &right), [0.0; 4]);
     }
@@ -432,8 +469,8 @@ mod tests {
                 (segmentation(&three, &labels, Some(&weights)), &three),
                 (segmentation_grouped(&three, &labels, &groups, None), &three),
                 (normals(&three, &normal), &three),
-                (depth(&one, &code), &one),
-                (berhu(&one, &code), &one),
+                (depth(&one, &code, None), &one),
+                (berhu(&one, &code, None), &one),
                 (edges(&one, &edge), &one),
             ];
             for (i, (loss, answer)) in known.iter().enumerate() {
@@ -449,8 +486,9 @@ mod tests {
                 (segmentation(&three, &none, None), &three),
                 (segmentation_grouped(&three, &none, &groups, None), &three),
                 (normals(&three, &unknown(&normal)), &three),
-                (depth(&one, &unknown(&code)), &one),
-                (berhu(&one, &unknown(&code)), &one),
+                (depth(&one, &unknown(&code), None), &one),
+                (berhu(&one, &unknown(&code), None), &one),
+                (berhu(&one, &unknown(&code), Some(&code.ones_like())), &one),
                 (edges(&one, &unknown(&edge)), &one),
             ];
             for (i, (loss, answer)) in nothing.iter().enumerate() {
@@ -470,7 +508,8 @@ mod tests {
         assert_eq!(segmentation_grouped(&scores, &labels, &groups, None).kind(), Kind::Float);
         let code = Tensor::zeros([1, 4, 4], (Kind::Float, Device::Cpu));
         let one = scores.narrow(1, 0, 1);
-        assert!([depth, berhu, edges].iter().all(|loss| loss(&one, &code).kind() == Kind::Float));
+        assert!([depth, berhu].iter().all(|loss| loss(&one, &code, None).kind() == Kind::Float));
+        assert_eq!(edges(&one, &code).kind(), Kind::Float);
         assert_eq!(normals(&scores, &Tensor::ones([1, 3, 4, 4], (Kind::Float, Device::Cpu))).kind(), Kind::Float);
     }
 }

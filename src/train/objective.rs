@@ -52,7 +52,7 @@ impl Objective {
             weight: h.weight,
             depth_loss: h.loss,
             jaccard: (h.jaccard > 0.0).then(|| (h.jaccard, overlaps(table, device))),
-            class_weights: (h.class_weights && h.task == Task::Segmentation).then(class_weights),
+            class_weights: h.class_weights.then(class_weights),
             log_variance: (config.weighting == Weighting::Uncertainty)
                 .then(|| p.zeros(&format!("log_variance_{}", h.task.name()), &[])),
         };
@@ -99,10 +99,13 @@ impl Objective {
                     None => loss,
                 })
             }
-            Task::Depth => Some(match head.depth_loss {
-                DepthLoss::Squared => losses::depth(answer, &batch.depth),
-                DepthLoss::Berhu => losses::berhu(answer, &batch.depth),
-            }),
+            Task::Depth => {
+                let weights = weights.map(|w| losses::pixel_weights(&batch.labels, w));
+                Some(match head.depth_loss {
+                    DepthLoss::Squared => losses::depth(answer, &batch.depth, weights.as_ref()),
+                    DepthLoss::Berhu => losses::berhu(answer, &batch.depth, weights.as_ref()),
+                })
+            }
             Task::Normals => batch.normals.as_ref().map(|truth| losses::normals(answer, truth)),
             Task::Edges => batch.edges.as_ref().map(|truth| losses::edges(answer, truth)),
         }

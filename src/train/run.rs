@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         for supply in &supplies {
             log::info!("{}: {} training frames, {:.0}% of the crops", supply.name, supply.len(), 100.0 * supply.share);
         }
-        let frequencies = if config.head(Task::Segmentation).is_some_and(|h| h.class_weights) {
+        let frequencies = if config.heads.iter().any(|h| h.class_weights) {
             batches::frequencies(&supplies, &table)?
         } else {
             Vec::new()

@@ -27,6 +27,9 @@ pub const CITYSCAPES_WIDTH: f64 = 2048.0;
 /// Stereo baseline of the Cityscapes cameras, metres.
 pub const CITYSCAPES_BASELINE_M: f64 = 0.209313;
 
+/// Heights of cameras of passenger cars above the road, metres; Cityscapes' is 1.22.
+pub const HEIGHTS_M: (f64, f64) = (1.2, 1.7);
+
 /// What decides a drive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriveConfig {
@@ -44,6 +47,8 @@ pub struct DriveConfig {
     pub focal_px: f64,
     /// Distance of the right camera from the left one, metres.
     pub baseline_m: f64,
+    /// Least and greatest height of the camera above the road, metres; evenly between them, one a drive.
+    pub heights_m: (f64, f64),
 }
 
 impl DriveConfig {
@@ -57,6 +62,7 @@ impl DriveConfig {
             height,
             focal_px: CITYSCAPES_FOCAL_PX * width as f64 / CITYSCAPES_WIDTH,
             baseline_m: CITYSCAPES_BASELINE_M,
+            heights_m: HEIGHTS_M,
         }
     }
 }
@@ -99,6 +105,16 @@ pub struct Frame {
     pub time_s: f64,
 }
 
+/// The height that takes the place of `drawn`, which was drawn from [`HEIGHTS_M`]: at the same share of other heights. So drives
+/// of other heights are the same in everything else.
+fn height_of(drawn: f64, heights: (f64, f64)) -> f64 {
+    if heights == HEIGHTS_M {
+        return drawn;
+    }
+    let share = (drawn - HEIGHTS_M.0) / (HEIGHTS_M.1 - HEIGHTS_M.0);
+    heights.0 + share * (heights.1 - heights.0)
+}
+
 /// A drive through one street.
 #[derive(Debug)]
 pub struct Drive {
@@ -122,7 +138,7 @@ impl Drive {
             scene: scene::Scene::new(config.seed, path_m, speed),
             light: light::Light::new(&mut rng),
             speed,
-            height_m: rng.random_range(1.2..1.7),
+            height_m: height_of(rng.random_range(HEIGHTS_M.0..HEIGHTS_M.1), config.heights_m),
             pitch: rng.random_range(-0.01..0.05),
             roll: rng.random_range(-0.012..0.012),
             wobble: std::array::from_fn(|_| rng.random_range(0.0..std::f64::consts::TAU)),

@@ -91,6 +91,25 @@ fn the_axes_turn_as_they_say() {
 }
 
 #[test]
+fn a_higher_camera_sees_the_same_street_from_above() {
+    let usual = DriveConfig::new(3, 1, 256, 128);
+    let (low, high) = (usual.clone(), DriveConfig { heights_m: (2.5, 2.5), ..usual });
+    let [low, high] = [low, high].map(|config| Drive::new(&config).frame(0, false));
+    assert!((1.18..1.72).contains(&low.camera.height_m) && (2.48..2.52).contains(&high.camera.height_m));
+    assert_eq!(Camera { height_m: 0.0, ..low.camera }, Camera { height_m: 0.0, ..high.camera });
+    // The road in front of it, at the same place of the picture, is farther by as much as the camera is higher.
+    let ratio = high.camera.height_m / low.camera.height_m;
+    let mut found: Vec<f64> = (100 * 256..128 * 256)
+        .filter(|&i| low.labels[i] == 0 && high.labels[i] == 0)
+        .map(|i| f64::from(high.depth_m[i] / low.depth_m[i]) / ratio)
+        .collect();
+    found.sort_by(f64::total_cmp);
+    assert!(found.len() > 2000, "{}", found.len());
+    let median = found[found.len() / 2];
+    assert!((median - 1.0).abs() < 0.03, "{median}");
+}
+
+#[test]
 fn the_right_picture_is_the_left_one_moved_by_the_disparity() {
     let config = DriveConfig { baseline_m: 0.6, ..DriveConfig::new(3, 1, 256, 128) };
     let f = Drive::new(&config).frame(0, true);

@@ -14,7 +14,7 @@
 //! copies to the device, one for the kernels and one for the copies back ([`Lane`]), so that one frame's transfers go on
 //! beside another's kernels; the network answers them together, or in turn where it gains nothing from a batch ([`Order`]).
 
-mod core;
+mod compute;
 mod frame;
 mod gpu;
 #[cfg(test)]
@@ -34,7 +34,7 @@ use crate::frame::output::Packed;
 use crate::frame::resample::Cache;
 use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
-use core::{Core, Module, Own};
+use compute::{Compute, Module, Own};
 use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
 use gpu::Gpu;
 use layers::{Layers, Weights};
@@ -248,7 +248,7 @@ type InputKey = (Rect, Rect);
 /// Frames on a CUDA device.
 #[derive(Debug)]
 pub(in crate::frame) struct Cuda<D: Device = Gpu> {
-    core: Core<D>,
+    compute: Compute<D>,
     /// Height and width of the input.
     input: [usize; 2],
     /// Of one answer: height, width, channels.
@@ -330,21 +330,21 @@ impl<D: Device> Cuda<D> {
         let size = (manifest.input.height, manifest.input.width);
         let layers = Layers::new(&gpu, weights, size, max_batch, gpu.capacity())?;
         gpu.finish()?;
-        let core = Core::Own(Own::new(&gpu, layers));
-        Self::new(gpu, core, manifest, max_batch)
+        let compute = Compute::Own(Own::new(&gpu, layers));
+        Self::new(gpu, compute, manifest, max_batch)
     }
 
     fn of_module(gpu: D, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
-        let core = Core::Module(Box::new(Module::new(&gpu, module, manifest, max_batch)?));
-        Self::new(gpu, core, manifest, max_batch)
+        let compute = Compute::Module(Box::new(Module::new(&gpu, module, manifest, max_batch)?));
+        Self::new(gpu, compute, manifest, max_batch)
     }
 
-    fn new(gpu: D, core: Core<D>, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
-        let answer_shape = core.answer_shape();
+    fn new(gpu: D, compute: Compute<D>, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+        let answer_shape = compute.answer_shape();
         let slots = (0..max_batch).map(|_| Slot::new(&gpu)).collect::<Result<_, _>>()?;
         Ok(Self {
             decoding: Decoding::new(manifest, answer_shape),
-            normalisation: Normalisation::new(&manifest.input, core.layout()),
+            normalisation: Normalisation::new(&manifest.input, compute.layout()),
             input: [manifest.input.height, manifest.input.width],
             answer_shape,
             staging: Room::default(),
@@ -354,7 +354,7 @@ impl<D: Device> Cuda<D> {
             orders: vec![Order::Together; max_batch],
             count: 1,
             answered: gpu.event(false)?,
-            core,
+            compute,
             gpu,
         })
     }
@@ -393,7 +393,7 @@ impl<D: Device> Cuda<D> {
     fn start(&mut self, batch: usize) -> Result<(), NetworkError> {
         // The answers before are overwritten, or go back to libtorch.
         self.slots.iter().try_for_each(|slot| slot.answer.hold(&self.gpu))?;
-        self.core.start(&self.gpu, &self.decoding, batch)
+        self.compute.start(&self.gpu, &self.decoding, batch)
     }
 
     /// Answers a batch of inputs in host memory, `[B, H, W, 3]` in single precision, and hands the answers to `read`.
@@ -412,9 +412,9 @@ impl<D: Device> Cuda<D> {
         let staging = self.staging.fit(&self.gpu, bytes)?;
         self.staging.host()?.floats_mut()[..pixels * 3].copy_from_slice(&input[..pixels * 3]);
         self.staging.send(&self.gpu, Lane::Work, 0..bytes)?;
-        self.core.take(&self.gpu, staging, pixels)?;
+        self.compute.take(&self.gpu, staging, pixels)?;
         self.start(batch)?;
-        let (length, answers) = (batch * self.answer_length(), self.core.answer());
+        let (length, answers) = (batch * self.answer_length(), self.compute.answer());
         let download = &mut self.slots[0].answer;
         download.start(&self.gpu, Lane::Work, Some(answers), length * size_of::<f32>())?;
         self.gpu.finish()?;
@@ -500,7 +500,7 @@ impl<D: Device> Cuda<D> {
             gpu.wait_for(Lane::Work, sent)?;
         }
         let [height, width] = self.input;
-        let input = self.core.input() + (number * height * width * self.core.layout().pixel()) as Address;
+        let input = self.compute.input() + (number * height * width * self.compute.layout().pixel()) as Address;
         gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?;
         Ok(gpu.record(Lane::Work, read)?)
     }
@@ -527,8 +527,8 @@ impl<D: Device> Cuda<D> {
     ) -> Result<(), NetworkError> {
         let (lane, number) = (self.lane(Lane::Out), self.image(slot));
         let (gpu, answer_shape) = (&self.gpu, self.answer_shape);
-        let answer = self.core.answer() + (number * self.answer_length() * size_of::<f32>()) as Address;
-        let best = self.core.best() + (number * answer_shape[0] * answer_shape[1]) as Address;
+        let answer = self.compute.answer() + (number * self.answer_length() * size_of::<f32>()) as Address;
+        let best = self.compute.best() + (number * answer_shape[0] * answer_shape[1]) as Address;
         let answer_bytes = self.answer_length() * size_of::<f32>();
         let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
@@ -629,7 +629,7 @@ impl<D: Device> Cuda<D> {
             let ms = end.since(&start)? / repetitions as f32;
             Ok(KernelRun { name: launch.kernel.name(), grid: launch.grid, ms })
         };
-        self.core.launches().iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
+        self.compute.launches().iter().map(|launch| timed(launch).map_err(NetworkError::from)).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 /// A network between inputs and answers on the device. Answers are single precision, `[image][height][width][channels]`.
 #[derive(Debug)]
-pub(super) enum Core<D: Device> {
+pub(super) enum Compute<D: Device> {
     Own(Own<D>),
     Module(Box<Module<D>>),
 }
@@ -98,7 +98,7 @@ fn address(tensor: &Tensor) -> Address {
     tensor.data_ptr() as Address
 }
 
-impl<D: Device> Core<D> {
+impl<D: Device> Compute<D> {
     /// How its inputs lie in memory.
     pub fn layout(&self) -> Layout {
         match self {
