@@ -321,8 +321,6 @@ impl Graph {
                 last_check = Instant::now();
                 process.check()?;
                 if stop.load(Ordering::Relaxed) {
-                    // What has been measured so far is worth a report.
-                    run.interrupted = true;
                     break;
                 }
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
@@ -334,6 +332,9 @@ impl Graph {
                 }
             }
         }
+        // The player stops by itself, too, and all that it played may have been answered by then. What has been measured so
+        // far is worth a report.
+        run.interrupted = stop.load(Ordering::Relaxed);
         progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
         let stamps: std::collections::BTreeSet<_> = run.played.iter().map(|p| p.stamp_ns).collect();
         run.strangers = run.answers.keys().filter(|stamp| !stamps.contains(stamp)).count() as u64;
