@@ -55,7 +55,7 @@ fn what_export_writes_loads_and_answers_as_the_network() {
     let dir = e.folder.path().join("model");
     let artifact = export::load(&dir).expect("the folder loads");
     assert_eq!(artifact.manifest, export::load(&dir.join("model.yaml")).expect("the manifest loads").manifest);
-    let module = artifact.load_module(Device::Cpu).expect("the module loads");
+    let module = artifact.load_module().expect("the module loads");
     let y = module.forward_ts(&[Tensor::zeros([1, 3, 52, 100], (Kind::Float, Device::Cpu))]).expect("runs");
     assert_eq!(y.size(), [1, 21, 13, 25]);
     assert_eq!(artifact.manifest.answer_size(), (25, 13));
@@ -134,7 +134,7 @@ fn a_file_that_is_no_torchscript_is_refused_by_name() {
     // The hash is right, the content is not.
     fs::write(&manifest, text.replace(&was, &is)).expect("written");
     let artifact = export::load(&manifest).expect("the manifest agrees with its files");
-    let message = artifact.load_module(Device::Cpu).expect_err("no TorchScript").to_string();
+    let message = artifact.load_module().expect_err("no TorchScript").to_string();
     assert!(message.contains("network.ts: libtorch cannot load it") && !message.contains('\n'), "{message}");
 }
 
@@ -172,11 +172,10 @@ fn every_form_gives_the_same_answers() {
     tch::manual_seed(11);
     let x = Tensor::randn([1, 3, 52, 100], (Kind::Float, Device::Cpu));
     let answer = |module: &tch::CModule| module.forward_ts(&[&x]).expect("it runs");
-    let expected = answer(&full.load_module(Device::Cpu).expect("loads"));
+    let expected = answer(&full.load_module().expect("loads"));
     let source = folder.join("source.ts");
     write_engine_source(&deployed, &source).expect("written");
-    let modules =
-        [deployed.load_module(Device::Cpu).expect("loads"), tch::CModule::load(&source).expect("libtorch reads it")];
+    let modules = [deployed.load_module().expect("loads"), tch::CModule::load(&source).expect("libtorch reads it")];
     for module in modules {
         let found = answer(&module).upsample_bilinear2d([52, 100], false, None, None);
         assert!(largest(&(found - &expected)) < 1e-5 * largest(&expected), "differs");

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 mod small_model;
 
@@ -129,7 +129,7 @@ fn everything_is_measured_and_written() {
     let input = &artifact.manifest.input;
     let of = |v: [f32; 3]| Tensor::from_slice(&v);
     let x = (image.to_kind(Kind::Float) / 255.0 - of(input.mean)) / of(input.std);
-    let module = artifact.load_module(Device::Cpu).expect("the module");
+    let module = artifact.load_module().expect("the module");
     let packed = module.forward_ts(&[x.permute([2, 0, 1]).unsqueeze(0)]).expect("it runs");
     // Its answer stays at the heads' resolution; outputs are interpolated from it.
     let packed = packed.upsample_bilinear2d([64, 96], false, None, None);

@@ -369,9 +369,10 @@ fn checks(path: &Path, device: tch::Device) -> Vec<Checked> {
     let mut is_first = true;
     let tried = |(backend, precision): (Backend, Precision)| {
         let way = Way { device: device_name(device), backend: backend.name(), precision: precision.name() };
+        let names = [&*way.device, way.backend, way.precision];
         let check = match backend {
-            Backend::TensorRt => way.run_in_a_process_of_its_own(path),
-            _ => answer(way.run(path)),
+            Backend::TensorRt => Answer(run_apart(path, names)),
+            _ => answer(run_one_way(path, names)),
         };
         let is_auto = check.0.is_ok() && std::mem::take(&mut is_first);
         Checked { way, is_auto, check }
@@ -387,18 +388,12 @@ fn run_one_way(model: &Path, [device, backend, precision]: [&str; 3]) -> anyhow:
     Check::run(model, &options)
 }
 
-impl Way {
-    /// An engine that does not fit may end the process.
-    fn run_in_a_process_of_its_own(&self, model: &Path) -> Answer<Check> {
-        let way = ["--check", &self.device, self.backend, self.precision].map(OsStr::new);
-        let arguments = [OsStr::new("--model"), model.as_os_str()].into_iter().chain(way);
-        let said = doctor_in_a_process_of_its_own(arguments);
-        Answer(said.and_then(|json| serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))))
-    }
-
-    fn run(&self, model: &Path) -> anyhow::Result<Check> {
-        run_one_way(model, [&self.device, self.backend, self.precision])
-    }
+/// The same in a process of its own: an engine that does not fit may end it.
+fn run_apart(model: &Path, way: [&str; 3]) -> Result<Check, String> {
+    let way = std::iter::once("--check").chain(way).map(OsStr::new);
+    let arguments = [OsStr::new("--model"), model.as_os_str()].into_iter().chain(way);
+    let json = doctor_in_a_process_of_its_own(arguments)?;
+    serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))
 }
 
 impl Check {

@@ -150,13 +150,13 @@ impl Artifact {
         golden::Golden::read(&self.dir.join(golden::GOLDEN), &self.manifest).map(Some)
     }
 
-    /// Loads the TorchScript module onto a device, in evaluation mode.
+    /// Loads the TorchScript module onto the processor, in evaluation mode.
     ///
     /// # Errors
     /// libtorch does not take it.
-    pub fn load_module(&self, device: Device) -> Result<tch::CModule, ArtifactError> {
+    pub fn load_module(&self) -> Result<tch::CModule, ArtifactError> {
         let path = self.torchscript_path();
-        let mut module = tch::CModule::load_on_device(&path, device)
+        let mut module = tch::CModule::load_on_device(&path, Device::Cpu)
             .map_err(|e| ArtifactError::Torch { path: path.clone(), what: crate::causes::first_line(&e) })?;
         module.f_set_eval().map_err(|e| ArtifactError::Torch { path, what: crate::causes::first_line(&e) })?;
         Ok(module)

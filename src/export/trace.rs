@@ -291,7 +291,7 @@ pub const LIBTORCH_VERSION: &str = "2.11";
 fn compare(artifact: &Artifact, original: impl Fn(&Tensor) -> Tensor, shape: [i64; 4]) -> Result<f64, ExportError> {
     tch::manual_seed(1);
     let x = channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
-    let module = artifact.load_module(Device::Cpu)?;
+    let module = artifact.load_module()?;
     let found = module.forward_ts(&[&x]).map_err(torch("run the exported network"))?;
     let expected = original(&x);
     if found.size() != expected.size() {

@@ -2,7 +2,7 @@
 
 use super::frame::{Decoding, Layout};
 use super::layers::{narrow, Layers};
-use super::machine::{Address, Device, DeviceMemory as _, Launch, MachineError};
+use super::machine::{Address, Device, DeviceMemory as _, Lane, Launch, MachineError};
 use crate::export::manifest::Manifest;
 use crate::frame::network::maps::channels_last;
 use crate::frame::network::torchscript::TorchScript;
@@ -69,14 +69,28 @@ impl<D: Device> Module<D> {
         let (handed, done) = (gpu.event(false)?, gpu.event(false)?);
         let made = Self { module, input, answer, answer_shape, best, handed, done };
         // libtorch is still setting them to zero.
-        gpu.take_back(&made.done)?;
+        made.take_back(gpu)?;
         Ok(made)
     }
 
+    /// Has libtorch wait for the kernels that have been asked for until now.
+    fn hand_over(&self, gpu: &D) -> Result<(), MachineError> {
+        gpu.record(Lane::Work, &self.handed)?;
+        gpu.wait_for(Lane::Libtorch, &self.handed)
+    }
+
+    /// Has kernels that will be asked for wait for what libtorch has been asked for until now.
+    fn take_back(&self, gpu: &D) -> Result<(), MachineError> {
+        // libtorch may have left another device to this thread.
+        gpu.enter()?;
+        gpu.record(Lane::Libtorch, &self.done)?;
+        gpu.wait_for(Lane::Work, &self.done)
+    }
+
     fn start(&mut self, gpu: &D, decoding: &Decoding, batch: usize) -> Result<(), NetworkError> {
-        gpu.hand_over(&self.handed)?;
+        self.hand_over(gpu)?;
         let answer = answer(&self.module, &self.input, batch)?;
-        gpu.take_back(&self.done)?;
+        self.take_back(gpu)?;
         gpu.launch(&decoding.best(address(&answer), self.best.at(), batch))?;
         // The one before goes back to libtorch, which was made to wait for everything that still reads it.
         self.answer = answer;

@@ -393,7 +393,13 @@ mod tests {
     }
 
     /// What a picture's bytes become, on the machine and by the processor.
-    fn inputs(host: &Host, spec: &InputSpec, placement: &Placement, image: &ImageView<'_>, layout: Layout) -> Inputs {
+    fn inputs(
+        host: &Host,
+        spec: &InputSpec,
+        placement: &Placement,
+        image: &ImageView<'_>,
+        layout: Layout,
+    ) -> (Address, Vec<f32>) {
         let (size, network) = ((image.width(), image.height()), (spec.width, spec.height));
         let geometry = Geometry::new(placement, size, network).expect("it fits");
         let pixels = spec.width * spec.height;
@@ -406,12 +412,7 @@ mod tests {
         let out = host.allocate(pixels * layout.pixel()).expect("memory");
         let norm = Normalisation::new(spec, layout);
         host.launch(&tables.launch(upload(host, tables.bytes()), &norm, image, bytes, out)).expect("it runs");
-        Inputs { out, expected }
-    }
-
-    struct Inputs {
-        out: Address,
-        expected: Vec<f32>,
+        (out, expected)
     }
 
     #[test]
@@ -432,15 +433,14 @@ mod tests {
                         let what = format!("{} {order:?} {w}x{h} {mode:?}", encoding.name());
                         // A module's is the processor's, to the bit; ours is that, rounded.
                         for kind in [InputKind::Float, InputKind::U8] {
-                            let found = inputs(&host, &of(order, kind), &placement, &image, Layout::Float);
-                            let values: Vec<f32> = host.values(found.out, 16 * 8 * 3);
-                            assert_eq!(values, found.expected, "{what} {kind:?}");
+                            let (out, expected) = inputs(&host, &of(order, kind), &placement, &image, Layout::Float);
+                            let values: Vec<f32> = host.values(out, 16 * 8 * 3);
+                            assert_eq!(values, expected, "{what} {kind:?}");
                         }
-                        let found = inputs(&host, &of(order, InputKind::Float), &placement, &image, Layout::Half);
-                        let values: Vec<f16> = host.values(found.out, 16 * 8 * 4);
-                        for (i, (found, expected)) in
-                            values.chunks_exact(4).zip(found.expected.chunks_exact(3)).enumerate()
-                        {
+                        let spec = of(order, InputKind::Float);
+                        let (out, expected) = inputs(&host, &spec, &placement, &image, Layout::Half);
+                        let values: Vec<f16> = host.values(out, 16 * 8 * 4);
+                        for (i, (found, expected)) in values.chunks_exact(4).zip(expected.chunks_exact(3)).enumerate() {
                             let expected = [expected[0], expected[1], expected[2], 0.0].map(f16::from_f32);
                             assert_eq!(found, expected, "{what} pixel {i}");
                         }

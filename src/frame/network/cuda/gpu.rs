@@ -17,9 +17,6 @@ const LEAST: (u32, u32) = (8, 0);
 /// Compute capability from which the kernels can wait for their input themselves.
 const OVERLAPS: (u32, u32) = (9, 0);
 
-/// The stream in which libtorch works as long as nobody gives it another one.
-const LIBTORCHS: sys::CUstream = std::ptr::null_mut();
-
 fn failed(what: &str) -> impl FnOnce(DriverError) -> MachineError + '_ {
     move |error| MachineError { what: what.into(), reason: format!("{:?}", error.0) }
 }
@@ -167,7 +164,7 @@ impl Drop for Graph {
 #[derive(Debug)]
 struct Handles {
     context: Context,
-    /// In the order of [`Lane`].
+    /// In the order of [`Lane`], without libtorch's.
     streams: [sys::CUstream; 3],
     module: sys::CUmodule,
 }
@@ -272,7 +269,11 @@ impl Gpu {
     }
 
     fn stream(&self, lane: Lane) -> sys::CUstream {
-        self.handles.streams[lane as usize]
+        match lane {
+            // The default stream of the context that is current.
+            Lane::Libtorch => std::ptr::null_mut(),
+            Lane::Work | Lane::In | Lane::Out => self.handles.streams[lane as usize],
+        }
     }
 }
 
@@ -374,25 +375,6 @@ impl Device for Gpu {
         // SAFETY: the caller's memory on this device, at least as long.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream(Lane::Work)) }
             .map_err(failed("copy on the device"))
-    }
-
-    #[allow(unsafe_code)]
-    fn hand_over(&self, handed: &Event) -> Result<(), MachineError> {
-        self.record(Lane::Work, handed)?;
-        // SAFETY: a valid event; null is the default stream of the context, which is current.
-        unsafe { stream::wait_event(LIBTORCHS, handed.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
-            .map_err(failed("hand the input over"))
-    }
-
-    #[allow(unsafe_code)]
-    fn take_back(&self, done: &Event) -> Result<(), MachineError> {
-        self.enter()?;
-        // SAFETY: as above.
-        unsafe {
-            event::record(done.0, LIBTORCHS).map_err(failed("record an event"))?;
-            stream::wait_event(self.stream(Lane::Work), done.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
-        }
-        .map_err(failed("take the answer"))
     }
 
     #[allow(unsafe_code)]

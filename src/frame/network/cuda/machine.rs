@@ -223,6 +223,8 @@ pub(in crate::frame) enum Lane {
     In,
     /// Copies from the device.
     Out,
+    /// libtorch's own: what it is asked for while nobody gives it another stream.
+    Libtorch,
 }
 
 /// Memory on a device.
@@ -294,10 +296,6 @@ pub(in crate::frame) trait Device: Machine + Send {
     fn fetch(&self, lane: Lane, from: Address, to: &mut Self::Pinned, part: Range<usize>) -> Result<(), MachineError>;
     /// Copies within the device, later, in order with the kernels.
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError>;
-    /// Has libtorch wait for the kernels that have been asked for until now.
-    fn hand_over(&self, handed: &Self::Event) -> Result<(), MachineError>;
-    /// Has kernels that will be asked for wait for what libtorch has been asked for until now.
-    fn take_back(&self, done: &Self::Event) -> Result<(), MachineError>;
     /// Waits for everything.
     fn finish(&self) -> Result<(), MachineError>;
     /// Kernels as one graph; `None`, with the reason logged, where none can be made.

@@ -111,8 +111,6 @@ pub(in crate::frame) struct Cuda<D: Device = Gpu> {
     compute: Compute<D>,
     /// Height and width of the input.
     input: [usize; 2],
-    /// Of one answer: height, width, channels.
-    answer_shape: [usize; 3],
     /// For inputs that come in single precision.
     staging: Room<D>,
     normalisation: Normalisation,
@@ -200,13 +198,11 @@ impl<D: Device> Cuda<D> {
     }
 
     fn new(gpu: D, compute: Compute<D>, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
-        let answer_shape = compute.answer_shape();
         let slots = (0..max_batch).map(|_| Slot::new(&gpu)).collect::<Result<_, _>>()?;
         Ok(Self {
-            decoding: Decoding::new(manifest, answer_shape),
+            decoding: Decoding::new(manifest, compute.answer_shape()),
             normalisation: Normalisation::new(&manifest.input, compute.layout()),
             input: [manifest.input.height, manifest.input.width],
-            answer_shape,
             staging: Room::default(),
             inputs: Cache::new(),
             outputs: Cache::new(),
@@ -245,8 +241,9 @@ impl<D: Device> Cuda<D> {
         self.input[0] * self.input[1]
     }
 
-    fn answer_length(&self) -> usize {
-        self.answer_shape.iter().product()
+    /// Of one answer.
+    fn answer_bytes(&self) -> usize {
+        self.compute.answer_shape().iter().product::<usize>() * size_of::<f32>()
     }
 
     /// Starts the network on the first `batch` images.
@@ -274,12 +271,11 @@ impl<D: Device> Cuda<D> {
         self.staging.send(&self.gpu, Lane::Work, 0..bytes)?;
         self.compute.take(&self.gpu, staging, pixels)?;
         self.start(batch)?;
-        let (length, answers) = (batch * self.answer_length(), self.compute.answer());
+        let (bytes, answers) = (batch * self.answer_bytes(), self.compute.answer());
+        let [height, width, channels] = self.compute.answer_shape();
         let download = &mut self.slots[0].answer;
-        download.start(&self.gpu, Lane::Work, Some(answers), length * size_of::<f32>())?;
-        self.gpu.finish()?;
-        let [height, width, channels] = self.answer_shape;
-        Ok(read(Answers { width, height, channels, data: &download.room.host()?.floats()[..length] }))
+        download.start(&self.gpu, Lane::Work, Some(answers), bytes)?;
+        Ok(read(Answers { width, height, channels, data: download.floats()? }))
     }
 
     /// Begins with so many frames, which are then to be asked for in their order.
@@ -386,10 +382,9 @@ impl<D: Device> Cuda<D> {
         factor: f32,
     ) -> Result<(), NetworkError> {
         let (lane, number) = (self.lane(Lane::Out), self.image(slot));
-        let (gpu, answer_shape) = (&self.gpu, self.answer_shape);
-        let answer = self.compute.answer() + (number * self.answer_length() * size_of::<f32>()) as Address;
+        let (gpu, answer_bytes, answer_shape) = (&self.gpu, self.answer_bytes(), self.compute.answer_shape());
+        let answer = self.compute.answer() + (number * answer_bytes) as Address;
         let best = self.compute.best() + (number * answer_shape[0] * answer_shape[1]) as Address;
-        let answer_bytes = self.answer_length() * size_of::<f32>();
         let (tables, on_device) = self.outputs.try_get(geometry, || {
             let tables = OutputTables::new(geometry, (answer_shape[1], answer_shape[0]));
             OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
@@ -398,11 +393,11 @@ impl<D: Device> Cuda<D> {
         let (width, height) = geometry.output();
         let mut at = FrameAddresses { answer, best, tables: on_device.at, labels: 0, depth: 0 };
         if wanted.labels {
-            at.labels = labels.room.fit(gpu, width * height)?;
+            at.labels = labels.fit(gpu, width * height)?;
             labels.hold(gpu)?;
         }
         if wanted.depth {
-            at.depth = depth.room.fit(gpu, width * height * size_of::<f32>())?;
+            at.depth = depth.fit(gpu, width * height * size_of::<f32>())?;
             depth.hold(gpu)?;
         }
         if wanted.labels || wanted.depth {
@@ -453,10 +448,8 @@ impl<D: Device> Cuda<D> {
     /// # Errors
     /// The device failed.
     pub fn packed(&mut self, slot: usize) -> Result<Packed<'_>, NetworkError> {
-        let ([height, width, channels], length) = (self.answer_shape, self.answer_length());
-        let answer = &mut self.slots[slot].answer;
-        answer.events.iter().try_for_each(|event| event.wait())?;
-        Ok(Packed { width, height, channels, data: &answer.room.host()?.floats()[..length] })
+        let [height, width, channels] = self.compute.answer_shape();
+        Ok(Packed { width, height, channels, data: self.slots[slot].answer.floats()? })
     }
 
     /// Milliseconds of a run of a batch whose input is there already, by the device's own clock.

@@ -40,7 +40,7 @@ struct Recorded {
 #[derive(Debug)]
 struct State {
     host: Host,
-    /// In the order of [`Lane`].
+    /// In the order of [`Lane`], without libtorch's.
     lanes: [VecDeque<Task>; 3],
     events: Vec<Recorded>,
     chance: u64,
@@ -226,16 +226,24 @@ impl Device for Sim {
     }
 
     fn record(&self, lane: Lane, event: &Event) -> Result<(), MachineError> {
-        let time = {
-            let asked = &mut self.state().events[event.number].asked;
-            *asked += 1;
-            *asked
-        };
-        self.ask(lane, Task::Record { event: event.number, time });
+        let mut state = self.state();
+        let recorded = &mut state.events[event.number];
+        recorded.asked += 1;
+        let time = recorded.asked;
+        match lane {
+            // libtorch's processor half has done at once what it was asked for.
+            Lane::Libtorch => recorded.done = time,
+            Lane::Work | Lane::In | Lane::Out => {
+                state.lanes[lane as usize].push_back(Task::Record { event: event.number, time });
+            }
+        }
         Ok(())
     }
 
     fn wait_for(&self, lane: Lane, event: &Event) -> Result<(), MachineError> {
+        if lane == Lane::Libtorch {
+            return event.wait();
+        }
         let time = self.state().events[event.number].asked;
         self.ask(lane, Task::Wait { event: event.number, time });
         Ok(())
@@ -255,16 +263,6 @@ impl Device for Sim {
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<(), MachineError> {
         self.ask(Lane::Work, Task::Copy { from, to, bytes });
-        Ok(())
-    }
-
-    fn hand_over(&self, handed: &Event) -> Result<(), MachineError> {
-        // libtorch's processor half does at once what it is asked for.
-        self.record(Lane::Work, handed)?;
-        handed.wait()
-    }
-
-    fn take_back(&self, _: &Event) -> Result<(), MachineError> {
         Ok(())
     }
 

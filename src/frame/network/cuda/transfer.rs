@@ -73,11 +73,11 @@ impl<D: Device> Room<D> {
 /// Something on its way from the device: in parts, each with the moment at which it has come.
 #[derive(Debug)]
 pub(super) struct Download<D: Device> {
-    pub room: Room<D>,
+    room: Room<D>,
     bytes: usize,
     /// In which it was asked for last.
     lane: Lane,
-    pub events: Vec<D::Event>,
+    events: Vec<D::Event>,
 }
 
 impl<D: Device> Default for Download<D> {
@@ -87,6 +87,12 @@ impl<D: Device> Default for Download<D> {
 }
 
 impl<D: Device> Download<D> {
+    /// Makes room for so many bytes, and gives the address of the device's half; kernels that write there have to
+    /// [`Self::hold`] first.
+    pub fn fit(&mut self, gpu: &D, bytes: usize) -> Result<Address, MachineError> {
+        self.room.fit(gpu, bytes)
+    }
+
     /// Begins to fetch so many bytes: of the room's own device half, or of another place.
     pub fn start(&mut self, gpu: &D, lane: Lane, from: Option<Address>, bytes: usize) -> Result<(), MachineError> {
         (self.bytes, self.lane) = (bytes, lane);
@@ -110,6 +116,12 @@ impl<D: Device> Download<D> {
             return Ok(());
         }
         self.events.iter().try_for_each(|event| gpu.wait_for(Lane::Work, event))
+    }
+
+    /// Waits for the parts and gives them as single precision.
+    pub fn floats(&mut self) -> Result<&[f32], MachineError> {
+        parts(self.bytes).zip(&self.events).try_for_each(|(_, event)| event.wait())?;
+        Ok(&self.room.host()?.floats()[..self.bytes / size_of::<f32>()])
     }
 
     /// Waits for the parts and puts them into `out`, which becomes as long as they are.
