@@ -69,6 +69,7 @@ fn manifest() -> Manifest {
             command: String::new(),
             created: String::new(),
             weights_sha256: String::new(),
+            refinement_sha256: None,
             libtorch: String::new(),
             training: String::new(),
         },

@@ -28,6 +28,7 @@ fn model(size: (usize, usize)) -> (tempfile::TempDir, Artifact) {
     let request = ExportRequest {
         // cargo runs tests in the package's folder.
         weights: "models/street/weights.safetensors".into(),
+        refinement: None,
         network: NetworkConfig::default(),
         size,
         full_size: false,

@@ -158,6 +158,56 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert!(!output.status.success() && log.contains("no segmentation head"), "{log}");
 }
 
+/// The network's answers stay what they were, but for the depth: its labels to the last bit.
+#[test]
+fn a_refinement_learns_alone_and_is_exported_with_what_it_refines() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
+    let heads = "heads=[{task: segmentation}, {task: depth, loss: relative}]";
+    let (plain, refined) = (root.path().join("plain"), root.path().join("refined"));
+    ok(&train(&config, &plain, &["--set", heads]));
+    let before = evaluated(root.path(), &plain);
+
+    let weights = text(&plain.join("last.safetensors"));
+    let changes = ["--set", heads, "--set", "refinement=alone", "--set", "phases.0.max_learning_rate=1e-2"];
+    let output = run(&train(&config, &refined, &changes));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("expected its weights (--init FILE)"), "{log}");
+    ok(&train(&config, &refined, &[&changes[..], &["--init", &weights]].concat()));
+    let learned = text(&refined.join("last.safetensors"));
+    let names: Vec<String> =
+        tch::Tensor::read_safetensors(&learned).expect("weights").into_iter().map(|(name, _)| name).collect();
+    assert!(names.len() == 14 && names.iter().all(|name| name.starts_with("refinement.")), "{names:?}");
+
+    let (model, json) = (text(&refined.join("model")), text(&refined.join("figures.json")));
+    let export = |weights: &str, refinement: &str| {
+        run(&["export", "--weights", weights, "--refinement", refinement, "--size", "128x64", "--out", &model])
+    };
+    let output = export(&weights, &weights);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("no refinement in it"), "{log}");
+    let output = export(&learned, &learned);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("a refinement alone"), "{log}");
+    let output = export(&weights, &learned);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let manifest = std::fs::read_to_string(refined.join("model/model.yaml")).expect("a manifest");
+    assert!(manifest.contains("refine_depth: true") && manifest.contains("refinement_sha256: "), "{manifest}");
+    let data = text(&root.path().join("data"));
+    let evaluate = |backend: &str| {
+        let model = ["evaluate", "--model", &model, "--data", &data, "--split", "val", "--json", &json];
+        ok(&[&model[..], &["--backend", backend]].concat());
+        let figures = std::fs::read_to_string(&json).expect("figures");
+        serde_json::from_str::<serde_json::Value>(&figures).expect("JSON")
+    };
+    let abs_rel = |figures: &serde_json::Value| figures["depth"]["abs_rel"].as_f64().expect("a number");
+    let after = evaluate("native");
+    assert_eq!(before["iou"], after["iou"]);
+    assert!((abs_rel(&before) - abs_rel(&after)).abs() > 1e-4, "it changes the depth");
+    assert!((abs_rel(&evaluate("torchscript")) - abs_rel(&after)).abs() < 1e-4);
+}
+
 #[test]
 fn an_exploding_loss_ends_the_run_with_the_reason() {
     let root = tempfile::tempdir().expect("a folder");

@@ -174,6 +174,7 @@ pub fn scaling(
         let folder = TemporaryFolder::new()?;
         let request = ExportRequest {
             weights: artifact.dir.join(WEIGHTS),
+            refinement: None,
             network: manifest.network.clone(),
             size,
             full_size: false,

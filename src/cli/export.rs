@@ -17,6 +17,9 @@ pub struct Args {
     /// safetensors, or a PyTorch state dict (.pth).
     #[arg(long, required_unless_present = "model", requires = "out")]
     weights: Option<PathBuf>,
+    /// Weights of the depth's refinement, from a training with `refinement: alone`.
+    #[arg(long, requires = "weights")]
+    refinement: Option<PathBuf>,
     /// Folder of the model: model.yaml, network.ts, weights.safetensors.
     #[arg(long, requires = "weights")]
     out: Option<PathBuf>,
@@ -93,6 +96,7 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
     let words: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     let request = ExportRequest {
         weights: weights.into(),
+        refinement: args.refinement.clone(),
         network: NetworkConfig { extra_light: args.extra_light, ..NetworkConfig::default() },
         size: args.size,
         full_size: args.full_size,

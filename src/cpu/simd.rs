@@ -51,6 +51,7 @@ pub trait Isa {
     unsafe fn splat8(p: *const f32) -> Self::H;
     /// `a * b + c`.
     unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H;
+    unsafe fn max8(a: Self::H, b: Self::H) -> Self::H;
 }
 
 /// Any processor.
@@ -129,6 +130,9 @@ impl Isa for Portable {
     unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
+    unsafe fn max8(a: Self::H, b: Self::H) -> Self::H {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -166,6 +170,10 @@ mod x86 {
             #[inline(always)]
             unsafe fn fma8(a: Self::H, b: Self::H, c: Self::H) -> Self::H {
                 unsafe { _mm256_fmadd_ps(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn max8(a: Self::H, b: Self::H) -> Self::H {
+                unsafe { _mm256_max_ps(a, b) }
             }
         };
     }

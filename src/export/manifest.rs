@@ -194,6 +194,9 @@ pub struct Provenance {
     pub created: String,
     /// sha256 of the weights file it was exported from.
     pub weights_sha256: String,
+    /// sha256 of the file with the depth's refinement, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement_sha256: Option<String>,
     /// libtorch's version.
     pub libtorch: String,
     /// What it was trained on and how, in words.

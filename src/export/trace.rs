@@ -20,7 +20,7 @@ use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::causes::first_line;
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
-use crate::model::weights::{self, WeightsError};
+use crate::model::weights::{self, Contents, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +40,8 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub struct ExportRequest {
     /// safetensors or a PyTorch state dict.
     pub weights: PathBuf,
+    /// Weights of the depth's refinement, in place of those in `weights`, if any.
+    pub refinement: Option<PathBuf>,
     /// The network's shape.
     pub network: NetworkConfig,
     /// Width and height of the network's input, pixels.
@@ -77,6 +79,14 @@ pub enum ExportError {
         path: PathBuf,
         /// Which head.
         task: &'static str,
+    },
+    /// A refinement refines something.
+    #[error(
+        "weights {path}: a refinement alone; give the weights that it refines as --weights, and this as --refinement"
+    )]
+    RefinementAlone {
+        /// Which file.
+        path: PathBuf,
     },
     /// The score channels are of no known label space.
     #[error(
@@ -151,7 +161,11 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     }
     let mut vs = VarStore::new(Device::Cpu);
     let mut config = request.network.clone();
-    let (mut heads, channels) = weights::heads_of(&request.weights)?;
+    let Contents { mut heads, classes: channels, refines_depth } = weights::contents(&request.weights)?;
+    if heads.is_empty() && refines_depth {
+        return Err(ExportError::RefinementAlone { path: request.weights.clone() });
+    }
+    config.refine_depth = refines_depth || request.refinement.is_some();
     // Without any head it is another network's file: reading it names what does not fit.
     if !heads.is_empty() {
         if let Some(missing) = ANSWERED[..2].iter().find(|task| !heads.contains(task)) {
@@ -165,7 +179,8 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let table = classes::table(config.classes)
         .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
     let network = Network::new(&vs.root(), &config);
-    weights::load_without(&mut vs, &request.weights, |task| !task.is_exported())?;
+    let refinement = request.refinement.as_deref();
+    weights::load_without(&mut vs, &request.weights, |task| !task.is_exported(), refinement)?;
     vs.freeze();
 
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -230,6 +245,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
             command: request.command.clone(),
             created: request.created.clone(),
             weights_sha256: sha256(&request.weights)?,
+            refinement_sha256: refinement.map(sha256).transpose()?,
             libtorch: LIBTORCH_VERSION.into(),
             training: request.training.clone(),
         },

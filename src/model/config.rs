@@ -12,6 +12,9 @@ pub struct NetworkConfig {
     pub classes: usize,
     /// Leave out the decoder's 1/4 stage: the heads then work at 1/8 of the input.
     pub extra_light: bool,
+    /// Refine the depth behind the heads, see `model::refine`: not a part of the article's network.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refine_depth: bool,
     /// One head for each, in this order.
     #[serde(skip_serializing_if = "is_default")]
     pub heads: Vec<Task>,
@@ -38,6 +41,6 @@ fn is_default(heads: &[Task]) -> bool {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { classes: classes::CLASSES, extra_light: false, heads: DEFAULT_HEADS.to_vec() }
+        Self { classes: classes::CLASSES, extra_light: false, refine_depth: false, heads: DEFAULT_HEADS.to_vec() }
     }
 }

@@ -45,7 +45,8 @@ struct ConvBnAct {
 
 impl ConvBnAct {
     fn new(p: Path, (inputs, outputs): (i64, i64), kernel: i64, stride: i64, groups: i64, act: Activation) -> Self {
-        let spec = ConvSpec { inputs, outputs, kernel, stride, groups, bias: false, start: Start::HeFanOut };
+        let spec =
+            ConvSpec { inputs, outputs, kernel, stride, dilation: 1, groups, bias: false, start: Start::HeFanOut };
         Self { conv: Conv2d::new(&p / "0", spec), bn: Some(BatchNorm2d::new(&p / "1", outputs)), act }
     }
 

@@ -13,6 +13,7 @@ pub(super) struct Conv2d {
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+    dilation: i64,
     groups: i64,
     number_format: NumberFormat,
 }
@@ -33,6 +34,8 @@ pub(super) enum Start {
     HeFanOut,
     /// PyTorch's default: uniform within 1 / sqrt(inputs of a filter), weight and bias alike.
     Default,
+    /// All 0.
+    Zero,
 }
 
 /// Shape of a convolution.
@@ -42,6 +45,7 @@ pub(super) struct ConvSpec {
     pub outputs: i64,
     pub kernel: i64,
     pub stride: i64,
+    pub dilation: i64,
     pub groups: i64,
     pub bias: bool,
     pub start: Start,
@@ -50,7 +54,7 @@ pub(super) struct ConvSpec {
 impl ConvSpec {
     /// A 1x1 convolution, stride 1, dense, without bias.
     pub fn pointwise(inputs: i64, outputs: i64, start: Start) -> Self {
-        Self { inputs, outputs, kernel: 1, stride: 1, groups: 1, bias: false, start }
+        Self { inputs, outputs, kernel: 1, stride: 1, dilation: 1, groups: 1, bias: false, start }
     }
 }
 
@@ -70,13 +74,15 @@ impl Conv2d {
                 Init::Const(0.0),
             ),
             Start::Default => (uniform, uniform),
+            Start::Zero => (Init::Const(0.0), Init::Const(0.0)),
         };
         let shape = [spec.outputs, spec.inputs / spec.groups, spec.kernel, spec.kernel];
         Self {
             weight: p.var("weight", &shape, weight_start),
             bias: spec.bias.then(|| p.var("bias", &[spec.outputs], bias_start)),
             stride: spec.stride,
-            padding: (spec.kernel - 1) / 2,
+            padding: (spec.kernel - 1) / 2 * spec.dilation,
+            dilation: spec.dilation,
             groups: spec.groups,
             number_format: NumberFormat::Input,
         }
@@ -181,7 +187,7 @@ impl Conv2d {
             self.bias.as_ref().map(|b| self.like(b, x)),
             [self.stride, self.stride],
             [self.padding, self.padding],
-            [1, 1],
+            [self.dilation, self.dilation],
             self.groups,
         )
     }

@@ -9,6 +9,7 @@ mod layer;
 pub mod panics;
 pub mod parts;
 mod pth;
+mod refine;
 pub mod weights;
 
 pub use config::NetworkConfig;
@@ -20,6 +21,9 @@ pub use layer::NumberFormat;
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
+/// What the refinement's variables are named under.
+const REFINEMENT: &str = "refinement";
+
 /// What the network's heads answer, in the order of its configuration.
 #[derive(Debug)]
 pub struct Answers(Vec<(Task, Tensor)>);
@@ -30,10 +34,9 @@ impl Answers {
         self.0.iter().find(|(t, _)| *t == task).map(|(_, answer)| answer)
     }
 
-    /// The answers in float32, bilinearly resized to `height` x `width`.
-    pub fn resized(&self, height: i64, width: i64) -> Self {
-        let resize = |(task, t): &(Task, Tensor)| (*task, decoder::bilinear(&t.to_kind(Kind::Float), height, width));
-        Self(self.0.iter().map(resize).collect())
+    /// As [`Answers::get`], in float32, bilinearly resized to `height` x `width`.
+    pub fn get_resized(&self, task: Task, height: i64, width: i64) -> Option<Tensor> {
+        self.get(task).map(|t| decoder::bilinear(&t.to_kind(Kind::Float), height, width))
     }
 }
 
@@ -42,6 +45,7 @@ impl Answers {
 pub struct Network {
     encoder: encoder::Encoder,
     decoder: decoder::Decoder,
+    refinement: Option<refine::Refinement>,
     config: NetworkConfig,
     /// See [`Network::folded`].
     is_folded: bool,
@@ -54,6 +58,7 @@ impl Network {
         Self {
             encoder: encoder::Encoder::new(p / "encoder"),
             decoder: decoder::Decoder::new(p / "decoder", config),
+            refinement: config.refine_depth.then(|| refine::Refinement::new(&(p / REFINEMENT), config.classes)),
             config: config.clone(),
             is_folded: false,
         }
@@ -69,6 +74,7 @@ impl Network {
         Self {
             encoder: self.encoder.folded(format),
             decoder: self.decoder.folded(format),
+            refinement: self.refinement.as_ref().map(refine::Refinement::folded),
             config: self.config.clone(),
             is_folded: true,
         }
@@ -91,10 +97,37 @@ impl Network {
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
     pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Answers {
+        self.refined(self.forward_unrefined_t(x, train))
+    }
+
+    /// As [`Network::forward_heads_t`], with the depth as the head gives it.
+    pub fn forward_unrefined_t(&self, x: &Tensor, train: bool) -> Answers {
         // A GPU's 5x5 pooling is bound by its comparisons, of which 24 become 8; of several equal maxima both find the first.
         let separable = self.is_folded || x.device().is_cuda();
         let pool: Pool<'_> = if separable { &decoder::separable_pool } else { &decoder::pool };
         Answers(self.decoder.forward(&self.encoder.forward_t(x, train), pool))
+    }
+
+    /// Answers of the heads with the depth refined, in the answer's number format, where the network does so and has both
+    /// heads; else as they are.
+    pub fn refined(&self, answers: Answers) -> Answers {
+        let both = answers.get(Task::Segmentation).zip(answers.get(Task::Depth));
+        let Some(refined) = both.and_then(|(scores, code)| self.refined_code(scores, code)) else { return answers };
+        let replace = |(task, t)| (task, if task == Task::Depth { refined.shallow_clone() } else { t });
+        Answers(answers.0.into_iter().map(replace).collect())
+    }
+
+    /// The refined depth code, as `code` is; `None` of a network that does not refine it.
+    ///
+    /// # Shapes
+    /// `scores`: `[B, classes, h, w]`, `code`: `[B, 1, h, w]`, as the heads give them.
+    pub fn refined_code(&self, scores: &Tensor, code: &Tensor) -> Option<Tensor> {
+        self.refinement.as_ref().map(|refinement| refinement.forward(scores, code).type_as(code))
+    }
+
+    /// Whether it is a variable of the refinement.
+    pub fn is_refinement(name: &str) -> bool {
+        name.strip_prefix(REFINEMENT).is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// The first part of a pass, for who computes the rest ([`Network::end_weights`]) without libtorch: up to where the
@@ -120,7 +153,7 @@ impl Network {
         self.decoder.quarter_factors()
     }
 
-    /// The last part of a training pass: the heads' last convolutions.
+    /// The last part of a training pass: the heads' last convolutions. Their depth is still to be [refined](Network::refined).
     pub fn forward_after_quarter(&self, maps: &[Tensor]) -> Answers {
         Answers(self.decoder.after_quarter(maps))
     }
@@ -132,7 +165,12 @@ impl Network {
         Some(parts::TrunkParts { stem, blocks, decoder: self.decoder.parts().filter(|_| self.is_folded)? })
     }
 
-    /// Weights of what follows [`Network::forward_trunk`].
+    /// Weights of the refinement, for who computes it without libtorch; `None` of a network that has none.
+    pub fn refinement_parts(&self) -> Option<parts::RefinementParts> {
+        self.refinement.as_ref().map(refine::Refinement::parts)
+    }
+
+    /// Weights of what follows [`Network::forward_trunk`], but for the refinement.
     pub fn end_weights(&self) -> EndWeights {
         self.decoder.end_weights()
     }

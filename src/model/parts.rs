@@ -84,3 +84,17 @@ pub struct TrunkParts {
     /// The decoder.
     pub decoder: DecoderParts,
 }
+
+/// The refinement of the depth (`model::refine`).
+#[derive(Debug)]
+pub struct RefinementParts {
+    /// 1x1, of the classes' probabilities.
+    pub classes: Filter,
+    /// How far the neighbours are, and a 3x3 convolution of the depth's code of that dilation, without bias, over a map that
+    /// goes on beyond its edge as it is at the edge; added to the classes', and ReLU follows the sum.
+    pub rings: Vec<(usize, Filter)>,
+    /// Dilation and 3x3 convolution, whose input is added, and ReLU follows.
+    pub blocks: Vec<(usize, Filter)>,
+    /// 3x3: the correction of the depth's natural logarithm.
+    pub last: Filter,
+}

@@ -1,6 +1,6 @@
 //! Weights in and out: safetensors, and PyTorch's `.pth` state dicts (the article's checkpoints).
 
-use super::Task;
+use super::{Network, Task};
 use crate::causes::first_line;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -72,7 +72,15 @@ pub fn state_dict_shapes(vs: &VarStore) -> BTreeMap<String, Vec<i64>> {
 /// # Errors
 /// The folder cannot be written to.
 pub fn save(vs: &VarStore, path: &Path) -> Result<(), WeightsError> {
-    let variables = variables(vs);
+    save_some(vs, |_| true, path)
+}
+
+/// As [`save`], of the variables whose names are `wanted`.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_some(vs: &VarStore, wanted: impl Fn(&str) -> bool, path: &Path) -> Result<(), WeightsError> {
+    let variables: BTreeMap<_, _> = variables(vs).into_iter().filter(|(name, _)| wanted(name)).collect();
     let counters = batch_counters(variables.keys());
     let mut tensors: Vec<(String, Tensor)> = variables
         .into_iter()
@@ -109,18 +117,34 @@ pub fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), WeightsErr
 /// # Errors
 /// [`WeightsError::Mismatch`] names every missing, extra and misshapen key; nothing is changed then.
 pub fn load(vs: &mut VarStore, path: &Path) -> Result<(), WeightsError> {
-    load_without(vs, path, |_| false)
+    load_without(vs, path, |_| false, None)
 }
 
-/// As [`load`], and leaves out the heads of the file for which `without` holds.
+/// As [`load`], and leaves out the heads of the file for which `without` holds. The refinement's variables are those of the
+/// file `refinement`, where one is given.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_without(vs: &mut VarStore, path: &Path, without: impl Fn(Task) -> bool) -> Result<(), WeightsError> {
+/// As [`load`]; also where `refinement` has no such variables.
+pub fn load_without(
+    vs: &mut VarStore,
+    path: &Path,
+    without: impl Fn(Task) -> bool,
+    refinement: Option<&Path>,
+) -> Result<(), WeightsError> {
     let mut given = read(path)?;
     for task in Task::ALL.into_iter().filter(|task| without(*task)) {
         let of_head = [format!("decoder.{}.", task.key()), format!("decoder.pre_{}.", task.key())];
         given.retain(|name, _| !of_head.iter().any(|start| name.starts_with(start)));
+    }
+    if let Some(path) = refinement {
+        given.retain(|name, _| !Network::is_refinement(name));
+        let mut found = read(path)?;
+        found.retain(|name, _| Network::is_refinement(name));
+        if found.is_empty() {
+            let what = "no refinement in it; expected the weights of a training with `refinement: alone`".into();
+            return Err(WeightsError::Format { path: path.into(), what });
+        }
+        given.extend(found);
     }
     fill(vs, &given, path)
 }
@@ -156,15 +180,27 @@ pub fn fill(vs: &VarStore, given: &HashMap<String, Tensor>, path: &Path) -> Resu
     )
 }
 
-/// The heads that a weights file has, and its class score channels (0 without a segmentation head).
+/// Which network a weights file is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// Its heads.
+    pub heads: Vec<Task>,
+    /// Class score channels; 0 without a segmentation head.
+    pub classes: usize,
+    /// Whether it refines its depth.
+    pub refines_depth: bool,
+}
+
+/// Which network a weights file is of.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn heads_of(path: &Path) -> Result<(Vec<Task>, usize), WeightsError> {
+pub fn contents(path: &Path) -> Result<Contents, WeightsError> {
     let given = read(path)?;
     let weight = |task: Task| given.iter().find(|(name, _)| name.ends_with(&format!("decoder.{}.weight", task.key())));
-    let channels = weight(Task::Segmentation).and_then(|(_, t)| t.size().first().copied()).unwrap_or(0);
-    Ok((Task::ALL.into_iter().filter(|task| weight(*task).is_some()).collect(), channels as usize))
+    let classes = weight(Task::Segmentation).and_then(|(_, t)| t.size().first().copied()).unwrap_or(0) as usize;
+    let heads = Task::ALL.into_iter().filter(|task| weight(*task).is_some()).collect();
+    Ok(Contents { heads, classes, refines_depth: given.keys().any(|name| Network::is_refinement(name)) })
 }
 
 /// Fills what a weights file has for this network, to start a training from: a network of the same encoder and decoder

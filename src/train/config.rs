@@ -16,6 +16,9 @@ pub struct TrainConfig {
     /// Leave out the decoder's 1/4 stage: the heads then work at 1/8 of the input.
     #[serde(default)]
     pub extra_light: bool,
+    /// Whether the network refines its depth (`model::refine`), and what then learns.
+    #[serde(default)]
+    pub refinement: Refinement,
     /// What the labels are taken as.
     #[serde(default)]
     pub label_space: LabelSpace,
@@ -133,6 +136,21 @@ pub enum DepthLoss {
     Squared,
     /// Inverse Huber (Laina et al. 2016).
     Berhu,
+    /// The mean of the absolute error of the logarithm and of the relative error of the metres.
+    Relative,
+}
+
+/// Whether there is a refinement of the depth, and what learns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refinement {
+    /// The article's network.
+    #[default]
+    None,
+    /// With a refinement, which learns with the rest.
+    Joint,
+    /// With a refinement, and it alone learns: the rest is as `init` has it. What is kept is the refinement's weights.
+    Alone,
 }
 
 /// How the heads' losses are added.
@@ -326,6 +344,7 @@ impl TrainConfig {
         NetworkConfig {
             classes: self.label_space.channels(),
             extra_light: self.extra_light,
+            refine_depth: self.refinement != Refinement::None,
             heads: self.heads.iter().map(|h| h.task).collect(),
         }
     }
@@ -351,6 +370,11 @@ impl TrainConfig {
             not_negative(&format!("heads: jaccard of {}", head.task.name()), head.jaccard)?;
             if head.jaccard > 0.0 && head.task != Task::Segmentation {
                 bail!("heads: jaccard: expected at segmentation only, found at {}", head.task.name());
+            }
+        }
+        if self.refinement != Refinement::None {
+            if let Some(task) = [Task::Segmentation, Task::Depth].into_iter().find(|task| self.head(*task).is_none()) {
+                bail!("refinement: expected heads for segmentation and depth, found none for {}", task.name());
             }
         }
         self.check_sources()?;
@@ -573,6 +597,7 @@ mod tests {
             ("phases:", "colour: 1\nphases:", "colour"),
             ("phases:", "heads: [{task: depth, jaccard: 1}]\nphases:", "segmentation only"),
             ("phases:", "loss_stride: 0\nphases:", "loss_stride"),
+            ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
         ] {
             let text = SMALL.replace(change, into);
             let error = format!("{:#}", read(&text).expect_err(&text));

@@ -3,6 +3,7 @@
 //! All are computed in float32 whatever the network computes in, as means over the pixels whose truth is known. Where
 //! no truth is known a loss is 0 and pulls at nothing.
 
+use crate::data::depth::LOG_SCALE;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Below this a sum of weights counts as nothing.
@@ -203,6 +204,19 @@ pub fn berhu(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>) -> Te
     let c = (error.detach().max() * BERHU_SHARE).clamp_min(TINY);
     let square = (error.square() + c.square()) / (&c * 2.0);
     weighted_mean_where(&error.where_self(&error.le_tensor(&c), &square), &known, weights)
+}
+
+/// The mean of `|x|` and `|e^x - 1|`, where `x` is the error of the depth's natural logarithm: the second is the relative error
+/// of the metres, by which depth is judged (AbsRel). Beyond `x` = 1, where a depth is more than e times too far, it goes on
+/// with the slope of `|x|`, or single pixels at edges would pull harder than all others.
+///
+/// # Shapes
+/// As in [`depth`].
+pub fn relative(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    let (error, known) = code_error(predicted, truth);
+    let x = error * f64::from(LOG_SCALE);
+    let relative = x.clamp_max(1.0).expm1().abs() + (&x - 1.0).clamp_min(0.0);
+    weighted_mean_where(&((x.abs() + relative) * 0.5), &known, weights)
 }
 
 /// One minus the cosine of the angle between true and predicted surface normals, over the pixels whose normal is known.
@@ -407,6 +421,25 @@ mod tests {
         let loss = berhu(&right, &truth, None);
         assert_near(&loss, 0.0);
         assert_eq!(gradient(&loss, &right), [0.0; 4]);
+    }
+
+    #[test]
+    fn relative_error_by_hand() {
+        // Logarithms off by 0.1, -0.2 and 2; the last is not known.
+        let predicted = leaf(&[0.02, -0.04, 0.4, 100.0], &[1, 1, 1, 4]);
+        let truth = Tensor::from_slice(&[0.0_f32, 0.0, 0.0, f32::NAN]).view([1, 1, 4]);
+        let loss = relative(&predicted, &truth, None);
+        let (near, less, far) = (0.1_f64, 0.2_f64, 2.0_f64);
+        let of_metres = near.exp_m1() + (1.0 - (-less).exp()) + (1.0_f64.exp_m1() + far - 1.0);
+        assert_near(&loss, (near + less + far + of_metres) / 2.0 / 3.0);
+        // Slopes by the code, of which the logarithm is five.
+        let slope = |of_metres: f64| 5.0 * (1.0 + of_metres) / 2.0 / 3.0;
+        let expected = [slope(near.exp()), -slope((-less).exp()), slope(1.0), 0.0];
+        for (found, expected) in gradient(&loss, &predicted).iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-4, "{found} for {expected}");
+        }
+        let right = leaf(&[0.0; 4], &[1, 1, 1, 4]);
+        assert_near(&relative(&right, &truth, None), 0.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a step makes smaller: the heads' losses, added up.
 
-use super::config::{DepthLoss, TrainConfig, Weighting};
+use super::config::{DepthLoss, Refinement, TrainConfig, Weighting};
 use super::labels::LabelTable;
 use super::losses;
 use super::packed::Batch;
@@ -56,8 +56,10 @@ impl Objective {
             log_variance: (config.weighting == Weighting::Uncertainty)
                 .then(|| p.zeros(&format!("log_variance_{}", h.task.name()), &[])),
         };
+        // Where nothing else learns, nothing else has a loss.
+        let learns = |h: &&super::config::HeadConfig| config.refinement != Refinement::Alone || h.task == Task::Depth;
         Self {
-            heads: config.heads.iter().map(head).collect(),
+            heads: config.heads.iter().filter(learns).map(head).collect(),
             groups: table.has_groups().then(|| losses::Groups::new(table.members(), device)),
         }
     }
@@ -66,12 +68,11 @@ impl Objective {
     /// truth adds nothing.
     pub fn loss(&self, answers: &Answers, batch: &Batch) -> Loss {
         let plane = batch.labels.size();
-        let answers = answers.resized(plane[1], plane[2]);
         let mut total: Option<Tensor> = None;
         let mut parts = Vec::new();
         for head in &self.heads {
-            let Some(answer) = answers.get(head.task) else { continue };
-            let Some(part) = self.part(head, answer, batch) else { continue };
+            let Some(answer) = answers.get_resized(head.task, plane[1], plane[2]) else { continue };
+            let Some(part) = self.part(head, &answer, batch) else { continue };
             let weighed = match &head.log_variance {
                 Some(s) => losses::uncertain(&part, s, head.task != Task::Segmentation && head.task != Task::Edges),
                 None => part.shallow_clone(),
@@ -104,6 +105,7 @@ impl Objective {
                 Some(match head.depth_loss {
                     DepthLoss::Squared => losses::depth(answer, &batch.depth, weights.as_ref()),
                     DepthLoss::Berhu => losses::berhu(answer, &batch.depth, weights.as_ref()),
+                    DepthLoss::Relative => losses::relative(answer, &batch.depth, weights.as_ref()),
                 })
             }
             Task::Normals => batch.normals.as_ref().map(|truth| losses::normals(answer, truth)),

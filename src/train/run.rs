@@ -2,7 +2,7 @@
 
 use super::batches::{self, Batches, BatchesConfig, Supply};
 use super::checkpoint::{Progress, State, CHECKPOINT};
-use super::config::{LabelSpace, SourceConfig, TrainConfig, TrainPrecision};
+use super::config::{LabelSpace, Refinement, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
 use super::labels::LabelTable;
 use super::objective::Objective;
@@ -14,7 +14,7 @@ use super::validate::{self, LookConfig, Validation, Watched};
 use super::{pictures, schedule};
 use crate::data::source::{Groups, Item};
 use crate::eval::ClassTable;
-use crate::model::{weights, Network, Task};
+use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{bail, Context as _};
 use rayon::prelude::*;
 use std::fs;
@@ -55,6 +55,9 @@ pub struct Options {
 pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow::Result<()> {
     if config.precision == TrainPrecision::Fp16 && !device.is_cuda() {
         bail!("precision: fp16 trains on CUDA only; write bf16 or fp32 for this device");
+    }
+    if config.refinement == Refinement::Alone && config.init.is_none() {
+        bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
     prepare(config, options)?;
     let mut run = Run::new(config, options, device)?;
@@ -108,6 +111,8 @@ struct Run<'a> {
     options: &'a Options,
     device: Device,
     network: Network,
+    /// Where the refinement alone learns: what answers before it, in its quicker form.
+    before: Option<Network>,
     /// Where it is quicker than libtorch's operators.
     stage: Option<QuarterStage>,
     variables: VarStore,
@@ -164,13 +169,13 @@ impl<'a> Run<'a> {
         }
         let extra = VarStore::new(device);
         let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
-        if config.freeze_encoder {
-            for (name, mut t) in variables.variables() {
-                if name.starts_with("encoder.") {
-                    let _ = t.requires_grad_(false);
-                }
+        for (name, mut t) in variables.variables() {
+            let alone = config.refinement == Refinement::Alone && !Network::is_refinement(&name);
+            if alone || (config.freeze_encoder && name.starts_with("encoder.")) {
+                let _ = t.requires_grad_(false);
             }
         }
+        let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
         let mut optimizer = optimizer(config, &variables, &extra)?;
         let mut ema = (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema));
         let checkpoint = options.out.join(CHECKPOINT);
@@ -187,6 +192,7 @@ impl<'a> Run<'a> {
             config,
             options,
             device,
+            before,
             network,
             stage: QuarterStage::new(device, config.precision.kind()),
             variables,
@@ -310,10 +316,14 @@ impl<'a> Run<'a> {
             sums.crops += batch.crops();
             let (network, objective, device, kind) =
                 (&self.network, &self.objective, self.device, self.config.precision.kind());
-            let stage = self.stage.as_ref();
+            let (stage, before) = (self.stage.as_ref(), self.before.as_ref());
             let parts = guarded(|| {
                 let batch = batch.to(device);
-                let loss = step::pass(network, objective, stage, &batch, kind, scale / accumulate as f64)?;
+                let scale = scale / accumulate as f64;
+                let loss = match before {
+                    Some(before) => step::refinement_pass(network, before, objective, stage, &batch, scale)?,
+                    None => step::pass(network, objective, stage, &batch, kind, scale)?,
+                };
                 Ok(loss.parts.into_iter().map(|(task, t)| (task, t.to_kind(Kind::Double))).collect::<Vec<_>>())
             })?
             .map_err(|e: tch::TchError| explained(&e.to_string()))?;
@@ -419,16 +429,22 @@ impl<'a> Run<'a> {
                 let png = pictures::grid_of(&shown, &run.table)?;
                 run.record.picture(run.progress.total, &png)?;
             }
-            weights::save(&run.variables, &run.options.out.join(LAST))?;
+            run.keep(LAST)?;
             if let Some((value, more)) = validate::watched(run.config, &found) {
                 let better = |best: f64| if more { value > best } else { value < best };
                 if run.progress.best.is_none_or(better) {
                     run.progress.best = Some(value);
-                    weights::save(&run.variables, &run.options.out.join(BEST))?;
+                    run.keep(BEST)?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Writes the weights that were learned.
+    fn keep(&self, name: &str) -> Result<(), weights::WeightsError> {
+        let learned = |name: &str| self.before.is_none() || Network::is_refinement(name);
+        weights::save_some(&self.variables, learned, &self.options.out.join(name))
     }
 
     /// Does something with the averaged weights in the network.

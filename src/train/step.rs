@@ -3,7 +3,7 @@
 use super::objective::{Loss, Objective};
 use super::packed::Batch;
 use super::quarter::QuarterStage;
-use crate::model::{Network, QuarterFactors};
+use crate::model::{Answers, Network, QuarterFactors};
 use tch::{Kind, Tensor};
 
 /// Adds the gradients of `scale` times the batch's loss to the variables'; returns the loss.
@@ -24,11 +24,43 @@ pub fn pass(
             return around(network, objective, stage, &factors, &x, batch, scale);
         }
     }
-    let loss = objective.loss(&network.forward_heads_t(&images, true), batch);
+    Ok(backwards(objective.loss(&network.forward_heads_t(&images, true), batch), scale))
+}
+
+/// As [`pass`], for the variables of the network's refinement alone: `before` answers what it refines.
+pub fn refinement_pass(
+    network: &Network,
+    before: &Network,
+    objective: &Objective,
+    stage: Option<&QuarterStage>,
+    batch: &Batch,
+    scale: f64,
+) -> Result<Loss, tch::TchError> {
+    let answers = tch::no_grad(|| unrefined(before, stage, &batch.images))?;
+    Ok(backwards(objective.loss(&network.refined(answers), batch), scale))
+}
+
+fn backwards(loss: Loss, scale: f64) -> Loss {
     if loss.total.requires_grad() {
         (&loss.total * scale).backward();
     }
-    Ok(loss)
+    loss
+}
+
+/// What the heads answer, with batch norm as in use.
+fn unrefined(network: &Network, stage: Option<&QuarterStage>, images: &Tensor) -> Result<Answers, tch::TchError> {
+    if let (Some(stage), Some(factors)) = (stage, network.quarter_factors()) {
+        if let Some(x) = network.forward_before_quarter_t(images, false) {
+            let maps = stage.forward(&x, &rows(&factors.scales), &rows(&factors.heads))?;
+            return Ok(network.forward_after_quarter(&maps));
+        }
+    }
+    Ok(network.forward_unrefined_t(images, false))
+}
+
+/// Variables of so many numbers each as one table.
+fn rows(variables: &[Tensor]) -> Tensor {
+    Tensor::stack(&variables.iter().map(|v| v.view([-1])).collect::<Vec<_>>(), 0)
 }
 
 /// The pass from the 1/4 stage on. libtorch differentiates what comes before it and what comes after it; the stage's own
@@ -42,15 +74,14 @@ fn around(
     batch: &Batch,
     scale: f64,
 ) -> Result<Loss, tch::TchError> {
-    let rows = |variables: &[Tensor]| Tensor::stack(&variables.iter().map(|v| v.view([-1])).collect::<Vec<_>>(), 0);
     let (scales, heads) = (rows(&factors.scales), rows(&factors.heads));
     let maps = stage.forward(x, &scales, &heads)?;
     let maps: Vec<Tensor> = maps.into_iter().map(|map| map.set_requires_grad(true)).collect();
-    let loss = objective.loss(&network.forward_after_quarter(&maps), batch);
+    let answers = network.refined(network.forward_after_quarter(&maps));
+    let loss = backwards(objective.loss(&answers, batch), scale);
     if !loss.total.requires_grad() {
         return Ok(loss);
     }
-    (&loss.total * scale).backward();
     // A head without a loss pulls at nothing.
     let pulls = maps.iter().map(|map| Some(map.grad()).filter(Tensor::defined).unwrap_or_else(|| map.zeros_like()));
     let gradients = stage.backward(x, &scales, &heads, &pulls.collect::<Vec<_>>())?;
@@ -83,14 +114,18 @@ mod tests {
     }
 
     /// Losses and gradients of a network with some heads, by libtorch's operators and around the stage.
-    fn compare(heads: &str, extra_light: bool) {
+    fn compare(heads: &str, more: &str) {
         let text = format!(
             "sources: [{{name: a, data: {{layout: cityscapes, root: x}}}}]\nphases: []\nheads: {heads}\n\
-             extra_light: {extra_light}\n"
+             {more}\n"
         );
         let config: TrainConfig = serde_yaml::from_str(&text).expect("a configuration");
         let (vs, extra) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
         let network = Network::new(&vs.root(), &config.network());
+        // As it starts, a refinement pulls at nothing before its last layer.
+        if let Some(last) = vs.variables().get("refinement.last.weight") {
+            let _ = tch::no_grad(|| last.shallow_clone().uniform_(-0.1, 0.1));
+        }
         let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
         let objective = Objective::new(&extra.root(), &config, &table, &[], Device::Cpu);
         let float = (Kind::Float, Device::Cpu);
@@ -122,14 +157,15 @@ mod tests {
 
     #[test]
     fn the_stage_changes_no_gradient() {
-        compare("[{task: segmentation}, {task: depth, loss: berhu}]", false);
-        compare("[{task: depth}]", false);
-        compare("[{task: segmentation}, {task: depth}]", true);
+        compare("[{task: segmentation}, {task: depth, loss: berhu}]", "");
+        compare("[{task: segmentation}, {task: depth, loss: relative}]", "refinement: joint");
+        compare("[{task: depth}]", "");
+        compare("[{task: segmentation}, {task: depth}]", "extra_light: true");
     }
 
     /// The batch has no normals, so nothing pulls at that head.
     #[test]
     fn a_head_without_truth_pulls_at_nothing() {
-        compare("[{task: segmentation}, {task: normals}]", false);
+        compare("[{task: segmentation}, {task: normals}]", "");
     }
 }

@@ -79,16 +79,14 @@ impl Watched {
         let batch = collate(std::slice::from_ref(&crop), &size, table, tasks);
         let images = batch.images.to_device(config.device).to_kind(config.kind);
         let plane = batch.labels.size();
-        let answers = tch::no_grad(|| network.forward_heads_t(&images, false).resized(plane[1], plane[2]));
+        let answers = tch::no_grad(|| network.forward_heads_t(&images, false));
+        let resized = |task| answers.get_resized(task, plane[1], plane[2]);
         let flat = |t: Tensor| t.to_device(Device::Cpu).contiguous().view([-1]);
-        let floats = |task| {
-            let answer = answers.get(task).map(|t| flat(t.to_kind(Kind::Float)));
-            answer.and_then(|t| Vec::<f32>::try_from(t).ok()).unwrap_or_default()
-        };
+        let floats = |task| resized(task).and_then(|t| Vec::<f32>::try_from(flat(t)).ok()).unwrap_or_default();
         // Without the last channel, "unlabelled": an answer is always a class.
         let scored = table.channels() as i64 - 1;
         let best =
-            answers.get(Task::Segmentation).map(|s| flat(s.narrow(1, 0, scored).argmax(1, false).to_kind(Kind::Uint8)));
+            resized(Task::Segmentation).map(|s| flat(s.narrow(1, 0, scored).argmax(1, false).to_kind(Kind::Uint8)));
         Look {
             channels: best.and_then(|t| Vec::<u8>::try_from(t).ok()).unwrap_or_default(),
             depth: floats(Task::Depth),

@@ -2,6 +2,7 @@
 #include "common.cuh"
 #include "frame.cu"
 #include "network.cu"
+#include "refine.cu"
 
 HOST_KERNEL(prepare, Prepare)
 HOST_KERNEL(best, Best)
@@ -33,3 +34,6 @@ HOST_KERNEL(quarter4, Quarter)
 HOST_KERNEL(quarter8, Quarter)
 HOST_KERNEL(heads3, Heads)
 HOST_KERNEL(heads7, Heads)
+HOST_KERNEL(refine_start, RefineStart)
+HOST_KERNEL(refine_block, RefineBlock)
+HOST_KERNEL(refine_last, RefineLast)

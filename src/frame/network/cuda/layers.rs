@@ -5,7 +5,7 @@
 
 use super::machine::{bytes_of, Address, Capacity, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
-use crate::model::parts::{values, Activation, BlockParts, Filter, TrunkParts};
+use crate::model::parts::{values, Activation, BlockParts, Filter, RefinementParts, TrunkParts};
 use crate::model::{EndWeights, Task, CRP_STAGES};
 use half::f16;
 
@@ -35,6 +35,12 @@ const QUARTER: [(usize, Kernel, usize); 2] = [(4, Kernel::Quarter4, 43008), (8, 
 const QUARTER_THREADS: u32 = 384;
 /// What `quarter` sees of a map beyond a block's part of the answer, at each side.
 const QUARTER_HALO: usize = 8;
+
+/// Rings and channels of the refinement that its kernels are made for, pixels of a block, and its threads.
+const RINGS: usize = 4;
+const REFINE_CHANNELS: usize = 24;
+const REFINE_ACROSS: usize = 32;
+const REFINE_THREADS: u32 = 96;
 
 /// [`PRODUCT`].
 struct Product {
@@ -72,7 +78,7 @@ impl Map {
     }
 }
 
-/// Twins of the structures in `network.cu`, in its order.
+/// Twins of the structures in `network.cu` and `refine.cu`, in their order.
 mod twin {
     use super::Address;
 
@@ -198,6 +204,43 @@ mod twin {
         pub channels: i32,
         pub answer_channels: i32,
         pub head: [Head; super::HEADS_AT_ONCE],
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct RefineStart {
+        pub answer: Address,
+        pub bias: Address,
+        pub score: Address,
+        pub ring: Address,
+        pub out: Address,
+        pub size: [i32; 2],
+        pub channels: i32,
+        pub classes: i32,
+        pub reach: [i32; super::RINGS],
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct RefineBlock {
+        pub input: Address,
+        pub bias: Address,
+        pub weight: Address,
+        pub out: Address,
+        pub size: [i32; 2],
+        pub dilation: i32,
+    }
+
+    #[repr(C)]
+    #[derive(Debug, Clone, Copy)]
+    pub struct RefineLast {
+        pub input: Address,
+        pub weight: Address,
+        pub answer: Address,
+        pub bias: f32,
+        pub size: [i32; 2],
+        pub channels: i32,
+        pub classes: i32,
     }
 }
 
@@ -735,6 +778,68 @@ impl<M: Machine> Builder<'_, M> {
         }
         Ok(())
     }
+
+    /// Corrects the depth's code in all answers; `answer` is `[image][height][width][channels]`, single precision.
+    fn refine(&mut self, parts: &RefinementParts, answer: Map) -> Result<(), MachineError> {
+        let Map { height, width, channels, .. } = answer;
+        let classes = parts.classes.shape[1];
+        assert_eq!(
+            (parts.rings.len(), parts.classes.shape[0]),
+            (RINGS, REFINE_CHANNELS),
+            "the kernels are made for them"
+        );
+        let grid = [width.div_ceil(REFINE_ACROSS), height, self.images];
+        let bytes = self.images * height * width * REFINE_CHANNELS * size_of::<f32>();
+        let [mut from, mut to] = [self.room(bytes)?, self.room(bytes)?];
+        let rings: Vec<f32> = parts.rings.iter().flat_map(|(_, filter)| by_places(filter)).collect();
+        let start = twin::RefineStart {
+            answer: answer.at,
+            bias: self.constant(&parts.classes.bias)?,
+            score: self.constant(&by_places(&parts.classes))?,
+            ring: self.constant(&rings)?,
+            out: from,
+            size: size_of_map(&answer),
+            channels: channels as i32,
+            classes: classes as i32,
+            reach: std::array::from_fn(|i| parts.rings[i].0 as i32),
+        };
+        self.launches.push(Launch::new(Kernel::RefineStart, grid, REFINE_THREADS, start));
+        for (dilation, filter) in &parts.blocks {
+            let block = twin::RefineBlock {
+                input: from,
+                bias: self.constant(&filter.bias)?,
+                weight: self.constant(&by_places(filter))?,
+                out: to,
+                size: size_of_map(&answer),
+                dilation: *dilation as i32,
+            };
+            self.launches.push(Launch::new(Kernel::RefineBlock, grid, REFINE_THREADS, block));
+            std::mem::swap(&mut from, &mut to);
+        }
+        let last = twin::RefineLast {
+            input: from,
+            weight: self.constant(&by_places(&parts.last))?,
+            answer: answer.at,
+            bias: parts.last.bias[0],
+            size: size_of_map(&answer),
+            channels: channels as i32,
+            classes: classes as i32,
+        };
+        self.launches.push(Launch::new(Kernel::RefineLast, grid, REFINE_ACROSS as u32, last));
+        Ok(())
+    }
+}
+
+/// A filter's weights as `[row][column][input][output]`.
+fn by_places(filter: &Filter) -> Vec<f32> {
+    let [outputs, inputs, height, width] = filter.shape;
+    let (places, mut values) = (height * width, Vec::with_capacity(filter.weight.len()));
+    for place in 0..places {
+        for input in 0..inputs {
+            values.extend((0..outputs).map(|output| filter.weight[(output * inputs + input) * places + place]));
+        }
+    }
+    values
 }
 
 /// Sixths of a head's factors: of eight channels the nearest in half precision, and what is left.
@@ -830,12 +935,13 @@ pub(super) struct Weights {
     quarter: Option<(Vec<f32>, Vec<Vec<f32>>)>,
     /// In the order of the packed answer.
     heads: Vec<HeadParts>,
+    refinement: Option<RefinementParts>,
 }
 
 impl Weights {
     /// # Errors
     /// In words: the kernels have no room for a head.
-    pub fn new(trunk: TrunkParts, end: &EndWeights) -> Result<Self, String> {
+    pub fn new(trunk: TrunkParts, end: &EndWeights, refinement: Option<RefinementParts>) -> Result<Self, String> {
         let of = |task| end.heads.iter().find(|h| h.task == task);
         let heads: Vec<_> = ANSWERED
             .into_iter()
@@ -854,7 +960,7 @@ impl Weights {
             ));
         }
         let quarter = end.quarter.as_ref().map(|q| (values(&q.conv6), q.scales.iter().map(values).collect()));
-        Ok(Self { trunk, quarter, heads })
+        Ok(Self { trunk, quarter, heads, refinement })
     }
 
     fn answer_channels(&self) -> usize {
@@ -918,7 +1024,7 @@ fn lay_out<M: Machine>(
     input: Map,
     answers: (Address, Address),
 ) -> Result<(), MachineError> {
-    let Weights { trunk, quarter, heads } = weights;
+    let Weights { trunk, quarter, heads, refinement } = weights;
     let mut y = input;
     let mut outputs = Vec::with_capacity(trunk.blocks.len());
     for (i, parts) in trunk.blocks.iter().enumerate() {
@@ -944,7 +1050,11 @@ fn lay_out<M: Machine>(
         Some((conv6, scales)) => b.quarter(block(1), eighth, conv6, scales)?,
         None => eighth,
     };
-    b.heads(map, heads, answers)
+    b.heads(map, heads, answers)?;
+    match refinement {
+        Some(parts) => b.refine(parts, Map { at: answers.0, channels: weights.answer_channels(), ..map }),
+        None => Ok(()),
+    }
 }
 
 /// Single precision `[pixel][3]` at `from` -> the network's input.

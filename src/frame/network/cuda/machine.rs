@@ -30,13 +30,14 @@ impl Program {
             ("common.cuh", include_str!("common.cuh")),
             ("frame.cu", include_str!("frame.cu")),
             ("network.cu", include_str!("network.cu")),
+            ("refine.cu", include_str!("refine.cu")),
         ];
-        let count = if self == Self::Frame { 2 } else { 3 };
+        let count = if self == Self::Frame { 2 } else { files.len() };
         files[..count].iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
     }
 }
 
-/// The kernels of `frame.cu` and `network.cu`.
+/// The kernels of `frame.cu`, `network.cu` and `refine.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::frame) enum Kernel {
     Prepare,
@@ -69,13 +70,16 @@ pub(in crate::frame) enum Kernel {
     Quarter8,
     Heads3,
     Heads7,
+    RefineStart,
+    RefineBlock,
+    RefineLast,
 }
 
 impl Kernel {
     /// The first so many are those of `frame.cu`.
     const FRAME: usize = 3;
 
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::Prepare,
         Self::Best,
         Self::Outputs,
@@ -106,6 +110,9 @@ impl Kernel {
         Self::Quarter8,
         Self::Heads3,
         Self::Heads7,
+        Self::RefineStart,
+        Self::RefineBlock,
+        Self::RefineLast,
     ];
 
     /// In the source.
@@ -141,6 +148,9 @@ impl Kernel {
             Self::Quarter8 => "quarter8",
             Self::Heads3 => "heads3",
             Self::Heads7 => "heads7",
+            Self::RefineStart => "refine_start",
+            Self::RefineBlock => "refine_block",
+            Self::RefineLast => "refine_last",
         }
     }
 }

@@ -180,7 +180,7 @@ impl Cuda {
 fn own_weights(artifact: &Artifact) -> Result<Weights, String> {
     let network = own_network(artifact)?;
     let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts();
-    Weights::new(parts.ok_or("the network is not folded")?, &network.end_weights())
+    Weights::new(parts.ok_or("the network is not folded")?, &network.end_weights(), network.refinement_parts())
 }
 
 impl<D: Device> Cuda<D> {
@@ -549,7 +549,7 @@ mod tests {
         let _no_grad = tch::no_grad_guard();
         let network = network(config);
         let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
-        let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
+        let weights = Weights::new(parts, &network.end_weights(), network.refinement_parts()).expect("the heads fit");
         for &(batch, height, width, blocks, shared) in sizes {
             let capacity = Capacity { blocks, shared: shared << 10 };
             let x = input(batch, height, width);
@@ -567,6 +567,15 @@ mod tests {
             println!("{config:?} {batch}x{height}x{width} {capacity:?}, {kernels} kernels:");
             println!("most {difference:.2e}, mean {mean:.2e}");
             assert!(difference < 0.02 && mean < 0.002, "{config:?} {height}x{width}: {difference}, {mean}");
+            if config.refine_depth {
+                // Beside the scores, the depth's code is small: it is looked at by what is changed of it.
+                let code = |t: &Tensor| t.narrow(1, config.classes as i64, 1);
+                let before = network.forward_unrefined_t(&x, false);
+                let before = before.get(Task::Depth).expect("a head");
+                let mean = |t: Tensor| t.abs().mean(Kind::Float).double_value(&[]);
+                let (off, changed) = (mean(code(&found) - code(&expected)), mean(code(&expected) - before));
+                assert!(changed > 1e-3 && off < 0.05 * changed, "off by {off} in the mean, changed by {changed}");
+            }
         }
     }
 
@@ -659,6 +668,7 @@ mod tests {
         crate::model::weights::save(&vs, &weights).expect("saved");
         let request = ExportRequest {
             weights,
+            refinement: None,
             network: NetworkConfig::default(),
             size: (64, 32),
             full_size: false,
@@ -727,11 +737,17 @@ mod tests {
     }
 
     #[test]
+    fn kernels_refine_the_depth_as_the_network_does() {
+        let heads = vec![Task::Segmentation, Task::Depth, Task::Normals];
+        compare(&NetworkConfig { classes: 8, heads, refine_depth: true, ..NetworkConfig::default() }, &SIZES[..2]);
+    }
+
+    #[test]
     fn blocks_have_room_for_what_they_share() {
         let Some(host) = Host::new() else { return };
         let network = network(&NetworkConfig::default());
         let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
-        let weights = Weights::new(parts, &network.end_weights()).expect("the heads fit");
+        let weights = Weights::new(parts, &network.end_weights(), network.refinement_parts()).expect("the heads fit");
         for (blocks, shared) in [(132, 227 << 10), (46, 99 << 10)] {
             let layers = Layers::new(&host, &weights, (400, 1024), 2, Capacity { blocks, shared }).expect("memory");
             for (i, launches) in layers.batches.iter().enumerate() {

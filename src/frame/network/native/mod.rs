@@ -7,6 +7,7 @@
 
 mod heads;
 mod pool;
+mod refine;
 
 use super::maps::Maps;
 use super::{own_network, Backend, NetworkError, Precision};
@@ -220,6 +221,7 @@ pub(super) struct Native {
     trunk: model::Network,
     kind: Kind,
     end: End,
+    refinement: Option<(refine::Refinement, refine::Room)>,
     level: Level,
     /// Rows of poolings.
     rows: Spare<Vec<f32>>,
@@ -257,6 +259,9 @@ impl Native {
             trunk: network.folded(NumberFormat::Fixed(kind)),
             kind,
             end,
+            refinement: network
+                .refinement_parts()
+                .map(|parts| (refine::Refinement::new(&parts), refine::Room::default())),
             level,
             rows: Spare::default(),
             sums: Vec::new(),
@@ -269,7 +274,7 @@ impl Native {
     /// # Errors
     /// libtorch's: no memory, above all.
     pub fn run(&mut self, input: &Tensor) -> Result<(&[f32], [usize; 4]), tch::TchError> {
-        let Self { trunk, kind, end, level, rows, sums, answers } = self;
+        let Self { trunk, kind, end, refinement, level, rows, sums, answers } = self;
         let trunk = || {
             let pool = |top: &Tensor, sum| pool((*level, *kind), rows, top, sum).unwrap_or_else(|e| panic!("{e}"));
             trunk.forward_trunk(input, *kind, &pool)
@@ -284,6 +289,11 @@ impl Native {
         for ((block1, eighth), answer) in images.zip(answers.chunks_exact_mut(length)) {
             let (height, width) = end.sums(*level, block1, eighth, sums);
             end.answer(*level, Blocked { height, width, data: sums }, answer);
+        }
+        if let Some((refinement, room)) = refinement {
+            for answer in answers.chunks_exact_mut(length) {
+                refinement.refine(*level, answer, [height, width, end.channels], room);
+            }
         }
         Ok((answers, [batch, height, width, end.channels]))
     }
@@ -307,6 +317,8 @@ pub(super) mod tests {
                     let _ = t.normal_(0.0, 0.2);
                 } else if name.ends_with("running_var") {
                     let _ = t.uniform_(0.5, 1.5);
+                } else if name == "refinement.last.weight" {
+                    let _ = t.uniform_(-0.2, 0.2);
                 } else if name.contains("crp4") || name.contains("pre_") {
                     let _ = t.uniform_(-0.4, 0.8);
                 }
@@ -363,6 +375,7 @@ pub(super) mod tests {
             NetworkConfig { extra_light: true, ..NetworkConfig::default() },
             NetworkConfig { classes: 8, heads: three.to_vec(), ..NetworkConfig::default() },
             NetworkConfig { classes: 30, heads: vec![three[1], three[0]], ..NetworkConfig::default() },
+            NetworkConfig { classes: 8, heads: three.to_vec(), refine_depth: true, ..NetworkConfig::default() },
         ];
         for config in configs {
             let network = network(&config);
