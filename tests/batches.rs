@@ -1,7 +1,7 @@
 //! Frames of several cameras in one run of the network, and other precisions than single.
 
 use semantic_depth::data::street::{Drive, DriveConfig};
-use semantic_depth::export::trace::export;
+use semantic_depth::export::trace::{export, ExportRequest};
 use semantic_depth::export::Artifact;
 use semantic_depth::frame::clock::StageTimes;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
@@ -227,10 +227,19 @@ fn a_model_that_is_bound_to_single_precision_is_refused_in_half() {
 /// equally likely, along the edges of things.
 #[test]
 fn half_precisions_agree_with_single_precision_on_the_released_weights() {
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/street/weights.safetensors");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let street = request(models.join("street/weights.safetensors"), (512, 256));
+    half_precisions_agree(&street);
+    half_precisions_agree(&ExportRequest {
+        refinement: Some(models.join("street_refined/refinement.safetensors")),
+        ..street
+    });
+}
+
+fn half_precisions_agree(street: &ExportRequest) {
     let folder = tempfile::tempdir().expect("a folder");
-    let size = (512, 256);
-    export(&request(weights, size), &folder.path().join("model")).expect("exported");
+    let size = street.size;
+    export(street, &folder.path().join("model")).expect("exported");
     let frame = Drive::new(&DriveConfig::new(3, 1, 1024, 512)).frame(0, false);
     let camera = Camera {
         picture: frame.left.into_raw(),

@@ -23,12 +23,13 @@ fn has_device() -> bool {
     found
 }
 
-fn model(size: (usize, usize)) -> (tempfile::TempDir, Artifact) {
+/// The released weights, as they are or with their depth refined.
+fn model(size: (usize, usize), is_refined: bool) -> (tempfile::TempDir, Artifact) {
     let folder = tempfile::tempdir().expect("a folder");
     let request = ExportRequest {
         // cargo runs tests in the package's folder.
         weights: "models/street/weights.safetensors".into(),
-        refinement: None,
+        refinement: is_refined.then(|| "models/street_refined/refinement.safetensors".into()),
         network: NetworkConfig::default(),
         size,
         full_size: false,
@@ -86,8 +87,8 @@ fn a_device_answers_as_the_processor_does() {
         (Backend::TorchScript, Precision::Fp16),
         (Backend::TorchScript, Precision::Fp32),
     ];
-    for network in [(512, 256), (500, 190)] {
-        let (folder, _) = model(network);
+    for (network, is_refined) in [((512, 256), false), ((512, 256), true), ((500, 190), false)] {
+        let (folder, _) = model(network, is_refined);
         let mut on_processor = pipeline(folder.path(), DeviceChoice::Cpu, Backend::Native, Precision::Fp32, 3);
         for (backend, precision) in ways {
             let mut on_device = pipeline(folder.path(), DeviceChoice::Cuda(0), backend, precision, 3);
@@ -150,7 +151,7 @@ fn the_same_frame_has_the_same_answer() {
     if !has_device() {
         return;
     }
-    let (folder, _) = model((512, 256));
+    let (folder, _) = model((512, 256), false);
     let size = (1024, 512);
     let picture = Drive::new(&DriveConfig::new(3, 1, size.0, size.1)).frame(0, false).left.into_raw();
     let geometry = Geometry::new(&Placement::default(), size, (512, 256)).expect("it fits");

@@ -121,6 +121,8 @@ fn further_heads_and_other_label_spaces_become_models() {
     let figures = evaluated(root.path(), &four);
     assert_eq!(figures["iou"].as_array().expect("a list").len(), 19);
     let manifest = std::fs::read_to_string(four.join("model/model.yaml")).expect("a manifest");
+    let degrees = figures["normals"]["mean_deg"].as_f64().expect("a number");
+    assert!((0.0..120.0).contains(&degrees), "{degrees}");
     // The edges only helped training; the focal length is the run's own.
     assert!(manifest.contains("normals_channel: 21") && !manifest.contains("edges"), "{manifest}");
     assert!(manifest.contains("focal_length_px: 70"), "{manifest}");

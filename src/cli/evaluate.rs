@@ -11,6 +11,7 @@ use crate::eval::distribution::NEAREST_M;
 use crate::eval::ground::GroundReport;
 use crate::eval::judge::FrameScore;
 use crate::eval::leak::LeakReport;
+use crate::eval::normals::NormalReport;
 use crate::eval::pictures::{choose, exhibit};
 use crate::eval::report::{page, Gallery, Head};
 use crate::eval::summary::{Depth, Segmentation, Summary};
@@ -186,6 +187,7 @@ struct Figures<'a> {
     depth_detail: Option<&'a Depth>,
     leak: Option<&'a LeakReport>,
     ground: Option<&'a GroundReport>,
+    normals: Option<NormalReport>,
     per_frame: &'a [FrameScore],
 }
 
@@ -242,6 +244,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             depth_detail: summary.depth.as_ref(),
             leak: summary.leak.as_ref(),
             ground: summary.ground.as_ref(),
+            normals: summary.normals,
             per_frame: &summary.per_frame,
         };
         let text = serde_json::to_string_pretty(&figures)?;
@@ -277,6 +280,7 @@ fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge) -> anyhow
         let frame = frame?;
         factors += runner.run(&frame).with_context(|| item.name().to_string())?;
         judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
+        judge.add_normals(&frame, &runner.outputs.normals);
         progress.inc(1);
         Ok(())
     })?;

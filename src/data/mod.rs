@@ -10,3 +10,4 @@ pub mod frame;
 pub mod npy;
 pub mod source;
 pub mod street;
+pub mod surface;

@@ -51,7 +51,7 @@ impl Answerer {
         let job = Job {
             image: view,
             geometry: &geometry,
-            wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
+            wanted: Wanted { labels: true, depth: true, normals: true, ..Wanted::default() },
             confidence_stride: 1,
             depth_factor: factor as f32,
             overlay_opacity: 0.0,

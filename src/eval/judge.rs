@@ -7,6 +7,7 @@ use super::depth::{judged, median_ratio, DepthErrors, DepthReport, JUDGED_M};
 use super::distribution::JointHistogram;
 use super::ground::Ground;
 use super::leak::{Leak, Scene};
+use super::normals::NormalErrors;
 use crate::data::frame::Decoded;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -102,6 +103,7 @@ pub struct Judge {
     pub(super) rows: Vec<Row>,
     pub(super) leak: Option<Leak>,
     pub(super) ground: Option<Ground>,
+    pub(super) normals: NormalErrors,
     pub(super) frames: Vec<FrameScore>,
     /// Value of a translated pixel -> histogram of [`Counts::joint`].
     side_of: [u8; 256],
@@ -141,6 +143,7 @@ impl Judge {
             rows: vec![empty_row; ROW_BANDS],
             leak: Leak::new(&table),
             ground: Ground::new(&table),
+            normals: NormalErrors::default(),
             frames: Vec::new(),
             side_of: std::array::from_fn(|i| match sides.get(i) {
                 Some(Some(Side::Foreground)) => 0,
@@ -223,6 +226,13 @@ impl Judge {
         });
         self.counts.merge(&counts);
         (self.truth, self.answer) = (truth, answer);
+    }
+
+    /// Judges a frame's surface normals, `[3, h, w]`; empty of a model that answers none.
+    pub fn add_normals(&mut self, frame: &Decoded, normals: &[f32]) {
+        if !normals.is_empty() {
+            self.normals.add(frame, normals);
+        }
     }
 
     /// The walk over some pixels.

@@ -3,7 +3,7 @@
 //! - [`confusion`], [`depth`]: the measures themselves
 //! - [`classes`]: the classes of a source, and its foreground and background
 //! - [`bands`]: by distance and by image row; [`distribution`]: histograms of depth; [`leak`]: the bottoms of poles;
-//!   [`ground`]: the road and what stands on it, where no depth is known; [`pieces`] of a class for both
+//!   [`ground`]: the road and what stands on it, where no depth is known; [`pieces`] of a class for both; [`normals`]
 //! - [`answer`]: what a model says to a frame; [`judge`]: all of them over a data set, read by [`mod@ahead`]; [`summary`]: as they are written out
 //! - [`plots`], [`pictures`], [`report`]: as a page for a person
 
@@ -17,6 +17,7 @@ pub mod distribution;
 pub mod ground;
 pub mod judge;
 pub mod leak;
+pub mod normals;
 pub mod pictures;
 pub mod pieces;
 pub mod plots;

@@ -4,6 +4,7 @@ use super::classes::ClassTable;
 use super::depth::DepthReport;
 use super::ground::GroundReport;
 use super::leak::{LeakReport, ZoneReport};
+use super::normals::NormalReport;
 use super::pictures::Exhibit;
 use super::plots::{self, PlotError};
 use super::summary::{Both, Depth, Segmentation, Summary};
@@ -67,6 +68,9 @@ pub fn page(head: &Head, table: &ClassTable, summary: &Summary, galleries: &[Gal
     }
     if let Some(ground) = &summary.ground {
         ground_part(&mut out, ground);
+    }
+    if let Some(normals) = &summary.normals {
+        normals_part(&mut out, normals);
     }
     galleries_part(&mut out, galleries);
     out += "</body>\n</html>\n";
@@ -314,6 +318,24 @@ fn ground_part(out: &mut String, ground: &GroundReport) {
         ("median ln(depth of the foot / depth of the ground)", ground.foot_log_ratio),
     ];
     rows(out, &["measure", ""], figures.iter().map(|(name, value)| vec![(*name).into(), optional(*value, 4)]));
+}
+
+fn normals_part(out: &mut String, normals: &NormalReport) {
+    let _ = writeln!(
+        out,
+        "<h2>Surface normals</h2>\n<p class=\"note\">Angles between the predicted normals and those that the true depth shows, \
+         on {} frames, {} pixels ({} more without a prediction).</p>",
+        normals.frames, normals.pixels, normals.missing
+    );
+    let [near, middle, far] = normals.within.map(Some);
+    let figures = [
+        ("mean angle, degrees", Some(normals.mean_deg), 2),
+        ("median angle, degrees", Some(normals.median_deg), 2),
+        ("pixels within 11.25 degrees", near, 4),
+        ("pixels within 22.5 degrees", middle, 4),
+        ("pixels within 30 degrees", far, 4),
+    ];
+    rows(out, &["measure", ""], figures.iter().map(|(name, value, n)| vec![(*name).into(), optional(*value, *n)]));
 }
 
 fn galleries_part(out: &mut String, galleries: &[Gallery]) {

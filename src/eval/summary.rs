@@ -8,6 +8,7 @@ use super::distribution::{Distribution, JointHistogram};
 use super::ground::GroundReport;
 use super::judge::{BothErrors, FrameScore, Judge};
 use super::leak::LeakReport;
+use super::normals::NormalReport;
 use crate::data::classes;
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub struct Summary {
     pub leak: Option<LeakReport>,
     /// Whether depth makes sense on the ground; `None` where no frame has a road.
     pub ground: Option<GroundReport>,
+    /// Of a model that answers surface normals, where depth and camera are known.
+    pub normals: Option<NormalReport>,
     /// The scores of each frame.
     pub per_frame: Vec<FrameScore>,
 }
@@ -168,6 +171,7 @@ impl Judge {
             depth: depth(self),
             leak,
             ground: self.ground.as_ref().map(super::ground::Ground::report).filter(|r| r.road_frames > 0),
+            normals: self.normals.report(),
             per_frame: self.frames.clone(),
         }
     }
@@ -302,6 +306,9 @@ impl Summary {
         if let Some(ground) = &self.ground {
             out += &ground_table(ground);
         }
+        if let Some(normals) = &self.normals {
+            out += &normals_table(normals, self.frames);
+        }
         out
     }
 }
@@ -404,6 +411,20 @@ impl Depth {
         }
         out
     }
+}
+
+fn normals_table(normals: &NormalReport, frames: usize) -> String {
+    let [near, middle, far] = normals.within;
+    let mut out = format!(
+        "surface normals        mean {:.2} degrees, median {:.2}; within 11.25 {near:.4}, 22.5 {middle:.4}, 30 {far:.4}{}\n",
+        normals.mean_deg,
+        normals.median_deg,
+        only(normals.frames, frames)
+    );
+    if normals.missing > 0 {
+        out += &format!("  pixels without one     {}\n", normals.missing);
+    }
+    out
 }
 
 fn leak_table(leak: &LeakReport, details: bool) -> String {

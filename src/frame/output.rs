@@ -87,6 +87,7 @@ pub struct OutputBuilder {
     kind: ClassKind,
     score_channels: usize,
     depth_channel: usize,
+    normals_channel: Option<usize>,
     decoding: DepthDecoding,
     /// Channel -> published id.
     ids: [u8; 256],
@@ -112,6 +113,7 @@ impl OutputBuilder {
             kind: manifest.output.classes,
             score_channels: manifest.output.score_channels,
             depth_channel: manifest.output.depth_channel,
+            normals_channel: manifest.output.normals_channel,
             decoding: manifest.output.depth.clone(),
             ids: published_ids(manifest),
             colors,
@@ -138,14 +140,14 @@ impl OutputBuilder {
                 let tasks = self.best.chunks_mut(task).zip(self.code.chunks_mut(task)).zip(answers);
                 share(tasks, nothing, |(), ((best, code), answer)| {
                     class_pixels(kind, answer, packed.channels, classes, best);
-                    depth_codes(answer, packed.channels, channel, code);
+                    channel_of(answer, packed.channels, channel, code);
                 });
             }
             (true, false) => share(self.best.chunks_mut(task).zip(answers), nothing, |(), (best, answer)| {
                 class_pixels(kind, answer, packed.channels, classes, best);
             }),
             (false, true) => share(self.code.chunks_mut(task).zip(answers), nothing, |(), (code, answer)| {
-                depth_codes(answer, packed.channels, channel, code);
+                channel_of(answer, packed.channels, channel, code);
             }),
             (false, false) => {}
         }
@@ -215,6 +217,45 @@ impl OutputBuilder {
                 }
             },
         );
+    }
+
+    /// Unit surface normals at the output's size, `[3, height, width]`, interpolated and then made as long as 1; NaN where
+    /// the answer is not finite or nothing, or where the network saw nothing. Empty of a model that answers none.
+    pub fn normals(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<f32>) {
+        out.clear();
+        let Some(first) = self.normals_channel else { return };
+        let (width, height) = geometry.output();
+        out.resize(3 * width * height, f32::NAN);
+        let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
+        let mut line = vec![0.0; packed.width];
+        let mut blended = vec![0.0; packed.width];
+        let mut other = vec![0.0; packed.width];
+        let mut expanded = vec![0.0; columns.expanded_len()];
+        for (k, plane) in out.chunks_exact_mut(width * height).enumerate() {
+            for (y, out) in plane.chunks_exact_mut(width).enumerate() {
+                let Some(row) = rows.at(y) else { continue };
+                let of = |y: u32| {
+                    &packed.data[y as usize * packed.width * packed.channels..][..packed.width * packed.channels]
+                };
+                channel_of(of(row.first), packed.channels, first + k, &mut line);
+                channel_of(of(row.next), packed.channels, first + k, &mut other);
+                blend_rows(&line, &other, row.weight, &mut blended);
+                columns.expand(&blended, &mut expanded);
+                let seen = &mut out[columns.seen.clone()];
+                seen.copy_from_slice(&expanded[..seen.len()]);
+            }
+        }
+        let (x, rest) = out.split_at_mut(width * height);
+        let (y, z) = rest.split_at_mut(width * height);
+        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
+            // By the largest component first: squares of large numbers overflow.
+            let most = x.abs().max(y.abs()).max(z.abs());
+            let length = ((*x / most).powi(2) + (*y / most).powi(2) + (*z / most).powi(2)).sqrt() * most;
+            let is_one = length > 0.0 && length.is_finite();
+            for v in [x, y, z] {
+                *v = if is_one { *v / length } else { f32::NAN };
+            }
+        }
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
@@ -633,8 +674,8 @@ fn equal_lanes(values: &[f32; 4], to: f32) -> u8 {
     (0..4).fold(0, |bits, k| bits | u8::from(values[k] == to) << k)
 }
 
-/// The depth code of each pixel of `answer`, `[pixels, channels]`.
-fn depth_codes(answer: &[f32], channels: usize, channel: usize, codes: &mut [f32]) {
+/// One channel of each pixel of `answer`, `[pixels, channels]`: the depth code, or another.
+fn channel_of(answer: &[f32], channels: usize, channel: usize, codes: &mut [f32]) {
     for (code, pixel) in codes.iter_mut().zip(answer.chunks_exact(channels)) {
         *code = pixel[channel];
     }
@@ -821,6 +862,7 @@ pub(super) mod tests {
             kind: ClassKind::Scores,
             score_channels: classes,
             depth_channel: classes,
+            normals_channel: None,
             decoding: DepthDecoding {
                 code: DepthCode::Log,
                 scale: 5.0,
@@ -996,6 +1038,43 @@ pub(super) mod tests {
         b.depth(&stretch((4, 1), (4, 1)), 1.0, &mut out);
         assert!(out[0].is_nan() && out[1].is_nan(), "{out:?}");
         assert_eq!(out[2..], [250.0, 0.1]);
+    }
+
+    #[test]
+    fn normals_are_interpolated_and_then_of_length_1() {
+        let (w, h, channels) = (7, 5, 3 + 1 + 3);
+        let data = packed_data(w, h, channels);
+        let packed = Packed { width: w, height: h, channels, data: &data };
+        let mut b = builder(3);
+        let (mut out, geometry) = (vec![1.0], stretch((w, h), (18, 11)));
+        b.normals(&packed, &geometry, &mut out);
+        assert!(out.is_empty(), "the model has none");
+        b.normals_channel = Some(4);
+        b.normals(&packed, &geometry, &mut out);
+        assert_eq!(out.len(), 3 * 18 * 11);
+        for y in 0..11 {
+            let (y0, y1, wy) = bilinear(y, h, 11);
+            for x in 0..18 {
+                let (x0, x1, wx) = bilinear(x, w, 18);
+                let v = [4, 5, 6].map(|channel| {
+                    let at = |y, x| packed.pixel(y, x)[channel];
+                    let corners = [at(y0, x0), at(y0, x1), at(y1, x0), at(y1, x1)];
+                    corners.iter().zip(corner_weights(wx, wy)).map(|(c, w)| c * w).sum::<f32>()
+                });
+                let length = v.iter().map(|v| v * v).sum::<f32>().sqrt();
+                for (k, v) in v.iter().enumerate() {
+                    let found = out[(k * 11 + y) * 18 + x];
+                    assert!((found - v / length).abs() < 1e-5, "{found} for {}", v / length);
+                }
+            }
+        }
+        // Nothing and what is no number have no direction; very large numbers have one.
+        let mut data = vec![0.0; 3 * channels];
+        data[channels + 5] = f32::INFINITY;
+        data[2 * channels + 4] = 3e30;
+        b.normals(&Packed { width: 3, height: 1, channels, data: &data }, &stretch((3, 1), (3, 1)), &mut out);
+        assert!(out[0].is_nan() && out[1].is_nan() && out[4].is_nan());
+        assert_eq!([out[2], out[5], out[8]], [1.0, 0.0, 0.0]);
     }
 
     #[test]

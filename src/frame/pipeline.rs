@@ -114,15 +114,18 @@ pub struct Wanted {
     pub colors: bool,
     /// The obstacle / free-space mask.
     pub mask: bool,
+    /// Surface normals, of a model that answers them.
+    pub normals: bool,
 }
 
 impl Wanted {
     /// Everything.
-    pub const ALL: Self = Self { labels: true, depth: true, confidence: true, overlay: true, colors: true, mask: true };
+    pub const ALL: Self =
+        Self { labels: true, depth: true, confidence: true, overlay: true, colors: true, mask: true, normals: true };
 
     /// Whether anything at all.
     pub fn any(self) -> bool {
-        self.labels || self.depth || self.confidence || self.overlay || self.colors || self.mask
+        self.labels || self.depth || self.confidence || self.overlay || self.colors || self.mask || self.normals
     }
 
     /// Whether the label image is needed, for itself or for something made of it.
@@ -152,16 +155,20 @@ pub struct Outputs {
     pub colors: Vec<u8>,
     /// The job's `mask_values` of the labels: `height x width`.
     pub mask: Vec<u8>,
+    /// Unit surface normals in the camera's frame (x right, y down, z forward), NaN as for the depth: `3 x height x width`;
+    /// empty where the model answers none.
+    pub normals: Vec<f32>,
 }
 
 impl Outputs {
     fn clear(&mut self) {
-        let Self { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask } = self;
+        let Self { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask, normals } = self;
         for bytes in [labels, overlay, colors, mask] {
             bytes.clear();
         }
         depth_m.clear();
         confidence.clear();
+        normals.clear();
     }
 }
 
@@ -318,6 +325,9 @@ impl Pipeline {
                     output.confidence(&packed, geometry, *confidence_stride, &mut outputs.confidence);
                     times.confidence_ns = clock.lap_ns();
                 }
+                if wanted.normals {
+                    output.normals(&packed, geometry, &mut outputs.normals);
+                }
                 pictures(output, job, &mut clock);
             }
         })?;
@@ -340,7 +350,8 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
     let order = cuda.begin(count);
     let want = |cuda: &mut Cuda<D>, slot: usize, job: &Job<'_>| {
         let Job { geometry, wanted, depth_factor, .. } = job;
-        let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer: wanted.confidence };
+        let answer = wanted.confidence || wanted.normals;
+        let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer };
         cuda.want(slot, geometry, from, *depth_factor)
     };
     for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
@@ -374,6 +385,9 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
             output.read(&packed, false, false);
             output.confidence(&packed, job.geometry, job.confidence_stride, &mut job.outputs.confidence);
             job.times.confidence_ns = clock.lap_ns();
+        }
+        if job.wanted.normals {
+            output.normals(&cuda.packed(slot)?, job.geometry, &mut job.outputs.normals);
         }
         pictures(output, job, &mut clock);
     }

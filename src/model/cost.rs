@@ -2,7 +2,7 @@
 
 use super::decoder::{CRP_STAGES, WIDTH};
 use super::encoder::{make_divisible, ROWS};
-use super::NetworkConfig;
+use super::{refine, NetworkConfig};
 
 /// Cost of one pass of one image, whatever runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,6 +133,7 @@ impl Cost {
             self.pass(y, 2);
             pooling(self, y, width);
         }
+        let at_heads = y;
         for task in &config.heads {
             let pre = pointwise(self, y, width);
             let answer = self.convolution(pre, task.channels(config.classes) as u64, 3, 1, 1, 1);
@@ -140,6 +141,30 @@ impl Cost {
                 self.upsampled(answer, input);
             }
         }
+        if config.refine_depth {
+            self.refinement(config, at_heads);
+        }
+    }
+
+    fn refinement(&mut self, config: &NetworkConfig, at_heads: Map) {
+        let scores = Map { channels: config.classes as u64, ..at_heads };
+        let code = Map { channels: 1, ..at_heads };
+        // Softmax.
+        self.pass(scores, 1);
+        let mut x = self.convolution(scores, refine::WIDTH as u64, 1, 1, 1, 1);
+        for _ in refine::RINGS {
+            self.convolution(code, refine::WIDTH as u64, 3, 1, 1, 0);
+            self.pass(x, 2);
+            // The weight of the middle follows from the others.
+            self.weights -= refine::WIDTH as u64;
+        }
+        for _ in refine::DILATIONS {
+            let from = x;
+            x = self.convolution(x, refine::WIDTH as u64, 3, 1, 1, 1);
+            self.pass(from, 2);
+        }
+        self.convolution(x, 1, 3, 1, 1, 1);
+        self.pass(code, 2);
     }
 }
 
@@ -166,7 +191,9 @@ mod tests {
 
     #[test]
     fn the_layers_are_those_of_the_network() {
-        for config in [NetworkConfig::default(), NetworkConfig { extra_light: true, ..NetworkConfig::default() }] {
+        let light = NetworkConfig { extra_light: true, ..NetworkConfig::default() };
+        let refined = NetworkConfig { refine_depth: true, ..NetworkConfig::default() };
+        for config in [NetworkConfig::default(), light, refined] {
             let vs = nn::VarStore::new(Device::Cpu);
             Network::new(&vs.root(), &config);
             let used = |name: &str| !name.starts_with("encoder.backbone.12.");

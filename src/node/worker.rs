@@ -238,6 +238,7 @@ impl Demand {
             overlay: self.overlay,
             colors: self.labels_color,
             mask: self.mask,
+            normals: false,
         }
     }
 }

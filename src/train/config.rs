@@ -125,6 +125,10 @@ pub struct HeadConfig {
     /// Depth: which loss.
     #[serde(default)]
     pub loss: DepthLoss,
+    /// Depth: weight of pixels that are farther than depth is judged (80 m, the sky among them), 0 to 1. At an edge to the sky the
+    /// logarithm jumps by more than at any other, and such pixels would pull hardest.
+    #[serde(default = "one")]
+    pub far_weight: f64,
 }
 
 /// Loss of the depth code.
@@ -294,7 +298,14 @@ impl Default for Watch {
 }
 
 fn default_heads() -> Vec<HeadConfig> {
-    let head = |task| HeadConfig { task, weight: 1.0, class_weights: false, jaccard: 0.0, loss: DepthLoss::Squared };
+    let head = |task| HeadConfig {
+        task,
+        weight: 1.0,
+        class_weights: false,
+        jaccard: 0.0,
+        loss: DepthLoss::Squared,
+        far_weight: 1.0,
+    };
     vec![head(Task::Segmentation), head(Task::Depth)]
 }
 
@@ -368,6 +379,12 @@ impl TrainConfig {
             }
             not_negative(&format!("heads: weight of {}", head.task.name()), head.weight)?;
             not_negative(&format!("heads: jaccard of {}", head.task.name()), head.jaccard)?;
+            if !(0.0..=1.0).contains(&head.far_weight) {
+                bail!("heads: far_weight: expected 0 to 1, found {}", head.far_weight);
+            }
+            if head.far_weight != 1.0 && head.task != Task::Depth {
+                bail!("heads: far_weight: expected at depth only, found at {}", head.task.name());
+            }
             if head.jaccard > 0.0 && head.task != Task::Segmentation {
                 bail!("heads: jaccard: expected at segmentation only, found at {}", head.task.name());
             }
@@ -376,6 +393,9 @@ impl TrainConfig {
             if let Some(task) = [Task::Segmentation, Task::Depth].into_iter().find(|task| self.head(*task).is_none()) {
                 bail!("refinement: expected heads for segmentation and depth, found none for {}", task.name());
             }
+        }
+        if self.refinement == Refinement::Alone && self.precision != TrainPrecision::Fp32 {
+            bail!("refinement: alone computes in fp32; expected precision: fp32, found another one");
         }
         self.check_sources()?;
         if self.phases.is_empty() {
@@ -597,7 +617,10 @@ mod tests {
             ("phases:", "colour: 1\nphases:", "colour"),
             ("phases:", "heads: [{task: depth, jaccard: 1}]\nphases:", "segmentation only"),
             ("phases:", "loss_stride: 0\nphases:", "loss_stride"),
+            ("phases:", "heads: [{task: depth, far_weight: 2}]\nphases:", "0 to 1"),
+            ("phases:", "heads: [{task: segmentation, far_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
+            ("phases:", "refinement: alone\nprecision: bf16\nphases:", "fp32"),
         ] {
             let text = SMALL.replace(change, into);
             let error = format!("{:#}", read(&text).expect_err(&text));

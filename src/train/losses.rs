@@ -4,6 +4,7 @@
 //! no truth is known a loss is 0 and pulls at nothing.
 
 use crate::data::depth::LOG_SCALE;
+use crate::eval::JUDGED_M;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Below this a sum of weights counts as nothing.
@@ -181,6 +182,13 @@ pub fn pixel_weights(labels: &Tensor, weights: &Tensor) -> Tensor {
     let count = known.sum(Kind::Float);
     let mean = (weight.sum(Kind::Float) + count.eq(0.0).to_kind(Kind::Float)) / count.clamp_min(1.0);
     weight.where_self(&known, &mean)
+}
+
+/// How much each pixel counts for the depth, as its truth `[B, h, w]`: `far` where that is farther than depth is judged
+/// ([`JUDGED_M`]), else 1.
+pub fn distance_weights(truth: &Tensor, far: f64) -> Tensor {
+    let limit = f64::from(JUDGED_M.1.ln() / LOG_SCALE);
+    1.0 - truth.ge(limit).to_kind(Kind::Float) * (1.0 - far)
 }
 
 /// Mean squared error of the depth code, over the pixels whose code is not NaN, weighted where `weights` `[B, h, w]` are given;
@@ -421,6 +429,20 @@ mod tests {
         let loss = berhu(&right, &truth, None);
         assert_near(&loss, 0.0);
         assert_eq!(gradient(&loss, &right), [0.0; 4]);
+    }
+
+    #[test]
+    fn what_is_far_counts_less_by_hand() {
+        let code = |m: f32| m.ln() / LOG_SCALE;
+        let truth = Tensor::from_slice(&[code(10.0), code(79.0), code(81.0), f32::NAN]).view([1, 1, 4]);
+        let weights = distance_weights(&truth, 0.1);
+        for (i, expected) in [1.0, 1.0, 0.1, 1.0].into_iter().enumerate() {
+            assert!((weights.double_value(&[0, 0, i as i64]) - expected).abs() < 1e-6);
+        }
+        let predicted = (&truth + 0.2).view([1, 1, 1, 4]);
+        let predicted = predicted + Tensor::from_slice(&[0.0_f32, 0.0, 0.8, 0.0]).view([1, 1, 1, 4]);
+        let (near, far) = (0.2_f64 * 0.2, 1.0);
+        assert_near(&depth(&predicted, &truth, Some(&weights)), (2.0 * near + 0.1 * far) / 2.1);
     }
 
     #[test]

@@ -21,6 +21,8 @@ struct Head {
     task: Task,
     weight: f64,
     depth_loss: DepthLoss,
+    /// Of depth that is farther than it is judged.
+    far_weight: f64,
     /// Weight of the soft Jaccard loss, and what it needs to know.
     jaccard: Option<(f64, losses::Overlaps)>,
     /// Of each channel, or of each label code where there are groups.
@@ -51,6 +53,7 @@ impl Objective {
             task: h.task,
             weight: h.weight,
             depth_loss: h.loss,
+            far_weight: h.far_weight,
             jaccard: (h.jaccard > 0.0).then(|| (h.jaccard, overlaps(table, device))),
             class_weights: h.class_weights.then(class_weights),
             log_variance: (config.weighting == Weighting::Uncertainty)
@@ -101,7 +104,11 @@ impl Objective {
                 })
             }
             Task::Depth => {
-                let weights = weights.map(|w| losses::pixel_weights(&batch.labels, w));
+                let mut weights = weights.map(|w| losses::pixel_weights(&batch.labels, w));
+                if head.far_weight < 1.0 {
+                    let by_distance = losses::distance_weights(&batch.depth, head.far_weight);
+                    weights = Some(weights.map_or_else(|| by_distance.shallow_clone(), |w| w * &by_distance));
+                }
                 Some(match head.depth_loss {
                     DepthLoss::Squared => losses::depth(answer, &batch.depth, weights.as_ref()),
                     DepthLoss::Berhu => losses::berhu(answer, &batch.depth, weights.as_ref()),

@@ -175,7 +175,6 @@ impl<'a> Run<'a> {
                 let _ = t.requires_grad_(false);
             }
         }
-        let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
         let mut optimizer = optimizer(config, &variables, &extra)?;
         let mut ema = (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema));
         let checkpoint = options.out.join(CHECKPOINT);
@@ -186,6 +185,7 @@ impl<'a> Run<'a> {
             progress = state.load(&checkpoint)?;
             log::info!("going on after step {}", progress.total);
         }
+        let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
         let frames = supplies.iter().map(Supply::len).sum();
         let steps = config.phases.iter().map(|p| p.steps(frames)).sum();
         Ok(Self {

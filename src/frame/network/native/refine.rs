@@ -197,24 +197,20 @@ fn copy_code(
     }
 }
 
-/// Softmax of a row's scores: `[width][classes]`, and zeros for the pixels beyond its end.
+/// Softmax of a row's scores: `[width][classes]`, and room for pixels beyond its end, of which nothing is kept.
+#[multiversion(targets("x86_64+avx2"))]
 fn probabilities(answers: &[f32], channels: usize, classes: usize, out: &mut Vec<f32>) {
     let width = answers.len() / channels;
     out.resize((width + PIXELS) * classes, 0.0);
     for (out, pixel) in out.chunks_exact_mut(classes).zip(answers.chunks_exact(channels)) {
         let scores = &pixel[..classes];
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        softmax(scores, most, out);
+        for (out, score) in out.iter_mut().zip(scores) {
+            *out = exp(score - most);
+        }
+        let whole = 1.0 / out.iter().sum::<f32>();
+        out.iter_mut().for_each(|p| *p *= whole);
     }
-}
-
-#[multiversion(targets("x86_64+avx2"))]
-fn softmax(scores: &[f32], most: f32, out: &mut [f32]) {
-    for (out, score) in out.iter_mut().zip(scores) {
-        *out = exp(score - most);
-    }
-    let whole = 1.0 / out.iter().sum::<f32>();
-    out.iter_mut().for_each(|p| *p *= whole);
 }
 
 kernel! {
