@@ -191,7 +191,8 @@ def test_an_unusable_calibration_is_said_and_the_fallback_taken(node, front, wha
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_depth_of_a_rendered_street_is_about_right(node_program, tool_program, model, tmp_path):
+@pytest.mark.parametrize("name, network", [("street", "512x256"), ("street_refined", "768x384")])
+def test_depth_of_a_rendered_street_is_about_right(node_program, tool_program, model, tmp_path, name, network):
     """One frame that training never saw, in its own metres; the model card's figure is the mean over 64 of them."""
     size = (1024, 512)
     command = [tool_program, "render", "--out", tmp_path / "street", "--seed", "1", "--splits", "test=1"]
@@ -208,9 +209,11 @@ def test_depth_of_a_rendered_street_is_about_right(node_program, tool_program, m
     info = calibration(k["fx"], k["fy"], *size)
     info.k[2], info.k[5] = k["u0"], k["v0"]
 
-    card = (ROOT / "models" / "street" / "README.md").read_text()
-    stated = float(re.search(r"^\| 512x256 \|[^|]*\|[^|]*\| ([0-9.]+) \|", card, re.MULTILINE)[1])
+    card = (ROOT / "models" / name / "README.md").read_text()
+    stated = float(re.search(rf"^\| {network} \|[^|]*\|[^|]*\| ([0-9.]+) \|", card, re.MULTILINE)[1])
     parameters = {"input_reliability": "reliable"}
+    # The models are installed beside each other.
+    model = model if name == "street" else model.parents[1] / name / "model.yaml"
     with running(node_program, tmp_path / "node", model, OUTPUTS, **parameters) as peer:
         answers = peer.ask_calibrated(encode(rgb, "rgb8"), info)
         found_m = depth_of(answers["depth"])
