@@ -1,4 +1,4 @@
-//! Classes, the depth code, samples on disk in several layouts, augmentation, and the street renderer.
+//! Classes, the depth code, samples on disk in several layouts, augmentation, the surfaces that depth shows, and the street renderer.
 
 pub mod augment;
 pub mod cityscapes;

@@ -48,10 +48,11 @@ impl Answerer {
         let geometry = Geometry::new(&self.placement, size, self.pipeline.network_size())?;
         let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
         let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
+        let normals = self.pipeline.manifest().output.normals_channel.is_some();
         let job = Job {
             image: view,
             geometry: &geometry,
-            wanted: Wanted { labels: true, depth: true, normals: true, ..Wanted::default() },
+            wanted: Wanted { labels: true, depth: true, normals, ..Wanted::default() },
             confidence_stride: 1,
             depth_factor: factor as f32,
             overlay_opacity: 0.0,

@@ -52,10 +52,11 @@ impl NormalErrors {
         let single = |(a, b): (f64, f64)| (a as f32, b as f32);
         let size = (frame.width, frame.height);
         let truth = surface_normals(depth_m, size, single(focal_px), single(frame.principal()));
-        self.add_normals(&truth, normals);
+        self.add_planes(&truth, normals);
     }
 
-    fn add_normals(&mut self, truth: &[f32], predicted: &[f32]) {
+    /// Counts normals `[3, pixels]` against true unit ones, NaN where there is none. The predicted ones may be of any length.
+    pub fn add_planes(&mut self, truth: &[f32], predicted: &[f32]) {
         let plane = truth.len() / 3;
         let before = self.pixels + self.missing;
         for i in 0..plane {
@@ -64,7 +65,8 @@ impl NormalErrors {
             if t[0].is_nan() {
                 continue;
             }
-            let cosine: f64 = t.iter().zip(p).map(|(t, p)| t * p).sum();
+            let length = p.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let cosine = t.iter().zip(p).map(|(t, p)| t * p).sum::<f64>() / length;
             if cosine.is_nan() {
                 self.missing += 1;
                 continue;
@@ -118,13 +120,18 @@ mod tests {
         let predicted = planes(&[turned(0.0), turned(22.0), turned(90.0), turned(0.0), none, turned(25.0)]);
         let mut errors = NormalErrors::default();
         assert_eq!(errors.report(), None);
-        errors.add_normals(&truth, &predicted);
+        errors.add_planes(&truth, &predicted);
         let report = errors.report().expect("pixels");
         assert_eq!((report.frames, report.pixels, report.missing), (1, 4, 1));
         // 0, 12, 180 and 25 degrees.
         assert!((report.mean_deg - 217.0 / 4.0).abs() < 1e-3, "{report:?}");
         assert!((report.median_deg - 12.0).abs() < 0.1, "{report:?}");
         assert_eq!(report.within, [0.25, 0.5, 0.75]);
+        // The length does not matter, but nothing has no direction.
+        let mut errors = NormalErrors::default();
+        errors.add_planes(&planes(&[turned(0.0); 2]), &planes(&[turned(12.0).map(|v| 1e20 * v), [0.0; 3]]));
+        let report = errors.report().expect("pixels");
+        assert!((report.mean_deg - 12.0).abs() < 1e-3 && report.missing == 1, "{report:?}");
     }
 
     #[test]

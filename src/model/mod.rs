@@ -111,18 +111,14 @@ impl Network {
     /// Answers of the heads with the depth refined, in the answer's number format, where the network does so and has both
     /// heads; else as they are.
     pub fn refined(&self, answers: Answers) -> Answers {
-        let both = answers.get(Task::Segmentation).zip(answers.get(Task::Depth));
-        let Some(refined) = both.and_then(|(scores, code)| self.refined_code(scores, code)) else { return answers };
+        let (Some(refinement), Some(scores), Some(code)) =
+            (&self.refinement, answers.get(Task::Segmentation), answers.get(Task::Depth))
+        else {
+            return answers;
+        };
+        let refined = refinement.forward(scores, code).type_as(code);
         let replace = |(task, t)| (task, if task == Task::Depth { refined.shallow_clone() } else { t });
         Answers(answers.0.into_iter().map(replace).collect())
-    }
-
-    /// The refined depth code, as `code` is; `None` of a network that does not refine it.
-    ///
-    /// # Shapes
-    /// `scores`: `[B, classes, h, w]`, `code`: `[B, 1, h, w]`, as the heads give them.
-    pub fn refined_code(&self, scores: &Tensor, code: &Tensor) -> Option<Tensor> {
-        self.refinement.as_ref().map(|refinement| refinement.forward(scores, code).type_as(code))
     }
 
     /// Whether it is a variable of the refinement.

@@ -19,7 +19,7 @@ pub(super) const WIDTH: i64 = 24;
 /// How far, in pixels of the heads, those eight neighbours lie whose depths are compared with a pixel's own.
 pub(super) const RINGS: [i64; 4] = [1, 2, 4, 7];
 /// Neighbours of a ring.
-pub(super) const NEIGHBOURS: i64 = 8;
+const NEIGHBOURS: i64 = 8;
 /// Dilations of the 3x3 convolutions in between.
 pub(super) const DILATIONS: [i64; 3] = [1, 2, 4];
 /// Differences are read in units of this difference of the natural logarithm, so that they are about as large as the

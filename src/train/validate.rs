@@ -8,6 +8,7 @@ use super::packed::{collate, Batch};
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::depth;
 use crate::data::frame::Decoded;
+use crate::eval::normals::NormalErrors;
 use crate::eval::{ClassTable, Confusion, DepthErrors};
 use crate::model::{Network, Task};
 use rand::SeedableRng as _;
@@ -102,7 +103,7 @@ impl Watched {
     pub fn validate(&self, network: &Network, table: &LabelTable, config: &LookConfig<'_>) -> Validation {
         let mut confusion = Confusion::new(self.classes.len());
         let (mut truth, mut answer) = (Vec::new(), Vec::new());
-        let (mut errors, mut angles) = (DepthErrors::new(), (0.0, 0_u64));
+        let (mut errors, mut angles) = (DepthErrors::new(), NormalErrors::default());
         for index in 0..self.frames.len() {
             let look = self.look(index, network, table, config);
             if !look.channels.is_empty() {
@@ -114,33 +115,23 @@ impl Watched {
                 let metres = |codes: &[f32]| codes.iter().map(|&c| depth::decode(c)).collect::<Vec<_>>();
                 errors.add(&metres(&look.crop.depth), &metres(&look.depth));
             }
-            add_angles(&look, &mut angles);
+            add_normals(&look, &mut angles);
         }
         let depth = errors.report();
         Validation {
             miou: Some(confusion.miou()).filter(|m| m.is_finite()),
             abs_rel: (depth.pixels > 0).then_some(depth.abs_rel),
-            normal_deg: (angles.1 > 0).then(|| angles.0 / angles.1 as f64),
+            normal_deg: angles.report().map(|r| r.mean_deg).filter(|degrees| degrees.is_finite()),
         }
     }
 }
 
-/// Sum of angles in degrees, and how many.
-fn add_angles(look: &Look, (sum, count): &mut (f64, u64)) {
+/// Against the truth of the batch, where it has normals.
+fn add_normals(look: &Look, errors: &mut NormalErrors) {
     let truth = look.batch.normals.as_ref().map(|t| t.contiguous().view([-1]));
-    let Some(truth) = truth.and_then(|t| Vec::<f32>::try_from(t).ok()).filter(|t| t.len() == look.normals.len()) else {
-        return;
-    };
-    let plane = truth.len() / 3;
-    for i in 0..plane {
-        let at = |v: &[f32]| [v[i], v[plane + i], v[2 * plane + i]];
-        let (t, p) = (at(&truth), at(&look.normals));
-        let length = p.iter().map(|v| v * v).sum::<f32>().sqrt();
-        let dot: f32 = t.iter().zip(p).map(|(a, b)| a * b).sum();
-        if dot.is_finite() && length > 0.0 {
-            *sum += f64::from((dot / length).clamp(-1.0, 1.0).acos().to_degrees());
-            *count += 1;
-        }
+    let truth = truth.and_then(|t| Vec::<f32>::try_from(t).ok()).filter(|t| t.len() == look.normals.len());
+    if let Some(truth) = truth {
+        errors.add_planes(&truth, &look.normals);
     }
 }
 
