@@ -304,33 +304,53 @@ pub(super) mod tests {
     use super::*;
     use crate::export::trace::packed_heads;
     use crate::model::NetworkConfig;
+    use rand::{RngExt as _, SeedableRng as _};
+    use rand_pcg::Pcg32;
     use tch::nn::VarStore;
 
+    /// Uniform numbers from a generator of their own: libtorch's has one state for all threads, and so other numbers in every
+    /// run where tests run beside each other.
+    fn uniform(rng: &mut Pcg32, shape: &[i64], low: f32, high: f32) -> Tensor {
+        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(low..high)).collect();
+        Tensor::from_slice(&numbers).view(shape)
+    }
+
+    /// Weights about as large as they are when training starts, but for what would then leave something out.
     pub(in crate::frame::network) fn network(config: &NetworkConfig) -> model::Network {
-        tch::manual_seed(7);
         let vs = VarStore::new(Device::Cpu);
         let network = model::Network::new(&vs.root(), config);
-        tch::no_grad(|| {
-            for (name, mut t) in vs.variables() {
-                // Batch norm that is not the identity, factors of both signs, so that what is left out shows.
-                if name.ends_with("running_mean") {
-                    let _ = t.normal_(0.0, 0.2);
-                } else if name.ends_with("running_var") {
-                    let _ = t.uniform_(0.5, 1.5);
-                } else if name == "refinement.last.weight" {
-                    let _ = t.uniform_(-0.2, 0.2);
-                } else if name.contains("crp4") || name.contains("pre_") {
-                    let _ = t.uniform_(-0.4, 0.8);
-                }
-            }
-        });
+        let mut variables: Vec<_> = vs.variables().into_iter().collect();
+        variables.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut rng = Pcg32::seed_from_u64(7);
+        for (name, mut t) in variables {
+            let shape = t.size();
+            let (low, high) = if name == "refinement.last.weight" {
+                (-0.2, 0.2)
+            } else if name.contains("crp4") || name.contains("pre_") {
+                (-0.4, 0.8)
+            } else if name.ends_with("running_mean") {
+                (-0.3, 0.3)
+            } else if name.ends_with("running_var") {
+                (0.5, 1.5)
+            } else if shape.len() > 1 {
+                let (area, encoder) = (shape[2..].iter().product::<i64>() as f32, name.starts_with("encoder"));
+                let (gain, count) = if encoder { (6.0, shape[0]) } else { (1.0, shape[1]) };
+                let bound = (gain / (count as f32 * area)).sqrt();
+                (-bound, bound)
+            } else if name.ends_with("bias") {
+                (-0.1, 0.1)
+            } else {
+                (0.8, 1.2)
+            };
+            tch::no_grad(|| t.copy_(&uniform(&mut rng, &shape, low, high)));
+        }
         network
     }
 
     pub(in crate::frame::network) fn input(batch: i64, height: i64, width: i64) -> Tensor {
-        tch::manual_seed(3);
-        let x = Tensor::randn([batch, height, width, 3], (Kind::Float, Device::Cpu));
-        x.permute([0, 3, 1, 2])
+        // As spread as a normalised picture.
+        let spread = 3_f32.sqrt();
+        uniform(&mut Pcg32::seed_from_u64(3), &[batch, height, width, 3], -spread, spread).permute([0, 3, 1, 2])
     }
 
     pub(in crate::frame::network) fn largest(t: &Tensor) -> f64 {
