@@ -8,6 +8,7 @@ use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, Res
 use semantic_depth::frame::network::{DeviceChoice, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
+use semantic_depth::model::weights::RefinementSource;
 use small_model::{random_weights, request};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -231,7 +232,7 @@ fn half_precisions_agree_with_single_precision_on_the_released_weights() {
     let street = request(models.join("street/weights.safetensors"), (512, 256));
     half_precisions_agree(&street);
     half_precisions_agree(&ExportRequest {
-        refinement: Some(models.join("street_refined/refinement.safetensors")),
+        refinement: RefinementSource::File(models.join("street_refined/refinement.safetensors")),
         ..street
     });
 }

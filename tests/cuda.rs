@@ -10,6 +10,7 @@ use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, Res
 use semantic_depth::frame::network::{load_cuda_half, Backend, BackendChoice, DeviceChoice, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use semantic_depth::frame::view::ImageView;
+use semantic_depth::model::weights::RefinementSource;
 use semantic_depth::model::NetworkConfig;
 use semantic_depth::tensorrt::cuda::driver;
 use std::path::Path;
@@ -29,7 +30,10 @@ fn model(size: (usize, usize), is_refined: bool) -> (tempfile::TempDir, Artifact
     let request = ExportRequest {
         // cargo runs tests in the package's folder.
         weights: "models/street/weights.safetensors".into(),
-        refinement: is_refined.then(|| "models/street_refined/refinement.safetensors".into()),
+        refinement: match is_refined {
+            true => RefinementSource::File("models/street_refined/refinement.safetensors".into()),
+            false => RefinementSource::None,
+        },
         network: NetworkConfig::default(),
         size,
         full_size: false,

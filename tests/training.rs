@@ -211,6 +211,31 @@ fn a_refinement_learns_alone_and_is_exported_with_what_it_refines() {
 }
 
 #[test]
+fn weights_that_learned_with_a_refinement_are_exported_with_and_without_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let heads = "heads=[{task: segmentation}, {task: depth, loss: relative, level_weight: 0.3}]";
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
+    let run = |name: &str, changes: &[&str]| {
+        ok(&train(&config, &root.path().join(name), &[&["--set", heads, "--set"], changes].concat()));
+        text(&root.path().join(name).join("last.safetensors"))
+    };
+    let first = run("first", &["refinement=none"]);
+    let refinement = run("refinement", &["refinement=alone", "--init", &first]);
+    run("run", &["refinement=joint", "--init", &first, "--init", &refinement]);
+    let log = std::fs::read_to_string(root.path().join("run/config.yaml")).expect("the run's configuration");
+    assert!(log.contains("first/last.safetensors") && log.contains("refinement/last.safetensors"), "{log}");
+    let (weights, model) = (text(&root.path().join("run/last.safetensors")), root.path().join("model"));
+    for (more, is_refined) in [(&[][..], true), (&["--refinement", "none"], false), (&["--refinement", &weights], true)]
+    {
+        let export = ["export", "--weights", &weights, "--size", "128x64", "--out", &text(&model)];
+        ok(&[&export[..], more].concat());
+        let artifact = semantic_depth::export::load(&model).expect("a model");
+        assert_eq!(artifact.manifest.network.refine_depth, is_refined, "{more:?}");
+    }
+}
+
+#[test]
 fn an_exploding_loss_ends_the_run_with_the_reason() {
     let root = tempfile::tempdir().expect("a folder");
     let config = prepare(root.path());

@@ -13,6 +13,7 @@ use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
 use crate::frame::network::{KernelRun, Network, NetworkError};
 use crate::frame::view::{ImageView, LayoutError};
+use crate::model::weights::RefinementSource;
 use crate::model::Cost;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -174,7 +175,7 @@ pub fn scaling(
         let folder = TemporaryFolder::new()?;
         let request = ExportRequest {
             weights: artifact.dir.join(WEIGHTS),
-            refinement: None,
+            refinement: RefinementSource::Weights,
             network: manifest.network.clone(),
             size,
             full_size: false,

@@ -4,6 +4,7 @@ use super::render::parse_size;
 use crate::data::street::{CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use crate::export::trace::{self, ExportRequest};
 use crate::export::Artifact;
+use crate::model::weights::RefinementSource;
 use crate::model::NetworkConfig;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use crate::train::record::CONFIG;
@@ -17,8 +18,9 @@ pub struct Args {
     /// safetensors, or a PyTorch state dict (.pth).
     #[arg(long, required_unless_present = "model", requires = "out")]
     weights: Option<PathBuf>,
-    /// Weights of the depth's refinement, from a training with `refinement: alone`.
-    #[arg(long, requires = "weights")]
+    /// File with the depth's refinement, from a training with `refinement: alone` or `joint`; none: the depth as the head gives it;
+    /// by default as the weights have it.
+    #[arg(long, requires = "weights", value_name = "FILE|none")]
     refinement: Option<PathBuf>,
     /// Folder of the model: model.yaml, network.ts, weights.safetensors.
     #[arg(long, requires = "weights")]
@@ -96,7 +98,11 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
     let words: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     let request = ExportRequest {
         weights: weights.into(),
-        refinement: args.refinement.clone(),
+        refinement: match &args.refinement {
+            None => RefinementSource::Weights,
+            Some(none) if none.as_os_str() == "none" => RefinementSource::None,
+            Some(file) => RefinementSource::File(file.clone()),
+        },
         network: NetworkConfig { extra_light: args.extra_light, ..NetworkConfig::default() },
         size: args.size,
         full_size: args.full_size,

@@ -20,9 +20,9 @@ pub struct Args {
     /// Change a value of the configuration: keys and list indices separated by dots, then YAML (`heads.1.loss=berhu`).
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Weights to start from, instead of the configuration's.
+    /// Weights to start from, instead of the configuration's; given several times, later ones go over earlier ones.
     #[arg(long)]
-    init: Option<PathBuf>,
+    init: Vec<PathBuf>,
     /// Go on from the checkpoint in the folder, if there is one.
     #[arg(long)]
     resume: bool,
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             .with_context(|| format!("--data {}: expected one of {}", name.unwrap_or_default(), names.join(", ")))?;
         source.data = source.data.clone().at(place);
     }
-    if args.init.is_some() {
+    if !args.init.is_empty() {
         config.init = args.init;
     }
     if args.threads > 0 {

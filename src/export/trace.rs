@@ -20,7 +20,7 @@ use super::{sha256, Artifact, ArtifactError, MANIFEST};
 use crate::causes::first_line;
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
-use crate::model::weights::{self, Contents, WeightsError};
+use crate::model::weights::{self, Contents, RefinementSource, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,8 +40,8 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub struct ExportRequest {
     /// safetensors or a PyTorch state dict.
     pub weights: PathBuf,
-    /// Weights of the depth's refinement, in place of those in `weights`, if any.
-    pub refinement: Option<PathBuf>,
+    /// Where the weights of the depth's refinement come from.
+    pub refinement: RefinementSource,
     /// The network's shape.
     pub network: NetworkConfig,
     /// Width and height of the network's input, pixels.
@@ -165,7 +165,11 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     if heads.is_empty() && refines_depth {
         return Err(ExportError::RefinementAlone { path: request.weights.clone() });
     }
-    config.refine_depth = refines_depth || request.refinement.is_some();
+    config.refine_depth = match request.refinement {
+        RefinementSource::Weights => refines_depth,
+        RefinementSource::None => false,
+        RefinementSource::File(_) => true,
+    };
     // Without any head it is another network's file: reading it names what does not fit.
     if !heads.is_empty() {
         if let Some(missing) = ANSWERED[..2].iter().find(|task| !heads.contains(task)) {
@@ -179,8 +183,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let table = classes::table(config.classes)
         .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
     let network = Network::new(&vs.root(), &config);
-    let refinement = request.refinement.as_deref();
-    weights::load_without(&mut vs, &request.weights, |task| !task.is_exported(), refinement)?;
+    weights::load_without(&mut vs, &request.weights, |task| !task.is_exported(), &request.refinement)?;
     vs.freeze();
 
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -245,7 +248,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
             command: request.command.clone(),
             created: request.created.clone(),
             weights_sha256: sha256(&request.weights)?,
-            refinement_sha256: refinement.map(sha256).transpose()?,
+            refinement_sha256: request.refinement.file().map(sha256).transpose()?,
             libtorch: LIBTORCH_VERSION.into(),
             training: request.training.clone(),
         },

@@ -10,6 +10,8 @@ pub mod panics;
 pub mod parts;
 mod pth;
 mod refine;
+#[cfg(test)]
+pub mod seeded;
 pub mod weights;
 
 pub use config::NetworkConfig;
@@ -97,7 +99,8 @@ impl Network {
     /// # Shapes
     /// `x`: `[B, 3, H, W]`, RGB, ImageNet-normalised. Any `H`, `W` of 1 or more.
     pub fn forward_heads_t(&self, x: &Tensor, train: bool) -> Answers {
-        self.refined(self.forward_unrefined_t(x, train))
+        let answers = self.forward_unrefined_t(x, train);
+        self.refined(&answers).unwrap_or(answers)
     }
 
     /// As [`Network::forward_heads_t`], with the depth as the head gives it.
@@ -108,17 +111,14 @@ impl Network {
         Answers(self.decoder.forward(&self.encoder.forward_t(x, train), pool))
     }
 
-    /// Answers of the heads with the depth refined, in the answer's number format, where the network does so and has both
-    /// heads; else as they are.
-    pub fn refined(&self, answers: Answers) -> Answers {
-        let (Some(refinement), Some(scores), Some(code)) =
-            (&self.refinement, answers.get(Task::Segmentation), answers.get(Task::Depth))
-        else {
-            return answers;
-        };
-        let refined = refinement.forward(scores, code).type_as(code);
-        let replace = |(task, t)| (task, if task == Task::Depth { refined.shallow_clone() } else { t });
-        Answers(answers.0.into_iter().map(replace).collect())
+    /// Answers of the heads with the depth refined, in the answer's number format; `None` where the network does not do so
+    /// or lacks one of the two heads.
+    pub fn refined(&self, answers: &Answers) -> Option<Answers> {
+        let (scores, code) = (answers.get(Task::Segmentation)?, answers.get(Task::Depth)?);
+        let refined = self.refinement.as_ref()?.forward(scores, code).type_as(code);
+        let replaced =
+            |(task, t): &(Task, Tensor)| (*task, if *task == Task::Depth { &refined } else { t }.shallow_clone());
+        Some(Answers(answers.0.iter().map(replaced).collect()))
     }
 
     /// Whether it is a variable of the refinement.
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn both_poolings_pull_at_the_same_pixels() {
         // Many equal numbers, as after ReLU6.
-        let x = Tensor::randint_low(-2, 4, [2, 3, 12, 9], (Kind::Float, Device::Cpu)).relu();
-        let pull = Tensor::randint(8, [2, 3, 12, 9], (Kind::Float, Device::Cpu));
+        let x = seeded::uniform(1, &[2, 3, 12, 9], [-2.0, 4.0]).floor().relu();
+        let pull = seeded::uniform(2, &[2, 3, 12, 9], [0.0, 8.0]).floor();
         let gradient = |pool: Pool<'_>| {
             let x = x.copy().set_requires_grad(true);
             (pool(&x, None).0 * &pull).sum(Kind::Float).backward();

@@ -142,6 +142,7 @@ impl Refinement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::seeded;
     use tch::nn::VarStore;
     use tch::Device;
 
@@ -151,11 +152,19 @@ mod tests {
         t.abs().max().double_value(&[])
     }
 
+    fn scores(shape: &[i64]) -> Tensor {
+        seeded::uniform(2, shape, [-2.0, 2.0])
+    }
+
+    fn codes(shape: &[i64]) -> Tensor {
+        seeded::uniform(3, shape, [0.0, 1.0])
+    }
+
     /// Of random weights, so that it changes something.
     fn refinement() -> (VarStore, Refinement) {
         let vs = VarStore::new(Device::Cpu);
         let made = Refinement::new(&vs.root(), 20);
-        let _ = tch::no_grad(|| made.last.weight().shallow_clone().uniform_(-0.2, 0.2));
+        seeded::start(&vs, 1, |name| (name == "last.weight").then_some([-0.2, 0.2]));
         (vs, made)
     }
 
@@ -163,14 +172,14 @@ mod tests {
     fn it_starts_by_changing_nothing() {
         let vs = VarStore::new(Device::Cpu);
         let made = Refinement::new(&vs.root(), 20);
-        let code = Tensor::rand([1, 1, 9, 13], FLOAT);
-        assert_eq!(made.forward(&Tensor::randn([1, 20, 9, 13], FLOAT), &code), code);
+        let code = codes(&[1, 1, 9, 13]);
+        assert_eq!(made.forward(&scores(&[1, 20, 9, 13]), &code), code);
     }
 
     #[test]
     fn the_correction_is_the_same_at_every_distance() {
         let (_vs, made) = refinement();
-        let (scores, code) = (Tensor::randn([2, 20, 12, 17], FLOAT), Tensor::rand([2, 1, 12, 17], FLOAT));
+        let (scores, code) = (scores(&[2, 20, 12, 17]), codes(&[2, 1, 12, 17]));
         let (near, far) = (made.forward(&scores, &code), made.forward(&scores, &(&code + 0.25)));
         assert!(largest(&(&near - &code)) > 1e-3, "it changes something");
         assert!(largest(&(far - near - 0.25)) < 1e-6);
@@ -185,7 +194,7 @@ mod tests {
     fn a_ring_weighs_differences_to_its_neighbours() {
         let vs = VarStore::new(Device::Cpu);
         let (height, width) = (6_i64, 9_i64);
-        let code = Tensor::rand([1, 1, height, width], FLOAT);
+        let code = codes(&[1, 1, height, width]);
         for reach in RINGS {
             let ring = Ring::new(vs.root() / reach, reach, 0.3);
             let found = ring.forward(&code);
@@ -210,8 +219,8 @@ mod tests {
     fn any_size_and_any_number_format_does() {
         let (_vs, made) = refinement();
         for (height, width) in [(1, 1), (1, 5), (3, 2)] {
-            let scores = Tensor::randn([1, 20, height, width], FLOAT);
-            let code = Tensor::rand([1, 1, height, width], FLOAT);
+            let scores = scores(&[1, 20, height, width]);
+            let code = codes(&[1, 1, height, width]);
             let expected = made.forward(&scores, &code);
             assert_eq!(expected.size(), [1, 1, height, width]);
             let half = made.forward(&scores.to_kind(Kind::Half), &code.to_kind(Kind::Half));

@@ -117,11 +117,33 @@ pub fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), WeightsErr
 /// # Errors
 /// [`WeightsError::Mismatch`] names every missing, extra and misshapen key; nothing is changed then.
 pub fn load(vs: &mut VarStore, path: &Path) -> Result<(), WeightsError> {
-    load_without(vs, path, |_| false, None)
+    load_without(vs, path, |_| false, &RefinementSource::Weights)
 }
 
-/// As [`load`], and leaves out the heads of the file for which `without` holds. The refinement's variables are those of the
-/// file `refinement`, where one is given.
+/// Where the variables of the depth's refinement come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RefinementSource {
+    /// From where the other weights come from, if there are any.
+    #[default]
+    Weights,
+    /// There are to be none, whatever the weights have.
+    None,
+    /// From another file, whatever the weights have.
+    File(PathBuf),
+}
+
+impl RefinementSource {
+    /// The other file.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Weights | Self::None => None,
+        }
+    }
+}
+
+/// As [`load`], and leaves out the heads of the file for which `without` holds, and its refinement where that comes from
+/// elsewhere.
 ///
 /// # Errors
 /// As [`load`]; also where `refinement` has no such variables.
@@ -129,19 +151,22 @@ pub fn load_without(
     vs: &mut VarStore,
     path: &Path,
     without: impl Fn(Task) -> bool,
-    refinement: Option<&Path>,
+    refinement: &RefinementSource,
 ) -> Result<(), WeightsError> {
     let mut given = read(path)?;
     for task in Task::ALL.into_iter().filter(|task| without(*task)) {
         let of_head = [format!("decoder.{}.", task.key()), format!("decoder.pre_{}.", task.key())];
         given.retain(|name, _| !of_head.iter().any(|start| name.starts_with(start)));
     }
-    if let Some(path) = refinement {
+    if *refinement != RefinementSource::Weights {
         given.retain(|name, _| !Network::is_refinement(name));
+    }
+    if let Some(path) = refinement.file() {
         let mut found = read(path)?;
         found.retain(|name, _| Network::is_refinement(name));
         if found.is_empty() {
-            let what = "no refinement in it; expected the weights of a training with `refinement: alone`".into();
+            let what =
+                "no refinement in it; expected the weights of a training with `refinement: alone` or `joint`".into();
             return Err(WeightsError::Format { path: path.into(), what });
         }
         given.extend(found);

@@ -45,9 +45,10 @@ pub struct TrainConfig {
     /// Longest gradient, as the Euclidean norm over all weights; a longer one is shortened to it. 0: none is.
     #[serde(default)]
     pub clip_gradient: f64,
-    /// Weights to start from: ours, PyTorch's of the article's network, or torchvision's MobileNetV3-small.
-    #[serde(default)]
-    pub init: Option<PathBuf>,
+    /// Weights to start from, a file or a list of files of which later ones go over earlier ones: ours, PyTorch's of the
+    /// article's network, or torchvision's MobileNetV3-small.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub init: Vec<PathBuf>,
     /// Leave the encoder's weights as they start (its batch statistics still move): what the article's published code
     /// does, without saying so.
     #[serde(default)]
@@ -129,6 +130,10 @@ pub struct HeadConfig {
     /// logarithm jumps by more than at any other, and such pixels would pull hardest.
     #[serde(default = "one")]
     pub far_weight: f64,
+    /// Depth: weight of a frame's median error beside what differs within the frame, 0 to 1. How far a frame is as a whole is
+    /// the hardest to tell, pulls all pixels alike and so much of each step, in a direction that the next frame turns.
+    #[serde(default = "one")]
+    pub level_weight: f64,
 }
 
 /// Loss of the depth code.
@@ -151,7 +156,7 @@ pub enum Refinement {
     /// The article's network.
     #[default]
     None,
-    /// With a refinement, which learns with the rest.
+    /// With a refinement, which learns with the rest. The depth has its loss before and after it.
     Joint,
     /// With a refinement, and it alone learns: the rest is as `init` has it. What is kept is the refinement's weights.
     Alone,
@@ -297,6 +302,20 @@ impl Default for Watch {
     }
 }
 
+fn one_or_several<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(PathBuf),
+        Several(Vec<PathBuf>),
+    }
+    Ok(match Option::<Paths>::deserialize(deserializer)? {
+        None => Vec::new(),
+        Some(Paths::One(path)) => vec![path],
+        Some(Paths::Several(paths)) => paths,
+    })
+}
+
 fn default_heads() -> Vec<HeadConfig> {
     let head = |task| HeadConfig {
         task,
@@ -305,6 +324,7 @@ fn default_heads() -> Vec<HeadConfig> {
         jaccard: 0.0,
         loss: DepthLoss::Squared,
         far_weight: 1.0,
+        level_weight: 1.0,
     };
     vec![head(Task::Segmentation), head(Task::Depth)]
 }
@@ -379,11 +399,13 @@ impl TrainConfig {
             }
             not_negative(&format!("heads: weight of {}", head.task.name()), head.weight)?;
             not_negative(&format!("heads: jaccard of {}", head.task.name()), head.jaccard)?;
-            if !(0.0..=1.0).contains(&head.far_weight) {
-                bail!("heads: far_weight: expected 0 to 1, found {}", head.far_weight);
-            }
-            if head.far_weight != 1.0 && head.task != Task::Depth {
-                bail!("heads: far_weight: expected at depth only, found at {}", head.task.name());
+            for (key, weight) in [("far_weight", head.far_weight), ("level_weight", head.level_weight)] {
+                if !(0.0..=1.0).contains(&weight) {
+                    bail!("heads: {key}: expected 0 to 1, found {weight}");
+                }
+                if weight != 1.0 && head.task != Task::Depth {
+                    bail!("heads: {key}: expected at depth only, found at {}", head.task.name());
+                }
             }
             if head.jaccard > 0.0 && head.task != Task::Segmentation {
                 bail!("heads: jaccard: expected at segmentation only, found at {}", head.task.name());
@@ -619,6 +641,7 @@ mod tests {
             ("phases:", "loss_stride: 0\nphases:", "loss_stride"),
             ("phases:", "heads: [{task: depth, far_weight: 2}]\nphases:", "0 to 1"),
             ("phases:", "heads: [{task: segmentation, far_weight: 0.5}]\nphases:", "depth only"),
+            ("phases:", "heads: [{task: segmentation, level_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
             ("phases:", "refinement: alone\nprecision: bf16\nphases:", "fp32"),
         ] {

@@ -575,6 +575,7 @@ unsafe fn unpool<S: Isa>(room: &mut Room, number: usize, scale: S::V, plus: S::V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::seeded;
 
     /// The same by libtorch's operators.
     fn by_libtorch(x: &Tensor, scales: &Tensor, factors: &Tensor) -> Vec<Tensor> {
@@ -594,10 +595,6 @@ mod tests {
         (&a - &b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]).max(1e-9)
     }
 
-    fn random(size: &[i64], low: f64, high: f64, kind: Kind) -> Tensor {
-        (Tensor::rand(size, (Kind::Float, Device::Cpu)) * (high - low) + low).to_kind(kind)
-    }
-
     fn stages() -> Vec<QuarterStage> {
         let of = |level| QuarterStage { level, rooms: Spare::default() };
         Level::available().into_iter().map(of).collect()
@@ -610,11 +607,12 @@ mod tests {
             for (batch, height, width, heads) in [(3, 9, 14, 2), (1, 1, 1, 1), (2, 3, 2, 3), (1, 17, 5, 2)] {
                 let size = [batch, 32, height, width];
                 // Many equal maxima: ReLU6 has its ends in every window.
-                let x = random(&size, -4.0, 9.0, kind).set_requires_grad(true);
-                let scales = random(&[4, 32], -0.6, 0.9, Kind::Float).set_requires_grad(true);
-                let factors = random(&[heads, 32], -0.2, 0.6, Kind::Float).set_requires_grad(true);
+                let x = seeded::uniform(1, &size, [-4.0, 9.0]).to_kind(kind).set_requires_grad(true);
+                let scales = seeded::uniform(2, &[4, 32], [-0.6, 0.9]).set_requires_grad(true);
+                let factors = seeded::uniform(3, &[heads, 32], [-0.2, 0.6]).set_requires_grad(true);
                 let expected = by_libtorch(&x, &scales, &factors);
-                let pulls: Vec<Tensor> = expected.iter().map(|e| random(&e.size(), -1.0, 1.0, kind)).collect();
+                let pull = |(seed, e): (u64, &Tensor)| seeded::uniform(seed, &e.size(), [-1.0, 1.0]).to_kind(kind);
+                let pulls: Vec<Tensor> = (4..).zip(&expected).map(pull).collect();
                 let products = expected.iter().zip(&pulls).map(|(e, p)| (e * p).sum(Kind::Float));
                 products.reduce(|a, b| a + b).expect("a head").backward();
                 for stage in stages() {

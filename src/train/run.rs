@@ -56,7 +56,7 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     if config.precision == TrainPrecision::Fp16 && !device.is_cuda() {
         bail!("precision: fp16 trains on CUDA only; write bf16 or fp32 for this device");
     }
-    if config.refinement == Refinement::Alone && config.init.is_none() {
+    if config.refinement == Refinement::Alone && config.init.is_empty() {
         bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
     prepare(config, options)?;
@@ -163,8 +163,10 @@ impl<'a> Run<'a> {
         tch::manual_seed(config.seed as i64);
         let variables = VarStore::new(device);
         let network = Network::new(&variables.root(), &config.network());
-        if let Some(path) = &config.init {
-            let random = weights::load_start(&variables, path)?;
+        let mut random: Vec<String> = variables.variables().into_keys().collect();
+        for path in &config.init {
+            let kept = weights::load_start(&variables, path)?;
+            random.retain(|name| kept.contains(name));
             log::info!("starting from {}; {} variables start at random", path.display(), random.len());
         }
         let extra = VarStore::new(device);

@@ -24,7 +24,7 @@ pub fn pass(
             return around(network, objective, stage, &factors, &x, batch, scale);
         }
     }
-    Ok(backwards(objective.loss(&network.forward_heads_t(&images, true), batch), scale))
+    Ok(backwards(judge(network, objective, &network.forward_unrefined_t(&images, true), batch), scale))
 }
 
 /// As [`pass`], for the variables of the network's refinement alone: `before` answers what it refines.
@@ -37,7 +37,15 @@ pub fn refinement_pass(
     scale: f64,
 ) -> Result<Loss, tch::TchError> {
     let answers = tch::no_grad(|| unrefined(before, stage, &batch.images))?;
-    Ok(backwards(objective.loss(&network.refined(answers), batch), scale))
+    Ok(backwards(objective.loss(&network.refined(&answers).unwrap_or(answers), None, batch), scale))
+}
+
+/// Loss of the heads' answers, with their depth refined where the network does so.
+fn judge(network: &Network, objective: &Objective, answers: &Answers, batch: &Batch) -> Loss {
+    match network.refined(answers) {
+        Some(refined) => objective.loss(&refined, Some(answers), batch),
+        None => objective.loss(answers, None, batch),
+    }
 }
 
 fn backwards(loss: Loss, scale: f64) -> Loss {
@@ -77,8 +85,7 @@ fn around(
     let (scales, heads) = (rows(&factors.scales), rows(&factors.heads));
     let maps = stage.forward(x, &scales, &heads)?;
     let maps: Vec<Tensor> = maps.into_iter().map(|map| map.set_requires_grad(true)).collect();
-    let answers = network.refined(network.forward_after_quarter(&maps));
-    let loss = backwards(objective.loss(&answers, batch), scale);
+    let loss = backwards(judge(network, objective, &network.forward_after_quarter(&maps), batch), scale);
     if !loss.total.requires_grad() {
         return Ok(loss);
     }
@@ -96,6 +103,7 @@ fn around(
 mod tests {
     use super::*;
     use crate::data::source::Groups;
+    use crate::model::seeded;
     use crate::train::config::{LabelSpace, TrainConfig};
     use crate::train::labels::LabelTable;
     use std::collections::BTreeMap;
@@ -123,16 +131,13 @@ mod tests {
         let (vs, extra) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
         let network = Network::new(&vs.root(), &config.network());
         // As it starts, a refinement pulls at nothing before its last layer.
-        if let Some(last) = vs.variables().get("refinement.last.weight") {
-            let _ = tch::no_grad(|| last.shallow_clone().uniform_(-0.1, 0.1));
-        }
+        seeded::start(&vs, 4, |name| (name == "refinement.last.weight").then_some([-0.1, 0.1]));
         let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
         let objective = Objective::new(&extra.root(), &config, &table, &[], Device::Cpu);
-        let float = (Kind::Float, Device::Cpu);
         let batch = Batch {
-            images: Tensor::randn([2, 3, 64, 96], float),
-            labels: Tensor::randint(19, [2, 32, 48], (Kind::Int64, Device::Cpu)),
-            depth: Tensor::rand([2, 32, 48], float),
+            images: seeded::uniform(1, &[2, 3, 64, 96], [-2.0, 2.0]),
+            labels: seeded::uniform(2, &[2, 32, 48], [0.0, 19.0]).to_kind(Kind::Int64),
+            depth: seeded::uniform(3, &[2, 32, 48], [0.0, 1.0]),
             normals: None,
             edges: None,
         };

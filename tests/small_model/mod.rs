@@ -22,7 +22,7 @@ pub fn random_weights(folder: &Path) -> PathBuf {
 pub fn request(weights: PathBuf, size: (usize, usize)) -> ExportRequest {
     ExportRequest {
         weights,
-        refinement: None,
+        refinement: weights::RefinementSource::Weights,
         network: NetworkConfig::default(),
         size,
         full_size: false,

@@ -500,6 +500,7 @@ mod tests {
     use crate::frame::network::{BackendChoice, DeviceChoice};
     use crate::frame::output::OutputBuilder;
     use crate::frame::pipeline::{run_on_device, Job, LoadOptions, Outputs, Pipeline, Wanted};
+    use crate::model::weights::RefinementSource;
     use crate::model::{NetworkConfig, Task};
     use std::path::Path;
     use tch::nn::VarStore;
@@ -662,13 +663,13 @@ mod tests {
     /// An exported network with random weights.
     fn small_model(folder: &Path) -> Artifact {
         let weights = folder.join("w.safetensors");
-        tch::manual_seed(5);
         let vs = VarStore::new(tch::Device::Cpu);
         crate::model::Network::new(&vs.root(), &NetworkConfig::default());
+        crate::model::seeded::start(&vs, 5, |_| None);
         crate::model::weights::save(&vs, &weights).expect("saved");
         let request = ExportRequest {
             weights,
-            refinement: None,
+            refinement: RefinementSource::Weights,
             network: NetworkConfig::default(),
             size: (64, 32),
             full_size: false,

@@ -303,54 +303,28 @@ impl Native {
 pub(super) mod tests {
     use super::*;
     use crate::export::trace::packed_heads;
-    use crate::model::NetworkConfig;
-    use rand::{RngExt as _, SeedableRng as _};
-    use rand_pcg::Pcg32;
+    use crate::model::{seeded, NetworkConfig};
     use tch::nn::VarStore;
 
-    /// Uniform numbers from a generator of their own: libtorch's has one state for all threads, and so other numbers in every
-    /// run where tests run beside each other.
-    fn uniform(rng: &mut Pcg32, shape: &[i64], low: f32, high: f32) -> Tensor {
-        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(low..high)).collect();
-        Tensor::from_slice(&numbers).view(shape)
-    }
-
-    /// Weights about as large as they are when training starts, but for what would then leave something out.
+    /// Batch norm that is not the identity, factors of both signs, biases, so that what is left out shows.
     pub(in crate::frame::network) fn network(config: &NetworkConfig) -> model::Network {
         let vs = VarStore::new(Device::Cpu);
         let network = model::Network::new(&vs.root(), config);
-        let mut variables: Vec<_> = vs.variables().into_iter().collect();
-        variables.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut rng = Pcg32::seed_from_u64(7);
-        for (name, mut t) in variables {
-            let shape = t.size();
-            let (low, high) = if name == "refinement.last.weight" {
-                (-0.2, 0.2)
-            } else if name.contains("crp4") || name.contains("pre_") {
-                (-0.4, 0.8)
-            } else if name.ends_with("running_mean") {
-                (-0.3, 0.3)
-            } else if name.ends_with("running_var") {
-                (0.5, 1.5)
-            } else if shape.len() > 1 {
-                let (area, encoder) = (shape[2..].iter().product::<i64>() as f32, name.starts_with("encoder"));
-                let (gain, count) = if encoder { (6.0, shape[0]) } else { (1.0, shape[1]) };
-                let bound = (gain / (count as f32 * area)).sqrt();
-                (-bound, bound)
-            } else if name.ends_with("bias") {
-                (-0.1, 0.1)
-            } else {
-                (0.8, 1.2)
-            };
-            tch::no_grad(|| t.copy_(&uniform(&mut rng, &shape, low, high)));
-        }
+        seeded::start(&vs, 7, |name| match name {
+            "refinement.last.weight" => Some([-0.2, 0.2]),
+            _ if name.contains("crp4") || name.contains("pre_") => Some([-0.4, 0.8]),
+            _ if name.ends_with("running_mean") => Some([-0.3, 0.3]),
+            _ if name.ends_with("running_var") => Some([0.5, 1.5]),
+            _ if name.ends_with("bias") => Some([-0.1, 0.1]),
+            _ => None,
+        });
         network
     }
 
     pub(in crate::frame::network) fn input(batch: i64, height: i64, width: i64) -> Tensor {
         // As spread as a normalised picture.
         let spread = 3_f32.sqrt();
-        uniform(&mut Pcg32::seed_from_u64(3), &[batch, height, width, 3], -spread, spread).permute([0, 3, 1, 2])
+        seeded::uniform(3, &[batch, height, width, 3], [-spread, spread]).permute([0, 3, 1, 2])
     }
 
     pub(in crate::frame::network) fn largest(t: &Tensor) -> f64 {

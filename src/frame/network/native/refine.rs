@@ -378,6 +378,7 @@ mod tests {
             let refinement = Refinement::new(&parts);
             for level in Level::available() {
                 let mut room = Room::default();
+                let mut changed = 0_f64;
                 for (height, width) in [(64, 96), (4, 4), (12, 300), (180, 20), (64, 96)] {
                     let x = input(1, height, width);
                     let scores_and_code = |t: &Tensor| t.permute([0, 2, 3, 1]).contiguous();
@@ -390,9 +391,10 @@ mod tests {
                     let mut answers = crate::model::parts::values(&before);
                     refinement.refine(level, &mut answers, [shape[0], shape[1], shape[2]], &mut room);
                     let found = Tensor::from_slice(&answers).view(expected.size().as_slice()).to_kind(Kind::Float);
-                    assert!(largest(&(&before - &expected)) > 1e-3, "it changes something");
+                    changed = changed.max(largest(&(&before - &expected)));
                     assert!(largest(&(found - &expected)) < 1e-5, "{level:?} {height}x{width}");
                 }
+                assert!(changed > 1e-3, "it changes something");
             }
         }
     }
