@@ -2,6 +2,7 @@
 
 use crate::demo::source::Source;
 use crate::demo::{self, drive, Options};
+use crate::export::manifest_file;
 use crate::installed;
 use anyhow::ensure;
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use std::path::PathBuf;
 /// Arguments of `semantic_depth demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model [default: the installed street model]
-    #[arg(long, value_name = "MODEL_YAML")]
+    /// The model's folder or its model.yaml [default: the installed street model]
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// At most so many frames
     #[arg(long, default_value_t = 100)]
@@ -60,7 +61,8 @@ fn parse_parameter(text: &str) -> Result<(String, serde_yaml::Value), String> {
 pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.frames > 0, "--frames is 0, expected at least 1");
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
-    let model = args.model.map_or_else(|| installed::find(installed::STREET_MODEL), Ok)?;
+    let model = args.model.map(|path| manifest_file(&path));
+    let model = model.map_or_else(|| installed::find(installed::STREET_MODEL), Ok)?;
     let node = args.node.map_or_else(demo::default_node, Ok)?;
     demo::check(&model, &node)?;
     let source = match (args.drive, args.images, args.video) {

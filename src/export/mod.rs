@@ -163,12 +163,21 @@ impl Artifact {
     }
 }
 
+/// A model's manifest, given that or its folder.
+pub fn manifest_file(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        path.join(MANIFEST)
+    } else {
+        path.to_path_buf()
+    }
+}
+
 /// Reads and verifies a model, given its manifest or its folder.
 ///
 /// # Errors
 /// An unknown schema version, a missing or unknown key, a value out of its range, a missing file, a wrong hash.
 pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
-    let path = if path.is_dir() { path.join(MANIFEST) } else { path.to_path_buf() };
+    let path = manifest_file(path);
     let text = fs::read_to_string(&path).map_err(ArtifactError::io(&path))?;
     let syntax = |e: serde_yaml::Error| ArtifactError::Syntax { path: path.clone(), what: e.to_string() };
     // The version first: another schema may have other keys, and the reader would complain of those.

@@ -42,10 +42,10 @@ def run(*arguments, **more):
 
 @pytest.fixture(scope="module")
 def played(tool_program, node_program, model, tmp_path_factory):
-    """A short drive, played once."""
+    """A short drive, played once; the model is named by its folder."""
     out = tmp_path_factory.mktemp("demo") / "out"
     arguments = ["--frames", "6", "--rate", "2", "--size", "320x160"]
-    result = run(command(tool_program, node_program, model, out, *arguments))
+    result = run(command(tool_program, node_program, model.parent, out, *arguments))
     assert result.returncode == 0, result.stdout + result.stderr
     return out, json.loads((out / "report.json").read_text()), result.stdout
 
