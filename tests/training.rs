@@ -223,8 +223,8 @@ fn weights_that_learned_with_a_refinement_are_exported_with_and_without_it() {
     let first = run("first", &["refinement=none"]);
     let refinement = run("refinement", &["refinement=alone", "--init", &first]);
     run("run", &["refinement=joint", "--init", &first, "--init", &refinement]);
-    let log = std::fs::read_to_string(root.path().join("run/config.yaml")).expect("the run's configuration");
-    assert!(log.contains("first/last.safetensors") && log.contains("refinement/last.safetensors"), "{log}");
+    let used = std::fs::read_to_string(root.path().join("run/config.yaml")).expect("the run's configuration");
+    assert!(used.contains("first/last.safetensors") && used.contains("refinement/last.safetensors"), "{used}");
     let (weights, model) = (text(&root.path().join("run/last.safetensors")), root.path().join("model"));
     for (more, is_refined) in [(&[][..], true), (&["--refinement", "none"], false), (&["--refinement", &weights], true)]
     {

@@ -208,7 +208,7 @@ pub fn distance_weights(truth: &Tensor, far: f64) -> Tensor {
 pub fn levelled(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>, level_weight: f64) -> Tensor {
     let (error, known) = code_error(predicted, truth);
     let judged = known.logical_and(&truth.lt(judged_code()));
-    let of_frame = |t: &Tensor| t.view([t.size()[0], -1]);
+    let of_frame = |t: &Tensor| t.flatten(1, -1);
     let values = of_frame(&error.detach().where_self(&judged, &error.full_like(f64::NAN)));
     let median = values.nanmedian_dim(1, true).0.nan_to_num(0.0, None, None);
     let known = known.to_kind(Kind::Float);
