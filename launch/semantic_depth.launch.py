@@ -36,8 +36,8 @@ ARGUMENTS = {
     "params_file": (str(SHARE / "config" / "semantic_depth.param.yaml"), "Parameter file (absolute path)"),
     "model_path": (
         "",
-        f"Manifest (model.yaml) of the model; {FILE_SAYS}, and where that is empty too "
-        "the model installed with this package",
+        "The model: its manifest (model.yaml), its folder, or the name of an installed one, such as street_refined; "
+        f"{FILE_SAYS}, and where that is empty too street",
     ),
     "device": ("", f"auto, cpu or cuda:N; {FILE_SAYS}"),
     "gpu_id": ("", "Number of a CUDA device: 1 is short for device:=cuda:1; empty: see device"),

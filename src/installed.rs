@@ -1,9 +1,7 @@
 //! Files that are installed with the package: `share/semantic_depth/...` under an install prefix.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// The released street model's manifest, under `share/semantic_depth`.
-pub const STREET_MODEL: &str = "models/street/model.yaml";
 
 /// Where a file of `share/semantic_depth` may be: under this program's own prefix
 /// (`PREFIX/lib/semantic_depth/PROGRAM`), then under the prefixes of `AMENT_PREFIX_PATH`.
@@ -14,6 +12,15 @@ fn candidates(relative: &Path) -> Vec<PathBuf> {
         .chain(std::env::split_paths(&sourced))
         .map(|prefix| prefix.join("share/semantic_depth").join(relative))
         .collect()
+}
+
+/// The names of the folders in a folder of `share/semantic_depth` that hold a file of this name, in alphabetical order.
+pub fn folders_with(file: &str, folder: impl AsRef<Path>) -> Vec<String> {
+    let places = candidates(folder.as_ref());
+    let entries = places.iter().filter_map(|place| place.read_dir().ok()).flatten().flatten();
+    let holders = entries.filter(|entry| entry.path().join(file).is_file());
+    let names: BTreeSet<_> = holders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.into_iter().collect()
 }
 
 /// Finds a file of `share/semantic_depth`.

@@ -8,6 +8,7 @@ use semantic_depth::model::{weights, Network, NetworkConfig};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -61,6 +62,35 @@ fn what_export_writes_loads_and_answers_as_the_network() {
     assert_eq!(artifact.manifest.answer_size(), (25, 13));
     let names: Vec<_> = artifact.manifest.files.keys().cloned().collect();
     assert_eq!(names, ["golden.safetensors", "network.ts", "weights.safetensors"]);
+}
+
+/// By its name, unless a model of that name is in the working directory.
+#[test]
+fn an_installed_model_is_found_by_its_name() {
+    let (model, _) = copy();
+    let prefix = tempfile::tempdir().expect("a folder");
+    let models = prefix.path().join("share/semantic_depth/models");
+    fs::create_dir_all(&models).expect("made");
+    std::os::unix::fs::symlink(model.path(), models.join("small")).expect("linked");
+    let here = tempfile::tempdir().expect("a folder");
+    let doctor = |model: &str| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_semantic_depth"));
+        tool.args(["doctor", "--json", "--model", model]).current_dir(here.path());
+        let output = tool.env("AMENT_PREFIX_PATH", prefix.path()).output().expect("the tool was built");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+        report["model"]["manifest"].clone()
+    };
+    assert_eq!(doctor("small")["name"], "small");
+    fs::create_dir(here.path().join("small")).expect("made");
+    assert_eq!(doctor("small")["name"], "small", "an empty folder is no model");
+    let absent = doctor("absent").to_string();
+    let expected = "no model absent: expected a model.yaml, its folder, or the name of an installed model (small)";
+    assert!(absent.contains(expected), "{absent}");
+    let path = doctor("./small").to_string();
+    assert!(path.contains("no model ./small") && path.contains("a folder of that name"), "a path is no name: {path}");
+    fs::write(here.path().join("small/model.yaml"), "name: another").expect("written");
+    let another = doctor("small").to_string();
+    assert!(another.contains("small/model.yaml: no schema_version"), "what is here comes first: {another}");
 }
 
 #[test]

@@ -11,9 +11,10 @@ use semantic_depth::frame::network::{load_cuda_half, Backend, BackendChoice, Dev
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
 use semantic_depth::frame::view::ImageView;
 use semantic_depth::model::weights::RefinementSource;
-use semantic_depth::model::NetworkConfig;
 use semantic_depth::tensorrt::cuda::driver;
 use std::path::Path;
+
+mod small_model;
 
 fn has_device() -> bool {
     load_cuda_half();
@@ -27,21 +28,15 @@ fn has_device() -> bool {
 /// The released weights, as they are or with their depth refined.
 fn model(size: (usize, usize), is_refined: bool) -> (tempfile::TempDir, Artifact) {
     let folder = tempfile::tempdir().expect("a folder");
+    // cargo runs tests in the package's folder.
+    let weights = "models/street/weights.safetensors".into();
     let request = ExportRequest {
-        // cargo runs tests in the package's folder.
-        weights: "models/street/weights.safetensors".into(),
         refinement: match is_refined {
             true => RefinementSource::File("models/street_refined/refinement.safetensors".into()),
             false => RefinementSource::None,
         },
-        network: NetworkConfig::default(),
-        size,
-        full_size: false,
         focal_length_px: 565.6,
-        name: "street".into(),
-        training: "a test".into(),
-        command: "a test".into(),
-        created: "2026-01-01T00:00:00Z".into(),
+        ..small_model::request(weights, size)
     };
     let (artifact, _) = export(&request, &folder.path().join("model")).expect("it exports");
     (folder, artifact)

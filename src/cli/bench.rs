@@ -84,7 +84,7 @@ const QUICK: Defaults = Defaults {
 /// Arguments of `semantic_depth bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder or its model.yaml.
+    /// The model: its folder, its model.yaml, or the name of an installed one.
     #[arg(long)]
     model: PathBuf,
     /// auto, cpu or cuda:N.

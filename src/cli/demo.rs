@@ -2,16 +2,15 @@
 
 use crate::demo::source::Source;
 use crate::demo::{self, drive, Options};
-use crate::export::manifest_file;
-use crate::installed;
+use crate::export;
 use anyhow::ensure;
 use std::path::PathBuf;
 
 /// Arguments of `semantic_depth demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder or its model.yaml [default: the installed street model]
-    #[arg(long, value_name = "PATH")]
+    /// The model: its folder, its model.yaml, or the name of an installed one [default: street]
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// At most so many frames
     #[arg(long, default_value_t = 100)]
@@ -61,8 +60,10 @@ fn parse_parameter(text: &str) -> Result<(String, serde_yaml::Value), String> {
 pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.frames > 0, "--frames is 0, expected at least 1");
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
-    let model = args.model.map(|path| manifest_file(&path));
-    let model = model.map_or_else(|| installed::find(installed::STREET_MODEL), Ok)?;
+    let model = match args.model {
+        Some(named) => export::find(&named)?,
+        None => export::find_installed(export::DEFAULT_MODEL)?,
+    };
     let node = args.node.map_or_else(demo::default_node, Ok)?;
     demo::check(&model, &node)?;
     let source = match (args.drive, args.images, args.video) {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `semantic_depth doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder or its model.yaml, to be described and run.
+    /// The model to be described and run: its folder, its model.yaml, or the name of an installed one.
     #[arg(long)]
     model: Option<PathBuf>,
     /// A TorchScript file with TensorRT engines, to be inspected (nothing of it is loaded).

@@ -40,7 +40,7 @@ enum Layout {
 /// Arguments of `semantic_depth evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder or its model.yaml.
+    /// The model: its folder, its model.yaml, or the name of an installed one.
     #[arg(long)]
     model: PathBuf,
     /// Root of the data set.

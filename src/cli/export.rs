@@ -45,7 +45,8 @@ pub struct Args {
     /// What it was trained on and how, for the manifest.
     #[arg(long, default_value = "not stated")]
     training: String,
-    /// With --tensorrt: a model that was exported before, its folder or its model.yaml, in place of weights.
+    /// With --tensorrt: a model that was exported before, in place of weights: its folder, its model.yaml, or the name of
+    /// an installed one.
     #[arg(long, requires = "tensorrt", conflicts_with_all = ["weights", "out"])]
     model: Option<PathBuf>,
     /// Also compile the model with TensorRT for the GPU of this machine, into the cache that the node looks in. Takes

@@ -12,6 +12,7 @@ pub mod trace;
 pub use manifest::Manifest;
 
 use crate::data::classes::UNLABELLED;
+use crate::installed::{self, NotInstalled};
 use crate::model::weights::{self, WeightsError};
 use crate::model::Network;
 use manifest::{ClassKind, DepthCode, OutputTensor, SCHEMA_VERSION};
@@ -26,6 +27,12 @@ use tch::Device;
 /// Name of the manifest in a model's folder.
 pub const MANIFEST: &str = "model.yaml";
 
+/// The installed model that is used where none is named.
+pub const DEFAULT_MODEL: &str = "street";
+
+/// Where installed models are, one folder each, under `share/semantic_depth`.
+const INSTALLED_MODELS: &str = "models";
+
 /// Greatest width or height of a network input, pixels.
 const MOST_PIXELS: usize = 8192;
 
@@ -39,6 +46,19 @@ pub enum ArtifactError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// There is no file, folder or installed model of this name.
+    #[error(
+        "there is no model {named}: expected a model.yaml, its folder, or the name of an installed model \
+         ({installed}){hint}"
+    )]
+    Missing {
+        /// What was asked for.
+        named: PathBuf,
+        /// The names of those that are installed.
+        installed: String,
+        /// What is there instead.
+        hint: &'static str,
     },
     /// The manifest is not YAML, lacks a key or has an unknown one.
     #[error("model manifest {path}: {what}")]
@@ -163,21 +183,44 @@ impl Artifact {
     }
 }
 
-/// A model's manifest, given that or its folder.
-pub fn manifest_file(path: &Path) -> PathBuf {
-    if path.is_dir() {
-        path.join(MANIFEST)
-    } else {
-        path.to_path_buf()
-    }
-}
-
-/// Reads and verifies a model, given its manifest or its folder.
+/// The manifest of a model that is installed with the package, by its name.
 ///
 /// # Errors
-/// An unknown schema version, a missing or unknown key, a value out of its range, a missing file, a wrong hash.
+/// It is not installed.
+pub fn find_installed(name: &str) -> Result<PathBuf, NotInstalled> {
+    installed::find(Path::new(INSTALLED_MODELS).join(name).join(MANIFEST))
+}
+
+/// The manifest of the model that a user names: a manifest, the folder of one, or an installed model by its name
+/// (`street_refined`). What is here comes before what is installed, but a folder without a manifest is no model.
+///
+/// # Errors
+/// There is none of these.
+pub fn find(named: &Path) -> Result<PathBuf, ArtifactError> {
+    let is_folder = named.is_dir();
+    let manifest = if is_folder { named.join(MANIFEST) } else { named.to_path_buf() };
+    // Whatever else keeps it from being read (no permission, say) is told by whoever reads it.
+    if !matches!(manifest.try_exists(), Ok(false)) {
+        return Ok(manifest);
+    }
+    // A name is one word; `absent/model.yaml` and `street/` are paths.
+    let name = named.to_str().filter(|text| !text.contains(std::path::is_separator));
+    name.and_then(|name| find_installed(name).ok()).ok_or_else(|| ArtifactError::Missing {
+        named: named.to_path_buf(),
+        installed: match installed::folders_with(MANIFEST, INSTALLED_MODELS) {
+            none if none.is_empty() => "none is".into(),
+            models => models.join(", "),
+        },
+        hint: if is_folder { "; there is a folder of that name, without a model.yaml" } else { "" },
+    })
+}
+
+/// Reads and verifies a model, given as [`find`] takes it.
+///
+/// # Errors
+/// There is no such model, an unknown schema version, a missing or unknown key, a value out of its range, a missing file, a wrong hash.
 pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
-    let path = manifest_file(path);
+    let path = find(path)?;
     let text = fs::read_to_string(&path).map_err(ArtifactError::io(&path))?;
     let syntax = |e: serde_yaml::Error| ArtifactError::Syntax { path: path.clone(), what: e.to_string() };
     // The version first: another schema may have other keys, and the reader would complain of those.

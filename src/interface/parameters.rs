@@ -275,8 +275,8 @@ pub const PARAMETERS: &[Spec] = &[
         Text(""),
         Any,
         "",
-        "The model's manifest (model.yaml) or its folder; empty: the model installed with the package. A change is used \
-         by the next ~/reload_model or configure transition",
+        "The model: its manifest (model.yaml), its folder, or the name of an installed one, such as street_refined; \
+         empty: street. A change is used by the next ~/reload_model or configure transition",
     ),
     fixed("device", Text("auto"), Rule::Syntax(Syntax::Device), "", "Where the network runs"),
     fixed(

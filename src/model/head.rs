@@ -31,6 +31,13 @@ impl Task {
         }
     }
 
+    /// Whether a variable of the state dict belongs to this head alone.
+    pub fn owns(self, variable: &str) -> bool {
+        let rest = variable.strip_prefix("decoder.").unwrap_or_default();
+        let layer = rest.split('.').next().unwrap_or_default();
+        layer.strip_prefix("pre_").unwrap_or(layer) == self.key()
+    }
+
     /// As in configuration files.
     pub fn name(self) -> &'static str {
         match self {

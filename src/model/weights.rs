@@ -155,8 +155,7 @@ pub fn load_without(
 ) -> Result<(), WeightsError> {
     let mut given = read(path)?;
     for task in Task::ALL.into_iter().filter(|task| without(*task)) {
-        let of_head = [format!("decoder.{}.", task.key()), format!("decoder.pre_{}.", task.key())];
-        given.retain(|name, _| !of_head.iter().any(|start| name.starts_with(start)));
+        given.retain(|name, _| !task.owns(name));
     }
     if *refinement != RefinementSource::Weights {
         given.retain(|name, _| !Network::is_refinement(name));

@@ -37,7 +37,7 @@ pub mod worker;
 use crate::causes::in_line;
 use crate::frame::network::{resolve, Compile};
 use crate::frame::pipeline::LoadOptions;
-use crate::installed;
+use crate::export;
 use crate::interface::qos::Role;
 use crate::interface::topics::Topic;
 use crate::interface::NodeSettings;
@@ -545,10 +545,10 @@ fn watch_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> a
     Ok(())
 }
 
-/// The model that `model_path` names, or the one that is installed with the package.
+/// The model that `model_path` names (as [`export::find`] takes it), or the one that is installed with the package.
 fn find_model(model_path: &str) -> anyhow::Result<PathBuf> {
     if !model_path.is_empty() {
         return Ok(model_path.into());
     }
-    installed::find(installed::STREET_MODEL).context("parameter model_path is empty: set it to a model.yaml")
+    export::find_installed(export::DEFAULT_MODEL).context("parameter model_path is empty: set it to a model.yaml")
 }

@@ -116,6 +116,11 @@ pub struct HeadConfig {
     /// Factor of its loss (the article adds both losses unweighted).
     #[serde(default = "one")]
     pub weight: f64,
+    /// Factor of the learning rate of the variables that are this head's alone, above 0. All that the depth's last layer reads
+    /// is 0 or more, so that what pulls at a frame as a whole pulls at all of its weights to one side; a step of the same size at each
+    /// of them then moves all depth.
+    #[serde(default = "one")]
+    pub rate: f64,
     /// Segmentation and depth: weigh classes by `1 / ln(1.1 + frequency)` instead of evenly.
     #[serde(default)]
     pub class_weights: bool,
@@ -323,6 +328,7 @@ fn default_heads() -> Vec<HeadConfig> {
         class_weights: false,
         jaccard: 0.0,
         loss: DepthLoss::Squared,
+        rate: 1.0,
         far_weight: 1.0,
         level_weight: 1.0,
     };
@@ -398,6 +404,9 @@ impl TrainConfig {
                 bail!("heads: expected each task once, found {} twice", head.task.name());
             }
             not_negative(&format!("heads: weight of {}", head.task.name()), head.weight)?;
+            if !(head.rate > 0.0 && head.rate.is_finite()) {
+                bail!("heads: rate of {}: expected a number above 0, found {}", head.task.name(), head.rate);
+            }
             not_negative(&format!("heads: jaccard of {}", head.task.name()), head.jaccard)?;
             for (key, weight) in [("far_weight", head.far_weight), ("level_weight", head.level_weight)] {
                 if !(0.0..=1.0).contains(&weight) {
@@ -640,6 +649,7 @@ mod tests {
             ("phases:", "heads: [{task: depth, jaccard: 1}]\nphases:", "segmentation only"),
             ("phases:", "loss_stride: 0\nphases:", "loss_stride"),
             ("phases:", "heads: [{task: depth, far_weight: 2}]\nphases:", "0 to 1"),
+            ("phases:", "heads: [{task: depth, rate: 0}]\nphases:", "above 0"),
             ("phases:", "heads: [{task: segmentation, far_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "heads: [{task: segmentation, level_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),

@@ -4,7 +4,6 @@
 //! no truth is known a loss is 0 and pulls at nothing.
 
 use crate::data::depth::LOG_SCALE;
-use crate::eval::JUDGED_M;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Below this a sum of weights counts as nothing.
@@ -184,30 +183,31 @@ pub fn pixel_weights(labels: &Tensor, weights: &Tensor) -> Tensor {
     weight.where_self(&known, &mean)
 }
 
-/// Code of the depth from where on it is not judged ([`JUDGED_M`]).
-fn judged_code() -> f64 {
-    f64::from(JUDGED_M.1.ln() / LOG_SCALE)
-}
-
 /// How much each pixel counts for the depth, as its truth `[B, h, w]`: `far` where that is farther than depth is judged
-/// ([`JUDGED_M`]), else 1.
-pub fn distance_weights(truth: &Tensor, far: f64) -> Tensor {
-    1.0 - truth.ge(judged_code()).to_kind(Kind::Float) * (1.0 - far)
+/// (`judged_to` `[B, 1, 1]`, a code), else 1.
+pub fn distance_weights(truth: &Tensor, judged_to: &Tensor, far: f64) -> Tensor {
+    1.0 - truth.ge_tensor(judged_to).to_kind(Kind::Float) * (1.0 - far)
 }
 
 /// An answer of depth codes with each frame's level of error taken out but for a share of it, `level_weight`: what the loss is
 /// then taken of. What differs within the frame counts as before, how far the frame is as a whole less (after the
 /// scale-invariant error of Eigen et al. 2014, there of squares and with a share of 1/2).
 ///
-/// The level is the median of what is judged ([`JUDGED_M`]). Of the mean, which edges draw to one side, the absolute error
+/// The level is the median of what is judged (truth below `judged_to` `[B, 1, 1]`, a code). Of the mean, which edges draw to one side, the absolute error
 /// would make several times as much of a bias: it is smallest where the median of what is left is 0. In the gradient the mean
 /// stands for the median, so that all pixels have their part.
 ///
 /// # Shapes
 /// As in [`depth`]; returns `[B, 1, h, w]` float32.
-pub fn levelled(predicted: &Tensor, truth: &Tensor, weights: Option<&Tensor>, level_weight: f64) -> Tensor {
+pub fn levelled(
+    predicted: &Tensor,
+    truth: &Tensor,
+    judged_to: &Tensor,
+    weights: Option<&Tensor>,
+    level_weight: f64,
+) -> Tensor {
     let (error, known) = code_error(predicted, truth);
-    let judged = known.logical_and(&truth.lt(judged_code()));
+    let judged = known.logical_and(&truth.lt_tensor(judged_to));
     let of_frame = |t: &Tensor| t.flatten(1, -1);
     let values = of_frame(&error.detach().where_self(&judged, &error.full_like(f64::NAN)));
     let median = values.nanmedian_dim(1, true).0.nan_to_num(0.0, None, None);
@@ -464,7 +464,8 @@ mod tests {
     fn what_is_far_counts_less_by_hand() {
         let code = |m: f32| m.ln() / LOG_SCALE;
         let truth = Tensor::from_slice(&[code(10.0), code(79.0), code(81.0), f32::NAN]).view([1, 1, 4]);
-        let weights = distance_weights(&truth, 0.1);
+        let judged_to = Tensor::from_slice(&[code(80.0)]).view([1, 1, 1]);
+        let weights = distance_weights(&truth, &judged_to, 0.1);
         for (i, expected) in [1.0, 1.0, 0.1, 1.0].into_iter().enumerate() {
             assert!((weights.double_value(&[0, 0, i as i64]) - expected).abs() < 1e-6);
         }
@@ -589,7 +590,10 @@ mod tests {
         // nothing is judged.
         let truth = leaf(&[0.4, 0.2, 0.1, 0.3, 0.3, 0.3, f32::NAN, 1.1, 1.1], &[3, 1, 3]).detach();
         let answer = leaf(&[0.1, 0.2, 0.5, 0.5, 0.5, 0.8, 9.0, 0.1, 0.2], &[3, 1, 1, 3]);
-        let found = levelled(&answer, &truth, None, 0.25);
+        // Code 1 is 148 m.
+        let judged_to = Tensor::ones([3, 1, 1], (Kind::Float, Device::Cpu));
+        let levelled = || levelled(&answer, &truth, &judged_to, None, 0.25);
+        let found = levelled();
         let expected = Tensor::from_slice(&[0.1_f32, 0.2, 0.5, 0.35, 0.35, 0.65, 9.0, 0.1, 0.2]).view([3, 1, 1, 3]);
         assert!(found.allclose(&expected, 1e-6, 1e-6, false), "{found} and {expected}");
         // What pulls a whole frame pulls a quarter as hard; what pulls at two pixels to different sides as ever.
@@ -597,8 +601,7 @@ mod tests {
         let whole = gradient(&found.narrow(0, 1, 1).sum(Kind::Float), &answer);
         assert!(whole[3..6].iter().all(|g| (g - 0.25).abs() < 1e-6), "{whole:?}");
         let _ = answer.grad().zero_();
-        let within =
-            gradient(&(levelled(&answer, &truth, None, 0.25).narrow(0, 1, 1) * weights).sum(Kind::Float), &answer);
+        let within = gradient(&(levelled().narrow(0, 1, 1) * weights).sum(Kind::Float), &answer);
         assert!(within[3..6].iter().zip([1.0, 0.0, -1.0]).all(|(g, e)| (g - e).abs() < 1e-6), "{within:?}");
     }
 

@@ -119,11 +119,12 @@ impl Objective {
             Task::Depth => {
                 let mut weights = weights.map(|w| losses::pixel_weights(&batch.labels, w));
                 if head.far_weight < 1.0 {
-                    let by_distance = losses::distance_weights(&batch.depth, head.far_weight);
+                    let by_distance = losses::distance_weights(&batch.depth, &batch.judged_to, head.far_weight);
                     weights = Some(weights.map_or_else(|| by_distance.shallow_clone(), |w| w * &by_distance));
                 }
                 let weights = weights.as_ref();
-                let levelled = || losses::levelled(answer, &batch.depth, weights, head.level_weight);
+                let level = head.level_weight;
+                let levelled = || losses::levelled(answer, &batch.depth, &batch.judged_to, weights, level);
                 let answer = &if head.level_weight < 1.0 { levelled() } else { answer.shallow_clone() };
                 Some(match head.depth_loss {
                     DepthLoss::Squared => losses::depth(answer, &batch.depth, weights),

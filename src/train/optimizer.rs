@@ -105,11 +105,20 @@ impl Span {
     }
 }
 
+/// Parameters that lie beside each other and learn alike.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    span: Span,
+    rate: f64,
+}
+
 /// A parameter, with its places in the long tensors.
 #[derive(Debug)]
 struct Parameter {
     name: String,
     span: Span,
+    /// Factor on the learning rate.
+    rate: f64,
     variable: Tensor,
     value: Tensor,
     gradient: Tensor,
@@ -159,6 +168,7 @@ impl Optimizer {
             .map(|((name, variable), span)| Parameter {
                 name,
                 span,
+                rate: 1.0,
                 value: span.of(&values, &variable),
                 gradient: span.of(&gradients, &variable),
                 exp_avg: span.of(&exp_avg, &variable),
@@ -174,6 +184,11 @@ impl Optimizer {
         Ok(Self { config, parameters, values, gradients, exp_avg, exp_avg_sq, steps: 0 })
     }
 
+    /// Gives each parameter, by its name, a factor on the learning rate.
+    pub fn set_rates(&mut self, rate: impl Fn(&str) -> f64) {
+        self.parameters.iter_mut().for_each(|p| p.rate = rate(&p.name));
+    }
+
     /// Steps made so far.
     pub fn steps(&self) -> i64 {
         self.steps
@@ -185,12 +200,12 @@ impl Optimizer {
             let runs = self.adopt();
             self.steps += 1;
             let piece = if self.values.device() == Device::Cpu { CPU_PIECE } else { i64::MAX };
-            for run in runs {
-                let end = run.start + run.length;
-                let mut start = run.start;
+            for Run { span, rate } in runs {
+                let end = span.start + span.length;
+                let mut start = span.start;
                 while start < end {
                     let length = piece.min(end - start);
-                    self.update(Span { start, length }, learning_rate);
+                    self.update(Span { start, length }, learning_rate * rate);
                     start += length;
                 }
             }
@@ -291,12 +306,12 @@ impl Optimizer {
     }
 
     /// Makes the variables and their gradients views into the long tensors where they are not, and returns the
-    /// stretches of parameters that have a gradient.
+    /// stretches of parameters that have a gradient and learn alike.
     ///
     /// A gradient is there only after the first backward pass, in storage of its own; from then on libtorch adds to it
     /// in place. What somebody else gave new storage is taken over again in the same way.
-    fn adopt(&mut self) -> Vec<Span> {
-        let mut runs: Vec<Span> = Vec::new();
+    fn adopt(&mut self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
         let mut joins = false;
         for p in &mut self.parameters {
             move_into(&mut p.variable, &mut p.value);
@@ -307,8 +322,10 @@ impl Optimizer {
             }
             move_into(&mut gradient, &mut p.gradient);
             match runs.last_mut() {
-                Some(run) if joins => run.length = p.span.start + p.span.length - run.start,
-                _ => runs.push(p.span),
+                Some(run) if joins && run.rate == p.rate => {
+                    run.span.length = p.span.start + p.span.length - run.span.start;
+                }
+                _ => runs.push(Run { span: p.span, rate: p.rate }),
             }
             joins = true;
         }
@@ -464,6 +481,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_parameter_learns_at_a_rate_of_its_own() {
+        let steps = |rates: [f64; 4], rate: f64| {
+            let parameters = parameters();
+            let mut optimizer = Optimizer::new(clones(&parameters), RULES[2].1).expect("an optimizer");
+            optimizer.set_rates(|name| rates[name[1..].parse::<usize>().expect("p0 to p3")]);
+            for step in 1..=3 {
+                backward(&parameters, step);
+                optimizer.step(rate * learning_rate(step));
+                optimizer.zero_grad();
+            }
+            parameters.iter().map(|(_, t)| t.detach().copy()).collect::<Vec<_>>()
+        };
+        let (own, slow, usual) = (steps([1.0, 0.1, 0.1, 1.0], 1.0), steps([1.0; 4], 0.1), steps([1.0; 4], 1.0));
+        for k in 0..4 {
+            let expected = if k == 1 || k == 2 { &slow[k] } else { &usual[k] };
+            assert!(own[k].allclose(expected, 1e-6, 1e-7, false), "{k}");
+        }
+        assert_ne!(slow[1], usual[1]);
     }
 
     #[test]

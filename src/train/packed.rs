@@ -6,6 +6,8 @@ use super::labels::{LabelTable, IGNORED, IGNORED_BYTE};
 use super::targets;
 use crate::cpu::values;
 use crate::data::augment::{Crop, CropSize};
+use crate::data::depth;
+use crate::eval::JUDGED_M;
 use crate::model::Task;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
@@ -19,6 +21,8 @@ pub struct Batch {
     pub labels: Tensor,
     /// `[B, h, w]` float32 depth code, NaN where not known.
     pub depth: Tensor,
+    /// `[B, 1, 1]` float32: code of the farthest depth that is judged ([`JUDGED_M`]).
+    pub judged_to: Tensor,
     /// `[B, 3, h, w]` float32 unit surface normals, NaN where not known; only for a network with that head.
     pub normals: Option<Tensor>,
     /// `[B, h, w]` float32 semantic edges, 0 or 1, NaN where not known; only for a network with that head.
@@ -42,6 +46,8 @@ pub struct Packed {
     labels: Tensor,
     /// `[B, h, w]` float32.
     depth: Tensor,
+    /// `[B, 1, 1]` float32.
+    judged_to: Tensor,
     /// `[B, 3, h, w]` float32.
     normals: Option<Tensor>,
     /// `[B, h, w]` float32.
@@ -56,6 +62,7 @@ pub struct Row<'a> {
     images: Pixels<'a>,
     labels: &'a mut [u8],
     depth: &'a mut [f32],
+    judged_to: &'a mut f32,
     normals: Option<&'a mut [f32]>,
     edges: Option<&'a mut [f32]>,
     plane: (usize, usize),
@@ -83,6 +90,7 @@ impl Row<'_> {
         assert_eq!(self.labels.len(), crop.labels.len(), "truth of the batch's size");
         self.labels.iter_mut().zip(&crop.labels).for_each(|(o, &code)| *o = codes[usize::from(code)]);
         self.depth.copy_from_slice(&crop.depth);
+        *self.judged_to = depth::encode(JUDGED_M.1 * crop.depth_factor).unwrap_or(f32::INFINITY);
         let (width, height) = self.plane;
         if let Some(out) = self.normals {
             out.copy_from_slice(&targets::normals_of(crop, width, height));
@@ -113,6 +121,7 @@ impl Packed {
             images: room(&[b, height as i64, width as i64, 3], kind),
             labels: room(&[b, h, w], Kind::Uint8),
             depth: room(&[b, h, w], Kind::Float),
+            judged_to: room(&[b, 1, 1], Kind::Float),
             normals: tasks.contains(&Task::Normals).then(|| room(&[b, 3, h, w], Kind::Float)),
             edges: tasks.contains(&Task::Edges).then(|| room(&[b, h, w], Kind::Float)),
             plane,
@@ -140,19 +149,22 @@ impl Packed {
             (images, parts::<u8>(&mut self.labels, crops), parts::<f32>(&mut self.depth, crops))
         };
         // SAFETY: as above.
+        let judged_to = unsafe { values::<f32>(&mut self.judged_to) };
+        // SAFETY: as above.
         let mut normals = self.normals.as_mut().map(|t| unsafe { parts::<f32>(t, crops) });
         // SAFETY: as above.
         let mut edges = self.edges.as_mut().map(|t| unsafe { parts::<f32>(t, crops) });
         let plane = self.plane;
-        let row = |((images, labels), depth)| Row {
+        let row = |(((images, labels), depth), judged_to)| Row {
             images,
             labels,
             depth,
+            judged_to,
             normals: normals.as_mut().and_then(Iterator::next),
             edges: edges.as_mut().and_then(Iterator::next),
             plane,
         };
-        images.into_iter().zip(labels).zip(depth).map(row).collect()
+        images.into_iter().zip(labels).zip(depth).zip(judged_to).map(row).collect()
     }
 
     /// As the network and the losses take it, on a device. To a GPU this only asks for the copies.
@@ -164,6 +176,7 @@ impl Packed {
             images: to(&self.images).permute([0, 3, 1, 2]),
             labels: labels.masked_fill(&labels.eq(i64::from(IGNORED_BYTE)), IGNORED),
             depth: to(&self.depth),
+            judged_to: to(&self.judged_to),
             normals: self.normals.as_ref().map(to),
             edges: self.edges.as_ref().map(to),
         }
@@ -191,6 +204,7 @@ mod tests {
             pixels: (0..w * h * 3).map(|i| value + i as f32 / 7.0).collect(),
             labels: vec![label; w * h / 4],
             depth: vec![value; w * h / 4],
+            depth_factor: value.abs(),
             focal_px: None,
             principal_px: (1.0, 1.0),
         }
@@ -211,6 +225,8 @@ mod tests {
                 let expected = Tensor::from_slice(&crop.pixels).view([4, 8, 3]).permute([2, 0, 1]).to_kind(kind);
                 assert_eq!(batch.images.get(b as i64), expected, "as libtorch rounds");
                 assert_eq!(batch.depth.double_value(&[b as i64, 1, 3]), f64::from(crop.depth[0]));
+                let judged_to = batch.judged_to.double_value(&[b as i64, 0, 0]);
+                assert!((judged_to - [80.0_f64, 160.0][b].ln() / 5.0).abs() < 1e-6, "80 m of the frame's own: {judged_to}");
             }
             assert_eq!(batch.labels, Tensor::from_slice(&[3_i64, IGNORED]).view([2, 1, 1]).expand([2, 2, 4], false));
             assert_eq!(batch.normals.map(|t| t.size()), Some(vec![2, 3, 2, 4]));

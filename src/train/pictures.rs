@@ -118,6 +118,7 @@ mod tests {
             pixels: vec![0.0; 64 * 32 * 3],
             labels: (0..pixels).map(|i| if left(i) { 0 } else { 10 }).collect(),
             depth: map(&|i| if left(i) { near } else { f32::NAN }),
+            depth_factor: 1.0,
             focal_px: Some((30.0, 30.0)),
             principal_px: (8.0, 4.0),
         };

@@ -490,7 +490,9 @@ fn named(store: &VarStore) -> Vec<(String, Tensor)> {
 
 fn optimizer(config: &TrainConfig, network: &VarStore, extra: &VarStore) -> anyhow::Result<Optimizer> {
     let trained = named(network).into_iter().chain(named(extra)).filter(|(_, t)| t.requires_grad()).collect();
-    Ok(Optimizer::new(trained, config.optimizer)?)
+    let mut optimizer = Optimizer::new(trained, config.optimizer)?;
+    optimizer.set_rates(|name| config.heads.iter().find(|h| h.task.owns(name)).map_or(1.0, |h| h.rate));
+    Ok(optimizer)
 }
 
 /// Decodes the validation frames of all sources.

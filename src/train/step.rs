@@ -138,6 +138,7 @@ mod tests {
             images: seeded::uniform(1, &[2, 3, 64, 96], [-2.0, 2.0]),
             labels: seeded::uniform(2, &[2, 32, 48], [0.0, 19.0]).to_kind(Kind::Int64),
             depth: seeded::uniform(3, &[2, 32, 48], [0.0, 1.0]),
+            judged_to: Tensor::from_slice(&[0.8_f32, 0.9]).view([2, 1, 1]),
             normals: None,
             edges: None,
         };

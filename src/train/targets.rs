@@ -101,6 +101,7 @@ mod tests {
             pixels: vec![],
             labels: vec![19; w * h],
             depth: (0..w * h).map(code).collect(),
+            depth_factor: 1.0,
             focal_px: Some(FOCAL),
             principal_px: PRINCIPAL,
         };

@@ -112,8 +112,13 @@ impl Watched {
                 confusion.add(&truth, &answer);
             }
             if !look.depth.is_empty() {
-                let metres = |codes: &[f32]| codes.iter().map(|&c| depth::decode(c)).collect::<Vec<_>>();
-                errors.add(&metres(&look.crop.depth), &metres(&look.depth));
+                // How far depth is judged is a matter of the frame's own metres. What is coded as farthest is farther still.
+                let factor = look.crop.depth_factor;
+                let metres = |code: f32| depth::decode(code) / factor;
+                let farthest = depth::encode(depth::MAX_DEPTH_M).unwrap_or(f32::INFINITY);
+                let true_metres = |code| if code >= farthest { f32::INFINITY } else { metres(code) };
+                let of = |codes: &[f32], metres: &dyn Fn(f32) -> f32| codes.iter().map(|&c| metres(c)).collect::<Vec<_>>();
+                errors.add(&of(&look.crop.depth, &true_metres), &of(&look.depth, &metres));
             }
             add_normals(&look, &mut angles);
         }

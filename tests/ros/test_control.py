@@ -69,13 +69,21 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, m
     assert peer.status("model")[2]["Name"] == yaml.safe_load(model.read_text())["name"]
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_build_only_says_whether_the_model_can_be_loaded(start_node, model, tmp_path, exists):
-    path = model if exists else tmp_path / "model.yaml"
-    node = start_node(build_only=True, model_path=str(path))
-    code = node.wait()
-    assert (code == 0) == exists, node.log()
-    assert ("build_only" in node.log() and "input 512x256" in node.log()) if exists else str(path) in node.log()
+@pytest.mark.parametrize("named", ["manifest", "folder", "name", "default"])
+def test_build_only_says_which_model_can_be_loaded(start_node, model, named):
+    path = {"manifest": str(model), "folder": str(model.parent), "name": model.parent.name, "default": ""}[named]
+    node = start_node(build_only=True, model_path=path)
+    assert node.wait() == 0, node.log()
+    assert "build_only" in node.log() and "input 512x256" in node.log()
+
+
+def test_build_only_says_that_there_is_no_such_model(start_node, model, tmp_path):
+    for absent in (str(tmp_path / "model.yaml"), "absent"):
+        node = start_node(build_only=True, model_path=absent)
+        assert node.wait() not in (0, None)
+        assert f"there is no model {absent}: expected a model.yaml" in node.log()
+        # Those that are installed are named.
+        assert model.parent.name in node.log().partition("the name of an installed model (")[2]
 
 
 def test_back_ends_answer_alike_and_say_which_they_are(start_node, connect):

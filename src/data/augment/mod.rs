@@ -40,6 +40,9 @@ pub struct Crop {
     pub labels: Vec<u8>,
     /// Depth code there; NaN where depth is not known.
     pub depth: Vec<f32>,
+    /// What the frame's depth was multiplied by before it became code: how far a thing appears to be to a camera of
+    /// [`AugmentConfig::focal_length_px`].
+    pub depth_factor: f32,
     /// Horizontal and vertical focal length in pixels of the labels and the depth, where it is known.
     pub focal_px: Option<(f32, f32)>,
     /// Where the optical axis goes through, in pixels of the labels and the depth.
@@ -55,7 +58,7 @@ pub fn crop(frame: &Decoded, size: &CropSize, config: &AugmentConfig, rng: &mut 
     let stride = size.stride as f32;
     let (scale_x, scale_y) = placement.scale;
     let focal_px = frame.focal_px.map(|(x, y)| (x as f32 * scale_x, y as f32 * scale_y));
-    let apparent = match focal_px {
+    let depth_factor = match focal_px {
         Some((x, y)) if config.focal_length_px > 0.0 => config.focal_length_px / (x * y).sqrt(),
         _ => 1.0,
     };
@@ -64,7 +67,8 @@ pub fn crop(frame: &Decoded, size: &CropSize, config: &AugmentConfig, rng: &mut 
     Crop {
         pixels: pixels(frame, size, &placement, &color),
         labels: truth.labels(frame),
-        depth: truth.depth(frame, apparent),
+        depth: truth.depth(frame, depth_factor),
+        depth_factor,
         focal_px: focal_px.map(|(x, y)| (x / stride, y / stride)),
         principal_px: (principal.0 / stride, principal.1 / stride),
     }
