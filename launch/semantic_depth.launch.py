@@ -44,7 +44,10 @@ ARGUMENTS = {
     "precision": ("", f"auto, fp32, fp16 or bf16; {FILE_SAYS}"),
     "backend": ("", f"auto, torchscript, tensorrt or native; {FILE_SAYS}"),
     "build_only": ("false", "true: load the model, compile its TensorRT engine where one can be used, then end; nothing else is started"),
-    "use_sim_time": ("false", "Take the time from /clock (true or false), in RViz and the recording too"),
+    "use_sim_time": (
+        "",
+        f"Take the time from /clock (true or false), in RViz and the recording too; {FILE_SAYS}, and false there",
+    ),
     "autostart": ("", f"false: stay unconfigured and wait for a lifecycle manager; {FILE_SAYS}"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "cameras": ("", f"Names of the cameras, as in front,left,right; {FILE_SAYS} (one camera without a name)"),
@@ -63,8 +66,9 @@ ARGUMENTS = {
     "record_path": ("", "Folder of the recording, which must not exist; empty: a new rosbag2_DATE in the current folder"),
     "record_outputs": (
         "labels,depth,camera_info,label_info,timing",
-        "Outputs to record, separated by commas, or all; what is recorded is computed. The default is what the "
-        "others can be computed from again",
+        "Outputs to record, separated by commas, or all; what is recorded is computed. timing comes with what is "
+        "computed: beside nothing but camera_info and label_info there is none. The default is what the others can be "
+        "computed from again",
     ),
     "record_input": ("false", "true: record the images that the node reads too"),
     "rviz": ("false", "true: start RViz with this package's configuration"),
@@ -103,7 +107,7 @@ COMMON_TOPICS = ("/diagnostics", "/tf", "/tf_static")
 # What RViz shows: the outputs in its configuration.
 SHOWN = ("labels", "depth", "overlay", "points")
 
-CAMERA_NAME = re.compile(r"[a-z][a-z0-9_]*")
+CAMERA_NAME = re.compile(r"(?!.*__)[a-z][a-z0-9_]{0,63}")
 
 
 def defaults():
@@ -127,6 +131,11 @@ def yaml_bool(name, text):
 def quoted(text):
     """Writes a string so that the ROS argument parser reads it as a string, whatever it looks like."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def sim_time(values):
+    """Whether what is started beside the node takes the time from /clock; the parameter file is the node's alone."""
+    return bool(values["use_sim_time"]) and is_true("use_sim_time", values["use_sim_time"])
 
 
 def listed(text):
@@ -166,7 +175,7 @@ def cameras(values):
         if not CAMERA_NAME.fullmatch(name):
             raise ValueError(
                 f"launch argument cameras:={values['cameras']}: {name!r} is not a camera's name, "
-                "expected small letters, digits and _, a letter first"
+                "expected up to 64 small letters, digits and single underscores, a letter first"
             )
     if len(set(names)) != len(names):
         raise ValueError(f"launch argument cameras:={values['cameras']}: a name occurs twice")
@@ -273,7 +282,8 @@ def node_action(values=None, more=()):
         parameters.append(("build_only", "true"))
     if values["autostart"]:
         parameters.append(("autostart", yaml_bool("autostart", values["autostart"])))
-    parameters.append(("use_sim_time", yaml_bool("use_sim_time", values["use_sim_time"])))
+    if values["use_sim_time"]:
+        parameters.append(("use_sim_time", yaml_bool("use_sim_time", values["use_sim_time"])))
 
     ros_arguments = ["--params-file", values["params_file"]]
     for name, text in [*parameters, *more]:
@@ -360,7 +370,7 @@ def record_command(values=None, outer=""):
         command += ["--output", values["record_path"]]
     # The recorder shares the terminal with the other processes: its keys would be theirs.
     command.append("--disable-keyboard-controls")
-    if is_true("use_sim_time", values["use_sim_time"]):
+    if sim_time(values):
         command.append("--use-sim-time")
     return [*command, "--topics", *record_topics(values, outer)]
 
@@ -385,7 +395,7 @@ def rviz_action(values=None, outer=""):
         "executable": "rviz2",
         "name": "semantic_depth_rviz",
         "arguments": arguments,
-        "ros_arguments": ["-p", f"use_sim_time:={yaml_bool('use_sim_time', values['use_sim_time'])}"],
+        "ros_arguments": ["-p", f"use_sim_time:={str(sim_time(values)).lower()}"],
         "remappings": [(source, target) for source, target in remappings if source != target],
         "output": "screen",
     }

@@ -82,7 +82,7 @@ def component_descriptions(base, values=None, outer=""):
     """The components, as keyword arguments of `launch_ros.descriptions.ComposableNode`."""
     values, own = complete(base, values)
     namespace = base.node_namespace(values, outer)
-    sim_time = base.is_true("use_sim_time", values["use_sim_time"])
+    sim_time = base.sim_time(values)
     transport = values["image_transport"] or "raw"
     described = []
 

@@ -149,6 +149,8 @@ fn node_and_schema_refuse_the_same() {
         json!({ "roi": [0, 0, 8] }),
         json!({ "roi": [0, 0, 8, -8] }),
         json!({ "cameras": ["Front"] }),
+        json!({ "cameras": ["a__b"] }),
+        json!({ "cameras": ["a__b"], "a__b": { "roi": [0, 0, 8, 8] } }),
         json!({ "cameras": ["front", "front"] }),
         json!({ "cameras": ["points"] }),
         json!({ "qos_overrides": { "/a": { "publisher": { "depth": 0 } } } }),

@@ -198,7 +198,7 @@ pub const DIAGNOSTICS: &[Status] = &[
         keys: &[
             k(key::EVENTS_IN_WINDOW, "Images that arrived in the window"),
             k(key::EVENTS_SINCE_STARTUP, "Images that arrived since the start"),
-            k(key::WINDOW_S, "diagnostics_window_s, or the time since the start"),
+            k(key::WINDOW_S, "diagnostics_window_s; less where the camera is listened to for a shorter time, or had more than 4096 images in it"),
             k(key::ACTUAL_HZ, "Rate of arrival over the window"),
             k(key::LEAST_HZ, "thresholds.rate_warn_hz; 0: no limit"),
             k(key::MOST_HZ, "max_rate_hz, above which images are dropped; inf: no limit"),
@@ -212,7 +212,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::RECEIVED, "Since the start, like the following four"),
             k(key::ANSWERED, "Computed and published"),
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
-            k(key::REFUSED, "Malformed, or could not be computed"),
+            k(key::REFUSED, "Malformed, or could not be computed (status model then says why)"),
             k(key::SKIPPED, "Nobody wanted an output, or the node was disabled"),
             k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),
@@ -225,8 +225,8 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STAMPS_ZERO, "Images without a stamp, since the start"),
             k(key::SILENCE_S, "On the monotonic clock"),
             k(key::LAST_REFUSAL, "Why an image was refused last"),
-            k(key::QOS_PROBLEM, "ok; none: nobody publishes; or which publisher cannot reach the node, and what to change"),
-            k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, K is zero, or not of this image's size"),
+            k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes; or which publisher cannot reach the node, and what to change"),
+            k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, no focal length in its K (its P where input_rectified), or not of this image's size"),
             k(key::DEPTH_FACTOR, "What depth is multiplied with, and where it comes from"),
             k(key::IMAGE, "Size and encoding of the last image"),
         ],
@@ -250,7 +250,7 @@ pub const DIAGNOSTICS: &[Status] = &[
         subtask: "model",
         per_camera: false,
         levels: &[
-            (Level::Error, "no model could be loaded"),
+            (Level::Error, "no model could be loaded; the network failed on the newest frames"),
             (Level::Warn, "the last ~/reload_model failed and the old model is at work"),
         ],
         keys: &[

@@ -158,7 +158,7 @@ impl Syntax {
             Syntax::DepthScaling => "camera_info, none, or a factor above 0",
             Syntax::Roi => "four whole numbers of 0 or more: x, y, width, height",
             Syntax::Cameras => {
-                "up to 32 different names of small letters, digits and underscores that begin with a letter"
+                "up to 32 different names of up to 64 small letters, digits and single underscores, a letter first"
             }
             Syntax::Classes => "names of the model's classes, or their ids",
         }
@@ -171,7 +171,7 @@ impl Syntax {
             Syntax::OutputSize => "^(source|network|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$",
             Syntax::DepthScaling => "^(camera_info|none|[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?)$",
             Syntax::Roi => "",
-            Syntax::Cameras => "^[a-z][a-z0-9_]{0,63}$",
+            Syntax::Cameras => "^(?![a-z0-9_]*__)[a-z][a-z0-9_]{0,63}$",
             Syntax::Classes => "^.+$",
         }
     }
@@ -543,7 +543,7 @@ mod tests {
             ("cameras", list(&["Front"]), "small letters"),
             ("cameras", list(&["points"]), "cannot be called \"points\""),
             ("cameras", list(&["input"]), "cannot be called \"input\""),
-            ("cameras", list(&["a__b"]), "underscores"),
+            ("cameras", list(&["a__b"]), "single underscores"),
             ("mask.free_classes", list(&["road", ""]), "got \"\""),
         ] {
             let e = spec(name).expect(name).accept(value).expect_err(expected);

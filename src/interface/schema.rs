@@ -117,7 +117,7 @@ fn names_no_camera_has() -> Vec<&'static str> {
 
 /// A regular expression of a camera's name, without the anchors.
 fn camera_name() -> String {
-    format!("(?!(?:{})(?:\\.|$))[a-z][a-z0-9_]{{0,63}}", names_no_camera_has().join("|"))
+    format!("(?!(?:{})(?:\\.|$))(?![a-z0-9_]*__)[a-z][a-z0-9_]{{0,63}}", names_no_camera_has().join("|"))
 }
 
 /// One camera's own values.

@@ -361,9 +361,9 @@ impl ParameterSet {
         let mut found = Vec::new();
         for &(warn, error, higher_is_worse) in THRESHOLD_PAIRS {
             let (Value::Double(w), Value::Double(e)) = (self.of_node(warn), self.of_node(error)) else { continue };
-            // 0 is off; of ratios it is a value like any other.
-            let off = |x: f64| x == 0.0 && !warn.starts_with("thresholds.drop_ratio");
-            if off(*w) || off(*e) {
+            // Where 1 is off, 0 is a value like any other.
+            let off = if warn.starts_with("thresholds.drop_ratio") { 1.0 } else { 0.0 };
+            if *w == off || *e == off {
                 continue;
             }
             let (worse, word) = if higher_is_worse { (w > e, "above") } else { (w < e, "below") };
@@ -524,6 +524,13 @@ mod tests {
                 vec![("thresholds.rate_warn_hz", Value::Double(5.0)), ("thresholds.rate_error_hz", Value::Double(8.0))],
                 "thresholds.rate_warn_hz (5.0) is below thresholds.rate_error_hz (8.0)",
             ),
+            (
+                vec![
+                    ("thresholds.drop_ratio_warn", Value::Double(0.5)),
+                    ("thresholds.drop_ratio_error", Value::Double(0.2)),
+                ],
+                "thresholds.drop_ratio_warn (0.5) is above thresholds.drop_ratio_error (0.2)",
+            ),
             (vec![("resize_mode", text("roi"))], "resize_mode is roi, but roi is [0, 0, 0, 0]"),
             (vec![("mask.free_classes", texts(&["road", "car"]))], "\"car\" is in both mask.free_classes and"),
         ] {
@@ -535,6 +542,10 @@ mod tests {
         assert_eq!(thresholds.age.error, None);
         assert_eq!(thresholds.age.above(std::time::Duration::from_secs(10)), crate::interface::Severity::Warn);
         assert_eq!(thresholds.drop_ratio, Default::default(), "a ratio of 1 is off");
+        // Either of them may be used alone.
+        let error = given(&[("thresholds.drop_ratio_error", Value::Double(0.5))]).expect("an error level alone");
+        assert_eq!(error.thresholds().drop_ratio, crate::interface::Limit { warn: None, error: Some(0.5) });
+        given(&[("thresholds.drop_ratio_warn", Value::Double(0.5))]).expect("a warning level alone");
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub const TOPICS: &[Topic] = &[
         "depth_compressed",
         "The same with the header of image_transport's compressedDepth",
     ),
-    output("~/output/camera_info", "sensor_msgs/CameraInfo", "camera_info", "The calibration, scaled to the outputs' size, with the image's own header"),
+    output("~/output/camera_info", "sensor_msgs/CameraInfo", "camera_info", "The calibration, scaled to the outputs' size, with the image's own header; nothing where the calibration is of another image size"),
     Topic {
         qos: LATCHED,
         ..output("~/output/label_info", "vision_msgs/LabelInfo", "label_info", "Names of the class ids, where vision_msgs was there when this was built")

@@ -16,6 +16,7 @@ use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::{Clock, NativeMsg, Node, QosProfile};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 type Messages<T> = Box<dyn Stream<Item = T> + Unpin>;
 
@@ -113,6 +114,8 @@ impl Camera {
         }
         let image = (names.topic(&topic), kind, image_qos);
         self.subscriptions = Some(Subscriptions { raw, compressed, infos, image });
+        lock(&self.stats.arrivals).watch(Instant::now());
+        *lock(&self.stats.last_arrival) = None;
         Ok(())
     }
 

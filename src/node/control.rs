@@ -3,6 +3,7 @@
 use super::service::{respond, Requests};
 use super::worker::{Loader, Ready, Worker};
 use crate::causes::in_line;
+use crate::data::classes::Class;
 use r2r::std_srvs::srv::{SetBool, Trigger};
 use r2r::{QosProfile, ServiceRequest};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,9 @@ pub struct Control {
     enable: Requests<SetBool::Service>,
     reload: Requests<Trigger::Service>,
     pending: Option<(Reload, ServiceRequest<Trigger::Service>)>,
-    /// Why the last reload failed, until one succeeds.
+    /// Loads that nobody waits for any more and that cannot be interrupted.
+    abandoned: Vec<Loader>,
+    /// Why the last reload failed, until one succeeds or the node lets go of its model.
     last_failure: Option<String>,
 }
 
@@ -38,6 +41,7 @@ impl Control {
             enable: Requests::serve(node, "~/enable", qos())?,
             reload: Requests::serve(node, "~/reload_model", qos())?,
             pending: None,
+            abandoned: Vec::new(),
             last_failure: None,
         })
     }
@@ -57,14 +61,20 @@ impl Control {
         self.last_failure.as_deref()
     }
 
-    /// Whether a model is being loaded.
+    /// Whether a model is being loaded, for whomever.
     pub fn is_loading(&self) -> bool {
-        matches!(self.pending, Some((Reload::Loading(_), _)))
+        matches!(self.pending, Some((Reload::Loading(_), _))) || self.abandoned.iter().any(|l| !l.has_ended())
     }
 
     /// Answers what waits. `running` is the inference thread and what it uses, where there is one; `load` starts to load
-    /// the model that the parameters name now.
-    pub fn poll(&mut self, running: Option<(&Worker, &mut Ready)>, load: impl Fn() -> anyhow::Result<Loader>) {
+    /// the model that the parameters name now; `fits` holds a model's classes against those that parameters name.
+    pub fn poll(
+        &mut self,
+        running: Option<(&Worker, &mut Ready)>,
+        load: impl Fn() -> anyhow::Result<Loader>,
+        fits: impl Fn(&[Class]) -> Result<(), String>,
+    ) {
+        self.abandoned.retain(|loader| !loader.has_ended());
         while let Some(request) = self.enable.waiting() {
             let enable = request.message.data;
             let before = self.enabled.swap(enable, Ordering::Relaxed);
@@ -95,7 +105,7 @@ impl Control {
             }
         }
         let Some((reload, request)) = self.pending.take() else { return };
-        match advance(reload, running) {
+        match advance(reload, running, fits) {
             Ok(reload) => self.pending = Some((reload, request)),
             Err(end) => {
                 let level = if end.success { log::Level::Info } else { log::Level::Error };
@@ -106,16 +116,24 @@ impl Control {
         }
     }
 
-    /// Ends a reload that nobody waits for any more.
+    /// The node lets go of its model: ends a reload that is under way, and forgets how the last one ended.
     pub fn abandon_reload(&mut self, why: &str) {
-        if let Some((_, request)) = self.pending.take() {
+        self.last_failure = None;
+        if let Some((reload, request)) = self.pending.take() {
+            if let Reload::Loading(loader) = reload {
+                self.abandoned.push(loader);
+            }
             respond(request, Trigger::Response { success: false, message: format!("not reloaded: {why}") });
         }
     }
 }
 
 /// The next step of a reload, or its end.
-fn advance(reload: Reload, running: Option<(&Worker, &mut Ready)>) -> Result<Reload, Trigger::Response> {
+fn advance(
+    reload: Reload,
+    running: Option<(&Worker, &mut Ready)>,
+    fits: impl Fn(&[Class]) -> Result<(), String>,
+) -> Result<Reload, Trigger::Response> {
     let failed = |why: String| Trigger::Response { success: false, message: format!("the old model is kept: {why}") };
     match (reload, running) {
         (_, None) => Err(failed("the node has let go of it".into())),
@@ -123,6 +141,7 @@ fn advance(reload: Reload, running: Option<(&Worker, &mut Ready)>) -> Result<Rel
             None => Ok(Reload::Loading(loader)),
             Some(Err(e)) => Err(failed(in_line(&e))),
             Some(Ok(model)) => {
+                fits(&model.ready.manifest.classes).map_err(failed)?;
                 let ready = Box::new(model.ready.clone());
                 Ok(Reload::Swapping(worker.swap(model), ready))
             }

@@ -156,19 +156,6 @@ impl Health {
         &self.gpu
     }
 
-    /// The last reading of the process and the processor.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Temperature of what the network runs on at the last reading, in degrees Celsius.
-    pub fn temperature_c(&self) -> Option<f64> {
-        match self.processor {
-            Processor::Cpu => self.host.temperature_c,
-            Processor::Cuda(_) => self.gpu.temperature_c,
-        }
-    }
-
     fn sample(&mut self, now: Instant) {
         self.gpu = match (&self.nvml, self.processor) {
             (_, Processor::Cpu) => Gpu::default(),
@@ -402,7 +389,7 @@ mod tests {
         let percent: f64 = get(&second, "Process CPU (% of one core)").expect("known").parse().expect("number");
         assert!(percent > 0.0, "{percent} after {work}");
         assert_eq!(health.gpu(), &Gpu::default());
-        assert!(health.host().memory_bytes.expect("known") > 1 << 20);
+        assert!(health.host.memory_bytes.expect("known") > 1 << 20);
     }
 
     #[test]
@@ -416,21 +403,21 @@ mod tests {
         );
         health.sample(start);
         assert_eq!(
-            *health.host(),
+            health.host,
             Host { memory_bytes: Some(2 << 20), threads: Some(17), ..Host::default() },
             "nothing but the process is there"
         );
         write(root.path(), &[("proc/self/stat", &stat(350, 70))]);
         health.sample(start + Duration::from_secs(2));
         // (350 + 70 - 120) ticks of 10 ms in 2 s.
-        assert_eq!(health.host().cpu_percent, Some(150.0));
+        assert_eq!(health.host.cpu_percent, Some(150.0));
         // Gone and back again: no share from an old reading.
         write(root.path(), &[("proc/self/stat", "garbage")]);
         health.sample(start + Duration::from_secs(3));
-        assert_eq!(health.host().cpu_percent, None);
+        assert_eq!(health.host.cpu_percent, None);
         write(root.path(), &[("proc/self/stat", &stat(400, 70))]);
         health.sample(start + Duration::from_secs(4));
-        assert_eq!(health.host().cpu_percent, None);
+        assert_eq!(health.host.cpu_percent, None);
     }
 
     #[test]
@@ -459,7 +446,7 @@ mod tests {
         let mut health = health(root.path(), Processor::Cpu);
         let values = health.values();
         assert_eq!(get(&values, "CPU temperature (C)"), Some("63.5"));
-        assert_eq!(health.temperature_c(), Some(63.5));
+        assert_eq!(health.host.temperature_c, Some(63.5));
         assert_eq!(get(&values, "CPU clock (MHz)"), Some("2500.0"));
         assert_eq!(get(&values, "CPU core throttle events"), Some("9"));
         assert_eq!(get(&values, "CPU package throttle events"), Some("7"));
@@ -492,14 +479,14 @@ mod tests {
             let mut health = health(root.path(), Processor::Cuda(0));
             let values = health.values();
             assert_eq!(get(&values, "GPU temperature (C)"), Some("52.1"), "{device}");
-            assert_eq!(health.temperature_c(), Some(52.125));
+            assert_eq!(health.gpu().temperature_c, Some(52.125));
             assert_eq!(get(&values, "GPU clock (MHz)"), Some("1300.5"), "{device}");
             assert_eq!(get(&values, "GPU utilisation (%)"), Some("73.4"), "{device}");
             assert_eq!(get(&values, "CPU temperature (C)"), Some("48.2"), "{device}");
             // On the processor the GPU is of no interest.
             let mut health = health.on(Processor::Cpu);
             assert_eq!(get(&health.values(), "GPU temperature (C)"), None);
-            assert_eq!(health.temperature_c(), Some(48.25));
+            assert_eq!(health.host.temperature_c, Some(48.25));
         }
     }
 

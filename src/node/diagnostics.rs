@@ -124,13 +124,14 @@ pub struct Now<'a> {
     pub configure_failure: Option<&'a str>,
     /// Why the last `~/reload_model` failed, if it did.
     pub reload_failure: Option<&'a str>,
+    /// Why the network failed on the newest frames, if it did.
+    pub network_failure: Option<&'a str>,
 }
 
 /// Makes and publishes the reports.
 pub struct Reporter {
     node: String,
     publisher: Publisher<DiagnosticArray>,
-    started: Instant,
     histories: Vec<History>,
     /// Of the device that the network runs on; made anew when that changes.
     health: Option<(Processor, Health)>,
@@ -145,14 +146,7 @@ impl Reporter {
     pub fn create(node: &mut Node, name: &str, qos: QosProfile) -> anyhow::Result<Self> {
         let publisher = node.create_publisher("/diagnostics", qos).context("cannot publish /diagnostics")?;
         let (histories, health) = Default::default();
-        Ok(Self {
-            node: name.into(),
-            publisher,
-            started: Instant::now(),
-            histories,
-            health,
-            hardware_id: String::new(),
-        })
+        Ok(Self { node: name.into(), publisher, histories, health, hardware_id: String::new() })
     }
 
     /// Publishes the state now.
@@ -211,8 +205,8 @@ impl Reporter {
         let history = &mut self.histories[index];
         let (drop_ratio, output_hz) = history.add(at, length, Counted { received, answered, dropped });
         let (window, jumps_back, repeated, zero_stamps) = {
-            let mut a = lock(&stats.arrivals);
-            (a.window(at, length, self.started), a.jumps_back, a.repeated, a.zero_stamps)
+            let a = lock(&stats.arrivals);
+            (a.window(at, length), a.jumps_back, a.repeated, a.zero_stamps)
         };
         history.zero += u64::from(window.zero_stamps);
         let (latest_s, earliest_s) = (limits.age.error.map(|t| t.as_secs_f64()), -1.0);
@@ -297,7 +291,11 @@ impl Reporter {
         if let Some((_, why)) = refusal {
             values.add(key::LAST_REFUSAL, why);
         }
-        let ok = if Stats::read(&stats.publishers) == 0 { "none" } else { "ok" };
+        let ok = match Stats::read(&stats.publishers) {
+            _ if !camera.is_subscribed() => "not subscribed",
+            0 => "none",
+            _ => "ok",
+        };
         values.add(key::QOS_PROBLEM, qos_problem.as_deref().unwrap_or(ok));
         if !calibration.why.is_empty() {
             values.add(key::CALIBRATION, if calibration.degraded { calibration.why.as_str() } else { "ok" });
@@ -350,6 +348,9 @@ impl Reporter {
         let (mut found, mut values) = (Findings::default(), Values::default());
         if let Some(why) = now.reload_failure {
             found.add(Level::Warn, format!("~/reload_model failed: {why}"));
+        }
+        if let Some(why) = now.network_failure {
+            found.add(Level::Error, format!("the network fails: {why}"));
         }
         values.add(key::STATE, if now.enabled { state.to_string() } else { format!("{state}, disabled") });
         let Some(r) = now.ready else {

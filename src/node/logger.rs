@@ -215,7 +215,7 @@ fn apply(levels: &Levels) {
 /// Says why the node ends. Nothing turns this off.
 pub fn fatal(text: std::fmt::Arguments<'_>) {
     match LOGGER.get() {
-        Some(logger) => logger.put(Severity::Fatal, text, "", "", 0),
+        Some(logger) => logger.put(Severity::Fatal, text, "", ("", 0), true),
         None => eprintln!("[FATAL] [{}]: {text}", name()),
     }
 }
@@ -296,15 +296,30 @@ fn line(format: &[Piece], name: &str, record: &Record, module: &str) -> String {
 }
 
 impl Logger {
-    fn put(&self, severity: Severity, text: std::fmt::Arguments<'_>, module: &str, file: &str, line_number: u32) {
+    /// To the console, and with `is_for_rosout` to the queue of `/rosout`.
+    fn put(
+        &self,
+        severity: Severity,
+        text: std::fmt::Arguments<'_>,
+        module: &str,
+        (file, line_number): (&str, u32),
+        is_for_rosout: bool,
+    ) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
         // In one write, so that neither another thread nor the middleware's own messages get into the line. A console
         // that is gone is no reason to end.
         let _ = std::io::stderr().lock().write_all(line(&self.format, name(), &record, module).as_bytes());
-        // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
-        let _ = self.queue.try_send(record);
+        if is_for_rosout {
+            // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
+            let _ = self.queue.try_send(record);
+        }
     }
+}
+
+/// Whether records of this target go to `/rosout`: not those of publishing, which publishing them could bring again.
+fn is_for_rosout(target: &str) -> bool {
+    !target.starts_with("r2r::publishers")
 }
 
 /// What the `log` crate calls; the state is in [`LOGGER`], where [`fatal`] finds it too.
@@ -323,8 +338,8 @@ impl log::Log for Front {
                 record.level().into(),
                 *record.args(),
                 record.module_path().unwrap_or_default(),
-                record.file().unwrap_or_default(),
-                record.line().unwrap_or_default(),
+                (record.file().unwrap_or_default(), record.line().unwrap_or_default()),
+                is_for_rosout(record.target()),
             );
         }
     }
@@ -358,19 +373,21 @@ pub struct Rosout {
 }
 
 impl Rosout {
+    /// What rclcpp uses: late listeners get the last records of ten seconds.
+    pub const QOS: QosProfile =
+        QosProfile::default().keep_last(1000).reliable().transient_local().lifespan(Duration::from_secs(10));
+
     /// Publishes what `records` receives.
     ///
     /// # Errors
     /// The topic cannot be published.
-    pub fn create(node: &mut r2r::Node, records: Receiver<Record>) -> anyhow::Result<Self> {
-        // What rclcpp uses: late listeners get the last records.
-        let qos = QosProfile::default().keep_last(1000).reliable().transient_local();
+    pub fn create(node: &mut r2r::Node, records: Receiver<Record>, qos: QosProfile) -> anyhow::Result<Self> {
         Ok(Self { publisher: node.create_publisher::<Log>("/rosout", qos)?, records })
     }
 
-    /// Publishes what waits.
+    /// Publishes what waits; what comes meanwhile may be left to the next time.
     pub fn flush(&self) {
-        while let Ok(record) = self.records.try_recv() {
+        for record in self.records.try_iter().take(QUEUE) {
             let mut message = Log {
                 level: record.severity as u8,
                 name: name().into(),
@@ -520,6 +537,12 @@ mod tests {
             assert_eq!(u32::from(after.get(name)), level);
         }
         assert_eq!(levels.effective("ns.node"), Severity::Debug);
+    }
+
+    #[test]
+    fn what_is_said_of_publishing_is_not_published() {
+        assert!(is_for_rosout("semantic_depth::node") && is_for_rosout("r2r::nodes"));
+        assert!(!is_for_rosout("r2r::publishers"));
     }
 
     #[test]

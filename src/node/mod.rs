@@ -35,9 +35,10 @@ pub mod stats;
 pub mod worker;
 
 use crate::causes::in_line;
+use crate::data::classes::Class;
+use crate::export;
 use crate::frame::network::{resolve, Compile};
 use crate::frame::pipeline::LoadOptions;
-use crate::export;
 use crate::interface::qos::Role;
 use crate::interface::topics::Topic;
 use crate::interface::NodeSettings;
@@ -56,6 +57,7 @@ use settings::{Settings, SettingsCell};
 use stats::Stats;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,14 +78,15 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the node until a signal ends it.
+/// Runs the node until a signal ends it; the code to exit with. What else ends the node while it runs (a model that
+/// cannot be loaded, the death of a thread) has been logged, and the code is that of a failure.
 ///
 /// # Errors
-/// Malformed arguments, a wrong parameter, a model that cannot be loaded, or the death of a thread.
-pub fn run() -> anyhow::Result<()> {
+/// Before there is a node at work: malformed arguments, a wrong parameter.
+pub fn run() -> anyhow::Result<ExitCode> {
     if let Some(text) = command_line::asked(std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()))? {
         println!("{text}");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let records = logger::init()?;
     let context = create_context()?;
@@ -104,11 +107,25 @@ pub fn run() -> anyhow::Result<()> {
     crate::frame::network::load_cuda_half();
 
     let parameters = ParameterServer::create(&mut node)?;
-    let rosout = logger::Rosout::create(&mut node, records)?;
-    let mut app = App::create(node, name, parameters, rosout)?;
+    let names = Names::of(&node)?;
+    let rosout_qos = common_qos(&parameters, &names, logger::Rosout::QOS, "/rosout");
+    let rosout = logger::Rosout::create(&mut node, records, rosout_qos)?;
+    let mut app = App::create(node, name, names, parameters, rosout)?;
     let result = app.run(&stop);
+    if let Err(error) = &result {
+        logger::fatal(format_args!("{}", in_line(error)));
+    }
     app.rosout.flush();
-    result
+    let code = u8::from(result.is_err());
+    if app.is_loading() {
+        end_while_loading(code);
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// The QoS of a topic that the node as a whole publishes: `profile`, and over it what the parameters say.
+fn common_qos(parameters: &ParameterServer, names: &Names, profile: QosProfile, topic: &str) -> QosProfile {
+    qos::overridden(profile, parameters.set(), &names.topic(topic), Role::Publisher)
 }
 
 /// What the node is doing with its model.
@@ -155,6 +172,7 @@ impl App {
     fn create(
         mut node: r2r::Node,
         name: String,
+        names: Names,
         parameters: ParameterServer,
         rosout: logger::Rosout,
     ) -> anyhow::Result<Self> {
@@ -168,14 +186,12 @@ impl App {
             logger::set_level(settings.node.log_level);
         }
         let cameras = camera::cameras(&settings);
-        let names = Names::of(&node)?;
-        let diagnostics_qos = {
-            let topic = names.topic("/diagnostics");
-            qos::overridden(QosProfile::default(), parameters.set(), &topic, Role::Publisher)
-        };
+        // rcl_lifecycle's own, too: the default profile (reliable, volatile, the last 10).
+        let qos = |topic| common_qos(&parameters, &names, QosProfile::default(), topic);
+        let (diagnostics_qos, events_qos) = (qos("/diagnostics"), qos("~/transition_event"));
         let start = if settings.node.autostart { Start::Next(Transition::Configure) } else { Start::Over };
         Ok(Self {
-            lifecycle: Lifecycle::create(&mut node)?,
+            lifecycle: Lifecycle::create(&mut node, events_qos)?,
             control: Control::create(&mut node)?,
             log_levels: logger::LevelServices::create(&mut node)?,
             clock: node.get_ros_clock(),
@@ -236,11 +252,10 @@ impl App {
                 report_period = period;
             }
             if now >= report_due {
-                // From the due time, not from now: the period does not drift. After a stall, from now.
-                report_due = (report_due + report_period).max(now);
-                let ready = match &self.phase {
-                    Phase::Running { ready, .. } => Some(ready),
-                    _ => None,
+                report_due = next_due(report_due, report_period, now);
+                let (ready, network_failure) = match &self.phase {
+                    Phase::Running { worker, ready, .. } => (Some(ready), worker.failure()),
+                    _ => (None, None),
                 };
                 let state = self.lifecycle.state();
                 let now = diagnostics::Now {
@@ -250,6 +265,7 @@ impl App {
                     enabled: self.control.is_enabled(),
                     configure_failure: self.configure_failure.as_deref(),
                     reload_failure: self.control.last_failure(),
+                    network_failure: network_failure.as_deref(),
                 };
                 self.reporter.publish(&now, &self.cameras, &self.clock);
             }
@@ -261,13 +277,7 @@ impl App {
 
     /// What parameters changed is seen by the next frame.
     fn adopt_parameters(&mut self) {
-        let settings = Settings::of(self.parameters.set());
-        let before = self.settings();
-        // Only if it is what changed: `~/set_logger_levels` may have said otherwise meanwhile.
-        if settings.node.log_level != before.node.log_level {
-            logger::set_level(settings.node.log_level);
-        }
-        *lock(&self.settings) = Arc::new(settings);
+        *lock(&self.settings) = Arc::new(Settings::of(self.parameters.set()));
     }
 
     /// Loads the model, to see that it can be loaded (and, of a model that is built for the machine, to build it).
@@ -279,7 +289,7 @@ impl App {
             self.node.spin_once(SPIN);
             self.rosout.flush();
             if stop.load(Ordering::Relaxed) {
-                end_while_loading();
+                end_while_loading(0);
             }
             if let Some(result) = loader.result() {
                 let ready = result?.ready;
@@ -369,11 +379,13 @@ impl App {
                 self.succeed();
             }
             Transition::Cleanup | Transition::Shutdown => {
-                // Even where the inference thread died, everything is let go of.
                 if let Err(e) = self.release() {
-                    log::error!("{}", in_line(&e));
+                    log::error!("{transition}: {}", in_line(&e));
+                    // The inference thread died; everything else was let go of.
+                    self.lifecycle.finish(Outcome::Error { recovered: transition == Transition::Cleanup });
+                } else {
+                    self.succeed();
                 }
-                self.succeed();
             }
         }
         Ok(())
@@ -456,7 +468,11 @@ impl App {
             Phase::Running { worker, ready, .. } => Some((&*worker, ready)),
             _ => None,
         };
-        self.control.poll(running, loading);
+        let fits = |table: &[Class]| {
+            let settings = lock(&self.settings).clone();
+            settings.check_classes(table)
+        };
+        self.control.poll(running, loading, fits);
         if matches!(&self.phase, Phase::Running { worker, .. } if worker.has_ended()) {
             self.release()?;
             bail!("the inference thread ended by itself");
@@ -464,11 +480,16 @@ impl App {
         Ok(())
     }
 
+    /// Whether a thread is in libtorch to load a model.
+    fn is_loading(&self) -> bool {
+        matches!(self.phase, Phase::Loading(_)) || self.control.is_loading()
+    }
+
+    /// Lets go of the model, but for a model that loads: [`run`] then ends the process at once.
     fn end(&mut self) -> anyhow::Result<()> {
-        if matches!(self.phase, Phase::Loading(_)) || self.control.is_loading() {
+        if self.is_loading() {
             log::info!("ending while a model loads");
-            self.rosout.flush();
-            end_while_loading();
+            return Ok(());
         }
         if let Phase::Running { worker, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
             worker.end()?;
@@ -502,13 +523,24 @@ fn load_options(settings: &Settings) -> anyhow::Result<LoadOptions> {
     Ok(LoadOptions { device, precision, backend, fallback, compile, max_batch })
 }
 
-/// Ends the process at once. The loading thread is in libtorch and cannot be interrupted; waiting for it would keep
-/// Ctrl-C for seconds, and to run the static destructors beside it would crash. Nothing is open but the ROS node,
-/// whose peers see its lease end.
+/// Ends the process at once, with this code. The loading thread is in libtorch and cannot be interrupted; waiting for it
+/// would keep Ctrl-C for seconds, and to run the static destructors beside it would crash. Nothing is open but the ROS
+/// node, whose peers see its lease end.
 #[allow(unsafe_code)]
-fn end_while_loading() -> ! {
+fn end_while_loading(code: u8) -> ! {
     // SAFETY: `_exit` has no preconditions.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// When the next report is due, after one that was due at `due` and is made at `now`: a period after that, so that the
+/// period does not drift; after a stall that took longer, a period from now.
+fn next_due(due: Instant, period: Duration, now: Instant) -> Instant {
+    let next = due + period;
+    if next > now {
+        next
+    } else {
+        now + period
+    }
 }
 
 /// r2r panics on malformed ROS arguments (rcl's message is in the panic): make it an error.
@@ -551,4 +583,16 @@ fn find_model(model_path: &str) -> anyhow::Result<PathBuf> {
         return Ok(model_path.into());
     }
     export::find_installed(export::DEFAULT_MODEL).context("parameter model_path is empty: set it to a model.yaml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_keep_their_period_and_do_not_come_twice_after_a_stall() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        assert_eq!(next_due(start, ms(100), start + ms(7)), start + ms(100), "no drift");
+        assert_eq!(next_due(start, ms(100), start + ms(350)), start + ms(450));
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::service::{respond, Requests};
 use super::settings::Settings;
-use super::{lock, names::Names, qos};
+use super::{lock, logger, names::Names, qos};
 use crate::data::classes::Class;
 use crate::interface::qos::Role;
 use crate::interface::set::list;
@@ -161,6 +161,10 @@ impl ParameterServer {
             node.get_time_source().disable_sim_time();
         }
         self.set = next;
+        if parameters.iter().any(|p| p.name == "log_level") {
+            // Even where the value is what it was: `~/set_logger_levels` may have said otherwise meanwhile.
+            logger::set_level(self.set.node().log_level);
+        }
         let mut event = ParameterEvent { node: self.node.clone(), ..ParameterEvent::default() };
         for (parameter, change) in parameters.iter().zip(&changes) {
             let value = self.set.get(&parameter.name).unwrap_or(Value::NotSet);

@@ -60,17 +60,81 @@ impl ClassSets {
         })
     }
 
-    /// Follows the parameters. What the model does not have (after it was exchanged; else it was refused before) is
-    /// said once, and nothing is left out then.
+    /// Of the names that the model has.
+    fn of_known(settings: &CameraSettings, table: &[Class]) -> Self {
+        let known = |names: &[String]| -> Vec<String> {
+            names.iter().filter(|name| classes::id_of(name, table).is_ok()).cloned().collect()
+        };
+        let obstacles = known(&settings.mask.obstacle_classes);
+        let mask = |free_classes| MaskSettings { free_classes, obstacle_classes: obstacles.clone() };
+        // What is in both lists, by name in one and by id in the other, is no free space to be sure.
+        let values = classes::mask_values(&mask(known(&settings.mask.free_classes)), table)
+            .or_else(|_| classes::mask_values(&mask(Vec::new()), table));
+        let default = Self::default();
+        Self {
+            source: None,
+            mask: values.unwrap_or(default.mask),
+            points: classes::chosen(&known(&settings.points.classes), table).unwrap_or(default.points),
+        }
+    }
+
+    /// Follows the parameters. Names that the model does not have (a parameter was set while the model was exchanged;
+    /// else they were refused before) are said once and passed over; the others count.
     pub fn follow(&mut self, settings: &CameraSettings, table: &[Class]) {
         if matches!(&self.source, Some((mask, points)) if *mask == settings.mask && *points == settings.points.classes)
         {
             return;
         }
         *self = Self::of(settings, table).unwrap_or_else(|e| {
-            log::warn!("{e}");
-            Self::default()
+            log::warn!("{e}; the other names count");
+            Self::of_known(settings, table)
         });
         self.source = Some((settings.mask.clone(), settings.points.classes.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::classes::cityscapes;
+    use crate::interface::Value;
+
+    #[test]
+    fn what_a_model_lacks_is_passed_over_and_the_rest_counts() {
+        let texts = |names: &[&str]| Value::Strings(names.iter().map(|s| s.to_string()).collect());
+        let given = [
+            ("points.classes", texts(&["pole", "car"])),
+            ("mask.free_classes", texts(&["road", "sidewalk"])),
+            ("mask.obstacle_classes", texts(&["pole", "car"])),
+        ];
+        let set = ParameterSet::new(given.map(|(name, value)| (name.to_string(), value))).expect("valid");
+        let settings = Settings::of(&set);
+        let table = cityscapes();
+        let id = |name: &str| usize::from(classes::id_of(name, &table).expect(name));
+        let without: Vec<Class> = table.iter().filter(|c| c.name != "pole" && c.name != "sidewalk").cloned().collect();
+        assert_eq!(settings.check_classes(&table), Ok(()));
+        assert!(settings.check_classes(&without).expect_err("no pole").contains("the model has no class"));
+
+        let mut sets = ClassSets::default();
+        sets.follow(&settings.cameras[0], &without);
+        let values = [id("road"), id("car"), id("sidewalk"), id("pole")].map(|i| sets.mask[i]);
+        assert_eq!(values, [classes::FREE, classes::OBSTACLE, classes::NEITHER, classes::NEITHER]);
+        assert!(sets.points[id("car")] && !sets.points[id("road")]);
+        // Where nothing of a list is left, no point is left out.
+        let only_poles = [("points.classes".to_string(), texts(&["pole"]))];
+        let settings = Settings::of(&ParameterSet::new(only_poles).expect("valid"));
+        sets.follow(&settings.cameras[0], &without);
+        assert!(sets.points.iter().all(|&chosen| chosen));
+        assert_eq!(sets.mask[id("car")], classes::OBSTACLE, "the lists of the mask are not touched");
+    }
+
+    #[test]
+    fn what_is_in_both_lists_is_an_obstacle() {
+        let names = |name: &str| Value::Strings(vec![name.into()]);
+        let given = [("mask.free_classes", names("13")), ("mask.obstacle_classes", names("car"))];
+        let set = ParameterSet::new(given.map(|(name, value)| (name.to_string(), value))).expect("valid");
+        let mut sets = ClassSets::default();
+        sets.follow(&Settings::of(&set).cameras[0], &cityscapes());
+        assert_eq!(sets.mask[13], classes::OBSTACLE);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Most values of a window that percentiles are taken over.
 pub const WINDOW: usize = 1024;
-/// Arrivals that are remembered for rates; more than this in a window are not told apart.
+/// Arrivals that are remembered for rates; where a window has more, rates are those of the newest.
 const MOST_ARRIVALS: usize = 4096;
 
 /// The newest values of one measure, with when they were measured.
@@ -123,8 +123,10 @@ impl Measures {
 /// What the stamps of arriving frames were like.
 #[derive(Debug, Clone, Default)]
 pub struct Arrivals {
-    /// When each frame of the window arrived, with its age then (ns; `None` for a stamp of zero).
+    /// When each of the newest frames arrived, with its age then (ns; `None` for a stamp of zero).
     recent: VecDeque<(Instant, Option<i64>)>,
+    /// Every frame that arrived after this is in `recent`; `None` before the camera is watched.
+    complete_since: Option<Instant>,
     last_stamp_ns: Option<i64>,
     /// Frames with a stamp of zero.
     pub zero_stamps: u64,
@@ -141,7 +143,7 @@ pub struct Arrivals {
 pub struct ArrivalWindow {
     /// Frames.
     pub events: usize,
-    /// The window's length, or the time since the first frame where that is shorter.
+    /// The window's length, or the time for which the arrivals are known where that is shorter.
     pub duration: Duration,
     /// Least and greatest age at arrival, seconds; `None` without stamps.
     pub delay_s: Option<(f64, f64)>,
@@ -159,10 +161,16 @@ impl ArrivalWindow {
 }
 
 impl Arrivals {
+    /// The camera is listened to from now on: what arrived before says nothing of its rate.
+    pub fn watch(&mut self, now: Instant) {
+        self.recent.clear();
+        self.complete_since = Some(now);
+    }
+
     /// Adds a frame; `ros_now_ns` is the ROS clock.
     pub fn add(&mut self, now: Instant, stamp_ns: i64, ros_now_ns: i64) {
         if self.recent.len() == MOST_ARRIVALS {
-            self.recent.pop_front();
+            self.complete_since = self.recent.pop_front().map(|(at, _)| at);
         }
         let zero = stamp_ns == 0;
         if zero {
@@ -181,16 +189,14 @@ impl Arrivals {
         self.recent.push_back((now, (!zero).then_some(ros_now_ns - stamp_ns)));
     }
 
-    /// What arrived within `length` before `now`; `since` is when the camera was first watched.
-    pub fn window(&mut self, now: Instant, length: Duration, since: Instant) -> ArrivalWindow {
-        while self.recent.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > length) {
-            self.recent.pop_front();
-        }
-        let ages = || self.recent.iter().filter_map(|(_, age)| *age);
+    /// What arrived within `length` before `now`.
+    pub fn window(&self, now: Instant, length: Duration) -> ArrivalWindow {
+        let first = self.recent.partition_point(|(at, _)| now.saturating_duration_since(*at) > length);
+        let ages = || self.recent.range(first..).filter_map(|(_, age)| *age);
         let seconds = |ns: i64| ns as f64 / 1e9;
         ArrivalWindow {
-            events: self.recent.len(),
-            duration: length.min(now.saturating_duration_since(since)),
+            events: self.recent.len() - first,
+            duration: self.complete_since.map_or(Duration::ZERO, |t| length.min(now.saturating_duration_since(t))),
             delay_s: ages().min().zip(ages().max()).map(|(least, most)| (seconds(least), seconds(most))),
             zero_stamps: self.last_zero.is_some_and(|at| now.saturating_duration_since(at) <= length),
             jumps_back: self.last_jump.is_some_and(|at| now.saturating_duration_since(at) <= length),
@@ -218,7 +224,7 @@ pub struct Stats {
     pub answered: AtomicU64,
     /// Frames that a newer one replaced, or that came quicker than `max_rate_hz`.
     pub dropped: AtomicU64,
-    /// Malformed frames, and frames the network failed on.
+    /// Malformed frames, and frames the network failed on (which have no [`Self::last_refusal`]).
     pub refused: AtomicU64,
     /// Frames nobody wanted an output of, or that came while the node was disabled.
     pub skipped: AtomicU64,
@@ -228,7 +234,7 @@ pub struct Stats {
     pub arrivals: Mutex<Arrivals>,
     /// Why the last refused frame was refused, and when.
     pub last_refusal: Mutex<Option<(Instant, String)>>,
-    /// When the last frame arrived.
+    /// When the last frame arrived since the camera is listened to.
     pub last_arrival: Mutex<Option<Instant>>,
     /// Where depth gets its scale from.
     pub calibration: Mutex<CalibrationState>,
@@ -351,12 +357,13 @@ mod tests {
     fn rates_delays_and_jumps_are_seen() {
         let (mut a, start) = (Arrivals::default(), Instant::now());
         let s = Duration::from_secs;
+        a.watch(start);
         // Ten frames, one a second; the age at arrival is 0.1 s, of the last 0.5 s.
         for i in 0..10_i64 {
             let age_ns = if i == 9 { 500_000_000 } else { 100_000_000 };
             a.add(start + s(i as u64), i * 1_000_000_000 + 1, i * 1_000_000_000 + 1 + age_ns);
         }
-        let window = a.window(start + s(9), s(5), start);
+        let window = a.window(start + s(9), s(5));
         assert_eq!((window.events, window.duration), (6, s(5)), "those of the last five seconds");
         assert_eq!(window.delay_s, Some((0.1, 0.5)));
         assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (0, 0, 0));
@@ -365,10 +372,36 @@ mod tests {
         a.add(start + s(11), 5, 5);
         a.add(start + s(12), 0, 5);
         assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (2, 1, 1));
-        let late = a.window(start + s(60), s(5), start);
+        let late = a.window(start + s(60), s(5));
         assert_eq!((late.events, late.delay_s), (0, None));
         assert!(late.rate_hz() == 0.0);
-        let early = Arrivals::default().window(start + s(1), s(10), start);
-        assert_eq!(early.duration, s(1), "not yet watched for the whole window");
+    }
+
+    #[test]
+    fn a_rate_is_taken_over_the_time_whose_arrivals_are_known() {
+        let (mut a, start, s) = (Arrivals::default(), Instant::now(), Duration::from_secs);
+        let at = |frame: u32| start + s(1) * frame / 30;
+        let thirty = |hz: f64| (hz - 30.0).abs() < 1.0;
+        assert_eq!(a.window(start, s(10)).rate_hz(), 0.0, "not watched");
+        // Activated late: 30 Hz after two seconds, whatever the node's age.
+        a.watch(at(300));
+        (301..=360).for_each(|frame| a.add(at(frame), 1, 1));
+        let window = a.window(at(360), s(10));
+        assert_eq!(window.duration, s(2), "not yet watched for the whole window");
+        assert!(thirty(window.rate_hz()), "{window:?}");
+        // A window that becomes longer.
+        (361..=900).for_each(|frame| a.add(at(frame), 1, 1));
+        assert!(thirty(a.window(at(900), s(10)).rate_hz()));
+        let longer = a.window(at(900), s(60));
+        assert_eq!((longer.events, longer.duration), (600, s(20)));
+        // More arrivals than are remembered.
+        (901..=20_000).for_each(|frame| a.add(at(frame), 1, 1));
+        let most = a.window(at(20_000), s(600));
+        assert!(most.events == MOST_ARRIVALS && thirty(most.rate_hz()), "{most:?}");
+        // Watched anew: the arrivals of before do not count.
+        a.watch(at(30_000));
+        a.add(at(30_030), 1, 1);
+        let anew = a.window(at(30_030), s(600));
+        assert_eq!((anew.events, anew.duration), (1, s(1)));
     }
 }

@@ -8,7 +8,7 @@ use super::settings::{ClassSets, Settings, SettingsCell};
 use super::stats::{CalibrationState, FrameTimes, Stats, Throttle};
 use crate::export;
 use crate::export::Manifest;
-use crate::frame::camera::{depth_factor, Calibration, FactorSource, Rays};
+use crate::frame::camera::{depth_factor, Calibration, CameraError, FactorSource, Rays};
 use crate::frame::clock::nanoseconds;
 use crate::frame::cloud::{Cloud, CloudBuilder, CloudSettings};
 use crate::frame::compressed::Decoder;
@@ -98,11 +98,16 @@ impl Loader {
         Ok(Self { thread, result })
     }
 
+    /// Whether the thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// The outcome, once, when it is there.
     pub fn result(&self) -> Option<anyhow::Result<Loaded>> {
         match self.result.try_recv() {
             Ok(result) => Some(result),
-            Err(_) if self.thread.is_finished() => {
+            Err(_) if self.has_ended() => {
                 // It may have answered between the two looks.
                 let last = self.result.try_recv();
                 Some(
@@ -143,12 +148,16 @@ pub struct Setup {
 /// A model on its way to the thread, and where its arrival is told.
 type Swap = (Box<Loaded>, SyncSender<()>);
 
+/// Why the network failed on the newest frames; `None` from the first that it answers again.
+type Failure = Arc<Mutex<Option<String>>>;
+
 /// The running thread.
 #[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<Vec<Publishers>>,
     inbox: Arc<Inbox<Frame>>,
     swap: Arc<Mutex<Option<Swap>>>,
+    failure: Failure,
 }
 
 impl std::fmt::Debug for Publishers {
@@ -165,12 +174,13 @@ impl Worker {
     pub fn start(setup: Setup) -> anyhow::Result<Self> {
         let inbox = setup.inbox.clone();
         let swap = Arc::new(Mutex::new(None));
-        let asked = swap.clone();
+        let failure = Failure::default();
+        let (asked, failing) = (swap.clone(), failure.clone());
         let thread = std::thread::Builder::new()
             .name("inference".into())
-            .spawn(move || Loop::new(setup, asked).run())
+            .spawn(move || Loop::new(setup, asked, failing).run())
             .context("cannot start the inference thread")?;
-        Ok(Self { thread, inbox, swap })
+        Ok(Self { thread, inbox, swap, failure })
     }
 
     /// Gives it another model: it is used from the next frame on, and the receiver is told then.
@@ -179,6 +189,11 @@ impl Worker {
         *lock(&self.swap) = Some((Box::new(model), tell));
         self.inbox.wake();
         done
+    }
+
+    /// Why the network fails, if it failed on the newest frame that it was given.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
     }
 
     /// Whether it has ended (it should not, by itself).
@@ -297,16 +312,17 @@ struct Loop {
     settings: Arc<SettingsCell>,
     clock: Arc<Mutex<Clock>>,
     swap: Arc<Mutex<Option<Swap>>>,
+    failure: Failure,
     model: Loaded,
     cameras: Vec<Camera>,
     failures: Throttle,
 }
 
 impl Loop {
-    fn new(setup: Setup, swap: Arc<Mutex<Option<Swap>>>) -> Self {
+    fn new(setup: Setup, swap: Arc<Mutex<Option<Swap>>>, failure: Failure) -> Self {
         let cameras = setup.cameras.into_iter().map(Camera::new).collect();
         let Setup { model, inbox, settings, clock, .. } = setup;
-        Self { inbox, settings, clock, swap, model, cameras, failures: Throttle::default() }
+        Self { inbox, settings, clock, swap, failure, model, cameras, failures: Throttle::default() }
     }
 
     fn run(mut self) -> Vec<Publishers> {
@@ -328,6 +344,7 @@ impl Loop {
             let swap = lock(&self.swap).take();
             if let Some((model, tell)) = swap {
                 self.model = *model;
+                *lock(&self.failure) = None;
                 self.cameras.iter_mut().for_each(Camera::forget_model);
                 let _ = tell.send(());
             }
@@ -364,7 +381,7 @@ impl Loop {
 
     /// Computes and publishes a batch; at most one frame of each camera.
     fn answer(&mut self, frames: &mut Vec<(usize, Frame)>, settings: &Settings) {
-        let Self { model: Loaded { pipeline, ready }, cameras, clock, failures, .. } = self;
+        let Self { model: Loaded { pipeline, ready }, cameras, clock, failure, failures, .. } = self;
         let size = pipeline.network_size();
         let (mut jobs, mut flights) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
         for (index, (camera, settings)) in cameras.iter_mut().zip(&settings.cameras).enumerate() {
@@ -377,8 +394,11 @@ impl Loop {
         if jobs.is_empty() {
             return frames.clear();
         }
-        if let Err(e) = pipeline.run(&mut jobs) {
-            flights.iter().for_each(|f| f.products.stats.refuse(&e.to_string()));
+        let computed = pipeline.run(&mut jobs);
+        *lock(failure) = computed.as_ref().err().map(ToString::to_string);
+        if let Err(e) = computed {
+            // Not the images' fault: they are counted, and status `model` says why.
+            flights.iter().for_each(|f| _ = Stats::count(&f.products.stats.refused));
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
             let batch_size = jobs.len() as u32;
@@ -480,7 +500,7 @@ impl Camera {
             geometry,
             f_model,
         );
-        products.note_calibration(factor, calibration.as_deref(), source);
+        products.note_calibration(factor, calibration.as_deref(), settings.input_rectified, source);
         let job = Job {
             image,
             geometry,
@@ -659,11 +679,12 @@ impl Products {
         }
     }
 
-    /// The calibration as it is at the outputs' size.
+    /// The calibration as it is at the outputs' size. That of images of another size is not published: nothing in the
+    /// message would say that its K is wrong.
     fn publish_camera_info(&mut self, header: &Header, calibration: Option<&Calibration>, geometry: &Geometry) {
         let Some(calibration) = calibration else { return };
         if let Err(e) = calibration.check_size(geometry.source()) {
-            self.misfits.warn(format_args!("{e}"));
+            return self.misfits.warn(format_args!("camera_info is not published: {e}"));
         }
         let scaled = calibration.scaled(&geometry.output_from_source(), geometry.output());
         let result = self.publishers.camera_info.publish(&camera_info(&scaled, header));
@@ -675,6 +696,7 @@ impl Products {
         &mut self,
         (factor, from): (f64, FactorSource),
         calibration: Option<&Calibration>,
+        rectified: bool,
         source: (usize, usize),
     ) {
         let why = match (from, calibration) {
@@ -683,7 +705,7 @@ impl Products {
             (FactorSource::Fallback, None) => "depth_scaling_fallback: no camera_info has arrived".into(),
             (FactorSource::Fallback, Some(c)) => match c.check_size(source) {
                 Err(e) => format!("depth_scaling_fallback: {e}"),
-                Ok(()) => "depth_scaling_fallback: camera_info has no focal length (K is zero)".into(),
+                Ok(()) => format!("depth_scaling_fallback: {}", no_focal_length(c, rectified)),
             },
         };
         let degraded = from == FactorSource::Fallback;
@@ -709,9 +731,8 @@ impl Products {
         settings: &CameraSettings,
         sets: &ClassSets,
     ) -> bool {
-        let Some(calibration) = calibration.filter(|c| c.focal_px(settings.input_rectified).is_some()) else {
-            let why = "points need a camera_info with a focal length; none has arrived";
-            self.misfits.warn(format_args!("{why}"));
+        let Some(calibration) = calibration else {
+            self.misfits.warn(format_args!("no points: no camera_info has arrived"));
             return false;
         };
         let rectified = settings.input_rectified;
@@ -799,6 +820,17 @@ impl Products {
     }
 }
 
+/// Why a calibration has no focal length: of K, or of P for a rectified input.
+fn no_focal_length(c: &Calibration, rectified: bool) -> CameraError {
+    let (matrix, fx, fy) = if rectified { ("P", c.p[0], c.p[5]) } else { ("K", c.k[0], c.k[4]) };
+    if [fx, fy].iter().all(|f| f.is_finite() && *f > 0.0) {
+        // Then it is the principal point.
+        CameraError::NotFinite { field: matrix }
+    } else {
+        CameraError::Uncalibrated { matrix, fx, fy }
+    }
+}
+
 /// The bytes of numbers, in this machine's order.
 #[allow(unsafe_code)]
 fn bytes_of<T: PlainNumber>(values: &mut [T]) -> &mut [u8] {
@@ -811,3 +843,20 @@ fn bytes_of<T: PlainNumber>(values: &mut [T]) -> &mut [u8] {
 trait PlainNumber {}
 impl PlainNumber for f32 {}
 impl PlainNumber for u16 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrix_without_a_focal_length_is_named() {
+        let mut c = Calibration { k: [100.0; 9], ..Calibration::default() };
+        let said = |c: &Calibration, rectified| no_focal_length(c, rectified).to_string();
+        assert!(said(&c, true).contains("the focal lengths in P are 0 and 0"), "{}", said(&c, true));
+        c.k[4] = 0.0;
+        assert!(said(&c, false).contains("the focal lengths in K are 100 and 0"), "{}", said(&c, false));
+        c.k[4] = 100.0;
+        c.k[2] = f64::NAN;
+        assert!(said(&c, false).contains("K holds a number that is not finite"), "{}", said(&c, false));
+    }
+}

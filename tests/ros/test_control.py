@@ -69,6 +69,25 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, m
     assert peer.status("model")[2]["Name"] == yaml.safe_load(model.read_text())["name"]
 
 
+def test_a_model_without_a_class_that_a_parameter_names_leaves_the_old_one(start_node, connect, tiny):
+    peer = connect(start_node(**{"points.classes": ["pole"]}))
+    peer.ask(picture(64, 32))
+    name = peer.status("model")[2]["Name"]
+    peer.change("model_path", str(tiny))
+    response = peer.call(Trigger, "reload_model")
+    assert not response.success
+    assert "the old model is kept" in response.message and "points.classes" in response.message, response.message
+    assert 'no class "pole"' in response.message
+    level, message, values = peer.status("model")
+    assert values["Name"] == name and level == b"\x01" and "pole" in message
+    # Once no parameter names it, the model is taken.
+    peer.change("points.classes", [])
+    response = peer.call(Trigger, "reload_model")
+    assert response.success, response.message
+    level, _, values = peer.status("model")
+    assert values["Name"] == "tiny" and level == b"\x00"
+
+
 @pytest.mark.parametrize("named", ["manifest", "folder", "name", "default"])
 def test_build_only_says_which_model_can_be_loaded(start_node, model, named):
     path = {"manifest": str(model), "folder": str(model.parent), "name": model.parent.name, "default": ""}[named]

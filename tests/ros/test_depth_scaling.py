@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 import tiny_model
-from conftest import ROOT, depth_of, encode, running
+from conftest import ROOT, depth_of, encode, key, running
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo
 
@@ -167,10 +167,9 @@ def test_without_a_calibration_the_fallback_is_taken_and_said(node):
 
 
 UNUSABLE = {
-    "K of zeros": (calibration(0.0), "has no focal length (K is zero)"),
-    "K without fy": (calibration(200.0, 0.0), "has no focal length (K is zero)"),
-    "K that is not a number": (calibration(float("nan")), "has no focal length"),
-    "another size": (calibration(200.0, width=640, height=480), "640x480"),
+    "K of zeros": (calibration(0.0), "the focal lengths in K are 0 and 0"),
+    "K without fy": (calibration(200.0, 0.0), "the focal lengths in K are 200 and 0"),
+    "K that is not a number": (calibration(float("nan")), "the focal lengths in K are NaN and NaN"),
 }
 
 
@@ -186,6 +185,38 @@ def test_an_unusable_calibration_is_said_and_the_fallback_taken(node, front, wha
     factor = factor_of(front.ask_calibrated(wall(), calibration(100.0)))
     np.testing.assert_allclose(factor, expected_factor(100, 100), rtol=1e-5)
     assert input_status(node, "front", "(camera_info)")[0] == b"\x00"
+
+
+def test_a_rectified_image_without_p_is_said(node, front):
+    info = calibration(200.0)
+    info.p = [0.0] * 12
+    try:
+        node.change("front.input_rectified", True)
+        np.testing.assert_allclose(factor_of(front.ask_calibrated(wall(), info)), 0.75, rtol=1e-5)
+        assert input_status(node, "front", "the focal lengths in P are 0 and 0")[0] == b"\x01"
+    finally:
+        node.change("front.input_rectified", False)
+
+
+def test_a_calibration_of_another_size_is_said_and_not_published(node, front):
+    """Its K is in pixels of other images, and nothing in a message would say so."""
+    front.ask_calibrated(wall(), calibration(100.0))
+    info = calibration(200.0, width=640, height=480)
+
+    def by_the_fallback():
+        answers = front.ask(wall(), ("labels", "depth"), info)
+        # The calibration may come after its image, which is then answered by the one before.
+        return answers if np.isclose(factor_of(answers), 0.75, rtol=1e-5) else None
+
+    answers = node.until(by_the_fallback, "an answer by the fallback", 20)
+    level, message, values = input_status(node, "front", "640x480")
+    assert level == b"\x01" and "depth is scaled by depth_scaling_fallback" in message
+    assert "640x480" in values["Calibration"]
+    # It would have come long since.
+    assert "camera_info" not in front.answers(key(answers["labels"].header))
+    assert "camera_info is not published" in node.under_test.log()
+    factor = factor_of(front.ask_calibrated(wall(), calibration(100.0)))
+    np.testing.assert_allclose(factor, expected_factor(100, 100), rtol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

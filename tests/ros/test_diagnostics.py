@@ -10,9 +10,11 @@ import math
 import subprocess
 import time
 
+import numpy as np
 import pytest
+import tiny_model
 from builtin_interfaces.msg import Time
-from conftest import NAME, TYPES, Peer, key, picture, qos, running
+from conftest import NAME, TYPES, Peer, encode, key, picture, qos, running
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
@@ -366,14 +368,14 @@ def test_a_stamp_that_jumps_back_is_an_alarm_for_a_window(peer, feed):
 
 
 def test_no_valid_calibration(peer, feed):
-    blank = Feed(peer, calibration(0.0))
-    message, values = blank.until("input", WARN, "K is zero")
-    assert "K is zero" in values["Calibration"] and values["Depth factor"].startswith("1.0000 (depth_scaling_fallback")
+    blank, why = Feed(peer, calibration(0.0)), "the focal lengths in K are 0 and 0"
+    message, values = blank.until("input", WARN, why)
+    assert why in values["Calibration"] and values["Depth factor"].startswith("1.0000 (depth_scaling_fallback")
     other = calibration()
     other.width, other.height = 640, 320
     Feed(peer, other).until("input", WARN, "depth is scaled by depth_scaling_fallback")
     peer.change("depth_scaling_fallback", 2.0)
-    blank.until("input", WARN, "K is zero", **{"Depth factor": "2.0000 (depth_scaling_fallback"})
+    blank.until("input", WARN, why, **{"Depth factor": "2.0000 (depth_scaling_fallback"})
     peer.change("depth_scaling", "none")
     blank.until("input", OK, **{"Depth factor": "1.0000 (depth_scaling)"})
     peer.change("depth_scaling", "camera_info")
@@ -474,6 +476,40 @@ def test_a_bag_that_loops_is_no_alarm(peer, simulated):
     assert 0 < float(values["Actual frequency (Hz)"]) < 40
 
 
+def test_a_network_that_fails_is_the_models_fault(start_node, connect, tmp_path):
+    model = tiny_model.write(tmp_path / "model", code=tiny_model.FAILS_ON_WHITE)
+    peer = connect(start_node(model_path=str(model), **QUICK), outputs=("labels", "timing"))
+    feed = Feed(peer, uncalibrated=True)
+    feed.until("model", OK)
+    before = int(peer.status("input")[2]["Frames refused"])
+    good, feed.image = feed.image, encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
+    feed.until("model", ERROR, "the network fails: ")
+    _, message, values = peer.status("input")
+    assert int(values["Frames refused"]) > before, "they are counted"
+    assert "refused" not in message and "Last refusal" not in values, "and nothing is wrong with them"
+    feed.image = good
+    feed.until("model", OK)
+
+
+def test_a_late_start_does_not_lower_the_rate(start_node):
+    window_s = 20.0
+    with client(start_node(autostart=False, **{**QUICK, "diagnostics_window_s": window_s})) as peer:
+        for transition in ("configure", "activate"):
+            if transition == "activate":
+                peer.spin_for(3.0)
+            response = peer.call(ChangeState, "change_state", transition=Transition(label=transition))
+            assert response.success
+        activated = time.monotonic()
+        peer.until(lambda: peer.images.get_subscription_count() > 0, "the node's subscription")
+        feed = Feed(peer)
+        feed.go_on(2.0)
+        _, _, values = peer.status("input")
+        since_s = time.monotonic() - activated
+        assert 1.5 < float(values["Duration of window (s)"]) < since_s + 0.5
+        sent_hz = len(feed.sent) / since_s
+        assert float(values["Actual frequency (Hz)"]) == pytest.approx(sent_hz, rel=0.3)
+
+
 @contextlib.contextmanager
 def client(under_test):
     peer = Peer(under_test, outputs=("labels", "timing"))
@@ -506,6 +542,7 @@ def test_states_and_reasons(start_node, model, tmp_path):
         go("configure")
         shows("model", OK, "inactive", "inactive")
         shows("input", OK, "not subscribed: the node is inactive", "inactive")
+        assert peer.status("input")[2]["Publisher QoS"] == "not subscribed"
         go("activate")
         shows("model", OK, "active", "active")
         shows("input", STALE, "no image has arrived yet", "active")

@@ -90,7 +90,7 @@ def parameters(command):
 
 
 def test_what_is_not_said_is_left_to_the_parameter_file(launch_file):
-    assert parameters(launch_file.node_command()) == {"use_sim_time": "false"}
+    assert parameters(launch_file.node_command()) == {}
     assert remapped(launch_file.node_command()) == []
 
 
@@ -175,6 +175,8 @@ def test_the_multi_camera_file_has_three_cameras(multi):
         ({"log_level": "loud"}, "log_level:=loud"),
         ({"cameras": "front,Left"}, "'Left' is not a camera's name"),
         ({"cameras": "front,,left"}, "'' is not a camera's name"),
+        ({"cameras": "front__left"}, "'front__left' is not a camera's name"),
+        ({"cameras": "a" * 65}, "expected up to 64 small letters, digits and single underscores"),
         ({"cameras": "front,front"}, "a name occurs twice"),
         ({"image": "/cam/{camera}"}, "cameras names none"),
         ({"cameras": "a,b", "image": "/cam/image"}, "1 topics for 2 cameras"),
@@ -213,6 +215,7 @@ def test_the_recording_is_of_the_topics_on_the_graph(launch_file):
         "/tf_static",
     ]
     assert "--use-sim-time" in launch_file.record_command({"use_sim_time": "true"})
+    assert "--use-sim-time" not in launch_file.record_command({"use_sim_time": "false"})
 
 
 def test_the_recording_of_chosen_outputs_and_inputs(launch_file):
@@ -241,6 +244,9 @@ def test_the_recording_of_chosen_outputs_and_inputs(launch_file):
 
 def test_rviz_shows_one_camera(launch_file):
     assert launch_file.rviz_action()["remappings"] == []
+    for said, expected in (("", "false"), ("false", "false"), ("true", "true")):
+        arguments = launch_file.rviz_action({"use_sim_time": said})["ros_arguments"]
+        assert arguments == ["-p", f"use_sim_time:={expected}"]
     values = {"cameras": "front,left", "image": "/s/{camera}/image", "namespace": "v", "fixed_frame": "base_link"}
     action = launch_file.rviz_action({**values, "rviz_camera": "left"}, outer="out")
     assert action["arguments"][-2:] == ["-f", "base_link"]
@@ -273,6 +279,8 @@ def test_the_components_are_wired_to_the_node(launch_file, beside):
         "/cam/camera_info": "/v/semantic_depth/output/camera_info",
         "points": "/v/semantic_depth/proc/points",
     }
+    (simulated,) = beside.component_descriptions(launch_file, {**values, "use_sim_time": "true"})
+    assert simulated["parameters"][0]["use_sim_time"] is True
     (settings,) = points["parameters"]
     assert settings["exact_sync"] is True and settings["use_sim_time"] is False
     assert settings["qos_overrides./cam/image_raw.subscription.reliability"] == "best_effort"

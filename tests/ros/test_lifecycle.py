@@ -433,5 +433,27 @@ def test_the_model_is_exchanged_where_there_is_one(start_node, manage):
     assert manager.change(ACTIVATE)
     manager.until(manager.is_subscribed, "the node's subscription")
     manager.ask(picture(64, 32))
-    assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
+    # That a reload failed is no concern of a node that has let go of the model.
+    assert manager.set_parameter("model_path", "/nonexistent/model.yaml").successful
     assert not manager.call(Trigger, "reload_model").success
+    level, message, _ = manager.status("model")
+    assert level == b"\x01" and "~/reload_model failed" in message
+    assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
+    assert manager.status("model")[0] == b"\x00"
+    assert not manager.call(Trigger, "reload_model").success
+
+
+@pytest.mark.parametrize("way", [CLEANUP, SHUTDOWN[INACTIVE]])
+def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, manage, model, way):
+    # The largest one that is installed: it has to load for longer than what is done meanwhile.
+    node = start_node(autostart=False, model_path=str(model.parents[1] / "street_1024x512"))
+    manager = manage(node)
+    assert manager.change(CONFIGURE)
+    client = manager.node.create_client(Trigger, f"{NAME}/reload_model")
+    manager.until(client.service_is_ready, "the service")
+    client.call_async(Trigger.Request())
+    manager.until(lambda: "loading the model anew" in node.log(), "the begin of the reload")
+    assert manager.change(way)
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0, node.log()[-3000:]
+    assert "ending while a model loads" in node.log()

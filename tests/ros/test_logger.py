@@ -1,11 +1,16 @@
 """Log levels at run time, the console's format, /rosout."""
 
+import contextlib
+
 import pytest
-from conftest import NAME, qos, until
+import rclpy
+from conftest import NAME, new_domain, qos, release_domain, until
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log, LoggerLevel
 from rcl_interfaces.srv import GetLoggerLevels, SetLoggerLevels
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from test_lifecycle import Manager
 
 OWN = NAME.strip("/")
@@ -78,6 +83,53 @@ def test_wrong_levels_and_loggers_are_refused(start_node, peer_of):
     assert [r.successful for r in results] == [False, False, True]
     assert "got 15" in results[0].reason and OWN in results[1].reason
     assert levels(peer, OWN, "other") == [30, 0]
+
+
+def test_the_parameter_counts_even_where_it_has_that_value_already(start_node, peer_of):
+    peer = peer_of(start_node(autostart=False))
+    assert [r.successful for r in set_levels(peer, (OWN, 40))] == [True]
+    assert peer.set_parameter("log_level", "info").successful
+    assert levels(peer, OWN) == [20]
+
+
+@contextlib.contextmanager
+def listener(domain):
+    """The records of /rosout, and what takes them: of a node that ends by itself."""
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=domain)
+    node = rclpy.create_node("listener", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    records = []
+    node.create_subscription(Log, "/rosout", records.append, qos(depth=1000))
+    try:
+        yield records, lambda: executor.spin_once(timeout_sec=0.02)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_reason_for_the_end_is_on_rosout_and_said_once(start_node, model):
+    domain = new_domain()
+    try:
+        with listener(domain) as (records, spin):
+            # The model is loaded before its classes are looked at: with a large one there is time to find each other, as
+            # a rule.
+            large = str(model.parents[1] / "street_1024x512")
+            for _ in range(5):
+                node = start_node(domain=domain, model_path=large, **{"points.classes": ["zebra"]})
+                assert node.wait() == 1
+                assert node.log().count("[FATAL]") == 1
+                # One record a call.
+                for _ in range(30):
+                    spin()
+                if any(r.level == 50 for r in records):
+                    break
+        (fatal,) = [r for r in records if r.level == 50]
+        assert "zebra" in fatal.msg and fatal.name == OWN and fatal.msg in node.log()
+    finally:
+        release_domain(domain)
 
 
 def test_the_consoles_format_comes_from_the_environment(start_node, peer_of, monkeypatch):

@@ -277,6 +277,8 @@ def test_qos_overrides_are_honoured(start_node):
     overrides = {
         "/camera/image": {"subscription": {"reliability": "reliable", "depth": 3}},
         f"{NAME}/output/labels": {"publisher": {"reliability": "best_effort", "durability": "transient_local"}},
+        f"{NAME}/transition_event": {"publisher": {"reliability": "best_effort"}},
+        "/rosout": {"publisher": {"durability": "volatile"}},
     }
     node = start_node(qos_overrides=overrides, arguments=["-r", "~/input/image:=/camera/image"])
     peer = Peer(node, outputs=())
@@ -298,6 +300,16 @@ def test_qos_overrides_are_honoured(start_node):
         assert labels.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
         [depth] = peer.until(lambda: found(f"{NAME}/output/depth"), "the publisher of depth")
         assert depth.qos_profile.reliability == ReliabilityPolicy.RELIABLE, "not overridden"
+        # Of the node as a whole, too.
+        [events] = peer.until(lambda: found(f"{NAME}/transition_event"), "the publisher of transitions")
+        assert events.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+        def log():
+            return [i for i in found("/rosout") if i.node_name == "semantic_depth"]
+
+        [rosout] = peer.until(log, "the node's publisher of /rosout")
+        assert rosout.qos_profile.durability == DurabilityPolicy.VOLATILE
+        assert rosout.qos_profile.lifespan.nanoseconds == 10 * 10**9, "not overridden: rcl's own"
         key = "qos_overrides./camera/image.subscription.depth"
         assert client.get(key) == [3] and client.describe(key).read_only
         [(successful, reason)] = client.set(**{key: 4})

@@ -43,6 +43,16 @@ class Tiny(Module):
     hole = torch.mul(torch.div(b, torch.sub(torch.add(torch.mul(b, 0), 1), b)), 0)
     return torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1)
 """
+# The same, but it fails on a white picture.
+FAILS_ON_WHITE = CODE.replace(
+    "    r = torch.slice",
+    """\
+    if bool(torch.gt(torch.mean(x), 0.98)):
+      ops.prim.RaiseException("this picture is too white")
+    else:
+      pass
+    r = torch.slice""",
+)
 # PROTO 2, GLOBAL, EMPTY_TUPLE, NEWOBJ, EMPTY_DICT, BUILD, STOP: a Tiny without attributes.
 OBJECT = b"\x80\x02c__torch__\nTiny\n)\x81}b."
 # PROTO 2, EMPTY_TUPLE, STOP: no constants.
@@ -65,7 +75,7 @@ def depth_of_blue(blue):
     return np.exp(5 * np.asarray(blue, np.float64) / 255)
 
 
-def write(folder, classes=CLASSES, name="tiny"):
+def write(folder, classes=CLASSES, name="tiny", code=CODE):
     """Writes the model folder; returns its manifest's path."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +83,7 @@ def write(folder, classes=CLASSES, name="tiny"):
     with zipfile.ZipFile(network, "w", zipfile.ZIP_STORED) as archive:
         for member, data in {
             "data.pkl": OBJECT,
-            "code/__torch__.py": CODE.encode(),
+            "code/__torch__.py": code.encode(),
             "constants.pkl": CONSTANTS,
             "version": b"3\n",
             "byteorder": b"little",

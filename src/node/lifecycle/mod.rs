@@ -33,11 +33,11 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// The five services and `~/transition_event` of an unconfigured node.
+    /// The five services and `~/transition_event`, published with `events_qos`, of an unconfigured node.
     ///
     /// # Errors
     /// One of them cannot be created.
-    pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
+    pub fn create(node: &mut r2r::Node, events_qos: QosProfile) -> anyhow::Result<Self> {
         Ok(Self {
             machine: Machine::default(),
             waiting: None,
@@ -50,9 +50,8 @@ impl Lifecycle {
                 QosProfile::services_default(),
             )?,
             get_transition_graph: Requests::serve(node, "~/get_transition_graph", QosProfile::services_default())?,
-            // rcl_lifecycle's: the default profile (reliable, volatile, the last 10).
             events: node
-                .create_publisher("~/transition_event", QosProfile::default())
+                .create_publisher("~/transition_event", events_qos)
                 .context("cannot publish ~/transition_event")?,
             clock: node.get_ros_clock(),
         })
@@ -61,11 +60,6 @@ impl Lifecycle {
     /// The state now; the state of the transition (`Configuring`) while one is under way.
     pub fn state(&self) -> State {
         self.machine.state()
-    }
-
-    /// The transition that has begun and not ended.
-    pub fn under_way(&self) -> Option<Transition> {
-        self.machine.under_way()
     }
 
     /// Answers what waits. A transition that a client asked for and that starts from this state has begun: the caller
