@@ -160,6 +160,16 @@ fn what_is_not_wanted_is_empty_and_depth_is_multiplied() {
 }
 
 #[test]
+fn the_time_of_normals_is_the_depths() {
+    let mut pipeline = Pipeline::from_artifact(small(), &options(Precision::Auto, 1)).expect("loads");
+    let mut camera = cameras(1).remove(0);
+    camera.wanted = Wanted { normals: true, mask: true, ..Wanted::default() };
+    let times = run(&mut pipeline, &[&camera]).remove(0).1;
+    assert!(times.labels_ns > 0 && times.depth_ns > 0 && times.mask_ns > 0, "{times:?}");
+    assert_eq!((times.confidence_ns, times.overlay_ns), (0, 0));
+}
+
+#[test]
 fn wrong_orders_are_refused_with_what_was_expected() {
     let refuse = |max_batch| match Pipeline::from_artifact(small(), &options(Precision::Auto, max_batch)) {
         Err(e @ PipelineError::MaxBatch(_)) => e.to_string(),

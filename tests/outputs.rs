@@ -8,7 +8,7 @@ use semantic_depth::frame::input::InputBuilder;
 use semantic_depth::frame::network::{load_cuda_half, DeviceChoice, NetworkError, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
-use semantic_depth::tensorrt::cuda::driver;
+use semantic_depth::tensorrt::{self, cuda::driver, BatchRange, BuildOptions, EnginePrecision, TensorRtError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tch::{CModule, IValue, Kind, Tensor};
@@ -447,6 +447,47 @@ fn a_module_of_bytes_has_no_other_precision() {
         assert!(matches!(error, PipelineError::Network(NetworkError::Precision { .. })), "{error}");
         assert!(error.to_string().contains("its input is bytes"), "{error}");
     }
+}
+
+#[test]
+fn an_engine_is_refused_before_anything_is_compiled_or_loaded_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().join("cache");
+    let prepare = |model: Model, compile: bool| {
+        model.write(folder.path());
+        let artifact = export::load(folder.path()).expect("it is valid");
+        let batch = BatchRange { min: 1, best: 1, max: 1 };
+        let cache = Some(cache.clone());
+        let build = BuildOptions { precision: EnginePrecision::Fp16, batch, engine: None, compile, cache };
+        tensorrt::prepare(&artifact, 0, &build).expect_err("there is no engine")
+    };
+    let plain = Model { stride: 4, ..Model::default() };
+    let error = prepare(Model { bytes: true, ..plain }, true);
+    assert!(matches!(error, TensorRtError::Bytes), "{error}");
+    assert!(error.to_string().contains("set backend to torchscript"), "{error}");
+    let error = prepare(plain, false);
+    assert!(matches!(error, TensorRtError::NotCompiled(_)), "{error}");
+    assert!(!cache.exists());
+}
+
+#[test]
+fn a_class_that_would_pass_for_unlabelled_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = Model { labels: true, stride: 4, ..Model::default() }.write(folder.path());
+    let text = std::fs::read_to_string(&path).expect("the manifest");
+    let (head, rest) = text.split_once("\nclasses:\n").expect("the class table");
+    let (_, tail) = rest.split_once("files:").expect("the files");
+    let head = head.replace("{classes: 4}", "{classes: 256}");
+    let load_with = |ids: Vec<u8>| {
+        let name = |id: u8| if id == 255 { "unlabelled" } else { "thing" };
+        let line = |id: &u8| format!("- {{id: {id}, name: {}, color: [1, 2, 3]}}\n", name(*id));
+        let table: String = ids.iter().map(line).collect();
+        std::fs::write(&path, format!("{head}\nclasses:\n{table}files:{tail}")).expect("written");
+        load(folder.path(), Precision::Fp32)
+    };
+    load_with((0..=255).collect()).expect("the last one is 'unlabelled' itself");
+    let message = load_with((0..=255).rev().collect()).expect_err("its last class cannot be told").to_string();
+    assert!(message.contains("256 classes") && message.contains("put 'unlabelled' last"), "{message}");
 }
 
 #[test]

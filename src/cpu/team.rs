@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use std::any::Any;
 use std::ffi::{c_uint, c_void};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// `GOMP_parallel(body, data, threads, flags)`: runs `body(data)` once on each thread of a team, the caller's among them,
@@ -60,15 +61,31 @@ pub fn share<T, S>(
 }
 
 /// As [`share`], among at most so many threads: copying is bound by the memory, and a thread more is one more to wait for.
-#[allow(unsafe_code)]
 pub fn share_among<T, S>(
     most: usize,
     tasks: impl Iterator<Item = T> + Send,
     scratch: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, T) + Sync,
 ) {
-    let queue = Mutex::new(tasks);
+    share_in(tch::get_num_threads().max(1) as usize, most, tasks, scratch, work);
+}
+
+/// As [`share_among`], in a team of so many threads. The whole of it is started, whoever works: GCC's OpenMP library ends
+/// what threads are too many for a smaller team, and makes them anew for the next large one.
+#[allow(unsafe_code)]
+fn share_in<T, S>(
+    team: usize,
+    most: usize,
+    tasks: impl Iterator<Item = T> + Send,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) + Sync,
+) {
+    let (queue, threads, arrived) = (Mutex::new(tasks), most.clamp(1, team), AtomicUsize::new(0));
     let each = || {
+        // Only as many as were asked for work: those that come first.
+        if arrived.fetch_add(1, Ordering::Relaxed) >= threads {
+            return;
+        }
         let mut scratch = scratch();
         loop {
             // The lock is held for the taking only.
@@ -76,7 +93,6 @@ pub fn share_among<T, S>(
             work(&mut scratch, task);
         }
     };
-    let threads = most.min(tch::get_num_threads().max(1) as usize);
     match openmp() {
         _ if threads == 1 => each(),
         None => (0..threads).into_par_iter().for_each(|_| each()),
@@ -84,7 +100,7 @@ pub fn share_among<T, S>(
             let job = Job { work: &each, panic: Mutex::new(None) };
             let data = std::ptr::from_ref(&job).cast_mut().cast::<c_void>();
             // SAFETY: `run` gets the job, which outlives the call: it returns when all threads are done with it.
-            unsafe { parallel(run, data, threads as c_uint, 0) };
+            unsafe { parallel(run, data, team as c_uint, 0) };
             if let Some(payload) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 resume_unwind(payload);
             }
@@ -136,7 +152,8 @@ impl<T> Drop for Taken<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::collections::HashSet;
+    use std::thread::ThreadId;
 
     #[test]
     fn every_task_is_done_once() {
@@ -149,6 +166,34 @@ mod tests {
         );
         assert!(done.iter().enumerate().all(|(i, n)| *n == i as u32 / 7 + 1));
         assert!(scratches.into_inner() <= tch::get_num_threads().max(1) as usize);
+    }
+
+    /// Who takes part.
+    fn workers(team: usize, most: usize) -> HashSet<ThreadId> {
+        let (seen, done) = (Mutex::new(HashSet::new()), AtomicUsize::new(0));
+        let count = |(): &mut (), _| {
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        let arrive = || {
+            lock(&seen).insert(std::thread::current().id());
+        };
+        share_in(team, most, 0..100, arrive, count);
+        assert_eq!(done.into_inner(), 100, "{most} of {team}");
+        seen.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn as_many_threads_work_as_were_asked_for_and_the_others_stay() {
+        if openmp().is_none() {
+            eprintln!("skipped: libtorch brought no OpenMP");
+            return;
+        }
+        let all = workers(4, usize::MAX);
+        for most in [2, 1, 3] {
+            let some = workers(4, most);
+            assert!(some.len() <= most, "{some:?}");
+            assert_eq!(workers(4, usize::MAX), all, "after {most}");
+        }
     }
 
     #[test]

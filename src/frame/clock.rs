@@ -12,7 +12,7 @@ pub struct StageTimes {
     pub infer_ns: u64,
     /// Class scores -> label image.
     pub labels_ns: u64,
-    /// Depth code -> metres.
+    /// Depth code -> metres; and the surface normals, where they are wanted.
     pub depth_ns: u64,
     /// Class scores -> probability of the label.
     pub confidence_ns: u64,

@@ -3,7 +3,7 @@
 use super::geometry::{Geometry, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
-use crate::cpu::team::share;
+use crate::cpu::team::{share, Spare};
 use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
 
 /// Channels of the network's input.
@@ -24,7 +24,8 @@ pub(super) fn padding(spec: &InputSpec) -> [f32; CHANNELS] {
     }
 }
 
-/// Builds network inputs for one model; keeps the resampling weights of the geometries it has seen lately.
+/// Builds network inputs for one model; keeps what its threads work with, and the resampling weights of the geometries it
+/// has seen lately.
 #[derive(Debug)]
 pub struct InputBuilder {
     width: usize,
@@ -38,6 +39,8 @@ pub struct InputBuilder {
     padding: [f32; CHANNELS],
     /// By what is resized to what size.
     resamplers: Cache<(Rect, (usize, usize)), Resampler>,
+    /// Rows of sources.
+    rows: Spare<Vec<f32>>,
 }
 
 impl InputBuilder {
@@ -53,6 +56,7 @@ impl InputBuilder {
             bias,
             padding: padding(spec),
             resamplers: Cache::new(),
+            rows: Spare::default(),
         }
     }
 
@@ -80,7 +84,8 @@ impl InputBuilder {
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
         let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
         let row = self.width * CHANNELS;
-        share(out.chunks_mut(row * TASK_ROWS).enumerate(), Vec::new, |scratch, (task, out)| {
+        let rows = &self.rows;
+        let work = |scratch: &mut Vec<f32>, task: usize, out: &mut [f32]| {
             for (y, out) in out.chunks_exact_mut(row).enumerate() {
                 let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
                 let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
@@ -103,7 +108,12 @@ impl InputBuilder {
                     }
                 }
             }
-        });
+        };
+        share(
+            out.chunks_mut(row * TASK_ROWS).enumerate(),
+            || rows.take(Vec::new),
+            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
+        );
     }
 }
 
@@ -271,6 +281,8 @@ mod tests {
             for (a, b) in out.iter().zip(reference(&image, &spec, &stretch((w, h)))) {
                 assert!((a - b).abs() < 2e-5, "{w}x{h}");
             }
+            // Not one of its own for every frame.
+            drop(builder.rows.take(|| unreachable!("one is kept")));
         }
     }
 }

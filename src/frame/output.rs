@@ -10,7 +10,7 @@ use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
 use crate::cpu::exp;
-use crate::cpu::team::share;
+use crate::cpu::team::{share, Spare};
 use crate::data::classes::{Class, UNLABELLED};
 use crate::export::manifest::{ClassKind, DepthCode, DepthDecoding, Manifest};
 use multiversion::multiversion;
@@ -45,7 +45,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Most score channels that a model may have: labels are bytes and 255 is "unlabelled".
+/// Most classes that labels tell apart: they are bytes, of which 255 is "unlabelled". One class more has to be that one.
 pub const MAX_CLASSES: usize = 255;
 
 /// What belongs to a geometry.
@@ -100,6 +100,16 @@ pub struct OutputBuilder {
     best: Vec<u8>,
     /// Depth channel of each pixel of the answer.
     code: Vec<f32>,
+    rooms: Rooms,
+}
+
+/// What threads work with, kept from frame to frame.
+#[derive(Debug, Default)]
+struct Rooms {
+    labels: Spare<LabelScratch>,
+    rows: Spare<RowScratch>,
+    softmax: Spare<SoftmaxScratch>,
+    tint: Spare<TintScratch>,
 }
 
 impl OutputBuilder {
@@ -121,6 +131,7 @@ impl OutputBuilder {
             size: manifest.answer_size(),
             best: Vec::new(),
             code: Vec::new(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -163,8 +174,8 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
-        let (kind, best, ids) = (self.kind, &self.best, &self.ids);
-        share(out.chunks_mut(width * TASK_ROWS).enumerate(), LabelScratch::default, |scratch, (task, out)| {
+        let (kind, best, ids, rooms) = (self.kind, &self.best, &self.ids, &self.rooms.labels);
+        let work = |scratch: &mut LabelScratch, task: usize, out: &mut [u8]| {
             scratch.rows = None;
             for (y, out) in out.chunks_exact_mut(width).enumerate() {
                 let Some(row) = rows.at(task * TASK_ROWS + y) else {
@@ -184,7 +195,12 @@ impl OutputBuilder {
                 out.copy_from_slice(&scratch.uniform[..out.len()]);
                 mix(scratch, columns, row.weight, out);
             }
-        });
+        };
+        share(
+            out.chunks_mut(width * TASK_ROWS).enumerate(),
+            || rooms.take(LabelScratch::default),
+            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
+        );
     }
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
@@ -198,24 +214,27 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, self.size);
-        let (code, decoding) = (&self.code, &self.decoding);
+        let (code, decoding, rooms) = (&self.code, &self.decoding, &self.rooms.rows);
+        let work = |scratch: &mut RowScratch, task: usize, out: &mut [f32]| {
+            scratch.fit(answer_width, columns);
+            let RowScratch { blended, expanded, .. } = scratch;
+            for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                let Some(row) = rows.at(task * TASK_ROWS + y) else {
+                    out.fill(f32::NAN);
+                    continue;
+                };
+                out[..columns.seen.start].fill(f32::NAN);
+                out[columns.seen.end..].fill(f32::NAN);
+                let line = |y: u32| &code[y as usize * answer_width..][..answer_width];
+                blend_rows(line(row.first), line(row.next), row.weight, blended);
+                columns.expand(blended, expanded);
+                decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
+            }
+        };
         share(
             out.chunks_mut(width * TASK_ROWS).enumerate(),
-            || (vec![0.0_f32; answer_width], vec![0.0_f32; columns.expanded_len()]),
-            |(blended, expanded), (task, out)| {
-                for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    let Some(row) = rows.at(task * TASK_ROWS + y) else {
-                        out.fill(f32::NAN);
-                        continue;
-                    };
-                    out[..columns.seen.start].fill(f32::NAN);
-                    out[columns.seen.end..].fill(f32::NAN);
-                    let line = |y: u32| &code[y as usize * answer_width..][..answer_width];
-                    blend_rows(line(row.first), line(row.next), row.weight, blended);
-                    columns.expand(blended, expanded);
-                    decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
-                }
-            },
+            || rooms.take(RowScratch::default),
+            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
         );
     }
 
@@ -227,24 +246,24 @@ impl OutputBuilder {
         let (width, height) = geometry.output();
         out.resize(3 * width * height, f32::NAN);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
-        let mut line = vec![0.0; packed.width];
-        let mut blended = vec![0.0; packed.width];
-        let mut other = vec![0.0; packed.width];
-        let mut expanded = vec![0.0; columns.expanded_len()];
-        for (k, plane) in out.chunks_exact_mut(width * height).enumerate() {
-            for (y, out) in plane.chunks_exact_mut(width).enumerate() {
-                let Some(row) = rows.at(y) else { continue };
-                let of = |y: u32| {
-                    &packed.data[y as usize * packed.width * packed.channels..][..packed.width * packed.channels]
-                };
-                channel_of(of(row.first), packed.channels, first + k, &mut line);
-                channel_of(of(row.next), packed.channels, first + k, &mut other);
-                blend_rows(&line, &other, row.weight, &mut blended);
-                columns.expand(&blended, &mut expanded);
-                let seen = &mut out[columns.seen.clone()];
-                seen.copy_from_slice(&expanded[..seen.len()]);
+        self.rooms.rows.take(RowScratch::default).with(|scratch| {
+            scratch.fit(packed.width, columns);
+            let RowScratch { lines: [line, other], blended, expanded } = scratch;
+            for (k, plane) in out.chunks_exact_mut(width * height).enumerate() {
+                for (y, out) in plane.chunks_exact_mut(width).enumerate() {
+                    let Some(row) = rows.at(y) else { continue };
+                    let of = |y: u32| {
+                        &packed.data[y as usize * packed.width * packed.channels..][..packed.width * packed.channels]
+                    };
+                    channel_of(of(row.first), packed.channels, first + k, line);
+                    channel_of(of(row.next), packed.channels, first + k, other);
+                    blend_rows(line, other, row.weight, blended);
+                    columns.expand(blended, expanded);
+                    let seen = &mut out[columns.seen.clone()];
+                    seen.copy_from_slice(&expanded[..seen.len()]);
+                }
             }
-        }
+        });
         let (x, rest) = out.split_at_mut(width * height);
         let (y, z) = rest.split_at_mut(width * height);
         for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
@@ -272,23 +291,25 @@ impl OutputBuilder {
             return out.fill(f32::NAN);
         }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
+        let rooms = &self.rooms.softmax;
+        let work = |scratch: &mut SoftmaxScratch, task: usize, out: &mut [f32]| {
+            scratch.fit(packed.width, classes, columns);
+            for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                let y = task * TASK_ROWS + y;
+                let is_taken = y % stride == stride / 2 || y + 1 == height;
+                let Some(row) = rows.at(y).filter(|_| is_taken) else {
+                    out.fill(f32::NAN);
+                    continue;
+                };
+                out[..columns.seen.start].fill(f32::NAN);
+                out[columns.seen.end..].fill(f32::NAN);
+                scratch.row(packed, columns, row, &mut out[columns.seen.clone()]);
+            }
+        };
         share(
             out.chunks_mut(width * TASK_ROWS).enumerate(),
-            || SoftmaxScratch::new(packed.width, classes, columns.expanded_len()),
-            |scratch, (task, out)| {
-                scratch.rows = [None; 2];
-                for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    let y = task * TASK_ROWS + y;
-                    let is_taken = y % stride == stride / 2 || y + 1 == height;
-                    let Some(row) = rows.at(y).filter(|_| is_taken) else {
-                        out.fill(f32::NAN);
-                        continue;
-                    };
-                    out[..columns.seen.start].fill(f32::NAN);
-                    out[columns.seen.end..].fill(f32::NAN);
-                    scratch.row(packed, columns, row, &mut out[columns.seen.clone()]);
-                }
-            },
+            || rooms.take(SoftmaxScratch::default),
+            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
         );
     }
 
@@ -309,46 +330,45 @@ impl OutputBuilder {
         // Fixed point with 8 bits: exact at both ends.
         let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u16;
         let (n, [r, g, b]) = (image.encoding().channels(), image.encoding().rgb_offsets());
-        let colors = &self.colors;
+        let (colors, rooms) = (&self.colors, &self.rooms.tint);
         let Plan { columns, rows, picture } = plan(&mut self.plans, geometry, self.size);
         let tasks = out.chunks_mut(width * 3 * TASK_ROWS).zip(labels.chunks(width * TASK_ROWS)).enumerate();
-        share(
-            tasks,
-            || (Vec::new(), vec![[0; 3]; width]),
-            |(scratch, tint), (task, (out, labels))| {
-                let lines = out.chunks_exact_mut(width * 3).zip(labels.chunks_exact(width));
-                for (y, (out, labels)) in lines.enumerate() {
-                    let y = task * TASK_ROWS + y;
-                    let (pixels, _) = out.as_chunks_mut::<3>();
-                    match picture {
-                        None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
-                        None => {
-                            for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
-                                *out = [pixel[r], pixel[g], pixel[b]];
-                            }
-                        }
-                        Some((resampler, to)) => {
-                            let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
-                                pixels.fill([0; 3]);
-                                continue;
-                            };
-                            pixels[..to.x].fill([0; 3]);
-                            pixels[to.x + to.width..].fill([0; 3]);
-                            resampler.row(image, y, scratch, &mut pixels[to.columns()], |out, values| {
-                                *out = values.map(|v| (v + 0.5) as u8);
-                            });
+        let work = |TintScratch { row, tint }: &mut TintScratch, task: usize, out: &mut [u8], labels: &[u8]| {
+            let lines = out.chunks_exact_mut(width * 3).zip(labels.chunks_exact(width));
+            for (y, (out, labels)) in lines.enumerate() {
+                let y = task * TASK_ROWS + y;
+                let (pixels, _) = out.as_chunks_mut::<3>();
+                match picture {
+                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
+                    None => {
+                        for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
+                            *out = [pixel[r], pixel[g], pixel[b]];
                         }
                     }
-                    if rows.at(y).is_some() {
-                        let seen = columns.seen.clone();
-                        let tint = &mut tint[..seen.len()];
-                        for (tint, &label) in tint.iter_mut().zip(&labels[seen.clone()]) {
-                            *tint = colors[usize::from(label)];
-                        }
-                        tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
+                    Some((resampler, to)) => {
+                        let Some(y) = y.checked_sub(to.y).filter(|y| *y < to.height) else {
+                            pixels.fill([0; 3]);
+                            continue;
+                        };
+                        pixels[..to.x].fill([0; 3]);
+                        pixels[to.x + to.width..].fill([0; 3]);
+                        resampler.row(image, y, row, &mut pixels[to.columns()], |out, values| {
+                            *out = values.map(|v| (v + 0.5) as u8);
+                        });
                     }
                 }
-            },
+                if rows.at(y).is_some() {
+                    let seen = columns.seen.clone();
+                    tint.clear();
+                    tint.extend(labels[seen.clone()].iter().map(|&label| colors[usize::from(label)]));
+                    tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
+                }
+            }
+        };
+        share(
+            tasks,
+            || rooms.take(TintScratch::default),
+            |scratch, (task, (out, labels))| scratch.with(|scratch| work(scratch, task, out, labels)),
         );
     }
 
@@ -380,6 +400,35 @@ impl OutputBuilder {
             },
         );
     }
+}
+
+/// Rows on their way from the answer to an output's.
+#[derive(Debug, Default)]
+struct RowScratch {
+    /// One channel of two rows of the answer.
+    lines: [Vec<f32>; 2],
+    blended: Vec<f32>,
+    expanded: Vec<f32>,
+}
+
+impl RowScratch {
+    /// Gives it room for an answer of so many columns.
+    fn fit(&mut self, width: usize, columns: &Axis) {
+        let [line, other] = &mut self.lines;
+        for row in [line, other, &mut self.blended] {
+            row.resize(width, 0.0);
+        }
+        self.expanded.resize(columns.expanded_len(), 0.0);
+    }
+}
+
+/// A row of an overlay.
+#[derive(Debug, Default)]
+struct TintScratch {
+    /// Of the source.
+    row: Vec<f32>,
+    /// Colours of the labels.
+    tint: Vec<[u8; 3]>,
 }
 
 /// Rows of one task: enough that a task's start costs little, few enough for every core to have some.
@@ -725,7 +774,7 @@ fn clip_row(codes: &[f32], d: &DepthDecoding, factor: f32, out: &mut [f32], metr
 ///
 /// Scores are taken relative to their pixel's greatest before they are interpolated: softmax does not see a shift that
 /// is common to all channels, interpolation is linear, and no exponential can overflow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct SoftmaxScratch {
     classes: usize,
     /// Which network rows `planes` holds.
@@ -738,15 +787,13 @@ struct SoftmaxScratch {
 }
 
 impl SoftmaxScratch {
-    fn new(width: usize, classes: usize, expanded: usize) -> Self {
-        Self {
-            classes,
-            rows: [None; 2],
-            planes: [vec![0.0; width * classes], vec![0.0; width * classes]],
-            blended: vec![0.0; width],
-            expanded: vec![0.0; expanded],
-            sum: vec![0.0; expanded],
-        }
+    /// Makes it one for an answer of so many columns, of which it has no rows yet.
+    fn fit(&mut self, width: usize, classes: usize, columns: &Axis) {
+        (self.classes, self.rows) = (classes, [None; 2]);
+        self.planes.iter_mut().for_each(|plane| plane.resize(width * classes, 0.0));
+        self.blended.resize(width, 0.0);
+        self.expanded.resize(columns.expanded_len(), 0.0);
+        self.sum.resize(columns.expanded_len(), 0.0);
     }
 
     /// `out` is the seen part of an output row.
@@ -876,6 +923,7 @@ pub(super) mod tests {
             size: (1, 1),
             best: Vec::new(),
             code: Vec::new(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -1484,6 +1532,54 @@ pub(super) mod tests {
         }
         assert_eq!(argmax(&[f32::NAN; 9]), 0);
         assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY, f32::NAN, f32::NEG_INFINITY, -3.0]), 4);
+    }
+
+    /// Everything that a builder makes of an answer and a picture, numbers as their bits.
+    fn everything(
+        b: &mut OutputBuilder,
+        packed: &Packed<'_>,
+        geometry: &Geometry,
+        image: &ImageView<'_>,
+    ) -> Vec<Vec<u32>> {
+        let (mut labels, mut overlay) = (Vec::new(), Vec::new());
+        let (mut depth, mut normals, mut confidence) = (Vec::new(), Vec::new(), Vec::new());
+        b.read(packed, true, true);
+        b.labels(packed, geometry, &mut labels);
+        b.depth(geometry, 1.5, &mut depth);
+        b.normals(packed, geometry, &mut normals);
+        b.confidence(packed, geometry, 3, &mut confidence);
+        b.overlay(image, geometry, &labels, 0.5, &mut overlay);
+        let bytes = [labels, overlay].map(|bytes| bytes.into_iter().map(u32::from).collect::<Vec<_>>());
+        let floats =
+            [depth, normals, confidence].map(|floats| floats.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+        bytes.into_iter().chain(floats).collect()
+    }
+
+    #[test]
+    fn what_is_kept_from_other_answers_does_not_show() {
+        let classes = 3;
+        let with_normals = || OutputBuilder { normals_channel: Some(classes + 1), ..builder(classes) };
+        let mut kept = with_normals();
+        let source = (64, 40);
+        let picture: Vec<u8> = (0..source.0 * source.1 * 3).map(|i| (i * 31 % 253) as u8).collect();
+        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+        // Larger and smaller ones in turn.
+        for (network, (w, h)) in SIZES.into_iter().chain(SIZES.into_iter().rev()) {
+            let data = packed_data(w, h, classes + 4);
+            let packed = Packed { width: w, height: h, channels: classes + 4, data: &data };
+            for placement in placements(source) {
+                let geometry = Geometry::new(&placement, source, network).expect("it fits");
+                let expected = everything(&mut with_normals(), &packed, &geometry, &image);
+                let found = everything(&mut kept, &packed, &geometry, &image);
+                assert!(found == expected, "{w}x{h} on {network:?}, {placement:?}");
+            }
+        }
+        // And it is kept: the next frame's threads do not make their own.
+        let rooms = &kept.rooms;
+        drop(rooms.labels.take(|| unreachable!("one of the labels is kept")));
+        drop(rooms.rows.take(|| unreachable!("one of the depth is kept")));
+        drop(rooms.softmax.take(|| unreachable!("one of the confidence is kept")));
+        drop(rooms.tint.take(|| unreachable!("one of the overlay is kept")));
     }
 
     #[test]

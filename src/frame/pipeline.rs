@@ -327,6 +327,7 @@ impl Pipeline {
                 }
                 if wanted.normals {
                     output.normals(&packed, geometry, &mut outputs.normals);
+                    times.depth_ns += clock.lap_ns();
                 }
                 pictures(output, job, &mut clock);
             }
@@ -388,6 +389,7 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
         }
         if job.wanted.normals {
             output.normals(&cuda.packed(slot)?, job.geometry, &mut job.outputs.normals);
+            job.times.depth_ns += clock.lap_ns();
         }
         pictures(output, job, &mut clock);
     }

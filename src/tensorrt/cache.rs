@@ -135,6 +135,11 @@ impl Cache {
         Ok(Self { folder })
     }
 
+    /// In this folder, to be looked into only: it need not be there.
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// The folder that the environment names; it need not be there.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// A sign of life where the compiler says nothing for so long.
 const QUIET: Duration = Duration::from_secs(15);
 
+/// Lines of the compiler's output that may wait for the log.
+const LINES_AHEAD: usize = 64;
+
 /// Lines of the compiler's output that are repeated in an error.
 const LAST_LINES: usize = 6;
 
@@ -169,7 +172,8 @@ impl Compiler {
             process.spawn().map_err(start)?
         };
         let began = Instant::now();
-        let (sender, lines) = mpsc::channel();
+        // Who reads does not wait for ever: every line is taken below, until the compiler's output ends.
+        let (sender, lines) = mpsc::sync_channel(LINES_AHEAD);
         let reading = std::thread::Builder::new().name("torchtrtc".into()).spawn(move || {
             for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
                 if sender.send(plain(&String::from_utf8_lossy(&line))).is_err() {
@@ -323,8 +327,10 @@ pub(super) mod tests {
     fn a_failure_says_what_was_run_and_the_last_words() {
         let folder = tempfile::tempdir().expect("temporary");
         let output = folder.path().join("out.ts");
-        let script =
-            r#"for i in 1 2 3 4 5 6 7 8; do echo "line $i"; done; printf '\033[31mERROR\033[0m: no GPU\n' >&2; exit 3"#;
+        // More than may wait, and then the last ones.
+        let script = r#"i=0; while [ $i -lt 300 ]; do echo "early $i"; i=$((i + 1)); done
+            for i in 1 2 3 4 5 6 7 8; do echo "line $i"; done
+            printf '\033[31mERROR\033[0m: no GPU\n' >&2; exit 3"#;
         let error = stand_in(folder.path(), script).run(&job(Path::new("in.ts"), &output)).expect_err("it fails");
         let message = error.to_string();
         assert!(message.contains("torchtrtc in.ts") && message.contains("exit status: 3"), "{message}");

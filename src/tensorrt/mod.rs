@@ -8,7 +8,8 @@
 //! - [`cache`]: compiled engines on disk
 //! - [`prepare`]: all of it: a file that libtorch can load
 //!
-//! Nothing of TensorRT is linked or loaded where it is not asked for, nor without a CUDA device.
+//! Nothing of TensorRT is linked or loaded where it is not asked for, nor without a CUDA device, nor where nothing may be
+//! compiled and the cache has no engine of the model.
 
 pub mod archive;
 pub mod cache;
@@ -25,6 +26,7 @@ pub use check::{check, Here, Mismatch};
 pub use compile::{BatchRange, CompileError, EnginePrecision};
 pub use libraries::{load_runtime, Runtime, RuntimeError};
 
+use crate::export::manifest::InputKind;
 use crate::export::trace::{self, WEIGHTS};
 use crate::export::Artifact;
 use cache::{Key, Lookup};
@@ -83,6 +85,12 @@ pub enum TensorRtError {
     /// The compiler's input cannot be made.
     #[error("the network cannot be traced for the compiler: {0}")]
     Source(trace::ExportError),
+    /// The model's input is not what an engine is compiled for.
+    #[error(
+        "an engine's input is floating point, and the model's is bytes (input.kind: u8); set backend to torchscript, or \
+         export a model that takes float"
+    )]
+    Bytes,
     /// The model's manifest does not say what is needed.
     #[error("the model's manifest has no sha256 of {0}; export the model again")]
     Manifest(String),
@@ -96,17 +104,23 @@ struct Model<'a> {
     sha256: String,
     /// Channels, height, width.
     shape: [usize; 3],
+    /// Tensors of its answer.
+    outputs: usize,
 }
 
 impl<'a> Model<'a> {
     fn of(artifact: &'a Artifact) -> Result<Self, TensorRtError> {
         let manifest = &artifact.manifest;
+        if manifest.input.kind == InputKind::U8 {
+            return Err(TensorRtError::Bytes);
+        }
         let sha256 = manifest.files.get(&manifest.torchscript).cloned();
         Ok(Self {
             artifact: manifest.files.contains_key(WEIGHTS).then_some(artifact),
             torchscript: artifact.torchscript_path(),
             sha256: sha256.ok_or_else(|| TensorRtError::Manifest(manifest.torchscript.clone()))?,
             shape: [3, manifest.input.height, manifest.input.width],
+            outputs: manifest.output.tensors.as_ref().map_or(1, Vec::len),
         })
     }
 }
@@ -115,14 +129,44 @@ impl<'a> Model<'a> {
 /// the cache, or compiled (minutes) or imported into it. `gpu` is CUDA's number.
 ///
 /// # Errors
-/// No CUDA device, a missing library or compiler, a failed compilation, an engine that does not run here, or a cache that
-/// cannot be written.
+/// A model whose input is bytes, nothing cached that could be this model's where nothing may be compiled (then nothing is
+/// loaded); no CUDA device, a missing library or compiler, a failed compilation, an engine that does not run here, or a cache
+/// that cannot be written.
 pub fn prepare(artifact: &Artifact, gpu: usize, build: &BuildOptions) -> Result<PathBuf, TensorRtError> {
+    let model = Model::of(artifact)?;
+    if build.engine.is_none() && !build.compile {
+        is_perhaps_cached(&model, build)?;
+    }
     let runtime = load_runtime()?;
     let gpus = cuda::driver().map_err(|e| RuntimeError::NoDevice(e.to_string()))?.gpus;
     let device = gpus.get(gpu).ok_or(TensorRtError::NoGpu { index: gpu, available: gpus.len() })?;
     let find = || Compiler::find(&libraries::Surroundings::here());
-    prepare_on(&Model::of(artifact)?, device, &runtime, build, find)
+    prepare_on(&model, device, &runtime, build, find)
+}
+
+/// Where the cache is.
+fn folder(build: &BuildOptions) -> Result<PathBuf, CacheError> {
+    build.cache.clone().map_or_else(Cache::default_folder, Ok)
+}
+
+fn batches(build: &BuildOptions) -> [usize; 3] {
+    let BatchRange { min, best, max } = build.batch;
+    [min, best, max]
+}
+
+/// Whether the cache has an engine of this model for any GPU and any versions. Which ones those are here is only known once
+/// the libraries are loaded, hundreds of megabytes: not for a question whose answer is no.
+fn is_perhaps_cached(model: &Model<'_>, build: &BuildOptions) -> Result<(), TensorRtError> {
+    let precision = build.precision.name();
+    let fits = |key: &Key| {
+        let found = (key.model_sha256.as_str(), key.precision.as_str(), key.shape, key.batch);
+        found == (model.sha256.as_str(), precision, model.shape, batches(build))
+    };
+    if Cache::at(folder(build)?).entries().iter().any(|(_, entry)| entry.as_ref().is_ok_and(|e| fits(&e.key))) {
+        return Ok(());
+    }
+    let BatchRange { min, max, .. } = build.batch;
+    Err(TensorRtError::NotCompiled(format!("none of this model in {precision} for batches of {min} to {max}")))
 }
 
 fn prepare_on(
@@ -138,9 +182,8 @@ fn prepare_on(
         compute_capability: gpu.compute_capability,
         gpu: gpu.name.clone(),
         platform: check::PLATFORM.into(),
-        bindings: (1, 1),
+        bindings: (1, model.outputs),
     };
-    let batch = build.batch;
     let key = Key {
         model_sha256: model.sha256.clone(),
         gpu: gpu.name.clone(),
@@ -150,10 +193,9 @@ fn prepare_on(
         platform: here.platform.clone(),
         precision: build.precision.name().into(),
         shape: model.shape,
-        batch: [batch.min, batch.best, batch.max],
+        batch: batches(build),
     };
-    let folder = build.cache.clone().map_or_else(Cache::default_folder, Ok)?;
-    let cache = Cache::open(folder)?;
+    let cache = Cache::open(folder(build)?)?;
     let ready = || match build.engine {
         Some(_) => Err("a file is to be taken".to_string()),
         None => cached(&cache, &key, &here),
@@ -186,7 +228,7 @@ fn prepare_on(
                     input,
                     output: &unfinished,
                     shape: model.shape,
-                    batch,
+                    batch: build.batch,
                     precision: build.precision,
                     gpu: gpu.index,
                 };
@@ -252,7 +294,7 @@ mod tests {
         fs::write(&torchscript, "not read here").expect("temporary");
         let here = orin();
         Bench {
-            model: Model { artifact: None, torchscript, sha256: "ab".repeat(32), shape: [3, 256, 512] },
+            model: Model { artifact: None, torchscript, sha256: "ab".repeat(32), shape: [3, 256, 512], outputs: 1 },
             gpu: Gpu { index: 0, name: here.gpu, compute_capability: here.compute_capability, memory_bytes: 32 << 30 },
             runtime: Runtime {
                 tensorrt: here.tensorrt,
@@ -328,6 +370,38 @@ mod tests {
             prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(mine()))).expect("compiled");
         let cached = prepare_on(&b.model, &b.gpu, &b.runtime, &options, || panic!("nothing is compiled"));
         assert_eq!(cached.expect("cached"), compiled);
+    }
+
+    #[test]
+    fn without_leave_nothing_is_loaded_unless_an_engine_of_the_model_is_there() {
+        let b = bench();
+        let options = BuildOptions { compile: false, ..b.options() };
+        let error = is_perhaps_cached(&b.model, &options).expect_err("the cache is empty");
+        let message = error.to_string();
+        assert!(message.contains("none of this model in fp16 for batches of 1 to 1"), "{message}");
+        assert!(!b.folder.path().join("cache").exists(), "it is only looked for");
+        prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(mine()))).expect("compiled");
+        is_perhaps_cached(&b.model, &options).expect("there it is");
+        let others = [
+            BuildOptions { precision: EnginePrecision::Fp32, ..options.clone() },
+            BuildOptions { batch: BatchRange { min: 1, best: 2, max: 2 }, ..options.clone() },
+        ];
+        for other in others {
+            assert!(matches!(is_perhaps_cached(&b.model, &other), Err(TensorRtError::NotCompiled(_))), "{other:?}");
+        }
+        let other = Model { sha256: "cd".repeat(32), torchscript: "other.ts".into(), ..b.model };
+        assert!(is_perhaps_cached(&other, &options).is_err());
+    }
+
+    #[test]
+    fn an_engine_has_as_many_outputs_as_the_models_answer_has_tensors() {
+        let mut b = bench();
+        b.model.outputs = 2;
+        let one = prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(mine())));
+        assert!(matches!(one, Err(TensorRtError::Mismatch(Mismatch::Bindings { expected: (1, 2), .. }))), "{one:?}");
+        let mut two = mine();
+        two[5] = "output_0%output_1".into();
+        prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(two))).expect("it fits");
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub use device::{device_name, load_cuda_half, resolve, DeviceChoice, DeviceParse
 pub use precision::{Precision, PrecisionParseError};
 pub use select::{select, usual, Compile, Selection};
 
-use super::output::Packed;
+use super::output::{Packed, MAX_CLASSES};
 use crate::cpu::values;
+use crate::data::classes::UNLABELLED;
 use crate::export::golden::Deviation;
 use crate::export::manifest::InputKind;
 use crate::export::trace::WEIGHTS;
@@ -79,6 +80,25 @@ pub enum NetworkError {
         /// libtorch's message.
         reason: String,
     },
+    /// A variable of the environment has a value that means nothing.
+    #[error("{name}: expected {expected}, found {found:?}; correct the variable or unset it")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A class whose pixels would pass for unlabelled ones.
+    #[error(
+        "the model has {} classes, and its last one, '{name}', has the index {UNLABELLED}, which means unlabelled where labels \
+         are bytes; leave a class out of its manifest, or put 'unlabelled' last", MAX_CLASSES + 1
+    )]
+    Classes {
+        /// The class's name.
+        name: String,
+    },
     /// A file of the model.
     #[error(transparent)]
     Model(#[from] ArtifactError),
@@ -92,7 +112,8 @@ pub enum NetworkError {
     },
     /// The answer to the model's golden input is not what it should be.
     #[error(
-        "{backend} in {precision} on {device} answers the model's golden input otherwise than the network did at export:          {deviation}; expected {tolerance}"
+        "{backend} in {precision} on {device} answers the model's golden input otherwise than the network did at export: \
+         {deviation}; expected {tolerance}"
     )]
     Golden {
         /// Its name.
@@ -198,6 +219,14 @@ fn without_engines(torchscript: &Path) -> Result<(), NetworkError> {
     )))
 }
 
+/// Refuses a model of more classes than bytes can tell from each other and from unlabelled.
+fn can_be_told_apart(manifest: &Manifest) -> Result<(), NetworkError> {
+    match manifest.classes.get(MAX_CLASSES) {
+        Some(class) if class.id != UNLABELLED => Err(NetworkError::Classes { name: class.name.clone() }),
+        _ => Ok(()),
+    }
+}
+
 /// The network that the native back end computes: built from a model's weights.
 ///
 /// # Errors
@@ -224,15 +253,22 @@ fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
 }
 
 /// A module of libtorch's, with frames on its device where our kernels can be had there, else on the processor.
+/// `zero_copy`: as in [`Cuda::open`].
 fn module_engine(
     path: &Path,
     manifest: &Manifest,
     wanted: &Selection,
     precision: Precision,
+    zero_copy: Option<bool>,
 ) -> Result<Engine, NetworkError> {
     let load = || TorchScript::load(path, manifest, wanted.device, precision);
     let Device::Cuda(index) = wanted.device else { return Ok(Engine::TorchScript(load()?)) };
-    match Cuda::around(load()?, manifest, index, wanted.max_batch) {
+    // The device first: where it has no kernels of ours, the module is loaded only once.
+    let cuda = match Cuda::open(index, zero_copy) {
+        Ok(gpu) => Cuda::around(gpu, load()?, manifest, wanted.max_batch),
+        Err(error) => Err(error),
+    };
+    match cuda {
         Ok(cuda) => Ok(Engine::Cuda(Box::new(cuda))),
         Err(error) => {
             log::info!("frames are prepared and finished on the processor, as the device cannot: {error}");
@@ -294,17 +330,22 @@ impl Network {
         let Selection { device, max_batch, .. } = *wanted;
         let precision = if precision == Precision::Auto { Precision::Fp32 } else { precision };
         let manifest = &artifact.manifest;
+        can_be_told_apart(manifest)?;
+        // Here and not where it is used: there an error would only lead to another back end.
+        let zero_copy = if matches!(device, Device::Cuda(_)) { cuda::zero_copy()? } else { None };
         let engine = match backend {
             Backend::Native => match device {
-                Device::Cuda(index) => Engine::Cuda(Box::new(Cuda::load(artifact, index, precision, max_batch)?)),
+                Device::Cuda(index) => {
+                    Engine::Cuda(Box::new(Cuda::load(artifact, index, precision, max_batch, zero_copy)?))
+                }
                 _ => Engine::Native(Box::new(Native::load(artifact, device, precision)?)),
             },
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
-                module_engine(&artifact.torchscript_path(), manifest, wanted, precision)?
+                module_engine(&artifact.torchscript_path(), manifest, wanted, precision, zero_copy)?
             }
             Backend::TensorRt => {
-                module_engine(&tensorrt_engine(artifact, wanted, precision)?, manifest, wanted, precision)?
+                module_engine(&tensorrt_engine(artifact, wanted, precision)?, manifest, wanted, precision, zero_copy)?
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);

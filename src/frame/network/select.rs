@@ -90,7 +90,8 @@ pub fn usual(device: Device) -> Vec<(Backend, Precision)> {
     wanted.candidates().into_iter().map(|(backend, precision, _)| (backend, precision)).collect()
 }
 
-/// Loads the model into the best back end that answers as it should, and logs which it is and why no better one.
+/// Loads the model into the best back end that answers as it should, and logs which it is and why no better one, but for
+/// what is the rule: that there is no TensorRT engine.
 ///
 /// # Errors
 /// Where nothing that is allowed can run the model: the error of the most general of what was asked for.
@@ -114,9 +115,7 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                 return Ok(network);
             }
             Err(error) => {
-                // That there is no engine is the rule; that our own kernels cannot be had is worth a line.
-                let level = if asked && backend == Backend::Native { log::Level::Info } else { log::Level::Debug };
-                log::log!(level, "not {} in {}: {error}", backend.name(), precision.name());
+                log::log!(level_of(&error, backend, asked), "not {} in {}: {error}", backend.name(), precision.name());
                 first_error.get_or_insert_with(|| error.to_string());
                 if asked || last_error.is_none() {
                     last_error = Some(error);
@@ -128,6 +127,16 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
         backend: "auto",
         reason: format!("none computes in {} on {}", wanted.precision.name(), device_name(wanted.device)),
     }))
+}
+
+/// How loudly it is said that a back end was not taken. That there is no engine is the rule; that our own kernels cannot be
+/// had, or that something runs and answers wrongly or not in this precision, is worth a line.
+fn level_of(error: &NetworkError, backend: Backend, asked: bool) -> log::Level {
+    match error {
+        NetworkError::Golden { .. } | NetworkError::Precision { .. } => log::Level::Info,
+        _ if asked && backend == Backend::Native => log::Level::Info,
+        _ => log::Level::Debug,
+    }
 }
 
 /// Most that a precision's answers may differ from single precision's at export.
@@ -186,6 +195,28 @@ mod tests {
     ) -> Vec<(Backend, Precision)> {
         let wanted = Selection { device, backend, precision, fallback, compile: Compile::Never, max_batch: 1 };
         wanted.candidates().into_iter().map(|(b, p, _)| (b, p)).collect()
+    }
+
+    #[test]
+    fn what_answers_wrongly_is_said_in_one_line_and_what_is_missing_is_not() {
+        let golden = NetworkError::Golden {
+            backend: "tensorrt",
+            precision: "fp16",
+            device: "cuda:0".into(),
+            deviation: Deviation { labels: 0.5, depth_median: 0.1, depth_most: 2.0 },
+            tolerance: tolerance(Precision::Fp16, Device::Cuda(0)),
+        };
+        let message = golden.to_string();
+        assert!(message.contains("at export: ") && !message.contains("  "), "{message}");
+        let (device, reason) = ("cpu".into(), "it is bound to fp32".into());
+        let precision = NetworkError::Precision { precision: "bf16", device, reason };
+        let missing = NetworkError::Backend { backend: "tensorrt", reason: "there is no engine".into() };
+        for asked in [true, false] {
+            assert_eq!(level_of(&golden, Backend::TensorRt, asked), log::Level::Info);
+            assert_eq!(level_of(&precision, Backend::TorchScript, asked), log::Level::Info);
+            assert_eq!(level_of(&missing, Backend::TensorRt, asked), log::Level::Debug);
+        }
+        assert_eq!(level_of(&missing, Backend::Native, true), log::Level::Info);
     }
 
     #[test]

@@ -113,7 +113,8 @@ struct Place {
 
 enum { DEPTH_LOG = 0, DEPTH_METRES = 1, DEPTH_INVERSE = 2 };
 
-// Labels and metres at the output's size, each where it is wanted. One thread four pixels of a row.
+// Labels and metres at the output's size, each where it is wanted. One thread four pixels of a row; the blocks of a row,
+// then those of the next one.
 struct Outputs {
     const float* answer;  // [answer_height][answer_width][channels]
     const u8* best;  // [answer_height][answer_width]
@@ -145,7 +146,8 @@ DEVICE float metres(const Outputs& p, float code) {
 
 KERNEL outputs(Outputs p) {
     wait_for_input();
-    int start = (blockIdx.x * blockDim.x + threadIdx.x) * 4, y = blockIdx.y;
+    int across = 4 * (int)blockDim.x, blocks = (p.width + across - 1) / across;
+    int y = (int)blockIdx.x / blocks, start = (int)blockIdx.x % blocks * across + (int)threadIdx.x * 4;
     if (start >= p.width) return;
     Place row = p.rows[y];
     u8 label[4];

@@ -328,8 +328,8 @@ impl Decoding {
             factor,
             ids: self.ids,
         };
-        let grid = [width.div_ceil(4 * 64), height, 1];
-        Launch::new(Kernel::Outputs, grid, 64, outputs)
+        // Rows behind each other: a picture may have more than a grid may be high.
+        Launch::new(Kernel::Outputs, [width.div_ceil(4 * 64) * height, 1, 1], 64, outputs)
     }
 }
 
@@ -360,7 +360,7 @@ mod tests {
     use super::super::host::Host;
     use super::super::machine::Machine as _;
     use super::*;
-    use crate::frame::geometry::{Placement, ResizeMode};
+    use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
     use crate::frame::output::tests::{builder, of_labels, packed_data, placements};
     use crate::frame::output::{OutputBuilder, Packed};
@@ -489,9 +489,26 @@ mod tests {
         let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
         let decoding = Decoding { answer: [h, w, classes + 1], ..decoding(classes) };
         let mut b = builder(classes);
-        for placement in placements((64, 40)) {
+        // The last ones have several blocks a row.
+        let wide = [601, 512]
+            .map(|width| Placement { output: OutputSize::Fixed { width, height: 9 }, ..Placement::default() });
+        for placement in placements((64, 40)).into_iter().chain(wide) {
             let geometry = Geometry::new(&placement, (64, 40), (48, 24)).expect("it fits");
             compare(&host, &decoding, &mut b, &packed, &geometry);
+        }
+    }
+
+    #[test]
+    fn outputs_of_the_tallest_and_of_the_widest_source_fit_a_grid() {
+        for source in [(2, 1 << 17), (1 << 17, 2)] {
+            let geometry = Geometry::new(&Placement::default(), source, (48, 24)).expect("it fits");
+            let tables = OutputTables::new(&geometry, (24, 12));
+            assert_eq!(tables.size(), source);
+            let at = FrameAddresses { answer: 0, best: 0, tables: [0; 2], labels: 0, depth: 0 };
+            let launch = Decoding { answer: [12, 24, 8], ..decoding(7) }.launch(&tables, at, 1.0);
+            assert!(launch.fits(), "{:?} blocks", launch.grid);
+            let covered = launch.grid.iter().product::<u32>() as usize * launch.threads as usize * 4;
+            assert!(covered >= source.0 * source.1, "{:?} blocks for {source:?}", launch.grid);
         }
     }
 

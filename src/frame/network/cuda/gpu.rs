@@ -3,14 +3,13 @@
 use super::machine::{
     Address, Capacity, Device, DeviceMemory, HostMemory, Kernel, Lane, Launch, Machine, MachineError, Moment, Program,
 };
-use super::{nvrtc, ZERO_COPY};
+use super::nvrtc;
 use crate::tensorrt::cuda::driver;
 use cudarc::driver::result::{self, ctx, event, graph, module, primary_ctx, stream};
 use cudarc::driver::{sys, DriverError};
 use std::cell::RefCell;
 use std::ffi::{c_void, CString};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Least compute capability: pairs of half-precision maxima, and tensor cores that multiply m16n8k16.
 const LEAST: (u32, u32) = (8, 0);
@@ -160,7 +159,7 @@ impl Drop for Graph {
     }
 }
 
-/// What goes with the last user of a device's streams.
+/// What is destroyed with the device. Null: not made.
 #[derive(Debug)]
 struct Handles {
     context: Context,
@@ -169,24 +168,19 @@ struct Handles {
     module: sys::CUmodule,
 }
 
-// SAFETY: as events.
-#[allow(unsafe_code)]
-unsafe impl Send for Handles {}
-// SAFETY: only read.
-#[allow(unsafe_code)]
-unsafe impl Sync for Handles {}
-
 impl Drop for Handles {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         // SAFETY: made in `Gpu::open`, destroyed once, when nothing has them any more; what the streams still have to do is
         // done first.
         let _ = self.context.enter().map(|()| unsafe {
-            for stream in self.streams {
+            for stream in self.streams.into_iter().filter(|stream| !stream.is_null()) {
                 let _ = stream::synchronize(stream);
                 let _ = stream::destroy(stream);
             }
-            let _ = module::unload(self.module);
+            if !self.module.is_null() {
+                let _ = module::unload(self.module);
+            }
         });
     }
 }
@@ -203,7 +197,7 @@ pub(in crate::frame) struct Gpu {
     shares_memory: bool,
     /// What [`Machine::allocate`] gave.
     memory: RefCell<Vec<Buffer>>,
-    handles: Arc<Handles>,
+    handles: Handles,
 }
 
 // SAFETY: functions belong to the module, which `handles` keeps; as events.
@@ -211,12 +205,13 @@ pub(in crate::frame) struct Gpu {
 unsafe impl Send for Gpu {}
 
 impl Gpu {
-    /// Compiles a program's kernels for it.
+    /// Compiles a program's kernels for it. `zero_copy`: whether they work in the host's memory; `None`: where the device
+    /// has none of its own.
     ///
     /// # Errors
     /// In words: no driver, no such device, too old a one, no compiler.
     #[allow(unsafe_code)]
-    pub(super) fn open(index: usize, program: Program) -> Result<Self, String> {
+    pub(super) fn open(index: usize, program: Program, zero_copy: Option<bool>) -> Result<Self, String> {
         // cudarc panics where there is no driver.
         let gpus = driver().map_err(|e| e.to_string())?.gpus;
         let gpu = gpus.get(index).ok_or_else(|| format!("the CUDA driver sees {} devices", gpus.len()))?;
@@ -228,7 +223,7 @@ impl Gpu {
                 gpu.name
             ));
         }
-        let code = nvrtc::compile(&program.source(), &format!("sm_{}{}", found.0, found.1))?;
+        let code = nvrtc::machine_code(program, &format!("sm_{}{}", found.0, found.1))?;
         let words = |what: &'static str| move |e: DriverError| failed(what)(e).to_string();
         result::init().map_err(words("start"))?;
         let device = result::device::get(index as i32).map_err(words("open the device"))?;
@@ -245,25 +240,22 @@ impl Gpu {
         // SAFETY: as above.
         let context = Context(unsafe { primary_ctx::retain(device) }.map_err(words("take the device"))?);
         context.enter().map_err(|e| e.to_string())?;
-        let stream = || stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"));
-        let streams = [stream()?, stream()?, stream()?];
+        // Before what it owns, so that nothing is left where a later one cannot be made.
+        let mut handles = Handles { context, streams: [std::ptr::null_mut(); 3], module: std::ptr::null_mut() };
+        for stream in &mut handles.streams {
+            *stream = stream::create(stream::StreamKind::NonBlocking).map_err(words("make a stream"))?;
+        }
         // SAFETY: the compiler's own machine code, with its length in its header; it is copied.
-        let module = unsafe { module::load_data(code.as_ptr().cast()) }.map_err(words("load the kernels"))?;
-        let handles = Arc::new(Handles { context, streams, module });
+        handles.module = unsafe { module::load_data(code.as_ptr().cast()) }.map_err(words("load the kernels"))?;
         let mut functions = [std::ptr::null_mut(); Kernel::ALL.len()];
         for &kernel in program.kernels() {
             let function = &mut functions[kernel as usize];
             let name = CString::new(kernel.name()).map_err(|e| e.to_string())?;
             // SAFETY: the module has just been loaded.
-            *function = unsafe { module::get_function(module, name) }.map_err(words("find a kernel"))?;
+            *function = unsafe { module::get_function(handles.module, name) }.map_err(words("find a kernel"))?;
             allow_all_shared(*function, capacity.shared).map_err(words("give a kernel shared memory"))?;
         }
-        let shares_memory = match std::env::var(ZERO_COPY).ok().as_deref() {
-            None | Some("") => is_integrated,
-            Some("0") => false,
-            Some("1") => true,
-            Some(other) => return Err(format!("{ZERO_COPY}: expected 0 or 1, found {other:?}")),
-        };
+        let shares_memory = zero_copy.unwrap_or(is_integrated);
         let (overlaps, memory) = (found >= OVERLAPS, RefCell::default());
         Ok(Self { context, functions, overlaps, capacity, shares_memory, memory, handles })
     }
@@ -389,16 +381,19 @@ impl Device for Gpu {
         let capture = || -> Result<Graph, MachineError> {
             self.enter()?;
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-            // SAFETY: a valid stream. The capture is ended on every way; the graph is not needed once it is instantiated.
+            // SAFETY: a valid stream. The capture is ended on every way, and what was captured is destroyed: it is not needed
+            // once it is instantiated.
             unsafe {
                 stream::begin_capture(self.stream(Lane::Work), mode).map_err(failed("begin a graph"))?;
                 let launched = launches.iter().try_for_each(|launch| self.launch(launch));
                 let captured = stream::end_capture(self.stream(Lane::Work)).map_err(failed("end a graph"));
-                launched?;
-                let captured = captured?;
-                let made =
-                    graph::instantiate(captured, sys::CUgraphInstantiate_flags_enum(0)).map_err(failed("make a graph"));
-                let _ = graph::destroy(captured);
+                let made = launched.and_then(|()| {
+                    let flags = sys::CUgraphInstantiate_flags_enum(0);
+                    graph::instantiate(captured.clone()?, flags).map_err(failed("make a graph"))
+                });
+                if let Ok(captured) = captured {
+                    let _ = graph::destroy(captured);
+                }
                 let made = Graph(made?, self.context);
                 graph::upload(made.0, self.stream(Lane::Work)).map_err(failed("upload a graph"))?;
                 Ok(made)
@@ -425,11 +420,13 @@ impl Machine for Gpu {
     #[allow(unsafe_code)]
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), MachineError> {
         self.enter()?;
-        // SAFETY: the caller's memory of `allocate` or `buffer`, at least as long. The copy is over before this returns,
-        // and so is the setting to zero that it would have to come after.
+        let work = self.stream(Lane::Work);
+        // SAFETY: the caller's memory of `allocate` or `buffer`, at least as long; `bytes` stay until the copy has been made.
         unsafe {
-            self.finish()?;
-            result::memcpy_htod_sync(to, bytes).map_err(failed("copy to the device"))
+            // In the kernels' stream, in order with them, and waited for: what CUDA calls a synchronous copy is made in
+            // another stream, for which ours do not wait, and may not be over yet when the call returns.
+            result::memcpy_htod_async(to, bytes, work).map_err(failed("copy to the device"))?;
+            stream::synchronize(work).map_err(failed("copy to the device"))
         }
     }
 

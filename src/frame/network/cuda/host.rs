@@ -86,6 +86,7 @@ impl Machine for Host {
 
     #[allow(unsafe_code)]
     fn launch(&self, launch: &Launch) -> Result<(), MachineError> {
+        assert!(launch.fits(), "{}: no device has a grid of {:?} blocks", launch.kernel.name(), launch.grid);
         let run = self.runs[launch.kernel as usize];
         // SAFETY: the arguments are the kernel's structure with addresses of this machine's memory.
         unsafe { run(launch.arguments().cast(), launch.grid.as_ptr(), launch.threads, launch.shared) };

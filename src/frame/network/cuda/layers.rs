@@ -8,6 +8,7 @@ use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, RefinementParts, TrunkParts};
 use crate::model::{EndWeights, Task, CRP_STAGES};
 use half::f16;
+use std::borrow::Borrow;
 
 /// The most outputs of a head.
 pub(super) const HEAD_OUTPUTS: usize = 32;
@@ -341,11 +342,14 @@ impl<M: Machine> Builder<'_, M> {
         Ok(Map { at, height, width, channels })
     }
 
-    fn constant<T: Copy>(&mut self, values: &[T]) -> Result<Address, MachineError> {
-        let at = self.room(size_of_val(values))?;
-        if !self.is_again {
-            self.machine.upload(at, bytes_of(values))?;
+    /// What `make` makes, which is not called where it is there already.
+    fn constant<T: Copy>(&mut self, make: impl FnOnce() -> Vec<T>) -> Result<Address, MachineError> {
+        if self.is_again {
+            return self.room(0);
         }
+        let values = make();
+        let at = self.room(size_of_val(values.as_slice()))?;
+        self.machine.upload(at, bytes_of(&values))?;
         Ok(at)
     }
 
@@ -356,20 +360,24 @@ impl<M: Machine> Builder<'_, M> {
         (columns, padded_columns): (usize, usize),
         of: impl Fn(usize, usize) -> f32,
     ) -> Result<Address, MachineError> {
-        let mut values = vec![f16::ZERO; padded_rows * padded_columns];
-        for (row, out) in values.chunks_exact_mut(padded_columns).take(rows).enumerate() {
-            for (column, out) in out.iter_mut().take(columns).enumerate() {
-                *out = f16::from_f32(of(row, column));
+        self.constant(|| {
+            let mut values = vec![f16::ZERO; padded_rows * padded_columns];
+            for (row, out) in values.chunks_exact_mut(padded_columns).take(rows).enumerate() {
+                for (column, out) in out.iter_mut().take(columns).enumerate() {
+                    *out = f16::from_f32(of(row, column));
+                }
             }
-        }
-        self.constant(&values)
+            values
+        })
     }
 
     /// Single precision, padded with zeros.
     fn vector(&mut self, values: &[f32], length: usize) -> Result<Address, MachineError> {
-        let mut values = values.to_vec();
-        values.resize(length, 0.0);
-        self.constant(&values)
+        self.constant(|| {
+            let mut values = values.to_vec();
+            values.resize(length, 0.0);
+            values
+        })
     }
 
     /// Of inputs that come from `parts` maps of as many channels each.
@@ -377,13 +385,15 @@ impl<M: Machine> Builder<'_, M> {
         let [outputs, inputs, ..] = filter.shape;
         let (each, padded_outputs) = (inputs / parts, padded(outputs));
         let padded_each = padded(each);
-        let mut values = vec![f16::ZERO; padded_outputs * parts * padded_each];
-        for (o, line) in filter.weight.chunks_exact(inputs).enumerate() {
-            for (i, value) in line.iter().enumerate() {
-                values[(o * parts + i / each) * padded_each + i % each] = f16::from_f32(*value);
+        let weight = self.constant(|| {
+            let mut values = vec![f16::ZERO; padded_outputs * parts * padded_each];
+            for (o, line) in filter.weight.chunks_exact(inputs).enumerate() {
+                for (i, value) in line.iter().enumerate() {
+                    values[(o * parts + i / each) * padded_each + i % each] = f16::from_f32(*value);
+                }
             }
-        }
-        let weight = self.constant(&values)?;
+            values
+        })?;
         let bias = if filter.bias.is_empty() { 0 } else { self.vector(&filter.bias, padded_outputs)? };
         Ok(Dense { weight, bias, outputs: padded_outputs, inputs: parts * padded_each })
     }
@@ -590,33 +600,39 @@ impl<M: Machine> Builder<'_, M> {
     fn tiles(&mut self, filter: &Filter, by_inputs: bool) -> Result<Address, MachineError> {
         let [outputs, inputs, ..] = filter.shape;
         let (down, across) = (outputs.div_ceil(16), inputs.div_ceil(16));
-        let mut values = vec![f16::ZERO; padded(outputs) * padded(inputs)];
-        for (i, value) in values.iter_mut().enumerate() {
-            let (tile, lane, half) = (i / 256, i / 8 % 32, i % 8);
-            // Lane 4 g + t has pairs of row g and row g + 8 from column 2 t, and those from column 2 t + 8.
-            let (row, column) = if by_inputs { (tile % down, tile / down) } else { (tile / across, tile % across) };
-            let row = row * 16 + lane / 4 + half / 2 % 2 * 8;
-            let column = column * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
-            if row < outputs && column < inputs {
-                *value = f16::from_f32(filter.weight[row * inputs + column]);
+        self.constant(|| {
+            let mut values = vec![f16::ZERO; padded(outputs) * padded(inputs)];
+            for (i, value) in values.iter_mut().enumerate() {
+                let (tile, lane, half) = (i / 256, i / 8 % 32, i % 8);
+                // Lane 4 g + t has pairs of row g and row g + 8 from column 2 t, and those from column 2 t + 8.
+                let (row, column) = if by_inputs { (tile % down, tile / down) } else { (tile / across, tile % across) };
+                let row = row * 16 + lane / 4 + half / 2 % 2 * 8;
+                let column = column * 16 + lane % 4 * 2 + half / 4 * 8 + half % 2;
+                if row < outputs && column < inputs {
+                    *value = f16::from_f32(filter.weight[row * inputs + column]);
+                }
             }
-        }
-        self.constant(&values)
+            values
+        })
     }
 
     /// The weights of a chain's stage, by chunks of inputs, as the kernel has them in shared memory.
-    fn chunks(&mut self, filter: &Filter) -> Result<Address, MachineError> {
-        let [outputs, inputs, ..] = filter.shape;
-        assert!(outputs == CHAIN.channels && inputs % CHAIN.channels == 0, "the kernel is made for them");
-        assert!(filter.bias.is_empty(), "the decoder has no biases there");
-        let mut values = vec![f16::ZERO; outputs * inputs];
-        for (i, value) in filter.weight.iter().enumerate() {
-            let (output, input) = (i / inputs, i % inputs);
-            let (chunk, eight) = (input / CHAIN.chunk, input % CHAIN.chunk / 8);
-            let line = (chunk * outputs + output) * CHAIN.chunk;
-            values[line + (eight ^ (output / 2 % 4)) * 8 + input % 8] = f16::from_f32(*value);
-        }
-        self.constant(&values)
+    fn chunks<F: Borrow<Filter>>(&mut self, make: impl FnOnce() -> F) -> Result<Address, MachineError> {
+        self.constant(|| {
+            let made = make();
+            let filter: &Filter = made.borrow();
+            let [outputs, inputs, ..] = filter.shape;
+            assert!(outputs == CHAIN.channels && inputs % CHAIN.channels == 0, "the kernel is made for them");
+            assert!(filter.bias.is_empty(), "the decoder has no biases there");
+            let mut values = vec![f16::ZERO; outputs * inputs];
+            for (i, value) in filter.weight.iter().enumerate() {
+                let (output, input) = (i / inputs, i % inputs);
+                let (chunk, eight) = (input / CHAIN.chunk, input % CHAIN.chunk / 8);
+                let line = (chunk * outputs + output) * CHAIN.chunk;
+                values[line + (eight ^ (output / 2 % 4)) * 8 + input % 8] = f16::from_f32(*value);
+            }
+            values
+        })
     }
 
     /// Chained residual pooling, and the projection that follows it, `adapt`, if one does: a kernel a stage. The last
@@ -646,17 +662,16 @@ impl<M: Machine> Builder<'_, M> {
             planes: 0,
         };
         for (stage, filter) in before.iter().enumerate() {
-            arguments.weight = self.chunks(filter)?;
+            arguments.weight = self.chunks(|| filter)?;
             arguments.out = tops[stage % 2].at;
             self.stage(arguments, false);
             (arguments.top, arguments.sum_in) = (arguments.out, sum.at);
         }
-        let filter = match adapt {
+        let out = self.map(height, width, channels)?;
+        arguments.weight = self.chunks(|| match adapt {
             Some(adapt) => followed(last, adapt),
             None => followed(last, &unchanged(channels)),
-        };
-        let out = self.map(height, width, channels)?;
-        arguments.weight = self.chunks(&filter)?;
+        })?;
         arguments.out = out.at;
         arguments.planes = i32::from(planes);
         self.stage(arguments, true);
@@ -709,7 +724,7 @@ impl<M: Machine> Builder<'_, M> {
         let is_half = |small: usize, large: usize| small == large.div_ceil(2);
         assert!(is_half(eighth.width, block1.width) && is_half(eighth.height, block1.height), "and for twice the size");
         let out = self.map(block1.height, block1.width, eighth.channels)?;
-        let (conv6, scales) = (self.constant(conv6)?, self.constant(&scales.concat())?);
+        let (conv6, scales) = (self.constant(|| conv6.to_vec())?, self.constant(|| scales.concat())?);
         let deep = self.images * out.channels / 8;
         let (kernel, shared, across, strip) = quarter_blocks(&out, deep, self.many_blocks);
         let arguments = twin::Quarter {
@@ -758,9 +773,9 @@ impl<M: Machine> Builder<'_, M> {
             let mut twins = [twin::Head::default(); HEADS_AT_ONCE];
             for (twin, head) in twins.iter_mut().zip(now) {
                 let outputs = head.bias.len();
-                let pre = self.constant(&head_factors(head, channels))?;
-                let weight = self.constant(&head_weights(head, input.channels, channels))?;
-                let bias = self.constant(&head.bias)?;
+                let pre = self.constant(|| head_factors(head, channels))?;
+                let weight = self.constant(|| head_weights(head, input.channels, channels))?;
+                let bias = self.constant(|| head.bias.clone())?;
                 *twin = twin::Head { pre, weight, bias, outputs: outputs as i32, first };
                 first += outputs as i32;
             }
@@ -791,12 +806,11 @@ impl<M: Machine> Builder<'_, M> {
         let grid = [width.div_ceil(REFINE_ACROSS), height, self.images];
         let bytes = self.images * height * width * REFINE_CHANNELS * size_of::<f32>();
         let [mut from, mut to] = [self.room(bytes)?, self.room(bytes)?];
-        let rings: Vec<f32> = parts.rings.iter().flat_map(|(_, filter)| by_places(filter)).collect();
         let start = twin::RefineStart {
             answer: answer.at,
-            bias: self.constant(&parts.classes.bias)?,
-            score: self.constant(&by_places(&parts.classes))?,
-            ring: self.constant(&rings)?,
+            bias: self.constant(|| parts.classes.bias.clone())?,
+            score: self.constant(|| by_places(&parts.classes))?,
+            ring: self.constant(|| parts.rings.iter().flat_map(|(_, filter)| by_places(filter)).collect::<Vec<_>>())?,
             out: from,
             size: size_of_map(&answer),
             channels: channels as i32,
@@ -807,8 +821,8 @@ impl<M: Machine> Builder<'_, M> {
         for (dilation, filter) in &parts.blocks {
             let block = twin::RefineBlock {
                 input: from,
-                bias: self.constant(&filter.bias)?,
-                weight: self.constant(&by_places(filter))?,
+                bias: self.constant(|| filter.bias.clone())?,
+                weight: self.constant(|| by_places(filter))?,
                 out: to,
                 size: size_of_map(&answer),
                 dilation: *dilation as i32,
@@ -818,7 +832,7 @@ impl<M: Machine> Builder<'_, M> {
         }
         let last = twin::RefineLast {
             input: from,
-            weight: self.constant(&by_places(&parts.last))?,
+            weight: self.constant(|| by_places(&parts.last))?,
             answer: answer.at,
             bias: parts.last.bias[0],
             size: size_of_map(&answer),
@@ -1061,4 +1075,54 @@ fn lay_out<M: Machine>(
 pub(super) fn narrow(from: Address, to: Address, pixels: usize) -> Launch {
     let arguments = twin::Narrow { input: from, out: to, pixels: pixels as i32 };
     Launch::each(Kernel::Narrow, pixels, arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Keeps what it is given.
+    #[derive(Debug, Default)]
+    struct Ledger {
+        allocated: RefCell<Address>,
+        uploads: RefCell<Vec<(Address, Vec<u8>)>>,
+    }
+
+    impl Machine for Ledger {
+        fn allocate(&self, bytes: usize) -> Result<Address, MachineError> {
+            Ok(self.allocated.replace_with(|next| *next + bytes as Address))
+        }
+
+        fn upload(&self, to: Address, bytes: &[u8]) -> Result<(), MachineError> {
+            self.uploads.borrow_mut().push((to, bytes.to_vec()));
+            Ok(())
+        }
+
+        fn launch(&self, _: &Launch) -> Result<(), MachineError> {
+            unreachable!("nothing is laid out")
+        }
+    }
+
+    #[test]
+    fn weights_are_made_once_for_all_batches() {
+        let (machine, mut arena, mut made) = (Ledger::default(), Arena::default(), 0);
+        let mut places = Vec::new();
+        for is_again in [false, true, true] {
+            arena.next = 0;
+            let (arena, launches) = (&mut arena, Vec::new());
+            let mut b = Builder { machine: &machine, arena, is_again, images: 1, many_blocks: 1, shared: 0, launches };
+            let mut constant = |values: [f32; 2]| {
+                let make = || {
+                    made += 1;
+                    values.to_vec()
+                };
+                b.constant(make).expect("memory")
+            };
+            places.push([constant([1.0, 2.0]), constant([3.0, 4.0])]);
+        }
+        assert_eq!((places, made), (vec![[0, 8]; 3], 2));
+        let bytes = |values: [f32; 2]| bytes_of(&values).to_vec();
+        assert_eq!(*machine.uploads.borrow(), [(0, bytes([1.0, 2.0])), (8, bytes([3.0, 4.0]))]);
+    }
 }

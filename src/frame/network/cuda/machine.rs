@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(in crate::frame) type Address = u64;
 
 /// What is compiled together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Program {
     /// What comes before and after a network.
     Frame,
@@ -188,6 +188,13 @@ impl Launch {
     pub fn each<T: Copy>(kernel: Kernel, count: usize, arguments: T) -> Self {
         const THREADS: usize = 128;
         Self::new(kernel, [count.div_ceil(THREADS), 1, 1], THREADS as u32, arguments)
+    }
+
+    /// Whether a CUDA device takes so many blocks in each direction.
+    #[cfg(test)]
+    pub fn fits(&self) -> bool {
+        const MOST: [u32; 3] = [i32::MAX as u32, 65535, 65535];
+        self.grid.iter().zip(MOST).all(|(blocks, most)| (1..=most).contains(blocks))
     }
 
     /// Where the arguments lie.

@@ -41,6 +41,7 @@ use gpu::Gpu;
 use layers::{Layers, Weights};
 pub(in crate::frame) use machine::Device;
 use machine::{Address, HostMemory as _, Lane, Launch, MachineError, Moment as _, Program};
+use std::ffi::OsStr;
 use tch::Kind;
 use transfer::{Download, Room, COPIERS, PART, TASK};
 
@@ -52,6 +53,27 @@ pub const ZERO_COPY: &str = "SEMANTIC_DEPTH_CUDA_ZERO_COPY";
 const ORDER_RUNS: usize = 5;
 /// Share of the time of images one by one that a batch has to stay under, to be worth waiting for.
 const ORDER_GAIN: f32 = 0.9;
+
+/// What [`ZERO_COPY`] says; `None` where it says nothing.
+///
+/// # Errors
+/// It says something else than 0 or 1.
+pub(in crate::frame::network) fn zero_copy() -> Result<Option<bool>, NetworkError> {
+    read_zero_copy(std::env::var_os(ZERO_COPY).as_deref())
+}
+
+fn read_zero_copy(value: Option<&OsStr>) -> Result<Option<bool>, NetworkError> {
+    match value.map(OsStr::as_encoded_bytes) {
+        None | Some(b"") => Ok(None),
+        Some(b"0") => Ok(Some(false)),
+        Some(b"1") => Ok(Some(true)),
+        Some(other) => Err(NetworkError::Variable {
+            name: ZERO_COPY,
+            expected: "0 or 1",
+            found: String::from_utf8_lossy(other).into_owned(),
+        }),
+    }
+}
 
 impl From<MachineError> for NetworkError {
     fn from(error: MachineError) -> Self {
@@ -135,7 +157,7 @@ impl<D: Device> Drop for Cuda<D> {
 }
 
 impl Cuda {
-    /// Loads a model's weights onto a device, for our own kernels, and makes the graphs.
+    /// Loads a model's weights onto a device, for our own kernels, and makes the graphs. `zero_copy`: as in [`Gpu::open`].
     ///
     /// # Errors
     /// Another precision; no weights in the folder, or others than the manifest describes; the model answers at another size
@@ -145,6 +167,7 @@ impl Cuda {
         index: usize,
         precision: Precision,
         max_batch: usize,
+        zero_copy: Option<bool>,
     ) -> Result<Self, NetworkError> {
         let error = |reason: String| NetworkError::Backend { backend: Backend::Native.name(), reason };
         if precision != Precision::Fp16 {
@@ -154,25 +177,20 @@ impl Cuda {
             )));
         }
         let weights = own_weights(artifact).map_err(error)?;
-        let gpu = Gpu::open(index, Program::Network).map_err(error)?;
+        let gpu = Gpu::open(index, Program::Network, zero_copy).map_err(error)?;
         let mut made = Self::of_weights(gpu, &weights, &artifact.manifest, max_batch)?;
         made.choose_orders()?;
         Ok(made)
     }
 
-    /// Around a module that libtorch runs on this device.
+    /// A device for [`Self::around`], with the kernels that come before and after a network. `zero_copy`: as in
+    /// [`Gpu::open`].
     ///
     /// # Errors
-    /// No driver, too old a device, no compiler, no memory.
-    pub(in crate::frame::network) fn around(
-        module: TorchScript,
-        manifest: &Manifest,
-        index: usize,
-        max_batch: usize,
-    ) -> Result<Self, NetworkError> {
+    /// No driver, too old a device, no compiler.
+    pub(in crate::frame::network) fn open(index: usize, zero_copy: Option<bool>) -> Result<Gpu, NetworkError> {
         let error = |reason: String| NetworkError::Backend { backend: Backend::TorchScript.name(), reason };
-        let gpu = Gpu::open(index, Program::Frame).map_err(error)?;
-        Self::of_module(gpu, module, manifest, max_batch)
+        Gpu::open(index, Program::Frame, zero_copy).map_err(error)
     }
 }
 
@@ -192,7 +210,16 @@ impl<D: Device> Cuda<D> {
         Self::new(gpu, compute, manifest, max_batch)
     }
 
-    fn of_module(gpu: D, module: TorchScript, manifest: &Manifest, max_batch: usize) -> Result<Self, NetworkError> {
+    /// Around a module that libtorch runs on this device.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(in crate::frame::network) fn around(
+        gpu: D,
+        module: TorchScript,
+        manifest: &Manifest,
+        max_batch: usize,
+    ) -> Result<Self, NetworkError> {
         let compute = Compute::Module(Box::new(Module::new(&gpu, module, manifest, max_batch)?));
         Self::new(gpu, compute, manifest, max_batch)
     }
@@ -689,6 +716,19 @@ mod tests {
     }
 
     #[test]
+    fn the_variable_that_says_whether_to_copy_is_read_strictly() {
+        let read = |value: &str| read_zero_copy(Some(OsStr::new(value)));
+        assert!(matches!(read_zero_copy(None), Ok(None)));
+        assert!(matches!(read(""), Ok(None)));
+        assert!(matches!(read("0"), Ok(Some(false))));
+        assert!(matches!(read("1"), Ok(Some(true))));
+        for typo in ["yes", "01", "1 "] {
+            let message = read(typo).expect_err(typo).to_string();
+            assert!(message.contains(ZERO_COPY) && message.contains(&format!("found {typo:?}")), "{message}");
+        }
+    }
+
+    #[test]
     fn a_modules_frames_are_the_processors_in_every_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let artifact = small_model(folder.path());
@@ -698,7 +738,7 @@ mod tests {
         for (seed, shares_memory) in [(1, false), (2, true), (3, false)] {
             let Some(sim) = Sim::new(seed, shares_memory) else { return };
             let module = TorchScript::load(&path, &manifest, tch::Device::Cpu, Precision::Fp32).expect("it loads");
-            let mut cuda = Cuda::of_module(sim, module, &manifest, 3).expect("memory");
+            let mut cuda = Cuda::around(sim, module, &manifest, 3).expect("memory");
             // Labels may differ where two scores are equal but for rounding.
             compare_frames(&mut cuda, &mut pipeline, &[3, 3, 1, 2, 3], (0.002, 1e-4));
         }

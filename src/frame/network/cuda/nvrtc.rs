@@ -1,11 +1,17 @@
 //! CUDA's run-time compiler, which comes with libtorch's CUDA build, the CUDA toolkit and JetPack.
 
+use super::machine::Program;
 use crate::tensorrt::libraries::{open_global, Library, Surroundings};
 use libloading::os::unix::Library as Handle;
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void, CString};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-type Program = *mut c_void;
+/// The compiler's own `nvrtcProgram`.
+type Compilation = *mut c_void;
+
+/// Machine code, as the driver loads it.
+pub(super) type Code = Arc<[u8]>;
 
 /// The compiler's functions. They stay in the process.
 struct Nvrtc(Handle);
@@ -47,31 +53,53 @@ fn beside(nvrtc: &std::path::Path) -> Option<std::path::PathBuf> {
     files.find(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.starts_with(&start)))
 }
 
+/// A program's machine code for one architecture (`sm_90`), compiled once in the process's life: a model that is loaded
+/// again finds it here.
+///
+/// # Errors
+/// As [`compile`]'s.
+pub(super) fn machine_code(program: Program, architecture: &str) -> Result<Code, String> {
+    kept((program, architecture.into()), || compile(&program.source(), architecture))
+}
+
+/// What was made for this key before, or is made now; an error is not kept.
+fn kept(key: (Program, String), make: impl FnOnce() -> Result<Vec<u8>, String>) -> Result<Code, String> {
+    static KEPT: Mutex<BTreeMap<(Program, String), Code>> = Mutex::new(BTreeMap::new());
+    // Locked while it is made: who comes second waits instead of making its own.
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(code) = kept.get(&key) {
+        return Ok(code.clone());
+    }
+    let code: Code = make()?.into();
+    kept.insert(key, code.clone());
+    Ok(code)
+}
+
 /// Compiles for one architecture (`sm_90`) into machine code.
 ///
 /// # Errors
 /// In words: there is no compiler, it does not know the architecture, the source is wrong.
 #[allow(unsafe_code)]
-pub(super) fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
+fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     let nvrtc = library()?;
     let create = function!(
         nvrtc,
         "nvrtcCreateProgram",
-        fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char)
+        fn(*mut Compilation, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char)
     );
-    let compile = function!(nvrtc, "nvrtcCompileProgram", fn(Program, c_int, *const *const c_char));
-    let log_size = function!(nvrtc, "nvrtcGetProgramLogSize", fn(Program, *mut usize));
-    let log = function!(nvrtc, "nvrtcGetProgramLog", fn(Program, *mut c_char));
-    let code_size = function!(nvrtc, "nvrtcGetCUBINSize", fn(Program, *mut usize));
-    let code = function!(nvrtc, "nvrtcGetCUBIN", fn(Program, *mut c_char));
-    let destroy = function!(nvrtc, "nvrtcDestroyProgram", fn(*mut Program));
+    let compile = function!(nvrtc, "nvrtcCompileProgram", fn(Compilation, c_int, *const *const c_char));
+    let log_size = function!(nvrtc, "nvrtcGetProgramLogSize", fn(Compilation, *mut usize));
+    let log = function!(nvrtc, "nvrtcGetProgramLog", fn(Compilation, *mut c_char));
+    let code_size = function!(nvrtc, "nvrtcGetCUBINSize", fn(Compilation, *mut usize));
+    let code = function!(nvrtc, "nvrtcGetCUBIN", fn(Compilation, *mut c_char));
+    let destroy = function!(nvrtc, "nvrtcDestroyProgram", fn(*mut Compilation));
     let ok =
         |what: &str, code: c_int| if code == 0 { Ok(()) } else { Err(format!("NVRTC could not {what}: error {code}")) };
     let text = |text: &str| CString::new(text).map_err(|e| e.to_string());
     let (source, name) = (text(source)?, text("kernels.cu")?);
     let options = [text(&format!("--gpu-architecture={architecture}"))?, text("--std=c++17")?];
     let options: Vec<_> = options.iter().map(|o| o.as_ptr()).collect();
-    let mut program: Program = std::ptr::null_mut();
+    let mut program: Compilation = std::ptr::null_mut();
     // SAFETY: every pointer is to something that lives across its call; the sizes are the compiler's own; the program is
     // destroyed once, at the end.
     unsafe {
@@ -99,8 +127,18 @@ pub(super) fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::Program;
     use super::*;
+
+    #[test]
+    fn what_was_compiled_is_kept_by_program_and_architecture() {
+        let of = |program, architecture: &str, code| kept((program, architecture.into()), || code);
+        assert!(of(Program::Frame, "sm_test", Err("no compiler".into())).is_err());
+        let first = of(Program::Frame, "sm_test", Ok(vec![1])).expect("the error was not kept");
+        let again = kept((Program::Frame, "sm_test".into()), || panic!("it is there")).expect("kept");
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(*of(Program::Network, "sm_test", Ok(vec![2])).expect("another program"), [2]);
+        assert_eq!(*of(Program::Frame, "sm_test2", Ok(vec![3])).expect("another device"), [3]);
+    }
 
     #[test]
     fn the_kernels_compile_for_every_generation_with_their_tensor_cores() {

@@ -169,7 +169,6 @@ unsafe fn head_rows_in<S: Isa>(
         scratch.rows.clear();
         scratch.rows.resize(blocks * 3 * stride, [0.0; LANES]);
     }
-    let rows = out.len() / (map.width * channels);
     for (i, out) in out.chunks_exact_mut(map.width * channels).enumerate() {
         let y = first + i;
         let from = if i == 0 { 0 } else { 2 };
@@ -185,7 +184,6 @@ unsafe fn head_rows_in<S: Isa>(
                 }
             }
         }
-        debug_assert!(i < rows);
         let order = [y % 3, (y + 1) % 3, (y + 2) % 3];
         // SAFETY: the caller's condition.
         unsafe {
