@@ -85,7 +85,7 @@ fn an_installed_model_is_found_by_its_name() {
     assert_eq!(doctor("small")["name"], "small", "an empty folder is no model");
     let absent = doctor("absent").to_string();
     let expected = "no model absent: expected a model.yaml, its folder, or the name of an installed model (small)";
-    assert!(absent.contains(expected), "{absent}");
+    assert!(absent.contains(expected) && absent.contains("semantic_depth export --weights"), "{absent}");
     let path = doctor("./small").to_string();
     assert!(path.contains("no model ./small") && path.contains("a folder of that name"), "a path is no name: {path}");
     fs::write(here.path().join("small/model.yaml"), "name: another").expect("written");
@@ -182,6 +182,43 @@ fn export_never_takes_a_folder_that_is_not_a_model() {
     export(&request(folder.path()), &model).expect("first");
     export(&request(folder.path()), &model).expect("second");
     export::load(&model).expect("whole");
+}
+
+/// What stands beside a model's files, a report say, is not the export's to remove.
+#[test]
+fn export_keeps_what_it_did_not_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let request = request(folder.path());
+    let (model, manifest) = copy();
+    fs::create_dir(model.path().join("report")).expect("made");
+    fs::write(model.path().join("notes.txt"), "mine").expect("written");
+    let message = export(&request, model.path()).expect_err("more than a model").to_string();
+    assert!(message.contains("more than a model: notes.txt, report;"), "{message}");
+    // A manifest of another version lists its files, too; one that lists none keeps all of them.
+    let text = fs::read_to_string(&manifest).expect("the manifest");
+    for (other, listed) in [(text.replace("schema_version: 1", "schema_version: 7"), true), ("a: [b".into(), false)] {
+        fs::write(&manifest, other).expect("written");
+        let message = export(&request, model.path()).expect_err("more than a model").to_string();
+        assert_eq!(message.contains("network.ts"), !listed, "{message}");
+    }
+    assert_eq!(fs::read_to_string(model.path().join("notes.txt")).expect("still there"), "mine");
+}
+
+/// A folder that is named by where it is cannot be replaced as a whole: what is in it stays.
+#[test]
+fn export_wants_a_folder_with_a_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let request = request(folder.path());
+    let (model, _) = copy();
+    for out in [Path::new(".").to_path_buf(), Path::new("..").to_path_buf(), model.path().join("report/..")] {
+        let message = export(&request, &out).expect_err("no name").to_string();
+        assert!(message.contains("does not end with a folder's name"), "{}: {message}", out.display());
+    }
+    export::load(model.path()).expect("still there");
+    // A dot at the end changes nothing.
+    let (artifact, _) = export(&request, &model.path().join(".")).expect("exported");
+    assert_eq!(artifact.dir, model.path());
+    export::load(model.path()).expect("whole");
 }
 
 fn largest(t: &Tensor) -> f64 {

@@ -3,6 +3,8 @@
 
 use semantic_depth::export::trace::export;
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -76,6 +78,8 @@ fn everything_is_measured_and_written() {
     assert!(report["about"]["command"].as_str().expect("text").starts_with("semantic_depth bench --device cpu"));
     assert!(!report["about"]["machine"]["cpu"].as_str().expect("text").is_empty());
     assert_eq!(report["model"]["name"], "small");
+    // The manifest that was found, not the word that was typed.
+    assert_eq!(report["model"]["path"], model().join("model.yaml").to_str().expect("UTF-8"));
     let artifact = semantic_depth::export::load(&model()).expect("the model");
     assert_eq!(report["model"]["torchscript_sha256"], artifact.manifest.files["network.ts"].as_str());
 
@@ -155,6 +159,22 @@ fn parts_are_chosen() {
     for part in ["frames", "together", "energy", "energy_unreadable", "scaling", "ceilings", "reached"] {
         assert!(report[part].is_null(), "{part}: {}", report[part]);
     }
+}
+
+/// `bench | head`, with a name that is not UTF-8: what was measured is written all the same.
+#[test]
+fn results_are_written_though_nobody_reads_the_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join(OsStr::from_bytes(b"bench\xff.json"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(TOOL);
+    command.args(["bench", "--device", "cpu", "--quick", "--parts", "network", "--model"]).arg(model());
+    let output = command.arg("--json").arg(&json).stdout(writer).output().expect("the program starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !error.contains("panicked"), "{error}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the file")).expect("JSON");
+    assert!(report["network"].is_object() && report["about"]["command"].as_str().is_some_and(|c| c.contains(".json")));
 }
 
 #[test]

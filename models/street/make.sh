@@ -6,7 +6,7 @@
 # CAMVID: the folder with train/{images,labels} and val/{images,labels}, 480x360, 11 classes. OUT: a folder to make.
 # The schedules follow the clock (--minutes), so the number of steps depends on the machine. Killed, it goes on.
 set -eu
-[ $# -eq 2 ] || { sed -n 2,8p "$0"; exit 2; }
+[ $# -eq 2 ] || { sed -n 2,7p "$0"; exit 2; }
 camvid=$1
 out=$2
 

@@ -65,7 +65,7 @@ pub struct About {
 pub struct Model {
     /// Short name.
     pub name: String,
-    /// Its folder.
+    /// Its manifest, as it was found.
     pub path: String,
     /// Of the network's input, pixels.
     pub width: usize,

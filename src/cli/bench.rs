@@ -213,7 +213,9 @@ impl Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     args.check_outputs()?;
     args.set_threads()?;
-    let artifact = export::load(&args.model)?;
+    // The manifest that was found, for the report: a name may mean another model on another day.
+    let manifest = export::find(&args.model)?;
+    let artifact = export::load(&manifest)?;
     let device = resolve(args.device)?;
     let machine = Machine::here(device);
     let (parts, defaults) = (args.parts(), args.defaults());
@@ -238,9 +240,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else {
         load()?
     };
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
     let about = About {
         date: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
-        command: format!("semantic_depth {}", std::env::args().skip(1).map(quoted).collect::<Vec<_>>().join(" ")),
+        command: format!("semantic_depth {}", words.collect::<Vec<_>>().join(" ")),
         package_version: env!("CARGO_PKG_VERSION"),
         libtorch: LIBTORCH_VERSION,
         machine,
@@ -253,7 +256,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(path) = &args.save_answer {
         save_answer(path, &mut pipeline)?;
     }
-    let mut report = Report { frames, ..empty(about, &artifact, &args.model) };
+    let mut report = Report { frames, ..empty(about, &artifact, &manifest) };
     if parts.contains(&Part::Energy) {
         say("energy");
         let seconds = args.energy_seconds.unwrap_or(defaults.energy_s);
@@ -290,12 +293,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let repetitions = Repetitions { warm_up: 1, measured };
         report.scaling = Some(network::scaling(&artifact, sizes, repetitions, |a| args.load_network(a))?);
     }
-    print!("{}", report.table());
+    // The file first: nobody may be there any more to read the table.
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
         write_atomically(path, |file| writeln!(file, "{text}"))?;
     }
-    Ok(())
+    super::print(report.table()).context("the table cannot be printed")
 }
 
 /// What is being measured, for whoever waits; not among the results.
@@ -303,11 +306,11 @@ fn say(what: &str) {
     log::info!("measuring {what}");
 }
 
-fn empty(about: About, artifact: &Artifact, path: &Path) -> Report {
+fn empty(about: About, artifact: &Artifact, found: &Path) -> Report {
     let manifest = &artifact.manifest;
     let model = Model {
         name: manifest.name.clone(),
-        path: path.display().to_string(),
+        path: found.display().to_string(),
         width: manifest.input.width,
         height: manifest.input.height,
         torchscript_sha256: manifest.files.get(&manifest.torchscript).cloned().unwrap_or_default(),

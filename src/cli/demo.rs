@@ -42,7 +42,8 @@ pub struct Args {
     /// Where the network runs: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// A parameter of the node, such as backend:=native or precision:=fp16 (repeatable)
+    /// A parameter of the node, such as backend:=native or precision:=fp16 (repeatable); those that change which pictures
+    /// the node takes and gives are refused
     #[arg(long = "param", short = 'p', value_name = "NAME:=VALUE", value_parser = parse_parameter)]
     parameters: Vec<(String, serde_yaml::Value)>,
 }
@@ -65,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => export::find_installed(export::DEFAULT_MODEL)?,
     };
     let node = args.node.map_or_else(demo::default_node, Ok)?;
-    demo::check(&model, &node)?;
+    demo::check(&model, &node, &args.parameters)?;
     let source = match (args.drive, args.images, args.video) {
         (Some(folder), _, _) => Source::Drive(folder),
         (_, Some(folder), _) => Source::Images(folder),

@@ -639,11 +639,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let report = Report::of(&args);
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).context("print the report as JSON")?);
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).context("print the report as JSON")? + "\n"
     } else {
-        print!("{report}");
-    }
+        report.to_string()
+    };
+    super::print(text).context("the report cannot be printed")?;
     ensure!(!report.failed(), "the model runs on nothing here, or the file cannot be read (see the report above)");
     Ok(())
 }

@@ -12,6 +12,8 @@ pub mod render;
 pub mod train;
 
 use clap::{Parser, Subcommand};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 
 /// Semantic labels and metric depth from one camera image.
 #[derive(Debug, Parser)]
@@ -42,6 +44,18 @@ enum Command {
     /// Play a drive through the node on a real ROS 2 graph; record, score and show what comes back.
     #[cfg(feature = "ros")]
     Demo(demo::Args),
+}
+
+/// Prints a result. Whoever has closed the pipe (`| head`) has read what it wanted: that is no error, and no panic.
+///
+/// # Errors
+/// Standard output cannot be written otherwise, to a full disk, say.
+pub(crate) fn print(text: impl Display) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Cli {

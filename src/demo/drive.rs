@@ -46,7 +46,8 @@ pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize,
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
     }
-    println!("rendering {frames} frames of {width}x{height}, once; they are kept in {}", folder.display());
+    let place = folder.display();
+    super::say(format_args!("rendering {frames} frames of {width}x{height}, once; they are kept in {place}"));
     let bar = render::bar(frames as u64, "rendering");
     let shares = rayon::current_num_threads().min(frames).max(1);
     (0..shares).into_par_iter().try_for_each(|share| -> anyhow::Result<()> {

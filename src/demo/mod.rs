@@ -3,9 +3,10 @@
 //! In the order of the work: [`drive`] and [`source`] (frames), [`process`] (the node), [`play`] (the graph), [`bag`] (the recording),
 //! then, from the recording alone, scores and the contact [`sheet`]; [`report`] prints.
 //!
-//! Threads, all named: `demo-frames` reads ahead, `demo-player` publishes, `demo-bag` writes, `demo-signals` waits for
-//! Ctrl-C; the caller's thread spins the ROS 2 node. Scores and pictures are made after the drive, from the bag, so that
-//! they take nothing from the node while it is measured, and so that the bag is proven to hold what is shown.
+//! Threads, all named: `demo-frames` reads ahead, `demo-ffmpeg` reads a video decoder's errors, `demo-player` publishes,
+//! `demo-bag` writes, `demo-signals` waits for Ctrl-C; the caller's thread spins the ROS 2 node. Scores and pictures are
+//! made after the drive, from the bag, so that they take nothing from the node while it is measured, and so that the bag is
+//! proven to hold what is shown.
 
 pub mod bag;
 pub mod cdr;
@@ -32,7 +33,7 @@ use sheet::{Row, Tile};
 use source::Source;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -42,6 +43,21 @@ use std::time::{Duration, Instant};
 const SHEET_ROWS: usize = 6;
 /// Time that the node has to end after SIGINT.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// Parameters of the node that the demo can have in one way only: name, value, why.
+const NEEDED: [(&str, &str, &str); 11] = [
+    ("cameras", "[]", "it plays one camera, which has no name"),
+    ("image_transport", "raw", "it plays images that are not compressed"),
+    ("output_size", "source", "it lays the outputs over the frames and their truth, pixel by pixel"),
+    ("depth_encoding", "32FC1", "it reads depth in metres"),
+    ("autostart", "true", "it does not lead the node through its states"),
+    ("build_only", "false", "it wants a node that answers"),
+    ("outputs.labels", "true", SHOWN),
+    ("outputs.depth", "true", SHOWN),
+    ("outputs.overlay", "true", SHOWN),
+    ("outputs.camera_info", "true", SHOWN),
+    ("outputs.timing", "true", SHOWN),
+];
+const SHOWN: &str = "it collects this output";
 
 /// What to do; every field is already valid.
 #[derive(Debug, Clone)]
@@ -66,12 +82,12 @@ pub struct Options {
 
 /// Plays, records, scores, shows; the report is also written to `report.json` and printed.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    let Options { model, node, out, rate_hz, .. } = options;
-    check(model, node)?;
+    let Options { model, node, parameters, out, rate_hz, .. } = options;
+    check(model, node, parameters)?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let (stop, hurry) = stop_on_signals()?;
 
-    println!("reading frames ahead ...");
+    say("reading frames ahead ...");
     let opened = options.source.open(options.frames, *rate_hz)?;
     let known = opened.known;
 
@@ -83,7 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         ["--ros-args", "--params-file"].map(str::to_owned).into_iter().chain([parameters.display().to_string()]);
     let arguments: Vec<_> = arguments.collect();
     let mut process = NodeProcess::start(node, &arguments, &out.join("node.log"))?;
-    println!("starting {} ...", node.display());
+    say(format_args!("starting {} ...", node.display()));
     graph.wait_until_ready(&mut process, &stop)?;
 
     let recorder = graph.create_bag(&out.join("bag"), &prefixes)?;
@@ -96,10 +112,10 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let (run, bag, end) = (run?, bag?, end?);
     ensure!(!run.played.is_empty(), if run.interrupted { "interrupted" } else { "no frame was played" });
     if run.interrupted {
-        println!("interrupted: a report of what was played follows; once more ends it at once");
+        say("interrupted: a report of what was played follows; once more ends it at once");
     }
 
-    println!("scoring and drawing from the bag ...");
+    say("scoring and drawing from the bag ...");
     let rows = chosen(&run);
     let mut reading = Reading::new(&run, &rows);
     let file = bag.folder.join("bag_0.mcap");
@@ -118,7 +134,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let json = serde_json::to_string_pretty(&report)?;
     let report_path = out.join("report.json");
     std::fs::write(&report_path, json).with_context(|| format!("cannot write {}", report_path.display()))?;
-    println!("\n{}\n\n{}\n{}", report.table(), sheet_path.display(), report_path.display());
+    say(format_args!("\n{}\n\n{}\n{}", report.table(), sheet_path.display(), report_path.display()));
     let log = out.join("node.log");
     ensure!(end.status.success(), "the node did not end cleanly after SIGINT: {}; see {}", end.status, log.display());
     ensure!(!run.interrupted, "interrupted after {} frames", run.played.len());
@@ -126,11 +142,28 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Whether the files are there: asked before the long work of rendering, too.
-pub fn check(model: &Path, node: &Path) -> anyhow::Result<()> {
+/// Whether the files are there, and the node's parameters are such as the demo can do with: asked before the long work of
+/// rendering, too.
+///
+/// # Errors
+/// The file, or the parameter, with the value that it needs and why.
+pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
+    for (name, value) in parameters {
+        let Some((_, needed, why)) = NEEDED.iter().find(|(known, ..)| known == name) else { continue };
+        let is_it = serde_yaml::from_str::<serde_yaml::Value>(needed).is_ok_and(|needed| needed == *value);
+        ensure!(
+            is_it,
+            "--param {name}: the demo needs {needed}: {why}; start semantic_depth_node by itself to see it otherwise"
+        );
+    }
     ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
     ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
     Ok(())
+}
+
+/// A line on standard output. The results are in files: a pipe that was closed must not end the drive.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End) -> Report {
@@ -258,7 +291,7 @@ impl Show {
             None if self.last_line.elapsed() > Duration::from_secs(2) => {
                 self.last_line = Instant::now();
                 let of = self.known.map_or_else(String::new, |n| format!(" of {n}"));
-                println!("played {played}{of} frames, {answered} answered");
+                say(format_args!("played {played}{of} frames, {answered} answered"));
             }
             None => {}
         }
@@ -432,4 +465,38 @@ fn tight<'a>(image: &ImageMessage<'a>, pixel: usize) -> anyhow::Result<Cow<'a, [
 fn depth_m(image: &ImageMessage<'_>) -> anyhow::Result<Vec<f32>> {
     let bytes = tight(image, 4)?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a drive would fail at its end, or wait for topics that never come.
+    #[test]
+    fn parameters_that_the_demo_cannot_show_are_refused_at_once() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").expect("written");
+        let asked = |name: &str, value: &str| {
+            let value: serde_yaml::Value = serde_yaml::from_str(value).expect("YAML");
+            let parameters = [(name.to_owned(), value)];
+            check(&file, &file, &parameters).map_err(|error| error.to_string())
+        };
+        for (name, other, needed) in [
+            ("output_size", "network", "source"),
+            ("depth_encoding", "16UC1", "32FC1"),
+            ("cameras", "[front]", "[]"),
+            ("image_transport", "compressed", "raw"),
+            ("autostart", "false", "true"),
+            ("build_only", "true", "false"),
+            ("outputs.depth", "false", "true"),
+        ] {
+            let error = asked(name, other).expect_err(name);
+            assert!(error.contains(name) && error.contains(&format!("the demo needs {needed}: ")), "{error}");
+            assert_eq!(asked(name, needed), Ok(()), "what it needs may be said");
+        }
+        assert_eq!(asked("backend", "torchscript"), Ok(()));
+        let unknown = NEEDED.iter().find(|(name, ..)| crate::interface::parameters::spec(name).is_none());
+        assert_eq!(unknown, None, "the node has no such parameter");
+    }
 }

@@ -3,10 +3,11 @@
 use super::messages::{self, Pinhole};
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::disk::DataError;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{sync_channel, Receiver, TrySendError};
+use std::thread::JoinHandle;
 
 /// Frame of the demo's camera, with the axes of REP 103's optical frames.
 pub const FRAME_ID: &str = "camera_front_optical_frame";
@@ -14,6 +15,8 @@ pub const FRAME_ID: &str = "camera_front_optical_frame";
 const AHEAD_BYTES: usize = 768 << 20;
 /// Largest width or height that is taken from a decoder's output.
 const MAX_SIDE: u32 = 1 << 15;
+/// What is kept of the end of a decoder's complaints, bytes.
+const COMPLAINTS: usize = 8192;
 
 /// Why there are no frames.
 #[derive(Debug, thiserror::Error)]
@@ -263,8 +266,27 @@ struct Video {
     path: PathBuf,
     child: Child,
     pipe: BufReader<ChildStdout>,
+    /// The end of what the decoder printed as errors; `None` once it was asked for.
+    complaints: Option<JoinHandle<String>>,
     number: usize,
     ended: bool,
+}
+
+/// The end of all that comes. A pipe that nobody empties stops the program at its other end.
+fn tail(mut pipe: impl Read) -> String {
+    let (mut kept, mut part) = (Vec::new(), [0; COMPLAINTS]);
+    loop {
+        match pipe.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => {
+                kept.extend_from_slice(&part[..n]);
+                kept.drain(..kept.len().saturating_sub(COMPLAINTS));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
 }
 
 impl Video {
@@ -284,10 +306,13 @@ impl Video {
             .spawn()
             .map_err(|source| SourceError::NoFfmpeg { program, source })?;
         let pipe = child.stdout.take().ok_or(SourceError::Gone)?;
+        let stderr = child.stderr.take().ok_or(SourceError::Gone)?;
+        let complaints = std::thread::Builder::new().name("demo-ffmpeg".into()).spawn(move || tail(stderr));
         Ok(Self {
             path: path.to_path_buf(),
             child,
             pipe: BufReader::with_capacity(1 << 20, pipe),
+            complaints: Some(complaints.map_err(SourceError::Thread)?),
             number: 0,
             ended: false,
         })
@@ -299,11 +324,7 @@ impl Video {
 
     /// After the pipe's end: was it a good one?
     fn end(&mut self) -> Result<(), SourceError> {
-        let mut text = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            // Bounded: `-v error` prints little, and the rest does not matter.
-            let _ = stderr.by_ref().take(8192).read_to_string(&mut text);
-        }
+        let text = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         let status = self.child.wait().map_err(|source| SourceError::Io { path: self.path.clone(), source })?;
         if status.success() && self.number > 0 {
             return Ok(());
@@ -412,12 +433,14 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("temporary folder");
         let program = folder.path().join("ffmpeg");
-        // A stand-in decoder: two pictures of different sizes, or a failure for a file named "bad".
+        // A stand-in decoder: two pictures of different sizes, or a failure for a file named "bad", after more complaints
+        // than a pipe holds for one named "broken".
         let script = "#!/bin/sh\ncase \"$*\" in *bad*) echo 'moov atom not found' >&2; exit 1;; esac\n\
+                      case \"$*\" in *broken*) yes 'corrupt macroblock' | head -n 20000 >&2;; esac\n\
                       printf 'P6\\n2 1\\n255\\nabcdef'\nprintf 'P6\\n1 1\\n255\\nxyz'\n";
         std::fs::write(&program, script).expect("written");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("executable");
-        for file in ["good.mp4", "bad.mp4"] {
+        for file in ["good.mp4", "bad.mp4", "broken.mp4"] {
             std::fs::write(folder.path().join(file), "x").expect("written");
         }
         std::env::set_var("SEMANTIC_DEPTH_FFMPEG", &program);
@@ -425,6 +448,12 @@ mod tests {
         let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("decoded")).collect();
         assert_eq!(frames.iter().map(|f| (f.width, f.height)).collect::<Vec<_>>(), [(2, 1), (1, 1)]);
         assert_eq!(ImageMessage::read(&frames[0].image).expect("an image").data, b"abcdef");
+        let opened = Source::Video(folder.path().join("broken.mp4")).open(10, 10.0).expect("opened");
+        assert_eq!(
+            opened.frames.iter().filter(Result::is_ok).count(),
+            2,
+            "it does not wait for its complaints to be read"
+        );
         let error = Source::Video(folder.path().join("bad.mp4")).open(10, 10.0).expect_err("fails");
         assert!(error.to_string().contains("moov atom not found"), "{error}");
         std::env::set_var("SEMANTIC_DEPTH_FFMPEG", folder.path().join("absent"));

@@ -49,8 +49,8 @@ pub enum ArtifactError {
     },
     /// There is no file, folder or installed model of this name.
     #[error(
-        "there is no model {named}: expected a model.yaml, its folder, or the name of an installed model \
-         ({installed}){hint}"
+        "there is no model {named}{hint}: expected a model.yaml, its folder, or the name of an installed model \
+         ({installed}); `semantic_depth export --weights FILE --out DIR` makes one"
     )]
     Missing {
         /// What was asked for.
@@ -121,6 +121,25 @@ pub enum ArtifactError {
     /// The place to write to is in use.
     #[error("{path} is not a model folder (it has no {MANIFEST}) and is not empty; choose another folder")]
     Occupied {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The place to write to holds more than the model that would be replaced.
+    #[error(
+        "{path} holds more than a model: {entries}; its {MANIFEST} does not list that, and it would be lost: move it \
+         away, or choose another folder"
+    )]
+    Foreign {
+        /// Which folder.
+        path: PathBuf,
+        /// What else is in it, in alphabetical order.
+        entries: String,
+    },
+    /// The place to write to is named by where it is (`.`, `..`), so it cannot be replaced as a whole.
+    #[error(
+        "{path} does not end with a folder's name: expected the folder that is to become the model, as in {path}/model"
+    )]
+    Unnamed {
         /// Which folder.
         path: PathBuf,
     },
@@ -208,10 +227,10 @@ pub fn find(named: &Path) -> Result<PathBuf, ArtifactError> {
     name.and_then(|name| find_installed(name).ok()).ok_or_else(|| ArtifactError::Missing {
         named: named.to_path_buf(),
         installed: match installed::folders_with(MANIFEST, INSTALLED_MODELS) {
-            none if none.is_empty() => "none is".into(),
+            none if none.is_empty() => "none is: source the workspace that has them".into(),
             models => models.join(", "),
         },
-        hint: if is_folder { "; there is a folder of that name, without a model.yaml" } else { "" },
+        hint: if is_folder { " (a folder of that name has no model.yaml)" } else { "" },
     })
 }
 

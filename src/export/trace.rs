@@ -22,7 +22,7 @@ use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, Contents, RefinementSource, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
@@ -144,21 +144,51 @@ fn pack(answers: &Answers) -> Tensor {
 /// Order of the tasks in the packed output.
 pub const ANSWERED: [Task; 3] = [Task::Segmentation, Task::Depth, Task::Normals];
 
-/// Exports to `out`, which appears whole or not at all; an older model there is replaced.
+/// Whether a model may be written to `out`: nothing is there, an empty folder, or a model's folder with nothing else in it.
+fn check_free(out: &Path) -> Result<(), ArtifactError> {
+    let occupied = || Err(ArtifactError::Occupied { path: out.into() });
+    if !out.is_dir() {
+        return if out.exists() { occupied() } else { Ok(()) };
+    }
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(out).map_err(ArtifactError::io(out))? {
+        let entry = entry.map_err(ArtifactError::io(out))?;
+        names.insert(entry.file_name().to_string_lossy().into_owned());
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let manifest = out.join(MANIFEST);
+    if !manifest.is_file() {
+        return occupied();
+    }
+    // Not read as a manifest: one of another version lists its files, too. What lists none keeps everything.
+    let text = fs::read_to_string(&manifest).map_err(ArtifactError::io(&manifest))?;
+    let said: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_default();
+    let is_listed = |name: &str| said.get("files").and_then(|files| files.get(name)).is_some();
+    names.retain(|name| name != MANIFEST && !is_listed(name));
+    if names.is_empty() {
+        return Ok(());
+    }
+    let entries = names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(ArtifactError::Foreign { path: out.into(), entries })
+}
+
+/// Exports to `out`, which appears whole or not at all; an older model there is replaced, if nothing else is with it.
 ///
 /// Returns the verified artifact and the largest difference between its output and the original network's.
 ///
 /// # Errors
-/// Unreadable or misfitting weights, a folder in use for something else, or an exported network that answers
-/// differently.
+/// A folder in use for something else or without a name of its own, unreadable or misfitting weights, or an exported
+/// network that answers differently.
 pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), ExportError> {
     let _no_grad = tch::no_grad_guard();
-    let occupied = out.is_dir()
-        && !out.join(MANIFEST).is_file()
-        && fs::read_dir(out).map_err(ArtifactError::io(out))?.next().is_some();
-    if occupied || out.is_file() {
-        return Err(ArtifactError::Occupied { path: out.into() }.into());
-    }
+    let Some(name) = out.file_name() else {
+        return Err(ArtifactError::Unnamed { path: out.into() }.into());
+    };
+    // Without a `.` at its end: a folder that is named so can be emptied, but not replaced.
+    let out: &Path = &out.with_file_name(name);
+    check_free(out)?;
     let mut vs = VarStore::new(Device::Cpu);
     let mut config = request.network.clone();
     let Contents { mut heads, classes: channels, refines_depth } = weights::contents(&request.weights)?;
@@ -188,8 +218,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
 
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(ArtifactError::io(parent))?;
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let partial = parent.join(format!(".{name}.partial"));
+    let partial = parent.join(format!(".{}.partial", name.to_string_lossy()));
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(ArtifactError::io(&partial))?;
     }

@@ -221,6 +221,8 @@ def test_a_video(tool_program, node_program, model, tmp_path):
         (["--rate", "0"], ["--rate"]),
         (["--param", "backend=native"], ["NAME:=VALUE", "backend=native"]),
         (["--param", "backend:=none"], ["backend", "none", "native"]),
+        (["--param", "output_size:=network"], ["--param output_size: the demo needs source"]),
+        (["--param", "image_transport:=compressed"], ["--param image_transport: the demo needs raw"]),
     ],
 )
 def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_program, model, tmp_path, arguments, words):
