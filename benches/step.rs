@@ -29,6 +29,7 @@ fn steps(criterion: &mut Criterion) {
         images: Tensor::randn([8, 224, 352, 3], float).permute([0, 3, 1, 2]),
         labels: Tensor::randint(19, [8, 112, 176], (Kind::Int64, Device::Cpu)),
         depth: Tensor::rand([8, 112, 176], float),
+        judged_to: Tensor::full([8, 1, 1], 0.9, float),
         normals: None,
         edges: None,
     };

@@ -114,12 +114,51 @@ fn a_folder_is_judged_in_its_own_classes() {
 }
 
 #[test]
+fn what_is_left_out_at_the_bottom_is_seen_and_not_judged() {
+    let json = place().join("rows.json");
+    let rows = |more: &[&str]| {
+        evaluate("street", &[&["--json", text(&json)], more].concat()).expect("judged");
+        let figures: Value = serde_json::from_str(&fs::read_to_string(&json).expect("written")).expect("JSON");
+        let bands = |part: &str| figures[part]["by_row"].as_array().expect("bands of rows").clone();
+        // Median scaling is by the medians of all that is judged.
+        let plain = bands("depth_detail").iter().map(|row| row["plain"].clone()).collect();
+        [bands("segmentation"), plain]
+    };
+    // 32 of 128 rows: a quarter of the 32 bands.
+    let report = place().join("bottom_report");
+    let (whole, left) = (rows(&[]), rows(&["--remove-bottom", "0.25", "--report", text(&report), "--pictures", "1"]));
+    for (whole, left) in whole.iter().zip(&left) {
+        assert_eq!(whole[..24], left[..24], "the answers are those to the whole picture");
+    }
+    for (whole, left) in whole.iter().zip(&left) {
+        assert!(whole[24..].iter().all(|row| row["pixels"].as_u64() > Some(0)));
+        assert!(left[24..].iter().all(|row| row["pixels"].as_u64() == Some(0)));
+    }
+    assert!(!fs::read_to_string(report.join("report.html")).expect("a report").contains(">NaN"));
+}
+
+#[test]
+fn every_frame_is_looked_at_before_the_first_is_judged() {
+    let place = tempfile::tempdir().expect("a folder");
+    let data = place.path().join("broken");
+    let render =
+        ["render", "--splits", "test=1", "--frames", "2", "--size", "64x32", "--no-stereo", "--out", text(&data)];
+    run(&render).expect("rendered");
+    let last = data.join("leftImg8bit/test/street00000/street00000_000000_000001_leftImg8bit.png");
+    let bytes = fs::read(&last).expect("a picture");
+    fs::write(&last, &bytes[..bytes.len() - 20]).expect("cut");
+    let error = format!("{:#}", evaluate(text(&data), &[]).expect_err("refused"));
+    assert!(error.contains("1 of 2 frames cannot be used") && error.contains("cut short"), "{error}");
+}
+
+#[test]
 fn wrong_arguments_are_refused_before_the_work() {
     let mapping = camvid();
     for (data, more, expected) in [
         ("folder", vec!["--layout", "folder"], "--mapping"),
         ("street", vec!["--mapping", text(&mapping)], "--layout folder"),
         ("street", vec!["--cap", "0.5"], "metres above 1"),
+        ("street", vec!["--remove-bottom", "1"], "less than 1"),
         ("street", vec!["--json", "/nowhere/at/all.json"], "is not a folder"),
         ("street", vec!["--split", "val"], "leftImg8bit"),
         ("folder", vec!["--layout", "folder", "--mapping", text(&mapping), "--split", "val"], "folder/val/images"),

@@ -1,5 +1,6 @@
 //! The `train` verb as a user runs it: the whole program, killed and resumed.
 
+use semantic_depth::data::street::{CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -91,9 +92,26 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     };
     assert_eq!(steps(&whole), steps(&killed));
 
-    // A run is not overwritten, and not resumed with another configuration.
+    // What camera the frames are of is in the record.
+    let record = std::fs::read_to_string(whole.join("run.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    let share = record["focal_length_by_width"].as_f64().expect("one camera");
+    assert!((share - CITYSCAPES_FOCAL_PX / CITYSCAPES_WIDTH).abs() < 1e-6 && record["minutes"].is_null(), "{record}");
+
+    // A run is not overwritten, and not resumed with another time or configuration.
     let output = run(&train(&config, &whole, &[]));
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--resume"));
+    let refused = |minutes: &str| {
+        let output = run(&train(&config, &whole, &["--resume", minutes]));
+        assert!(!output.status.success(), "{minutes}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let log = refused("--minutes=60");
+    assert!(log.contains("begun without --minutes") && log.contains("with --minutes 60"), "{log}");
+    for minutes in ["--minutes=0", "--minutes=-5"] {
+        let log = refused(minutes);
+        assert!(log.contains("a number above 0"), "{log}");
+    }
     let text = std::fs::read_to_string(&config).expect("read").replace("seed: 7", "seed: 8");
     std::fs::write(&config, text).expect("written");
     let output = run(&train(&config, &whole, &["--resume"]));
@@ -158,6 +176,21 @@ fn further_heads_and_other_label_spaces_become_models() {
         run(&["export", "--weights", one.join("last.safetensors").to_str().expect("UTF-8"), "--out", "unused"]);
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && log.contains("no segmentation head"), "{log}");
+
+    // Without camera files depth cannot be consistent with the scale, but for an expert's, which brings its own camera.
+    std::fs::remove_dir_all(root.path().join("data/camera")).expect("removed");
+    let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
+    let output = run(&train(&config, &root.path().join("no_camera"), &["--set", short]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("6 of 6 frames with depth have no focal length"), "{log}");
+    let taught = root.path().join("taught");
+    let output = run(&train(&config, &taught, &[&changes[..], &["--set", short]].concat()));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("decoded frames stay in memory (its expert)"), "{log}");
+    let record = std::fs::read_to_string(taught.join("run.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    // The expert's input is as wide as the frames, its focal length 70 pixels.
+    assert!((record["focal_length_by_width"].as_f64().expect("a camera") - 70.0 / 128.0).abs() < 1e-6, "{record}");
 }
 
 /// The network's answers stay what they were, but for the depth: its labels to the last bit.

@@ -53,7 +53,8 @@ struct FileArgs {
     /// Write float16, half the size.
     #[arg(long)]
     half: bool,
-    /// Make anew what is there already; otherwise it stays, and an interrupted run goes on.
+    /// Make anew what is there already (what was made in another way is removed first); otherwise it stays, and an
+    /// interrupted run goes on.
     #[arg(long)]
     overwrite: bool,
     /// Write a picture of one frame: left picture, depth before and after cleaning.

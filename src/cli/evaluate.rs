@@ -3,6 +3,8 @@
 use super::render::bar;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::{CATEGORIES, CLASSES};
+use crate::data::disk::DataError;
+use crate::data::frame::Decoded;
 use crate::data::source::{self, Groups, Item, Source};
 use crate::eval::ahead::ahead;
 use crate::eval::answer::Answerer;
@@ -59,8 +61,9 @@ pub struct Args {
     /// Layout cityscapes: the labels are label ids, train ids or none.
     #[arg(long, value_name = "label_ids|train_ids|none", value_parser = parse_label_files)]
     label_files: Option<LabelFiles>,
-    /// Share of the rows at the bottom that are left out: the vehicle that carries the camera.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    /// Share of the rows at the bottom that are not judged: the vehicle that carries the camera. The model sees them, as in
+    /// the node.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     remove_bottom: f64,
     /// Layout folder: YAML file that says what the class ids are, such as config/data/camvid.yaml. It is judged in
     /// these classes.
@@ -118,6 +121,13 @@ fn parse_cap(text: &str) -> Result<f32, String> {
     }
 }
 
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err(format!("expected a share of 0 or more and less than 1, found '{text}'")),
+    }
+}
+
 impl Args {
     fn source(&self) -> anyhow::Result<Source> {
         let folder_only = [
@@ -134,7 +144,7 @@ impl Args {
                     root: self.data.clone(),
                     labels: self.label_files.unwrap_or_default(),
                     depth: self.depth.clone().unwrap_or_default(),
-                    remove_bottom: self.remove_bottom,
+                    remove_bottom: 0.0,
                 })
             }
             (Layout::Folder, _) if self.depth.is_some() || self.label_files.is_some() => {
@@ -147,9 +157,16 @@ impl Args {
                 labels: self.labels.clone().unwrap_or_else(source::labels),
                 mapping: mapping.clone(),
                 focal_px: None,
-                remove_bottom: self.remove_bottom,
+                remove_bottom: 0.0,
             }),
         }
+    }
+
+    /// A whole frame, with the truth that is judged.
+    fn frame(&self, item: &Item) -> Result<Decoded, DataError> {
+        let mut frame = item.decode()?;
+        frame.forget_bottom(self.remove_bottom);
+        Ok(frame)
     }
 
     /// What would fail only after the whole work otherwise.
@@ -197,6 +214,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.check_outputs()?;
     let mut groups = Groups::default();
     let items = source.index(&args.split, &mut groups)?;
+    // A broken file is an error now and not after half of the work.
+    source::check_all(&items)?;
     let Args { device, precision, backend, .. } = args;
     let options = LoadOptions { device, precision, backend, ..LoadOptions::default() };
     let pipeline = Pipeline::load(&args.model, &options)?;
@@ -220,13 +239,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let depth_scaling = args.depth_scaling;
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap);
-    let depth_factor = judge_all(&items, &mut runner, &mut judge)?;
+    let depth_factor = judge_all(&items, &mut runner, &mut judge, &args)?;
     let summary = judge.summary();
     let name = runner.pipeline.manifest().name.clone();
     let device = runner.pipeline.device_name();
-    println!("{name} on {} frames of {} ({}), {device}", items.len(), args.data.display(), args.split);
-    println!("depth times {depth_factor:.4} (mean of the frames)");
-    print!("{}", summary.table(args.verbose));
+    let table = format!(
+        "{name} on {} frames of {} ({}), {device}\ndepth times {depth_factor:.4} (mean of the frames)\n{}",
+        items.len(),
+        args.data.display(),
+        args.split,
+        summary.table(args.verbose)
+    );
+    super::print(table).context("the table cannot be printed")?;
     if let Some(path) = &args.json {
         let segmentation = summary.segmentation.as_ref();
         let figures = Figures {
@@ -266,24 +290,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let path = folder.join("report.html");
         let text = page(&head, judge.table(), &summary, &galleries)?;
         fs::write(&path, text).with_context(|| path.display().to_string())?;
-        println!("{}", path.display());
+        super::print(format_args!("{}\n", path.display())).context("the report's name cannot be printed")?;
     }
     Ok(())
 }
 
 /// Returns the mean of what the frames' depth was multiplied with.
-fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge) -> anyhow::Result<f64> {
+fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge, args: &Args) -> anyhow::Result<f64> {
     let progress = bar(items.len() as u64, "evaluating");
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
     let mut factors = 0.0;
-    ahead(items, readers, Item::decode, |item, frame| -> anyhow::Result<()> {
-        let frame = frame?;
-        factors += runner.run(&frame).with_context(|| item.name().to_string())?;
-        judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
-        judge.add_normals(&frame, &runner.outputs.normals);
-        progress.inc(1);
-        Ok(())
-    })?;
+    ahead(
+        items,
+        readers,
+        |item| args.frame(item),
+        |item, frame| -> anyhow::Result<()> {
+            let frame = frame?;
+            factors += runner.run(&frame).with_context(|| item.name().to_string())?;
+            judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
+            judge.add_normals(&frame, &runner.outputs.normals);
+            progress.inc(1);
+            Ok(())
+        },
+    )?;
     progress.finish_and_clear();
     Ok(factors / items.len() as f64)
 }
@@ -313,7 +342,7 @@ fn galleries(
         let mut exhibits = Vec::new();
         for index in chosen {
             let (item, score) = (&items[index], &frames[index]);
-            let frame = item.decode()?;
+            let frame = args.frame(item)?;
             runner.run(&frame).with_context(|| item.name().to_string())?;
             let Outputs { labels, depth_m, .. } = &runner.outputs;
             exhibits.push(exhibit(judge.table(), &frame, labels, depth_m, args.cap, caption(score))?);

@@ -7,7 +7,7 @@ use crate::export::Artifact;
 use crate::model::weights::RefinementSource;
 use crate::model::NetworkConfig;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
-use crate::train::record::CONFIG;
+use crate::train::record::{self, CONFIG};
 use crate::train::TrainConfig;
 use anyhow::bail;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub struct Args {
     #[arg(long, default_value = "512x256", value_parser = parse_size)]
     size: (usize, usize),
     /// Focal length that the depth was learned at, in pixels of the network's input; by default that of the training run
-    /// in whose folder the weights are (augment.focal_length_px of its config.yaml), else Cityscapes' camera at this
-    /// width.
+    /// in whose folder the weights are (augment.focal_length_px of its config.yaml, or the camera of its frames in run.json),
+    /// else, with a warning, Cityscapes' camera at this width.
     #[arg(long)]
     focal_length: Option<f32>,
     /// The weights are of the network without its 1/4 stage.
@@ -92,11 +92,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Artifact> {
-    let by_default = match learned_at(weights)? {
-        Some(focal_px) => focal_px,
-        None => (CITYSCAPES_FOCAL_PX * args.size.0 as f64 / CITYSCAPES_WIDTH) as f32,
+    let width = args.size.0;
+    let focal_length_px = match args.focal_length {
+        Some(given) => given,
+        None => learned_at(weights, width)?.unwrap_or_else(|| {
+            let assumed = (CITYSCAPES_FOCAL_PX * width as f64 / CITYSCAPES_WIDTH) as f32;
+            log::warn!(
+                "what focal length the depth of {} was learned at is not known: its folder has no record of the training, \
+                 or one of several cameras. Cityscapes' camera is taken, {assumed:.1} pixels at a width of {width}; of \
+                 another one depth is wrong by the ratio: pass --focal-length then",
+                weights.display()
+            );
+            assumed
+        }),
     };
-    let words: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    let words: Vec<_> = words.collect();
     let request = ExportRequest {
         weights: weights.into(),
         refinement: match &args.refinement {
@@ -107,7 +118,7 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
         network: NetworkConfig { extra_light: args.extra_light, ..NetworkConfig::default() },
         size: args.size,
         full_size: args.full_size,
-        focal_length_px: args.focal_length.unwrap_or(by_default),
+        focal_length_px,
         name: args.name.clone(),
         training: args.training.clone(),
         command: format!("semantic_depth {}", words.join(" ")),
@@ -123,15 +134,19 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
     Ok(artifact)
 }
 
-/// Focal length that the run which made the weights trained at, where it is known: at one that does not depend on the
-/// input's width (metric consistency).
-fn learned_at(weights: &Path) -> anyhow::Result<Option<f32>> {
+/// Focal length, in pixels of an input of this width, that the run which made the weights trained at, where it is known: one
+/// that does not depend on the width (metric consistency), else that of the camera of its frames.
+fn learned_at(weights: &Path, width: usize) -> anyhow::Result<Option<f32>> {
     let path = weights.with_file_name(CONFIG);
     if !path.is_file() {
         return Ok(None);
     }
     let focal_px = TrainConfig::read(&path, &[])?.augment.focal_length_px;
-    Ok((focal_px > 0.0).then_some(focal_px))
+    if focal_px > 0.0 {
+        return Ok(Some(focal_px));
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(record::focal_by_width(folder).map(|share| (share * width as f64) as f32))
 }
 
 /// A word as a shell takes it.
@@ -141,5 +156,35 @@ pub(super) fn quoted(word: String) -> String {
         word
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_focal_length_is_the_runs_own() {
+        let run = tempfile::tempdir().expect("a folder");
+        let weights = run.path().join("best.safetensors");
+        let learned = || learned_at(&weights, 512).expect("read");
+        assert_eq!(learned(), None, "weights alone");
+        let config = |focal: &str| {
+            let text = format!(
+                "sources: [{{name: a, data: {{layout: cityscapes, root: x}}}}]\naugment: {{focal_length_px: {focal}}}\n\
+                 phases: [{{crop: [64, 64], scale: [1, 1], batch: 2, steps: 3, max_learning_rate: 1e-3}}]\n"
+            );
+            fs::write(run.path().join(CONFIG), text).expect("written");
+        };
+        config("0");
+        assert_eq!(learned(), None, "of an older run");
+        record::add_focal_by_width(run.path(), None).expect("written");
+        assert_eq!(learned(), None, "of several cameras");
+        // 1500 pixels at a width of 2048.
+        record::add_focal_by_width(run.path(), Some(1500.0 / 2048.0)).expect("written");
+        assert_eq!(learned(), Some(375.0));
+        config("565.6");
+        assert_eq!(learned(), Some(565.6), "whatever the camera was");
     }
 }

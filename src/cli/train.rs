@@ -26,8 +26,9 @@ pub struct Args {
     /// Go on from the checkpoint in the folder, if there is one.
     #[arg(long)]
     resume: bool,
-    /// Train for this long; the schedules then follow the clock instead of the steps.
-    #[arg(long)]
+    /// Train for this long; the schedules then follow the clock instead of the steps. A run is resumed with what it was
+    /// begun with.
+    #[arg(long, value_parser = parse_minutes)]
     minutes: Option<f64>,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -46,6 +47,13 @@ fn parse_place(text: &str) -> Result<Place, std::convert::Infallible> {
         Some((name, place)) => (Some(name.into()), place.into()),
         None => (None, text.into()),
     })
+}
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes.is_finite() && minutes > 0.0 => Ok(minutes),
+        _ => Err(format!("expected a number above 0, found '{text}'")),
+    }
 }
 
 /// Runs the verb.
@@ -68,11 +76,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.threads > 0 {
         tch::set_num_threads(args.threads.into());
     }
-    let options = Options {
-        config_file: args.config,
-        out: args.out,
-        resume: args.resume,
-        minutes: args.minutes.filter(|m| *m > 0.0),
-    };
+    let options = Options { config_file: args.config, out: args.out, resume: args.resume, minutes: args.minutes };
     run::train(&config, &options, network::resolve(args.device)?)
 }

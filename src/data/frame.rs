@@ -1,5 +1,7 @@
 //! A decoded frame, whatever source it comes from.
 
+use super::classes::UNLABELLED_TRAIN_ID;
+
 /// One frame with its annotations. A source may lack one of the two (asymmetric annotations, Nekrasov et al. 2019).
 #[derive(Debug, Clone)]
 pub struct Decoded {
@@ -29,7 +31,7 @@ impl Decoded {
     /// Cuts off this share of the rows at the bottom: the vehicle that carries the camera.
     pub fn remove_bottom(&mut self, share: f64) {
         self.principal_px = Some(self.principal());
-        let height = self.height - (self.height as f64 * share).round() as usize;
+        let height = rows_above_bottom(self.height, share);
         self.height = height;
         self.rgb.truncate(height * self.width * 3);
         if let Some(labels) = &mut self.labels {
@@ -39,6 +41,22 @@ impl Decoded {
             depth.truncate(height * self.width);
         }
     }
+
+    /// Makes the truth of this share of the rows at the bottom unknown. The picture stays whole, as a camera sends it.
+    pub fn forget_bottom(&mut self, share: f64) {
+        let first = rows_above_bottom(self.height, share) * self.width;
+        if let Some(labels) = &mut self.labels {
+            labels[first..].fill(UNLABELLED_TRAIN_ID);
+        }
+        if let Some(depth) = &mut self.depth_m {
+            depth[first..].fill(f32::NAN);
+        }
+    }
+}
+
+/// Rows of `height` that are left without this share, 0 to 1, at the bottom.
+pub(super) fn rows_above_bottom(height: usize, share: f64) -> usize {
+    height - (height as f64 * share).round() as usize
 }
 
 #[cfg(test)]
@@ -59,5 +77,23 @@ mod tests {
         frame.remove_bottom(0.2);
         assert_eq!(frame.principal(), (1.0, 5.0), "the axis stays where it was");
         assert_eq!((frame.height, frame.rgb.len(), frame.labels.map(|l| l.len())), (8, 48, Some(16)));
+    }
+
+    #[test]
+    fn a_forgotten_bottom_stays_in_the_picture() {
+        let mut frame = Decoded {
+            width: 2,
+            height: 10,
+            rgb: (0..60).collect(),
+            labels: Some(vec![3; 20]),
+            depth_m: Some(vec![5.0; 20]),
+            focal_px: None,
+            principal_px: None,
+        };
+        frame.forget_bottom(0.2);
+        assert_eq!((frame.height, frame.rgb.len(), frame.principal_px), (10, 60, None));
+        let (labels, depth) = (frame.labels.expect("labels"), frame.depth_m.expect("depth"));
+        assert!(labels[..16].iter().all(|&l| l == 3) && labels[16..].iter().all(|&l| l == UNLABELLED_TRAIN_ID));
+        assert!(depth[..16].iter().all(|&d| d == 5.0) && depth[16..].iter().all(|d| d.is_nan()));
     }
 }

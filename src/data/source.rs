@@ -4,10 +4,11 @@
 //! each of its ids one class or several (CamVid's "bicyclist" is Cityscapes' rider or bicycle). A pixel of several
 //! possible classes is coded as a group; see [`Groups`].
 
-use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use super::cityscapes::{picture_size, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
 use super::disk::DataError;
-use super::frame::Decoded;
+use super::frame::{rows_above_bottom, Decoded};
+use image::ColorType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -182,6 +183,41 @@ pub struct Item {
     remove_bottom: f64,
 }
 
+/// What is known of a frame before it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Facts {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Whether it has labels.
+    pub labels: bool,
+    /// Whether it has depth.
+    pub depth: bool,
+    /// Horizontal and vertical focal length in pixels of the frame, where a camera file tells it.
+    pub focal_px: Option<(f64, f64)>,
+}
+
+impl Facts {
+    /// Bytes of the frame once it is decoded.
+    pub fn bytes(&self) -> u64 {
+        let pixel = 3 + usize::from(self.labels) + 4 * usize::from(self.depth);
+        (self.width * self.height * pixel) as u64
+    }
+}
+
+impl From<&Decoded> for Facts {
+    fn from(frame: &Decoded) -> Self {
+        Self {
+            width: frame.width,
+            height: frame.height,
+            labels: frame.labels.is_some(),
+            depth: frame.depth_m.is_some(),
+            focal_px: frame.focal_px,
+        }
+    }
+}
+
 impl Source {
     /// Cityscapes' folders, read in the usual way.
     pub fn cityscapes(root: PathBuf) -> Self {
@@ -320,10 +356,11 @@ fn pair(pictures: &Path, labels: &Path) -> Result<Vec<(String, PathBuf, PathBuf)
 ///
 /// # Errors
 /// How many frames are broken, and the first of them with the reasons.
-pub fn check_all(items: &[Item]) -> Result<(), DataError> {
-    let broken: Vec<String> = items.par_iter().filter_map(|item| item.check().err()).map(|e| e.to_string()).collect();
+pub fn check_all(items: &[Item]) -> Result<Vec<Facts>, DataError> {
+    let checked: Vec<Result<Facts, DataError>> = items.par_iter().map(Item::check).collect();
+    let broken: Vec<String> = checked.iter().filter_map(|c| c.as_ref().err()).map(ToString::to_string).collect();
     if broken.is_empty() {
-        return Ok(());
+        return checked.into_iter().collect();
     }
     let named = broken[..broken.len().min(5)].join("; ");
     let more = if broken.len() > 5 { "; ..." } else { "" };
@@ -336,21 +373,27 @@ impl Item {
         &self.name
     }
 
-    /// Checks cheaply, by the files' headers, that it can be decoded.
+    /// Checks cheaply, by the files' headers and the camera file, that it can be decoded. What the pixels' values are is
+    /// not looked at.
     ///
     /// # Errors
-    /// The first part that cannot be opened, is of another kind or of another size than the picture.
-    pub fn check(&self) -> Result<(), DataError> {
-        match &self.read {
-            Read::Cityscapes(sample) => sample.check().map(|_| ()),
-            Read::Folder { picture, labels, .. } => {
-                let size = |path: &PathBuf| {
-                    image::image_dimensions(path)
-                        .map_err(|e| DataError::Bad { path: path.clone(), what: e.to_string() })
-                };
-                same_size(labels, size(picture)?, size(labels)?)
+    /// The first part that cannot be opened, is cut short, of another kind or of another size than the picture.
+    pub fn check(&self) -> Result<Facts, DataError> {
+        let (size, labels, depth, focal_px) = match &self.read {
+            Read::Cityscapes(sample) => {
+                let size = sample.check()?;
+                let (focal_px, _) = read_camera(sample)?;
+                let options = sample.options();
+                (size, options.labels != LabelFiles::None, options.depth != DepthFiles::None, focal_px)
             }
-        }
+            Read::Folder { picture, labels, focal_px, .. } => {
+                let size = picture_size(picture, None)?;
+                same_size(labels, size, picture_size(labels, Some(ColorType::L8))?)?;
+                (size, true, false, focal_px.map(|f| (f, f)))
+            }
+        };
+        let height = rows_above_bottom(size.1 as usize, self.remove_bottom);
+        Ok(Facts { width: size.0 as usize, height, labels, depth, focal_px })
     }
 
     /// Reads and decodes it.
@@ -433,11 +476,21 @@ fn decode_cityscapes(sample: &Sample) -> Result<Decoded, DataError> {
             Some(depth_m)
         }
     };
-    let camera = sample.path(Part::Camera).is_file();
-    let focal_px = if camera { Some(sample.read_focal()?) } else { None };
-    let principal_px = if camera { Some(sample.read_principal()?) } else { None };
+    let (focal_px, principal_px) = read_camera(sample)?;
     let (width, height) = (size.0 as usize, size.1 as usize);
     Ok(Decoded { width, height, rgb: rgb.into_raw(), labels, depth_m, focal_px, principal_px })
+}
+
+/// What a frame's camera file may tell, across and down, pixels.
+type Pair = Option<(f64, f64)>;
+
+/// Focal lengths and principal point, where the frame has a camera file.
+fn read_camera(sample: &Sample) -> Result<(Pair, Pair), DataError> {
+    if sample.path(Part::Camera).is_file() {
+        Ok((Some(sample.read_focal()?), Some(sample.read_principal()?)))
+    } else {
+        Ok((None, None))
+    }
 }
 
 #[cfg(test)]
@@ -497,6 +550,39 @@ mod tests {
         assert!(error.contains("no class counts"), "{error}");
         let cityscapes = Source::cityscapes("x".into()).judged_classes().expect("classes");
         assert_eq!((cityscapes.len(), &cityscapes[18]), (19, &class("bicycle", &[18])));
+    }
+
+    #[test]
+    fn a_check_tells_what_there_is_and_what_decoding_would_refuse() {
+        let (root, source) = folder(&[0, 10]);
+        let check = |source: &Source| source.index("val", &mut Groups::default()).expect("an index")[0].check();
+        let facts = Facts { width: 2, height: 1, labels: true, depth: false, focal_px: None };
+        assert_eq!((check(&source).expect("whole"), facts.bytes()), (facts, 2 * 4));
+        let ids = root.path().join("val/labels/a.png");
+        RgbImage::new(2, 1).save(&ids).expect("written");
+        let error = check(&source).expect_err("colours").to_string();
+        assert!(error.contains("a.png") && error.contains("expected a picture of kind L8, found Rgb8"), "{error}");
+        image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::new(2, 1).save(&ids).expect("written");
+        let error = check(&source).expect_err("16 bits").to_string();
+        assert!(error.contains("found L16"), "{error}");
+
+        // A camera file is read where there is one, whatever depth needs.
+        let root = tempfile::tempdir().expect("a folder");
+        let sample = Sample::new(root.path(), "val", "town", 0, 0);
+        sample.write_picture(Part::Left, &RgbImage::new(4, 10)).expect("written");
+        sample.write_labels(&[0; 40], 4, 10).expect("written");
+        sample.write_depth(&[1.0; 40], 4, 10).expect("written");
+        let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
+        let source = Source::Cityscapes { root: root.path().into(), labels, depth, remove_bottom: 0.2 };
+        let facts = Facts { width: 4, height: 8, labels: true, depth: true, focal_px: None };
+        assert_eq!((check(&source).expect("whole"), facts.bytes()), (facts, 32 * 8));
+        let camera = sample.path(Part::Camera);
+        fs::create_dir_all(camera.parent().expect("a folder")).expect("made");
+        fs::write(&camera, r#"{"intrinsic": {"fx": 50.0, "fy": 40.0, "u0": 2.0, "v0": 5.0}}"#).expect("written");
+        assert_eq!(check(&source).expect("whole").focal_px, Some((50.0, 40.0)));
+        fs::write(&camera, "{}").expect("written");
+        let error = check(&source).expect_err("an empty camera").to_string();
+        assert!(error.contains("intrinsic.fx"), "{error}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Job {
     pub sky_from_labels: bool,
     /// Of the depth files.
     pub precision: npy::Precision,
-    /// Make what is there already anew.
+    /// Make what is there already anew; what was made in another way is removed before anything is made.
     pub overwrite: bool,
     /// Write disparity after Cityscapes' fashion, too.
     pub write_disparity: bool,
@@ -117,7 +117,8 @@ fn is_done(sample: &Sample, job: &Job) -> bool {
     npy::read_size(&target(sample, job).depth_file(&job.folder)).is_ok()
 }
 
-/// Compares the recipe with the one that is there, or leaves it there.
+/// Compares the recipe with the one that is there, or leaves it there. Depth of another recipe that is to be overwritten goes
+/// first: an interrupted run would be taken up under the new recipe, with files of both kinds.
 fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Result<()> {
     let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
     let recipe = serde_json::json!({
@@ -135,11 +136,16 @@ fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) ->
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => return Err(DataError::io(&path)(e).into()),
     };
-    if !job.overwrite {
+    // Through text and back: a float may not come back from a file bit for bit.
+    let ours: serde_json::Value = serde_json::from_str(&recipe.to_string())?;
+    if job.overwrite {
+        let there = found.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        if there != Some(ours) {
+            samples.iter().try_for_each(|sample| remove_depth(&target(sample, job), &job.folder))?;
+        }
+    } else {
         if let Some(text) = found {
             let there: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-            // Through text and back: a float may not come back from a file bit for bit.
-            let ours: serde_json::Value = serde_json::from_str(&recipe.to_string())?;
             ensure!(
                 there == ours,
                 "{} says that the depth there was made in another way; pass --overwrite to make it anew, or choose \
@@ -165,6 +171,17 @@ fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) ->
         writeln!(file, "{recipe:#}")
     })?;
     Ok(())
+}
+
+/// Removes a frame's depth, under whichever of its names.
+fn remove_depth(sample: &Sample, folder: &str) -> Result<(), DataError> {
+    loop {
+        let path = sample.depth_file(folder);
+        if !path.is_file() {
+            return Ok(());
+        }
+        std::fs::remove_file(&path).map_err(DataError::io(&path))?;
+    }
 }
 
 fn one(sample: &Sample, job: &Job, make: impl Fn(&Sample) -> anyhow::Result<Disparity>) -> anyhow::Result<()> {
@@ -323,6 +340,30 @@ mod tests {
         // Depth of unknown origin is not taken for ours.
         std::fs::remove_file(samples[0].depth_file("made").with_file_name("../recipe.json")).expect("removed");
         assert!(make(&samples, &filled).expect_err("whose?").to_string().contains("no recipe.json"));
+    }
+
+    #[test]
+    fn an_interrupted_overwrite_goes_on_without_what_it_replaces() {
+        let (_folder, samples) = data_set(3);
+        make(&samples, &job()).expect("made");
+        // Under another accepted name, too.
+        let other = samples[2].depth_file("made").with_file_name(format!("{}.npy", samples[2].stem()));
+        std::fs::copy(samples[2].depth_file("made"), other).expect("copied");
+        let filled = Job { clean: CleanOptions { hole_px: 3, ..CleanOptions::NONE }, frames_at_once: 1, ..job() };
+        let failing = |sample: &Sample| {
+            ensure!(!sample.stem().ends_with("000001"), "no power");
+            own(sample)
+        };
+        let overwrite = Job { overwrite: true, ..filled.clone() };
+        run(&samples, &overwrite, &"test", failing, || ()).expect_err("it failed");
+        assert_eq!(make(&samples, &filled).expect("it goes on"), Done { made: 2, skipped: 1 });
+        for sample in &samples {
+            let (depth, ..) = npy::read(&sample.depth_file("made")).expect("read");
+            assert_eq!(depth[89], 12.5, "{}: the hole is filled", sample.stem());
+        }
+        // Made anew in the same way, what is there stays until it is replaced.
+        run(&samples, &overwrite, &"test", failing, || ()).expect_err("it failed");
+        assert!(samples.iter().all(|sample| sample.depth_file("made").is_file()));
     }
 
     #[test]

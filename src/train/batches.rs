@@ -9,9 +9,9 @@ use super::packed::Packed;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::disk::DataError;
 use crate::data::frame::Decoded;
-use crate::data::source::{self, Groups, Item};
+use crate::data::source::{self, Facts, Groups, Item};
 use crate::model::Task;
-use anyhow::Context as _;
+use anyhow::{bail, Context as _};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
 use rayon::prelude::*;
@@ -24,6 +24,8 @@ use tch::{Device, Kind};
 const AHEAD: usize = 2;
 /// Frames of a source of which classes are counted for their weights, when frames are not kept in memory.
 const COUNTED: usize = 500;
+/// Cameras whose focal lengths differ by no more than this factor are taken as one.
+const ONE_CAMERA: f64 = 1.01;
 
 /// The training frames of one source.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub struct Supply {
     pub scale: f32,
     /// Factor on the aspect.
     pub aspect: f32,
+    /// Whether any frame has labels.
+    labelled: bool,
+    /// Of each frame with depth: focal length as a share of the width, where it is known.
+    focals: Vec<Option<f64>>,
     frames: Frames,
 }
 
@@ -104,23 +110,29 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
         let context = || format!("source {}", part.name);
         let items = part.data.index(&part.train, groups).with_context(context)?;
         // A broken file is an error now and not at epoch 40.
-        source::check_all(&items).with_context(context)?;
+        let mut facts = source::check_all(&items).with_context(context)?;
         let frames = match (config.cache, &part.expert) {
             (Cache::None, None) => Frames::OnDisk(items),
-            _ => {
+            (_, expert) => {
+                make_room(&part.name, &facts, expert.is_some(), available_bytes()).with_context(context)?;
                 let mut frames: Vec<_> =
                     items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
-                if let Some(model) = &part.expert {
+                if let Some(model) = expert {
                     super::expert::complete(&mut frames, model, &part.name)?;
+                    facts = frames.iter().map(Facts::from).collect();
                 }
                 Frames::Decoded(frames)
             }
         };
+        check_focal(config, &facts).with_context(context)?;
+        let by_width = |f: &Facts| f.focal_px.map(|(x, y)| (x * y).sqrt() / f.width as f64);
         let mut supply = Supply {
             name: part.name.clone(),
             share: 0.0,
             scale: part.scale as f32,
             aspect: part.aspect as f32,
+            labelled: facts.iter().any(|f| f.labels),
+            focals: facts.iter().filter(|f| f.depth).map(by_width).collect(),
             frames,
         };
         supply.share = part.share.unwrap_or(supply.len() as f64);
@@ -129,6 +141,66 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
     let all: f64 = supplies.iter().map(|s| s.share).sum();
     supplies.iter_mut().for_each(|s| s.share /= all);
     Ok(supplies)
+}
+
+/// Says what decoded frames take, and refuses more than the `available` bytes, where these are known. An expert completes
+/// each frame, and keeps its source's frames in memory whatever `cache` says.
+fn make_room(name: &str, facts: &[Facts], expert: bool, available: Option<u64>) -> anyhow::Result<()> {
+    let complete = |f: &Facts| if expert { Facts { labels: true, depth: true, ..*f } } else { *f };
+    let bytes: u64 = facts.iter().map(|f| complete(f).bytes()).sum();
+    let (frames, why) = (facts.len(), if expert { "its expert" } else { "cache: memory" });
+    log::info!("{name}: {frames} decoded frames stay in memory ({why}): {} MiB", bytes >> 20);
+    if let Some(available) = available.filter(|available| bytes > *available) {
+        bail!(
+            "{frames} decoded frames take {} MiB ({why}), of which {} MiB are available; {}",
+            bytes >> 20,
+            available >> 20,
+            if expert { "give the expert a split of fewer frames" } else { "write cache: none, or take fewer frames" }
+        );
+    }
+    Ok(())
+}
+
+/// Memory that can be had without swapping, as the kernel estimates it.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    crate::system::status_number(&text, "MemAvailable").map(|kib| kib << 10)
+}
+
+/// Whether depth can be made consistent with the scale, where that is asked for.
+///
+/// # Errors
+/// Frames with depth, so many of them, have no focal length.
+pub fn check_focal(config: &TrainConfig, facts: &[Facts]) -> anyhow::Result<()> {
+    let with_depth = facts.iter().filter(|f| f.depth);
+    let lacking = with_depth.clone().filter(|f| f.focal_px.is_none()).count();
+    if lacking > 0 && config.augment.focal_length_px > 0.0 && config.head(Task::Depth).is_some() {
+        bail!(
+            "{lacking} of {} frames with depth have no focal length, without which augment.focal_length_px cannot make \
+             depth consistent with the scale; expected camera files (camera/SPLIT/CITY/FRAME_camera.json), or \
+             focal_length_px: 0",
+            with_depth.count()
+        );
+    }
+    Ok(())
+}
+
+/// Focal length of the camera that depth is learned from, as a share of its pictures' width; `None` where a frame's is not
+/// known, or they differ.
+pub fn focal_by_width(supplies: &[Supply]) -> Option<f64> {
+    let all = supplies.iter().flat_map(|s| &s.focals).copied().collect::<Option<Vec<f64>>>()?;
+    let (low, high) = all.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &f| (low.min(f), high.max(f)));
+    (!all.is_empty() && high <= low * ONE_CAMERA).then_some((low + high) / 2.0)
+}
+
+/// The heads that no training frame has truth for: they stay as they start.
+pub fn untaught(config: &TrainConfig, supplies: &[Supply]) -> Vec<Task> {
+    let is_taught = |task: &Task| match task {
+        Task::Segmentation | Task::Edges => supplies.iter().any(|s| s.labelled),
+        Task::Depth => supplies.iter().any(|s| !s.focals.is_empty()),
+        Task::Normals => supplies.iter().flat_map(|s| &s.focals).any(Option::is_some),
+    };
+    config.heads.iter().map(|head| head.task).filter(|task| !is_taught(task)).collect()
 }
 
 /// Share of each channel of the segmentation head among the labelled pixels of the mix; a group of classes counts for
@@ -303,7 +375,7 @@ mod tests {
             principal_px: None,
         };
         let frames = Frames::Decoded((0..frames).map(frame).collect());
-        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, frames }
+        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, labelled: true, focals: Vec::new(), frames }
     }
 
     fn batches(skip: usize) -> Batches {
@@ -352,6 +424,67 @@ mod tests {
         assert_eq!(of_a, 3000, "of 4000 at a share of 0.75");
         let (least, most) = (counts[0].iter().min(), counts[0].iter().max());
         assert!(most.zip(least).is_some_and(|(m, l)| m - l <= 1), "{counts:?}");
+    }
+
+    fn config(more: &str) -> TrainConfig {
+        let text = format!("sources: [{{name: a, data: {{layout: cityscapes, root: x}}}}]\nphases: []\n{more}");
+        serde_yaml::from_str(&text).expect("a configuration")
+    }
+
+    fn facts(labels: bool, depth: bool, focal_px: Option<(f64, f64)>) -> Facts {
+        Facts { width: 1024, height: 512, labels, depth, focal_px }
+    }
+
+    #[test]
+    fn decoded_frames_have_to_fit_into_memory() {
+        // Half a million pixels of 4 and of 8 bytes.
+        let frames = [facts(true, false, None); 100];
+        make_room("a", &frames, false, Some(200 << 20)).expect("room");
+        make_room("a", &frames, true, None).expect("nobody knows");
+        for (expert, named) in [(false, "cache: none"), (true, "fewer frames")] {
+            let error = make_room("a", &frames, expert, Some((200 << 20) - 1)).expect_err("too large").to_string();
+            let bytes = if expert { "take 400 MiB" } else { "take 200 MiB" };
+            assert!(error.contains(bytes) && error.contains("199 MiB") && error.contains(named), "{error}");
+        }
+        assert!(available_bytes().is_none_or(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn consistent_depth_needs_a_focal_length() {
+        let frames = [facts(true, true, None), facts(true, true, Some((900.0, 900.0))), facts(true, false, None)];
+        let asked = config("augment: {focal_length_px: 500}");
+        let error = check_focal(&asked, &frames).expect_err("one has none").to_string();
+        assert!(error.contains("1 of 2 frames with depth"), "{error}");
+        check_focal(&asked, &frames[1..]).expect("what has depth has a focal length");
+        check_focal(&config(""), &frames).expect("nothing is asked for");
+        check_focal(&config("augment: {focal_length_px: 500}\nheads: [{task: segmentation}]"), &frames)
+            .expect("no depth");
+    }
+
+    #[test]
+    fn one_camera_is_told_from_several() {
+        let of = |focals: &[Option<f64>]| {
+            let half = |focals: &[Option<f64>]| Supply { focals: focals.into(), ..supply("a", 0.5, 1, 3) };
+            let (a, b) = focals.split_at(focals.len() / 2);
+            focal_by_width(&[half(a), half(b)])
+        };
+        assert_eq!(of(&[Some(1.1), Some(1.1), Some(1.1)]), Some(1.1));
+        assert!(of(&[Some(1.1), Some(1.105)]).is_some_and(|f| (f - 1.1025).abs() < 1e-12), "within a percent");
+        assert_eq!(of(&[Some(1.1), Some(0.73)]), None, "two cameras");
+        assert_eq!(of(&[Some(1.1), None]), None, "one is not known");
+        assert_eq!(of(&[]), None, "nobody has depth");
+    }
+
+    #[test]
+    fn heads_without_truth_are_told() {
+        let config = config("heads: [{task: segmentation}, {task: depth}, {task: normals}, {task: edges}]");
+        let with = |labelled: bool, focals: &[Option<f64>]| {
+            untaught(&config, &[Supply { labelled, focals: focals.into(), ..supply("a", 1.0, 1, 3) }])
+        };
+        assert!(with(true, &[Some(1.1)]).is_empty());
+        assert_eq!(with(true, &[None]), [Task::Normals]);
+        assert_eq!(with(true, &[]), [Task::Depth, Task::Normals]);
+        assert_eq!(with(false, &[Some(1.1)]), [Task::Segmentation, Task::Edges]);
     }
 
     #[test]

@@ -201,7 +201,8 @@ pub struct SourceConfig {
     /// Split to watch.
     #[serde(default = "val_split")]
     pub val: String,
-    /// A model (its folder or model.yaml) whose answers stand in for the task that this source lacks.
+    /// A model (its folder or model.yaml) whose answers stand in for the task that this source lacks. The source's decoded
+    /// frames then stay in memory, whatever `cache` says.
     #[serde(default)]
     pub expert: Option<PathBuf>,
 }
@@ -457,6 +458,11 @@ impl TrainConfig {
         if source.is_some_and(|name| !self.sources.iter().any(|s| s.name == name)) {
             bail!("watch.best: expected the name of a source before the slash, found {}", self.watch.best);
         }
+        let task = if measure == "miou" { Task::Segmentation } else { Task::Depth };
+        if self.head(task).is_none() {
+            let best = &self.watch.best;
+            bail!("watch.best: {best} needs a head for {}; add it to heads, or watch another measure", task.name());
+        }
         Ok(())
     }
 
@@ -654,6 +660,8 @@ mod tests {
             ("phases:", "heads: [{task: segmentation, level_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
             ("phases:", "refinement: alone\nprecision: bf16\nphases:", "fp32"),
+            ("phases:", "heads: [{task: depth}]\nphases:", "miou needs a head for segmentation"),
+            ("phases:", "heads: [{task: segmentation}]\nwatch: {best: a/abs_rel}\nphases:", "a head for depth"),
         ] {
             let text = SMALL.replace(change, into);
             let error = format!("{:#}", read(&text).expect_err(&text));

@@ -4,12 +4,13 @@
 use crate::data::classes::{CLASSES, UNLABELLED, UNLABELLED_TRAIN_ID};
 use crate::data::frame::Decoded;
 use crate::eval::answer::Answerer;
-use crate::frame::geometry::Placement;
+use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use anyhow::{bail, Context as _};
 use std::path::Path;
 
-/// Gives each frame the annotation that it lacks. Depth is metric where the frame's focal length is known.
+/// Gives each frame the annotation that it lacks. Depth is metric where the frame's focal length is known; where it is
+/// not, it is as to the camera that the expert learned from, and the frame is taken as that camera's.
 ///
 /// # Errors
 /// The model cannot be loaded or run, or has other classes.
@@ -34,9 +35,36 @@ pub fn complete(frames: &mut [Decoded], model: &Path, source: &str) -> anyhow::R
         let Outputs { labels, depth_m, .. } = &expert.outputs;
         let code = |&id: &u8| if id == UNLABELLED { UNLABELLED_TRAIN_ID } else { id };
         frame.labels.get_or_insert_with(|| labels.iter().map(code).collect());
-        frame.depth_m.get_or_insert_with(|| depth_m.clone());
+        if frame.depth_m.is_none() {
+            frame.depth_m = Some(depth_m.clone());
+            let f_model = f64::from(expert.pipeline.manifest().output.depth.focal_length_px);
+            let size = (frame.width, frame.height);
+            let geometry =
+                Geometry::new(&expert.placement, size, expert.pipeline.network_size()).with_context(context)?;
+            frame.focal_px.get_or_insert_with(|| as_learned(f_model, geometry.focal_scale()));
+        }
         completed += 1;
     }
     log::info!("source {source}: {completed} frames completed by {}", expert.pipeline.manifest().name);
     Ok(())
+}
+
+/// Focal lengths, in pixels of a frame, of the camera that a model's depth needs no factor for.
+fn as_learned(f_model: f64, (scale_x, scale_y): (f64, f64)) -> (f64, f64) {
+    let focal_px = f_model / (scale_x * scale_y).sqrt();
+    (focal_px, focal_px)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::camera::focal_ratio;
+
+    #[test]
+    fn the_camera_that_an_expert_learned_from_needs_no_factor() {
+        let geometry = Geometry::new(&Placement::default(), (1000, 800), (500, 200)).expect("it fits");
+        let focal_px = as_learned(250.0, geometry.focal_scale());
+        assert!((focal_px.0 - 250.0 * 8.0_f64.sqrt()).abs() < 1e-9, "{focal_px:?}");
+        assert!((focal_ratio(focal_px, geometry.focal_scale(), 250.0) - 1.0).abs() < 1e-12);
+    }
 }

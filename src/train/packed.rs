@@ -226,7 +226,10 @@ mod tests {
                 assert_eq!(batch.images.get(b as i64), expected, "as libtorch rounds");
                 assert_eq!(batch.depth.double_value(&[b as i64, 1, 3]), f64::from(crop.depth[0]));
                 let judged_to = batch.judged_to.double_value(&[b as i64, 0, 0]);
-                assert!((judged_to - [80.0_f64, 160.0][b].ln() / 5.0).abs() < 1e-6, "80 m of the frame's own: {judged_to}");
+                assert!(
+                    (judged_to - [80.0_f64, 160.0][b].ln() / 5.0).abs() < 1e-6,
+                    "80 m of the frame's own: {judged_to}"
+                );
             }
             assert_eq!(batch.labels, Tensor::from_slice(&[3_i64, IGNORED]).view([2, 1, 1]).expand([2, 2, 4], false));
             assert_eq!(batch.normals.map(|t| t.size()), Some(vec![2, 3, 2, 4]));

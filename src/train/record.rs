@@ -4,6 +4,7 @@ use super::checkpoint::Progress;
 use super::config::TrainConfig;
 use super::events::EventWriter;
 use super::validate::Validation;
+use crate::data::disk::write_atomically;
 use crate::model::Task;
 use anyhow::Context as _;
 use std::fs;
@@ -12,6 +13,12 @@ use std::path::{Path, PathBuf};
 
 /// The configuration as resolved.
 pub const CONFIG: &str = "config.yaml";
+/// What made the run.
+pub const RUN: &str = "run.json";
+/// Key of [`RUN`]: the time that the run's schedules were fitted to; null where they follow the steps.
+const MINUTES: &str = "minutes";
+/// Key of [`RUN`]: focal length of the camera that depth is learned from, as a share of the width of its pictures.
+const FOCAL_BY_WIDTH: &str = "focal_length_by_width";
 const METRICS: &str = "metrics.csv";
 
 /// A run's records.
@@ -181,12 +188,12 @@ impl Record {
     }
 }
 
-/// Writes the configuration as resolved, and what made the run: versions, seed, and the commit of the repository in which
-/// the configuration file lies, where it lies in one.
+/// Writes the configuration as resolved, and what made the run: versions, seed, the time that it was given, and the commit
+/// of the repository in which the configuration file lies, where it lies in one.
 ///
 /// # Errors
 /// The folder cannot be written to.
-pub fn describe(folder: &Path, config: &TrainConfig, config_file: &Path) -> anyhow::Result<()> {
+pub fn describe(folder: &Path, config: &TrainConfig, config_file: &Path, minutes: Option<f64>) -> anyhow::Result<()> {
     let context = || folder.display().to_string();
     fs::write(folder.join(CONFIG), serde_yaml::to_string(config)?).with_context(context)?;
     let parent = config_file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -198,12 +205,41 @@ pub fn describe(folder: &Path, config: &TrainConfig, config_file: &Path) -> anyh
         "semantic_depth": env!("CARGO_PKG_VERSION"),
         "libtorch": crate::export::trace::LIBTORCH_VERSION,
         "seed": config.seed,
+        MINUTES: minutes,
         "configuration_file": config_file.display().to_string(),
         "git_commit": git(&["rev-parse", "HEAD"]),
         "git_clean": git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| s.is_empty()),
         "started": jiff::Timestamp::now().to_string(),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
     });
-    fs::write(folder.join("run.json"), serde_json::to_string_pretty(&run)? + "\n").with_context(context)?;
-    Ok(())
+    write_run(folder, &run)
+}
+
+fn write_run(folder: &Path, run: &serde_json::Value) -> anyhow::Result<()> {
+    Ok(write_atomically(&folder.join(RUN), |file| writeln!(file, "{run:#}"))?)
+}
+
+fn read_run(folder: &Path) -> Option<serde_json::Value> {
+    let text = fs::read_to_string(folder.join(RUN)).ok()?;
+    serde_json::from_str(&text).ok().filter(serde_json::Value::is_object)
+}
+
+/// The minutes that a run was begun with, `Some(None)` for a run by steps; `None` where its record does not say.
+pub fn begun_minutes(folder: &Path) -> Option<Option<f64>> {
+    read_run(folder)?.get(MINUTES).map(serde_json::Value::as_f64)
+}
+
+/// Adds to the record what camera depth is learned from.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn add_focal_by_width(folder: &Path, focal_by_width: Option<f64>) -> anyhow::Result<()> {
+    let mut run = read_run(folder).unwrap_or_else(|| serde_json::json!({}));
+    run[FOCAL_BY_WIDTH] = focal_by_width.into();
+    write_run(folder, &run)
+}
+
+/// What [`add_focal_by_width`] added to the record of a run; `None` where there is none, or no one camera.
+pub fn focal_by_width(folder: &Path) -> Option<f64> {
+    read_run(folder)?.get(FOCAL_BY_WIDTH)?.as_f64().filter(|f| f.is_finite() && *f > 0.0)
 }

@@ -12,7 +12,7 @@ use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{pictures, schedule};
-use crate::data::source::{Groups, Item};
+use crate::data::source::{Facts, Groups, Item};
 use crate::eval::ClassTable;
 use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{bail, Context as _};
@@ -82,14 +82,14 @@ fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
             bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
         }
         fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        return record::describe(out, config, &options.config_file);
+        return record::describe(out, config, &options.config_file, options.minutes);
     }
     let saved = out.join(record::CONFIG);
     if !checkpoint.is_file() {
         // A run that was killed before its first checkpoint begins anew.
         log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
         fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        return record::describe(out, config, &options.config_file);
+        return record::describe(out, config, &options.config_file, options.minutes);
     }
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
     let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
@@ -101,6 +101,22 @@ fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
             out.display(),
             differs.map_or("of another length".into(), |(a, b)| format!("'{}' there, '{}' now", a.trim(), b.trim()))
         );
+    }
+    if let Some(begun) = record::begun_minutes(out) {
+        // A float may not come back from a file bit for bit.
+        let differ = match (begun, options.minutes) {
+            (Some(a), Some(b)) => (a - b).abs() > 1e-9 * b,
+            (a, b) => a.is_some() != b.is_some(),
+        };
+        if differ {
+            let words = |m: Option<f64>| m.map_or("without --minutes".into(), |m| format!("with --minutes {m}"));
+            bail!(
+                "{} was begun {}, and its schedule would jump {}; resume it as it was begun, or choose another folder",
+                out.display(),
+                words(begun),
+                words(options.minutes)
+            );
+        }
     }
     Ok(())
 }
@@ -159,6 +175,14 @@ impl<'a> Run<'a> {
             Vec::new()
         };
         log::info!("data read in {:.1} s", reading.elapsed().as_secs_f64());
+        for task in batches::untaught(config, &supplies) {
+            log::warn!("heads: no training frame has truth for {}: this head stays as it starts", task.name());
+        }
+        if !validate::can_be_watched(config, &watched) {
+            let best = &config.watch.best;
+            log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
+        }
+        record::add_focal_by_width(&options.out, batches::focal_by_width(&supplies))?;
 
         tch::manual_seed(config.seed as i64);
         let variables = VarStore::new(device);
@@ -506,7 +530,10 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
     let of = |(source, items): (&SourceConfig, &Vec<Item>)| {
         let context = || format!("source {}", source.name);
         let chosen: Vec<_> = evenly(items.len(), config.watch.frames).into_iter().map(|i| items[i].clone()).collect();
-        let frames = chosen.par_iter().map(|item| item.decode()).collect::<Result<_, _>>().with_context(context)?;
+        let frames: Vec<_> =
+            chosen.par_iter().map(|item| item.decode()).collect::<Result<_, _>>().with_context(context)?;
+        let facts: Vec<_> = frames.iter().map(Facts::from).collect();
+        batches::check_focal(config, &facts).with_context(|| format!("{}, split {}", context(), source.val))?;
         let classes = match config.label_space {
             LabelSpace::TrainIds => ClassTable::new(source.data.judged_classes().with_context(context)?, groups),
             LabelSpace::Categories => ClassTable::categories(groups),

@@ -6,6 +6,7 @@ use super::config::TrainConfig;
 use super::labels::LabelTable;
 use super::packed::{collate, Batch};
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
+use crate::data::classes::UNLABELLED_TRAIN_ID;
 use crate::data::depth;
 use crate::data::frame::Decoded;
 use crate::eval::normals::NormalErrors;
@@ -117,7 +118,8 @@ impl Watched {
                 let metres = |code: f32| depth::decode(code) / factor;
                 let farthest = depth::encode(depth::MAX_DEPTH_M).unwrap_or(f32::INFINITY);
                 let true_metres = |code| if code >= farthest { f32::INFINITY } else { metres(code) };
-                let of = |codes: &[f32], metres: &dyn Fn(f32) -> f32| codes.iter().map(|&c| metres(c)).collect::<Vec<_>>();
+                let of =
+                    |codes: &[f32], metres: &dyn Fn(f32) -> f32| codes.iter().map(|&c| metres(c)).collect::<Vec<_>>();
                 errors.add(&of(&look.crop.depth, &true_metres), &of(&look.depth, &metres));
             }
             add_normals(&look, &mut angles);
@@ -151,6 +153,19 @@ pub struct LookConfig<'a> {
     pub device: Device,
 }
 
+/// Whether any validation frame has the truth that the watched measure needs.
+pub fn can_be_watched(config: &TrainConfig, watched: &[Watched]) -> bool {
+    let (source, measure) = config.watch.best_of();
+    let has_truth = |frame: &Decoded| {
+        if measure == "miou" {
+            frame.labels.iter().flatten().any(|&label| label != UNLABELLED_TRAIN_ID)
+        } else {
+            frame.depth_m.iter().flatten().any(|depth| depth.is_finite())
+        }
+    };
+    watched.iter().filter(|w| source.is_none_or(|s| s == w.name)).flat_map(|w| &w.frames).any(has_truth)
+}
+
 /// The watched measure of several sources: its value and whether more is better.
 pub fn watched(config: &TrainConfig, found: &[(String, Validation)]) -> Option<(f64, bool)> {
     let (source, measure) = config.watch.best_of();
@@ -158,4 +173,41 @@ pub fn watched(config: &TrainConfig, found: &[(String, Validation)]) -> Option<(
     let values: Vec<f64> =
         found.iter().filter(|(name, _)| source.is_none_or(|s| s == name)).filter_map(|(_, v)| of(v)).collect();
     (!values.is_empty()).then(|| (values.iter().sum::<f64>() / values.len() as f64, measure == "miou"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_needs_truth_in_its_source() {
+        let watched = |name: &str, labels: Option<Vec<u8>>, depth_m: Option<Vec<f32>>| Watched {
+            name: name.into(),
+            scale: 1.0,
+            aspect: 1.0,
+            classes: ClassTable::cityscapes(),
+            frames: vec![Decoded {
+                width: 2,
+                height: 1,
+                rgb: vec![0; 6],
+                labels,
+                depth_m,
+                focal_px: None,
+                principal_px: None,
+            }],
+        };
+        let sources = [
+            watched("labels", Some(vec![19, 3]), Some(vec![f32::NAN; 2])),
+            watched("depth", Some(vec![19; 2]), Some(vec![f32::NAN, 5.0])),
+            watched("bare", None, None),
+        ];
+        let can = |best: &str, sources: &[Watched]| {
+            let text = format!("sources: []\nphases: []\nwatch: {{best: {best}}}");
+            can_be_watched(&serde_yaml::from_str(&text).expect("a configuration"), sources)
+        };
+        assert!(can("miou", &sources) && can("abs_rel", &sources) && can("labels/miou", &sources));
+        for (best, only) in [("labels/abs_rel", 0..3), ("depth/miou", 0..3), ("bare/miou", 0..3), ("miou", 1..3)] {
+            assert!(!can(best, &sources[only]), "{best}");
+        }
+    }
 }

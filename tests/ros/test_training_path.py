@@ -36,12 +36,13 @@ def test_from_stereo_pictures_to_a_running_node(run_tool, tmp_path, start_node, 
     run_tool("render", "--out", data, "--splits", "train=4,val=2", "--frames", 2, "--size", "256x128", "--no-exact-depth")
 
     run_tool("depth", "teacher", "--data", data, "--split", "train,val", "--sky-from-labels", "--out-folder",
-             "crestereo_depth")  # fmt: skip
-    depth = np.load(next((data / "crestereo_depth" / "train").rglob("*.npy")))
+             "sgm_depth")  # fmt: skip
+    depth = np.load(next((data / "sgm_depth" / "train").rglob("*.npy")))
     assert depth.shape == (128, 256) and np.isfinite(depth).mean() > 0.3
 
     changes = [word for change in SHORT for word in ("--set", change)]
     config = ROOT / "config" / "train" / "article.yaml"
+    changes += ["--set", "sources.0.data.depth=sgm_depth"]
     run_tool("train", config, "--data", data, "--out", run, "--device", "cpu", *changes)
     assert {p.name for p in run.iterdir()} >= {
         "config.yaml", "run.json", "metrics.csv", "checkpoint.safetensors", "last.safetensors", "best.safetensors",
@@ -52,7 +53,7 @@ def test_from_stereo_pictures_to_a_running_node(run_tool, tmp_path, start_node, 
     run_tool("export", "--weights", run / "best.safetensors", "--size", "128x64", "--name", "mine", "--out", model)
 
     report = tmp_path / "report"
-    run_tool("evaluate", "--model", model, "--data", data, "--split", "val", "--depth", "crestereo_depth",
+    run_tool("evaluate", "--model", model, "--data", data, "--split", "val", "--depth", "sgm_depth",
              "--json", tmp_path / "figures.json", "--report", report)  # fmt: skip
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["frames"] == 4 and 0 < figures["miou"] < 1 and figures["depth"]["pixels"] > 1000

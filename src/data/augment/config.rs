@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct AugmentConfig {
     /// Metric consistency: focal length, in pixels of the network's input, that depth is learned at. In a crop with
     /// another one a thing looks as near as the ratio of the two makes it, and its depth is multiplied by that ratio.
-    /// Frames of an unknown focal length keep their depth. 0: off, depth stays as it is at every scale.
+    /// Frames with depth need a focal length then. 0: off, depth stays as it is at every scale.
     pub focal_length_px: f32,
     /// Probability of a mirror image.
     pub flip: f64,

@@ -338,6 +338,32 @@ mod tests {
         }
     }
 
+    /// Of rows and columns of the frame of which each fourth alone is bright.
+    #[test]
+    fn a_much_shrunk_crop_reads_every_pixel_of_the_frame() {
+        let bright = |i: usize| if i.is_multiple_of(4) { 240 } else { 0 };
+        let frame = |of: &dyn Fn(usize, usize) -> u8| Decoded {
+            width: 64,
+            height: 64,
+            rgb: (0..64 * 64).flat_map(|i| [of(i % 64, i / 64); 3]).collect(),
+            labels: None,
+            depth_m: None,
+            focal_px: None,
+            principal_px: None,
+        };
+        let frames = [frame(&|x, _| bright(x)), frame(&|_, y| bright(y))];
+        let bent = AugmentConfig { elastic: ElasticConfig { amplitude_px: 1e-3, smoothness_px: 4.0 }, ..plain() };
+        for config in [plain(), AugmentConfig { flip: 1.0, ..plain() }, bent] {
+            for frame in &frames {
+                let c = crop(frame, &size((16, 16), 0.25, 1), &config, &mut Pcg32::seed_from_u64(0));
+                for (i, value) in c.pixels.iter().enumerate() {
+                    let value = 255.0 * (value * IMAGENET_STD[i % 3] + IMAGENET_MEAN[i % 3]);
+                    assert!((value - 60.0).abs() < 1e-2, "{value} is not the mean of 240 and three times 0");
+                }
+            }
+        }
+    }
+
     fn small() -> Decoded {
         Decoded {
             width: 8,

@@ -4,11 +4,22 @@ use super::placement::{between, Placement};
 use crate::data::frame::Decoded;
 use multiversion::multiversion;
 
-/// Below this scale a pixel of the crop is the mean of 2 x 2 points, each from the nearest pixel (an area mean down to a
-/// half); from it on it is one point, interpolated.
+/// Below this scale a pixel of the crop is the mean of 2 x 2 points, each from the nearest pixel, and below a half of more
+/// of them ([`taps_along`]): an area mean, as when a model is deployed. From it on it is one point, interpolated.
 const SHRINKING: f32 = 0.95;
-/// Where in a pixel the two points lie.
+/// Where in a pixel two points lie.
 const TAPS: [f32; 2] = [0.25, 0.75];
+
+/// Points of a shrunk pixel along an axis: enough to meet every pixel of the frame.
+fn taps_along(scale: f32) -> usize {
+    // A quarter may come as a little less.
+    ((1.0 / scale - 1e-3).ceil() as usize).max(TAPS.len())
+}
+
+/// Where in a pixel point `i` of `n` lies.
+fn tap(i: usize, n: usize) -> f32 {
+    (i as f32 + 0.5) / n as f32
+}
 
 /// A row's colours, each by itself.
 pub(super) type Colors = [Vec<f32>; 3];
@@ -19,7 +30,7 @@ pub(super) struct Sampler<'a> {
     frame: &'a Decoded,
     placement: &'a Placement,
     way: Way,
-    /// Interpolated between two rows of the frame.
+    /// Interpolated between two rows of the frame, or the sum of several.
     blended: Vec<f32>,
 }
 
@@ -27,10 +38,13 @@ pub(super) struct Sampler<'a> {
 enum Way {
     /// Offsets of each pixel's two columns.
     Shrunk(Vec<[usize; 2]>),
+    /// First and last column, the columns of each pixel one after the other, as offsets from the first, and how many
+    /// columns and rows a pixel has.
+    Gathered { first: usize, end: usize, columns: Vec<usize>, taps: (usize, usize) },
     /// First and last column, and each pixel's two columns with the second one's weight, as offsets from the first.
     Enlarged { first: usize, end: usize, columns: Vec<(usize, usize, f32)> },
     /// Not along the frame's rows.
-    Warped { shrinks: bool },
+    Warped { taps: Option<(usize, usize)> },
 }
 
 /// Index of the pixel that a coordinate lies in, clamped to the edge.
@@ -40,12 +54,19 @@ fn nearest(v: f32, n: usize) -> usize {
 
 impl<'a> Sampler<'a> {
     pub fn new(frame: &'a Decoded, placement: &'a Placement, width: usize) -> Self {
-        let shrinks = placement.scale.0.min(placement.scale.1) < SHRINKING;
+        let (scale_x, scale_y) = placement.scale;
+        let taps = (scale_x.min(scale_y) < SHRINKING).then(|| (taps_along(scale_x), taps_along(scale_y)));
+        let column = |x: f32| nearest(placement.column(x), frame.width);
         let way = if !placement.is_straight() {
-            Way::Warped { shrinks }
-        } else if shrinks {
-            let column = |x: f32| 3 * nearest(placement.column(x), frame.width);
-            Way::Shrunk((0..width).map(|x| TAPS.map(|t| column(x as f32 + t))).collect())
+            Way::Warped { taps }
+        } else if taps == Some((TAPS.len(), TAPS.len())) {
+            Way::Shrunk((0..width).map(|x| TAPS.map(|t| 3 * column(x as f32 + t))).collect())
+        } else if let Some(taps) = taps {
+            let of = |x: usize| (0..taps.0).map(move |i| x as f32 + tap(i, taps.0));
+            let columns: Vec<usize> = (0..width).flat_map(of).map(column).collect();
+            let first = columns.iter().copied().min().unwrap_or(0);
+            let end = columns.iter().map(|c| c + 1).max().unwrap_or(0);
+            Way::Gathered { first, end, columns: columns.into_iter().map(|c| 3 * (c - first)).collect(), taps }
         } else {
             let columns: Vec<_> =
                 (0..width).map(|x| between(placement.column(x as f32 + 0.5) - 0.5, frame.width)).collect();
@@ -60,8 +81,11 @@ impl<'a> Sampler<'a> {
     /// Points that [`Self::row`] adds up for a pixel.
     pub fn points(&self) -> f32 {
         match self.way {
-            Way::Shrunk(_) | Way::Warped { shrinks: true } => 4.0,
-            Way::Enlarged { .. } | Way::Warped { shrinks: false } => 1.0,
+            Way::Shrunk(_) => 4.0,
+            Way::Gathered { taps: (across, down), .. } | Way::Warped { taps: Some((across, down)) } => {
+                (across * down) as f32
+            }
+            Way::Enlarged { .. } | Way::Warped { taps: None } => 1.0,
         }
     }
 
@@ -74,6 +98,15 @@ impl<'a> Sampler<'a> {
                 let [a, b] = TAPS.map(|t| row(nearest(placement.row(y as f32 + t), frame.height)));
                 shrunk(a, b, columns, out);
             }
+            Way::Gathered { first, end, columns, taps: (across, down) } => {
+                self.blended.clear();
+                self.blended.resize(3 * (end - first), 0.0);
+                for i in 0..*down {
+                    let at = nearest(placement.row(y as f32 + tap(i, *down)), frame.height);
+                    add(&row(at)[3 * first..3 * end], &mut self.blended);
+                }
+                gathered(&self.blended, columns, *across, out);
+            }
             Way::Enlarged { first, end, columns } => {
                 let (above, below, weight) = between(placement.row(y as f32 + 0.5) - 0.5, frame.height);
                 let part = |y| &row(y)[3 * first..3 * end];
@@ -81,13 +114,12 @@ impl<'a> Sampler<'a> {
                 blend(part(above), part(below), weight, &mut self.blended);
                 enlarged(&self.blended, columns, out);
             }
-            Way::Warped { shrinks } => {
+            Way::Warped { taps } => {
                 for x in 0..out[0].len() {
                     let (x_px, y_px) = (x as f32, y as f32);
-                    let color = if *shrinks {
-                        sum_of_points(frame, placement, x_px, y_px)
-                    } else {
-                        interpolated(frame, placement.source(x_px + 0.5, y_px + 0.5))
+                    let color = match *taps {
+                        Some(taps) => sum_of_points(frame, placement, (x_px, y_px), taps),
+                        None => interpolated(frame, placement.source(x_px + 0.5, y_px + 0.5)),
                     };
                     (0..3).for_each(|k| out[k][x] = color[k]);
                 }
@@ -104,6 +136,25 @@ fn shrunk(above: &[u8], below: &[u8], columns: &[[usize; 2]], out: &mut Colors) 
             [&above[left..left + 3], &above[right..right + 3], &below[left..left + 3], &below[right..right + 3]];
         let sum = |k: usize| f32::from(points.iter().map(|p| u16::from(p[k])).sum::<u16>());
         (*red, *green, *blue) = (sum(0), sum(1), sum(2));
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn add(row: &[u8], sums: &mut [f32]) {
+    sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f32::from(value));
+}
+
+/// Adds up `across` columns of each pixel.
+#[multiversion(targets("x86_64+avx2"))]
+fn gathered(sums: &[f32], columns: &[usize], across: usize, out: &mut Colors) {
+    let [red, green, blue] = out;
+    for (((columns, red), green), blue) in columns.chunks_exact(across).zip(red).zip(green).zip(blue) {
+        let mut sum = [0.0_f32; 3];
+        for &at in columns {
+            let color = &sums[at..at + 3];
+            (0..3).for_each(|k| sum[k] += color[k]);
+        }
+        [*red, *green, *blue] = sum;
     }
 }
 
@@ -129,12 +180,17 @@ fn pixel(frame: &Decoded, x: usize, y: usize) -> [f32; 3] {
     std::array::from_fn(|k| f32::from(frame.rgb[at + k]))
 }
 
-/// Sum of the four points of a pixel of a warped crop.
-fn sum_of_points(frame: &Decoded, placement: &Placement, x: f32, y: f32) -> [f32; 3] {
+/// Sum of the points of a pixel of a warped crop, so many across and down.
+fn sum_of_points(
+    frame: &Decoded,
+    placement: &Placement,
+    (x, y): (f32, f32),
+    (across, down): (usize, usize),
+) -> [f32; 3] {
     let mut sum = [0.0; 3];
-    for tap_y in TAPS {
-        for tap_x in TAPS {
-            let (sx, sy) = placement.source(x + tap_x, y + tap_y);
+    for j in 0..down {
+        for i in 0..across {
+            let (sx, sy) = placement.source(x + tap(i, across), y + tap(j, down));
             let color = pixel(frame, nearest(sx, frame.width), nearest(sy, frame.height));
             (0..3).for_each(|k| sum[k] += color[k]);
         }

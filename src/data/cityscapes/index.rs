@@ -224,8 +224,9 @@ fn named(paths: &[PathBuf]) -> String {
 const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
 const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
-/// Width and height by the file's header; a PNG that does not end as one is cut short.
-fn picture_size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
+/// Width and height by the file's header, which has to be of the `expected` kind; a PNG that does not end as one is cut
+/// short.
+pub(in crate::data) fn picture_size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
     let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
     let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
     let decoder = reader.map_err(DataError::io(path))?.into_decoder().map_err(bad)?;

@@ -10,6 +10,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+pub(super) use index::picture_size;
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
 use super::disk::{create_parent, write_atomically, DataError};
