@@ -1,6 +1,5 @@
 //! `semantic_depth bench`
 
-use super::export::quoted;
 use super::render::parse_size;
 use crate::bench::ceilings;
 use crate::bench::energy::{self, Source};
@@ -240,10 +239,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else {
         load()?
     };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
     let about = About {
         date: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
-        command: format!("semantic_depth {}", words.collect::<Vec<_>>().join(" ")),
+        command: super::command_line(),
         package_version: env!("CARGO_PKG_VERSION"),
         libtorch: LIBTORCH_VERSION,
         machine,

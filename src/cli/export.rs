@@ -106,8 +106,6 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
             assumed
         }),
     };
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
-    let words: Vec<_> = words.collect();
     let request = ExportRequest {
         weights: weights.into(),
         refinement: match &args.refinement {
@@ -121,7 +119,7 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
         focal_length_px,
         name: args.name.clone(),
         training: args.training.clone(),
-        command: format!("semantic_depth {}", words.join(" ")),
+        command: super::command_line(),
         created: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
     };
     let (artifact, difference) = trace::export(&request, out)?;
@@ -147,16 +145,6 @@ fn learned_at(weights: &Path, width: usize) -> anyhow::Result<Option<f32>> {
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(record::focal_by_width(folder).map(|share| (share * width as f64) as f32))
-}
-
-/// A word as a shell takes it.
-pub(super) fn quoted(word: String) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

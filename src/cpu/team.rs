@@ -124,6 +124,18 @@ impl<T> Spare<T> {
         let one = lock(&self.0).pop();
         Taken { one: Some(one.unwrap_or_else(make)), home: self }
     }
+
+    /// As [`share`]: each thread works with one that nobody uses, or a new one.
+    pub fn share<W>(
+        &self,
+        tasks: impl Iterator<Item = W> + Send,
+        make: impl Fn() -> T + Sync,
+        work: impl Fn(&mut T, W) + Sync,
+    ) where
+        T: Send,
+    {
+        share(tasks, || self.take(&make), |taken, task| taken.with(|one| work(one, task)));
+    }
 }
 
 /// Of a [`Spare`].

@@ -3,7 +3,7 @@
 use super::geometry::{Geometry, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
-use crate::cpu::team::{share, Spare};
+use crate::cpu::team::Spare;
 use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
 
 /// Channels of the network's input.
@@ -84,8 +84,7 @@ impl InputBuilder {
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
         let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
         let row = self.width * CHANNELS;
-        let rows = &self.rows;
-        let work = |scratch: &mut Vec<f32>, task: usize, out: &mut [f32]| {
+        self.rows.share(out.chunks_mut(row * TASK_ROWS).enumerate(), Vec::new, |scratch, (task, out)| {
             for (y, out) in out.chunks_exact_mut(row).enumerate() {
                 let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
                 let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
@@ -108,12 +107,7 @@ impl InputBuilder {
                     }
                 }
             }
-        };
-        share(
-            out.chunks_mut(row * TASK_ROWS).enumerate(),
-            || rows.take(Vec::new),
-            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
-        );
+        });
     }
 }
 

@@ -175,7 +175,8 @@ impl OutputBuilder {
         out.resize(width * height, 0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
         let (kind, best, ids, rooms) = (self.kind, &self.best, &self.ids, &self.rooms.labels);
-        let work = |scratch: &mut LabelScratch, task: usize, out: &mut [u8]| {
+        let tasks = out.chunks_mut(width * TASK_ROWS).enumerate();
+        rooms.share(tasks, LabelScratch::default, |scratch, (task, out)| {
             scratch.rows = None;
             for (y, out) in out.chunks_exact_mut(width).enumerate() {
                 let Some(row) = rows.at(task * TASK_ROWS + y) else {
@@ -195,12 +196,7 @@ impl OutputBuilder {
                 out.copy_from_slice(&scratch.uniform[..out.len()]);
                 mix(scratch, columns, row.weight, out);
             }
-        };
-        share(
-            out.chunks_mut(width * TASK_ROWS).enumerate(),
-            || rooms.take(LabelScratch::default),
-            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
-        );
+        });
     }
 
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
@@ -215,7 +211,8 @@ impl OutputBuilder {
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, self.size);
         let (code, decoding, rooms) = (&self.code, &self.decoding, &self.rooms.rows);
-        let work = |scratch: &mut RowScratch, task: usize, out: &mut [f32]| {
+        let tasks = out.chunks_mut(width * TASK_ROWS).enumerate();
+        rooms.share(tasks, RowScratch::default, |scratch, (task, out)| {
             scratch.fit(answer_width, columns);
             let RowScratch { blended, expanded, .. } = scratch;
             for (y, out) in out.chunks_exact_mut(width).enumerate() {
@@ -230,12 +227,7 @@ impl OutputBuilder {
                 columns.expand(blended, expanded);
                 decode_row(expanded, decoding, factor, &mut out[columns.seen.clone()]);
             }
-        };
-        share(
-            out.chunks_mut(width * TASK_ROWS).enumerate(),
-            || rooms.take(RowScratch::default),
-            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
-        );
+        });
     }
 
     /// Unit surface normals at the output's size, `[3, height, width]`, interpolated and then made as long as 1; NaN where
@@ -292,7 +284,8 @@ impl OutputBuilder {
         }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
         let rooms = &self.rooms.softmax;
-        let work = |scratch: &mut SoftmaxScratch, task: usize, out: &mut [f32]| {
+        let tasks = out.chunks_mut(width * TASK_ROWS).enumerate();
+        rooms.share(tasks, SoftmaxScratch::default, |scratch, (task, out)| {
             scratch.fit(packed.width, classes, columns);
             for (y, out) in out.chunks_exact_mut(width).enumerate() {
                 let y = task * TASK_ROWS + y;
@@ -305,12 +298,7 @@ impl OutputBuilder {
                 out[columns.seen.end..].fill(f32::NAN);
                 scratch.row(packed, columns, row, &mut out[columns.seen.clone()]);
             }
-        };
-        share(
-            out.chunks_mut(width * TASK_ROWS).enumerate(),
-            || rooms.take(SoftmaxScratch::default),
-            |scratch, (task, out)| scratch.with(|scratch| work(scratch, task, out)),
-        );
+        });
     }
 
     /// The source picture, at the output's size, with each class's colour blended over it: `opacity` 0 is the source,
@@ -333,7 +321,7 @@ impl OutputBuilder {
         let (colors, rooms) = (&self.colors, &self.rooms.tint);
         let Plan { columns, rows, picture } = plan(&mut self.plans, geometry, self.size);
         let tasks = out.chunks_mut(width * 3 * TASK_ROWS).zip(labels.chunks(width * TASK_ROWS)).enumerate();
-        let work = |TintScratch { row, tint }: &mut TintScratch, task: usize, out: &mut [u8], labels: &[u8]| {
+        rooms.share(tasks, TintScratch::default, |TintScratch { row, tint }, (task, (out, labels))| {
             let lines = out.chunks_exact_mut(width * 3).zip(labels.chunks_exact(width));
             for (y, (out, labels)) in lines.enumerate() {
                 let y = task * TASK_ROWS + y;
@@ -364,12 +352,7 @@ impl OutputBuilder {
                     tint_row(tint.as_flattened(), opacity, pixels[seen].as_flattened_mut());
                 }
             }
-        };
-        share(
-            tasks,
-            || rooms.take(TintScratch::default),
-            |scratch, (task, (out, labels))| scratch.with(|scratch| work(scratch, task, out, labels)),
-        );
+        });
     }
 
     /// The classes' colours, black for unlabelled.

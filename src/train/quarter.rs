@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, Level, LANES};
-use crate::cpu::team::{share, Spare};
+use crate::cpu::team::Spare;
 use crate::cpu::{channels_last, values};
 use crate::model::CRP_STAGES as STAGES;
 use std::marker::PhantomData;
@@ -135,10 +135,7 @@ impl QuarterStage {
             parts.iter_mut().zip(out.chunks_mut(picture)).for_each(|(part, chunk)| part.push(chunk));
         }
         let tasks = x.chunks(picture).zip(parts);
-        let room = || self.rooms.take(Room::default);
-        share(tasks, room, |room, (x, mut outs)| {
-            room.with(|room| kernel(level, form.stage(x), &mut outs, room));
-        });
+        self.rooms.share(tasks, Room::default, |room, (x, mut outs)| kernel(level, form.stage(x), &mut outs, room));
     }
 
     /// From the gradients of what [`QuarterStage::forward`] gave for these arguments to those of the arguments, as libtorch's
@@ -204,12 +201,11 @@ impl QuarterStage {
         // A picture's sums are its own and added in order, so that the threads' speed changes no number.
         let mut sums = vec![0.0; numbers * form.shape[0]];
         let tasks = x.chunks(picture).zip(out.chunks_mut(picture)).zip(sums.chunks_mut(numbers)).enumerate();
-        let room = || self.rooms.take(Room::default);
-        share(tasks, room, |room, (i, ((x, out), sums))| {
+        self.rooms.share(tasks, Room::default, |room, (i, ((x, out), sums))| {
             let pulls: Vec<&[E]> = pulls.iter().map(|p| &p[i * picture..][..picture]).collect();
             let (scales, factors) = sums.split_at_mut(form.scales.len());
             let pulled = Pulled { x: out, scales, factors };
-            room.with(|room| kernel(level, form.stage(x), &pulls, pulled, room));
+            kernel(level, form.stage(x), &pulls, pulled, room);
         });
         (0..numbers).map(|i| sums.iter().skip(i).step_by(numbers).sum()).collect()
     }

@@ -12,7 +12,7 @@ mod refine;
 use super::maps::Maps;
 use super::{own_network, Backend, NetworkError, Precision};
 use crate::cpu::simd::{Block, Level, LANES};
-use crate::cpu::team::{share, Spare};
+use crate::cpu::team::Spare;
 use crate::cpu::{channels_last, values};
 use crate::export::trace::ANSWERED;
 use crate::export::Artifact;
@@ -104,14 +104,11 @@ fn pool_maps<A: Sync, B: Send>(
 ) {
     let length = width * channels;
     let rows = pooled.chunks_mut(length).zip(sum.chunks_mut(length)).enumerate();
-    let room = || rooms.take(Vec::new);
-    share(rows, room, |room, (i, (pooled, sum))| {
+    rooms.share(rows, Vec::new, |room, (i, (pooled, sum))| {
         let top = &top[i / height * height * length..][..height * length];
         let step = Step { top, height, width, channels, y: i % height, pooled, sum, is_first };
-        room.with(|room| {
-            room.resize(length, 0.0);
-            row(step, room);
-        });
+        room.resize(length, 0.0);
+        row(step, room);
     });
 }
 
@@ -176,14 +173,12 @@ impl End {
         let (_, [rows, columns]) = self.enlarging.get_or_insert_with(|| (sizes, axes()));
         let input = QuarterInput { block1, eighth, rows, columns, conv6, scales };
         sums.resize(conv6.len() * height * width, [0.0; LANES]);
-        share(
+        self.chains.share(
             sums.chunks_mut(height * width).enumerate(),
-            || self.chains.take(|| Chain::new(width)),
+            || Chain::new(width),
             |chain, (block, sums)| {
-                chain.with(|chain| {
-                    chain.fit(width);
-                    quarter_block(level, chain, input, block, sums);
-                });
+                chain.fit(width);
+                quarter_block(level, chain, input, block, sums);
             },
         );
         (height, width)
@@ -192,12 +187,11 @@ impl End {
     /// All heads' answers, `[height][width][channels]`.
     fn answer(&self, level: Level, map: Blocked<'_>, out: &mut [f32]) {
         let task = map.width * self.channels * TASK_ROWS;
-        let rooms = || self.rooms.take(HeadScratch::default);
-        share(out.chunks_mut(task).enumerate(), rooms, |room, (i, out)| {
+        self.rooms.share(out.chunks_mut(task).enumerate(), HeadScratch::default, |room, (i, out)| {
             let mut channel = 0;
             for head in &self.heads {
                 let answer = Answer { first: i * TASK_ROWS, channel, channels: self.channels, out };
-                room.with(|room| head_rows(level, head, map, room, answer));
+                head_rows(level, head, map, room, answer);
                 channel += head.outputs();
             }
         });

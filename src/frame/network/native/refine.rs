@@ -121,13 +121,10 @@ impl Refinement {
         copy_code(answers, [height, width, channels], classes, reach, code);
         let code = Margins { data: code, stride: stride(width, reach), margin: reach };
         let stride = stride(width, self.margin);
-        let scratch = || self.rows.take(Vec::new);
-        share(rows(from, stride, self.margin, height).enumerate(), scratch, |scratch, (y, out)| {
+        self.rows.share(rows(from, stride, self.margin, height).enumerate(), Vec::new, |scratch, (y, out)| {
             let answers = &answers[y * width * channels..][..width * channels];
-            scratch.with(|scratch| {
-                probabilities(answers, channels, classes, scratch);
-                start_row(level, self, scratch, code, y, &mut out[self.margin * WIDTH..][..width * WIDTH]);
-            });
+            probabilities(answers, channels, classes, scratch);
+            start_row(level, self, scratch, code, y, &mut out[self.margin * WIDTH..][..width * WIDTH]);
         });
         for block in &self.blocks {
             let map = Margins { data: from, stride, margin: self.margin };
