@@ -68,6 +68,8 @@ const NAME: &str = "semantic_depth";
 /// Longest sleep of the spinning thread: how late a signal can be noticed. Each waking costs a wait set of some thirty
 /// entities.
 const SPIN: Duration = Duration::from_millis(100);
+/// How long the node stays after it has said on `/rosout` why it ends: r2r cannot tell when a record has arrived.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// What is said of a transition that failed, and told apart by it.
 const CONFIGURE: &str = "configure";
 /// How often the publishers of the images are looked at.
@@ -116,6 +118,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
         logger::fatal(format_args!("{}", in_line(error)));
     }
     app.rosout.flush();
+    if result.is_err() {
+        // What listeners have not taken yet goes with the process.
+        std::thread::sleep(FAREWELL);
+    }
     let code = u8::from(result.is_err());
     if app.is_loading() {
         end_while_loading(code);
