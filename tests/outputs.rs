@@ -5,7 +5,7 @@ use semantic_depth::export::{self, manifest::InputSpec};
 use semantic_depth::frame::clock::StageTimes;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::input::InputBuilder;
-use semantic_depth::frame::network::{load_cuda_half, DeviceChoice, NetworkError, Precision};
+use semantic_depth::frame::network::{resolve, DeviceChoice, NetworkError, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
 use semantic_depth::tensorrt::{self, cuda::driver, BatchRange, BuildOptions, EnginePrecision, TensorRtError};
@@ -179,8 +179,7 @@ fn options(device: DeviceChoice, precision: Precision) -> LoadOptions {
 
 /// The processor, and a CUDA device where there is one: there, what comes before and after the module is kernels.
 fn devices() -> Vec<DeviceChoice> {
-    load_cuda_half();
-    let has_gpu = driver().is_ok_and(|driver| !driver.gpus.is_empty());
+    let has_gpu = resolve(DeviceChoice::Cuda(0)).is_ok();
     [DeviceChoice::Cpu].into_iter().chain(has_gpu.then_some(DeviceChoice::Cuda(0))).collect()
 }
 

@@ -61,7 +61,9 @@ impl Plan {
     /// For an answer of (`width`, `height`).
     fn new(geometry: &Geometry, (width, height): (usize, usize)) -> Self {
         let (from, to) = geometry.shown();
-        let picture = (from != to).then(|| (Resampler::new(from, (to.width, to.height)), to));
+        // A part as large as the output is not the source itself, even where both begin at 0.
+        let is_source = from == Rect::whole(geometry.source()) && to == from && geometry.output() == geometry.source();
+        let picture = (!is_source).then(|| (Resampler::new(from, (to.width, to.height)), to));
         Self { columns: geometry.columns(width), rows: geometry.rows(height), picture }
     }
 }
@@ -1332,11 +1334,20 @@ pub(super) mod tests {
 
     #[test]
     fn the_overlay_shows_the_source_at_the_outputs_size() {
-        let source = (61, 37);
-        let picture: Vec<u8> = (0..source.0 * source.1 * 3).map(|i| (i * 31 % 253) as u8).collect();
-        let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
-        for placement in placements(source) {
-            let geometry = Geometry::new(&placement, source, (16, 8)).expect("it fits");
+        let corner = Rect { x: 0, y: 0, width: 16, height: 8 };
+        let of_network = |mode, roi| Placement { mode, roi, output: OutputSize::Network };
+        // Parts as large as what is shown that are not the whole: of the source, and of the output.
+        let parts = [
+            (of_network(ResizeMode::Roi, Some(corner)), (61, 37), (16, 8)),
+            (of_network(ResizeMode::Crop, None), (17, 8), (16, 8)),
+            (of_network(ResizeMode::Letterbox, None), (16, 8), (16, 9)),
+            (of_network(ResizeMode::Stretch, None), (16, 8), (16, 8)),
+        ];
+        let usual = placements((61, 37)).into_iter().map(|placement| (placement, (61, 37), (16, 8)));
+        for (placement, source, network) in usual.chain(parts) {
+            let picture: Vec<u8> = (0..source.0 * source.1 * 3).map(|i| (i * 31 % 253) as u8).collect();
+            let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &picture).expect("a valid layout");
+            let geometry = Geometry::new(&placement, source, network).expect("it fits");
             let (width, height) = geometry.output();
             let mut out = Vec::new();
             builder(4).overlay(&image, &geometry, &vec![255; width * height], 0.0, &mut out);

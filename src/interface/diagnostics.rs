@@ -114,6 +114,7 @@ pub mod key {
     pub const RECEIVED: &str = "Frames received";
     pub const ANSWERED: &str = "Frames answered";
     pub const DROPPED: &str = "Frames dropped";
+    pub const THROTTLED: &str = "Frames throttled";
     pub const REFUSED: &str = "Frames refused";
     pub const SKIPPED: &str = "Frames skipped";
     pub const DROP_RATIO: &str = "Drop ratio in window";
@@ -209,12 +210,13 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::LATE_COUNT, "Reports with an image older than acceptable"),
             k(key::EARLY_COUNT, "Reports with an image from farther in the future than acceptable"),
             k(key::ZERO_COUNT, "Reports with a stamp of zero"),
-            k(key::RECEIVED, "Since the start, like the following four"),
+            k(key::RECEIVED, "Since the start, like the following five"),
             k(key::ANSWERED, "Computed and published"),
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
+            k(key::THROTTLED, "Those of the dropped that were over max_rate_hz"),
             k(key::REFUSED, "Malformed, or could not be computed (status model then says why)"),
             k(key::SKIPPED, "Nobody wanted an output, or the node was disabled"),
-            k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1"),
+            k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1; both without the throttled, whose dropping was asked for"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),
             k(key::AGE_P50, "Age at publication over the window; below zero (clocks that disagree, a bag that loops) counts as zero"),
             k(key::AGE_P95, "The same, 95th percentile"),
@@ -270,7 +272,11 @@ pub const DIAGNOSTICS: &[Status] = &[
         per_camera: false,
         levels: &[
             (Level::Error, "GPU temperature above thresholds.gpu_temperature_error_c"),
-            (Level::Warn, "GPU temperature above thresholds.gpu_temperature_warn_c; the GPU is throttled by heat or power"),
+            (
+                Level::Warn,
+                "GPU temperature above thresholds.gpu_temperature_warn_c; the GPU is throttled by heat or power; a reading \
+                 of all this takes more than 5 s",
+            ),
         ],
         keys: &[
             k(key::DEVICE, "cpu or cuda:N"),

@@ -20,8 +20,8 @@ pub(super) const WIDTH: i64 = 24;
 pub(super) const RINGS: [i64; 4] = [1, 2, 4, 7];
 /// Neighbours of a ring.
 const NEIGHBOURS: i64 = 8;
-/// Dilations of the 3x3 convolutions in between.
-pub(super) const DILATIONS: [i64; 3] = [1, 2, 4];
+/// Dilations of the 3x3 convolutions in between. The wide ones see what a thing stands on, and where its front begins.
+pub(super) const DILATIONS: [i64; 6] = [1, 2, 4, 8, 16, 32];
 /// Differences are read in units of this difference of the natural logarithm, so that they are about as large as the
 /// classes' probabilities.
 const UNIT: f64 = 1.5;
@@ -86,7 +86,8 @@ impl Refinement {
             Conv2d::new(p, ConvSpec { kernel: 3, dilation, bias: true, ..spec })
         };
         let ring = |(i, &reach): (usize, &i64)| Ring::new(p / "rings" / i, reach, bound);
-        let block = |(i, &dilation): (usize, &i64)| wide(p / "blocks" / i, dilation, WIDTH, Start::Default);
+        // They start by doing nothing, so that training goes on where a refinement with fewer of them has ended.
+        let block = |(i, &dilation): (usize, &i64)| wide(p / "blocks" / i, dilation, WIDTH, Start::Zero);
         Self {
             classes: Conv2d::new(
                 p / "classes",
@@ -184,8 +185,11 @@ mod tests {
         assert!(largest(&(&near - &code)) > 1e-3, "it changes something");
         assert!(largest(&(far - near - 0.25)) < 1e-6);
         // Where nothing differs, only the classes count: far from the edges of the convolutions all pixels are alike.
-        let flat = made.forward(&Tensor::zeros([1, 20, 40, 40], FLOAT), &Tensor::full([1, 1, 40, 40], 0.4, FLOAT));
-        let inner = flat.narrow(2, 10, 20).narrow(3, 10, 20);
+        let (reach, inside) = (DILATIONS.iter().sum::<i64>() + 1, 10);
+        let size = inside + 2 * reach;
+        let code = Tensor::full([1, 1, size, size], 0.4, FLOAT);
+        let flat = made.forward(&Tensor::zeros([1, 20, size, size], FLOAT), &code);
+        let inner = flat.narrow(2, reach, inside).narrow(3, reach, inside);
         assert!((inner.max() - inner.min()).double_value(&[]) < 1e-6);
     }
 

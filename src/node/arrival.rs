@@ -231,6 +231,7 @@ impl Arrival {
             }
         }
         if !self.limit.pass(arrived, min_period) {
+            Stats::count(&self.stats.throttled);
             Stats::count(&self.stats.dropped);
             return;
         }

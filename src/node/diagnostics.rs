@@ -2,11 +2,12 @@
 //! as it spells them.
 
 use super::camera::Camera;
-use super::device::{Health, Processor};
+use super::device::Processor;
 use super::lifecycle::State;
 use super::lock;
 use super::settings::Settings;
 use super::stats::{ArrivalWindow, Percentiles, Stats, AGE};
+use super::watch::Watch;
 use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
 use crate::interface::{Limit, Severity};
@@ -16,6 +17,9 @@ use r2r::{Clock, Node, Publisher, QosProfile};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+/// A reading of the device's health that takes longer than this is warned of.
+const SLOW_DEVICE: Duration = Duration::from_secs(5);
 
 /// Where a value is worse.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +86,20 @@ struct Counted {
     received: u64,
     answered: u64,
     dropped: u64,
+    /// Those of the dropped that `max_rate_hz` forbade.
+    throttled: u64,
+}
+
+impl Counted {
+    fn of(stats: &Stats) -> Self {
+        Self {
+            received: Stats::read(&stats.received),
+            answered: Stats::read(&stats.answered),
+            // Before the dropped, or a frame that is counted in between would make more throttled than dropped.
+            throttled: Stats::read(&stats.throttled),
+            dropped: Stats::read(&stats.dropped),
+        }
+    }
 }
 
 /// Counts of the window, one entry a report, and what reports have counted themselves.
@@ -94,7 +112,8 @@ struct History {
 }
 
 impl History {
-    /// Share of the frames received within the window that were dropped, and frames answered a second.
+    /// Share of the frames received within the window that were dropped, both without those that were throttled as was asked
+    /// for; and frames answered a second.
     fn add(&mut self, now: Instant, length: Duration, counted: Counted) -> (f64, f64) {
         // The newest count before the window is what the window began with.
         while self.counts.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length) {
@@ -102,8 +121,9 @@ impl History {
         }
         let (then, before) = self.counts.front().copied().unwrap_or((now, Counted::default()));
         self.counts.push_back((now, counted));
-        let received = counted.received.saturating_sub(before.received);
-        let dropped = counted.dropped.saturating_sub(before.dropped);
+        let throttled = counted.throttled.saturating_sub(before.throttled);
+        let received = counted.received.saturating_sub(before.received).saturating_sub(throttled);
+        let dropped = counted.dropped.saturating_sub(before.dropped).saturating_sub(throttled);
         let answered = counted.answered.saturating_sub(before.answered);
         let seconds = now.saturating_duration_since(then).as_secs_f64().max(1e-3);
         (dropped as f64 / received.max(1) as f64, if then == now { 0.0 } else { answered as f64 / seconds })
@@ -134,7 +154,7 @@ pub struct Reporter {
     publisher: Publisher<DiagnosticArray>,
     histories: Vec<History>,
     /// Of the device that the network runs on; made anew when that changes.
-    health: Option<(Processor, Health)>,
+    health: Option<(Processor, Option<Watch>)>,
     hardware_id: String,
 }
 
@@ -200,10 +220,9 @@ impl Reporter {
         let (stats, limits, node) = (&camera.stats, &now.settings.thresholds, &now.settings.node);
         let (settings, length) = (now.settings.cameras.get(index), node.diagnostics_window);
         let silence = lock(&stats.last_arrival).map(|t| at.saturating_duration_since(t));
-        let (received, dropped) = (Stats::read(&stats.received), Stats::read(&stats.dropped));
-        let answered = Stats::read(&stats.answered);
+        let counted = Counted::of(stats);
         let history = &mut self.histories[index];
-        let (drop_ratio, output_hz) = history.add(at, length, Counted { received, answered, dropped });
+        let (drop_ratio, output_hz) = history.add(at, length, counted);
         let (window, jumps_back, repeated, zero_stamps) = {
             let a = lock(&stats.arrivals);
             (a.window(at, length), a.jumps_back, a.repeated, a.zero_stamps)
@@ -261,7 +280,7 @@ impl Reporter {
         }
 
         let mut values = Values::default();
-        frequency(&mut values, &window, received, &limits.rate_hz, settings.and_then(|s| s.min_period));
+        frequency(&mut values, &window, counted.received, &limits.rate_hz, settings.and_then(|s| s.min_period));
         if let Some((least, most)) = window.delay_s {
             values.add(key::EARLIEST_DELAY, format!("{least:.6}"));
             values.add(key::LATEST_DELAY, format!("{most:.6}"));
@@ -271,9 +290,10 @@ impl Reporter {
         values.add(key::LATE_COUNT, late);
         values.add(key::EARLY_COUNT, early);
         values.add(key::ZERO_COUNT, zero);
-        values.add(key::RECEIVED, received);
-        values.add(key::ANSWERED, answered);
-        values.add(key::DROPPED, dropped);
+        values.add(key::RECEIVED, counted.received);
+        values.add(key::ANSWERED, counted.answered);
+        values.add(key::DROPPED, counted.dropped);
+        values.add(key::THROTTLED, counted.throttled);
         values.add(key::REFUSED, Stats::read(&stats.refused));
         values.add(key::SKIPPED, Stats::read(&stats.skipped));
         values.add(key::DROP_RATIO, format!("{drop_ratio:.3}"));
@@ -379,20 +399,31 @@ impl Reporter {
         if self.health.as_ref().is_none_or(|(p, _)| *p != processor) {
             self.health = None;
         }
-        let (_, health) = self.health.get_or_insert_with(|| (processor, Health::new(processor)));
+        let (_, watch) = self.health.get_or_insert_with(|| {
+            let watch = Watch::new(processor).inspect_err(|e| log::warn!("the device's health is not read: {e}"));
+            (processor, watch.ok())
+        });
         let (mut found, mut values) = (Findings::default(), Values::default());
         values.add(key::DEVICE, device);
-        for (key, value) in health.values() {
+        let Some(watch) = watch else {
+            found.add(Level::Warn, "its health is not read: there was no thread for it");
+            return self.status(("device", ""), found.verdict(""), values);
+        };
+        let reading = watch.reading().clone();
+        for (key, value) in reading.values {
             values.add(key, value);
         }
-        let gpu = health.gpu();
+        if let Some(silence) = watch.silence().filter(|silence| *silence > SLOW_DEVICE) {
+            found.add(Level::Warn, format!("a reading of its health takes {:.0} s already", silence.as_secs_f64()));
+        }
+        let gpu = reading.gpu;
         if let Some(celsius) = gpu.temperature_c {
             let show = |x| format!("{x:.0} C");
             let limit = &now.settings.thresholds.gpu_temperature_c;
             found.judge("GPU temperature", celsius, limit, Side::Above, show);
         }
         if gpu.is_throttled {
-            let why = gpu.limited_by.clone().unwrap_or_default().join(", ");
+            let why = gpu.limited_by.unwrap_or_default().join(", ");
             found.add(Level::Warn, format!("the GPU's clocks are limited by {why}"));
         }
         self.status(("device", ""), found.verdict(&format!("{device}, no alarm")), values)
@@ -453,10 +484,13 @@ mod tests {
     #[test]
     fn drops_and_answers_are_counted_within_the_window() {
         let (mut h, start, s) = (History::default(), Instant::now(), Duration::from_secs);
-        let counted = |received, answered, dropped| Counted { received, answered, dropped };
+        let counted = |received, answered, dropped| Counted { received, answered, dropped, throttled: 0 };
         assert_eq!(h.add(start, s(10), counted(0, 0, 0)), (0.0, 0.0));
         assert_eq!(h.add(start + s(5), s(10), counted(100, 50, 50)), (0.5, 10.0));
         assert_eq!(h.add(start + s(15), s(10), counted(200, 150, 50)), (0.0, 10.0), "since the report at 5 s");
         assert_eq!(h.add(start + s(55), s(10), counted(300, 190, 80)), (0.3, 1.0), "since the report before");
+        // Of 100 more, 60 were over max_rate_hz; of the other 40, 10 were replaced.
+        let throttled = Counted { throttled: 60, ..counted(400, 220, 150) };
+        assert_eq!(h.add(start + s(65), s(10), throttled), (0.25, 3.0));
     }
 }

@@ -32,6 +32,7 @@ pub mod qos;
 pub mod service;
 pub mod settings;
 pub mod stats;
+pub mod watch;
 pub mod worker;
 
 use crate::causes::in_line;

@@ -224,6 +224,8 @@ pub struct Stats {
     pub answered: AtomicU64,
     /// Frames that a newer one replaced, or that came quicker than `max_rate_hz`.
     pub dropped: AtomicU64,
+    /// Those of the dropped that came quicker than `max_rate_hz`: nobody needs to be warned of them.
+    pub throttled: AtomicU64,
     /// Malformed frames, and frames the network failed on (which have no [`Self::last_refusal`]).
     pub refused: AtomicU64,
     /// Frames nobody wanted an output of, or that came while the node was disabled.

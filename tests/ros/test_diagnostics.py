@@ -268,21 +268,20 @@ def test_a_rate_below_a_threshold(peer, feed):
     feed.until("input", OK)
 
 
-def test_dropped_frames(peer, feed):
-    before = int(peer.status("input")[2]["Frames dropped"])
+def test_throttled_frames_are_counted_and_nothing_to_warn_of(peer, feed):
+    before = {c: int(peer.status("input")[2][f"Frames {c}"]) for c in ("dropped", "throttled")}
     try:
+        peer.change("thresholds.drop_ratio_warn", 0.5)
         peer.change("max_rate_hz", 4.0)
         feed.go_on(WINDOW_S + 0.5)
         _, values = feed.until("input", OK)
-        sent_hz = sum(time.monotonic() - WINDOW_S < at for at in feed.sent) / WINDOW_S
-        assert 0.8 - 4.0 / sent_hz < float(values["Drop ratio in window"]) < 1
-        assert int(values["Frames dropped"]) > before and float(values["Maximum acceptable frequency (Hz)"]) == 4.0
+        counts = {c: int(values[f"Frames {c}"]) - before[c] for c in before}
+        # Four of five; a slow machine may drop some of the others as well.
+        assert 0 < counts["throttled"] <= counts["dropped"] and float(values["Drop ratio in window"]) < 0.5, values
+        assert counts["throttled"] > 0.5 * len(feed.sent), (counts, len(feed.sent))
+        assert float(values["Maximum acceptable frequency (Hz)"]) == 4.0
         # A slow machine answers fewer.
         assert 0 < float(values["Output frequency (Hz)"]) < 4.0 * 1.3
-        peer.change("thresholds.drop_ratio_warn", 0.05)
-        feed.until("input", WARN, "share of dropped frames")
-        peer.change("thresholds.drop_ratio_error", 0.1)
-        feed.until("input", ERROR, "share of dropped frames")
         # A higher rate counts at once, not when the old one's turn has come.
         peer.change("max_rate_hz", 0.01)
         feed.go_on(0.3)
@@ -291,10 +290,22 @@ def test_dropped_frames(peer, feed):
         peer.until(lambda: feed.step() or len(peer.outputs["timing"].messages) > answered + 3, "answers", 10)
     finally:
         peer.change("max_rate_hz", 0.0)
-        peer.change("thresholds.drop_ratio_error", 1.0)
         peer.change("thresholds.drop_ratio_warn", 1.0)
     _, values = feed.until("input", OK)
     assert math.isinf(float(values["Maximum acceptable frequency (Hz)"]))
+
+
+def test_a_share_of_dropped_frames_above_a_threshold(peer, feed):
+    feed.image, feed.period_s = picture(512, 256), 0.0
+    try:
+        peer.change("thresholds.drop_ratio_warn", 0.01)
+        feed.until("input", WARN, "share of dropped frames")
+        peer.change("thresholds.drop_ratio_error", 0.01)
+        feed.until("input", ERROR, "share of dropped frames")
+    finally:
+        peer.change("thresholds.drop_ratio_error", 1.0)
+        peer.change("thresholds.drop_ratio_warn", 1.0)
+    feed.until("input", OK)
 
 
 def test_overload_drops_and_the_counts_add_up(peer, feed):

@@ -265,13 +265,13 @@ fn module_engine(
     let Device::Cuda(index) = wanted.device else { return Ok(Engine::TorchScript(load()?)) };
     // The device first: where it has no kernels of ours, the module is loaded only once.
     let cuda = match Cuda::open(index, zero_copy) {
-        Ok(gpu) => Cuda::around(gpu, load()?, manifest, wanted.max_batch),
-        Err(error) => Err(error),
+        Ok(gpu) => Cuda::around(gpu, load()?, manifest, wanted.max_batch).map_err(|e| e.to_string()),
+        Err(reason) => Err(reason),
     };
     match cuda {
         Ok(cuda) => Ok(Engine::Cuda(Box::new(cuda))),
-        Err(error) => {
-            log::info!("frames are prepared and finished on the processor, as the device cannot: {error}");
+        Err(reason) => {
+            log::info!("frames are prepared and finished on the processor, as the device cannot: {reason}");
             Ok(Engine::TorchScript(load()?))
         }
     }

@@ -969,7 +969,7 @@ impl Weights {
             .collect();
         if let Some(head) = heads.iter().find(|h| h.bias.len() > HEAD_OUTPUTS) {
             return Err(format!(
-                "a head of at most {HEAD_OUTPUTS} channels fits its kernels, and one has {}",
+                "a head of at most {HEAD_OUTPUTS} channels fits its kernels, and one has {}; set backend to torchscript",
                 head.bias.len()
             ));
         }

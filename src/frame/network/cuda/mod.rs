@@ -177,7 +177,8 @@ impl Cuda {
             )));
         }
         let weights = own_weights(artifact).map_err(error)?;
-        let gpu = Gpu::open(index, Program::Network, zero_copy).map_err(error)?;
+        let instead = |reason| error(format!("{reason}; set backend to torchscript"));
+        let gpu = Gpu::open(index, Program::Network, zero_copy).map_err(instead)?;
         let mut made = Self::of_weights(gpu, &weights, &artifact.manifest, max_batch)?;
         made.choose_orders()?;
         Ok(made)
@@ -187,10 +188,9 @@ impl Cuda {
     /// [`Gpu::open`].
     ///
     /// # Errors
-    /// No driver, too old a device, no compiler.
-    pub(in crate::frame::network) fn open(index: usize, zero_copy: Option<bool>) -> Result<Gpu, NetworkError> {
-        let error = |reason: String| NetworkError::Backend { backend: Backend::TorchScript.name(), reason };
-        Gpu::open(index, Program::Frame, zero_copy).map_err(error)
+    /// No driver, too old a device, no compiler: in words.
+    pub(in crate::frame::network) fn open(index: usize, zero_copy: Option<bool>) -> Result<Gpu, String> {
+        Gpu::open(index, Program::Frame, zero_copy)
     }
 }
 

@@ -148,7 +148,14 @@ mod tests {
         }
         for architecture in ["sm_80", "sm_87", "sm_90", "sm_120"] {
             for program in [Program::Frame, Program::Network] {
-                let code = compile(&program.source(), architecture).expect(architecture);
+                let code = match compile(&program.source(), architecture) {
+                    // Only compilers since CUDA 12.8 know it.
+                    Err(why) if architecture == "sm_120" && why.contains("gpu-architecture") => {
+                        eprintln!("skipped: {why}");
+                        continue;
+                    }
+                    compiled => compiled.expect(architecture),
+                };
                 assert!(code.starts_with(b"\x7fELF"), "{program:?} for {architecture}");
             }
         }

@@ -56,12 +56,19 @@ pub struct Room {
 #[derive(Debug, Clone, Copy)]
 struct Margins<'a> {
     data: &'a [f32],
+    /// Rows without those before and behind.
+    height: usize,
     /// Pixels of a row.
     stride: usize,
     margin: usize,
 }
 
 impl<'a> Margins<'a> {
+    /// Whether there is a row so far from row `y`: what lies beyond is a margin.
+    fn has_row(&self, y: usize, dy: isize) -> bool {
+        y.checked_add_signed(dy).is_some_and(|row| row < self.height)
+    }
+
     /// From a pixel at some place about another one on: as many, of `channels` numbers each, as any instruction set reads at
     /// once.
     fn at(&self, channels: usize, (y, x): (usize, usize), (dy, dx): (isize, isize)) -> &'a [f32] {
@@ -119,7 +126,7 @@ impl Refinement {
         let (mut from, mut to) = (from, to);
         let reach = self.rings.iter().map(|(reach, _)| *reach).max().unwrap_or(0);
         copy_code(answers, [height, width, channels], classes, reach, code);
-        let code = Margins { data: code, stride: stride(width, reach), margin: reach };
+        let code = Margins { data: code, height, stride: stride(width, reach), margin: reach };
         let stride = stride(width, self.margin);
         self.rows.share(rows(from, stride, self.margin, height).enumerate(), Vec::new, |scratch, (y, out)| {
             let answers = &answers[y * width * channels..][..width * channels];
@@ -127,7 +134,7 @@ impl Refinement {
             start_row(level, self, scratch, code, y, &mut out[self.margin * WIDTH..][..width * WIDTH]);
         });
         for block in &self.blocks {
-            let map = Margins { data: from, stride, margin: self.margin };
+            let map = Margins { data: from, height, stride, margin: self.margin };
             share(
                 rows(to, stride, self.margin, height).enumerate(),
                 || (),
@@ -137,7 +144,7 @@ impl Refinement {
             );
             std::mem::swap(&mut from, &mut to);
         }
-        let map = Margins { data: from, stride, margin: self.margin };
+        let map = Margins { data: from, height, stride, margin: self.margin };
         share(
             answers.chunks_mut(width * channels).enumerate(),
             || (),
@@ -314,7 +321,9 @@ unsafe fn block_row_in<S: Isa>(_: PhantomData<S>, block: &Block, map: Margins<'_
                     *sum = S::fma8(S::load8(own.as_ptr()), one, *sum);
                 }
             }
-            for (place, taps) in places(block.dilation).zip(block.taps.chunks_exact(WIDTH)) {
+            // Margins are zero; of a wide dilation they are a good part of what there is.
+            let inside = |((dy, _), _): &((isize, isize), _)| map.has_row(y, *dy);
+            for (place, taps) in places(block.dilation).zip(block.taps.chunks_exact(WIDTH)).filter(inside) {
                 let values = map.at(WIDTH, (y, x), place);
                 for (input, tap) in taps.iter().enumerate() {
                     add::<S>(&values[input..], WIDTH, tap, &mut sums);
