@@ -19,6 +19,8 @@ import os
 import re
 from pathlib import Path
 
+import yaml
+
 PACKAGE = "semantic_depth"
 EXECUTABLE = "semantic_depth_node"
 NAME = "semantic_depth"
@@ -133,9 +135,38 @@ def quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
 
-def sim_time(values):
-    """Whether what is started beside the node takes the time from /clock; the parameter file is the node's alone."""
-    return bool(values["use_sim_time"]) and is_true("use_sim_time", values["use_sim_time"])
+def file_parameters(values, outer=""):
+    """What the parameter file says to the node by name: scalars as text, lists of it. outer: see `node_namespace`.
+
+    The blocks are those that the node takes: below `/**`, its full name (also nested) or its bare one; of two that say
+    the same, the later one wins, as there.
+    """
+    file = values["params_file"]
+    try:
+        # The base loader makes nothing of scalars and tags: whatever rcl's parser takes, it takes.
+        content = yaml.load(Path(file).read_bytes(), Loader=yaml.BaseLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"launch argument params_file:={file}: expected a YAML file of parameters: {error}") from None
+    taken = ("/**", "**", joined(node_namespace(values, outer), NAME), NAME)
+    found = {}
+
+    def read(above, block):
+        for key, below in block.items() if isinstance(block, dict) else ():
+            if key != "ros__parameters":
+                read(f"{above}{key}" if not above or above.endswith("/") else f"{above}/{key}", below)
+            elif above in taken and isinstance(below, dict):
+                found.update(below)
+
+    read("", content)
+    return found
+
+
+def sim_time(values, outer=""):
+    """Whether what is started beside the node takes the time from /clock: as the node does."""
+    if values["use_sim_time"]:
+        return is_true("use_sim_time", values["use_sim_time"])
+    # What rcl's parser takes for true; what is no boolean at all ends the node with the reason.
+    return str(file_parameters(values, outer).get("use_sim_time")).lower() in ("true", "yes", "on", "y")
 
 
 def listed(text):
@@ -168,17 +199,22 @@ def device(values):
     return named
 
 
-def cameras(values):
-    """The cameras' names; one empty name where there are none."""
-    names = listed(values["cameras"])
+def cameras(values, outer=""):
+    """The cameras' names, the parameter file's where the argument is empty; one empty name where there are none."""
+    names, given = listed(values["cameras"]), f"launch argument cameras:={values['cameras']}"
+    if not names:
+        names = file_parameters(values, outer).get("cameras", [])
+        given = f"parameter file {values['params_file']}: cameras: {names}"
+    if not isinstance(names, list):
+        raise ValueError(f"{given}: expected a list, as in [front, rear]")
     for name in names:
-        if not CAMERA_NAME.fullmatch(name):
+        if not isinstance(name, str) or not CAMERA_NAME.fullmatch(name):
             raise ValueError(
-                f"launch argument cameras:={values['cameras']}: {name!r} is not a camera's name, "
+                f"{given}: {name!r} is not a camera's name, "
                 "expected up to 64 small letters, digits and single underscores, a letter first"
             )
     if len(set(names)) != len(names):
-        raise ValueError(f"launch argument cameras:={values['cameras']}: a name occurs twice")
+        raise ValueError(f"{given}: a name occurs twice")
     return names or [""]
 
 
@@ -188,9 +224,8 @@ def camera_info_beside(image):
     return f"{head}/camera_info" if head or image.startswith("/") else "camera_info"
 
 
-def topics_of(argument, values):
-    """What `image` or `camera_info` says for every camera, in the order of `cameras`; empty strings where nothing."""
-    names = cameras(values)
+def topics_of(argument, values, names):
+    """What `image` or `camera_info` says for every camera in `names`, in their order; empty strings where nothing."""
     given = f"launch argument {argument}:={values[argument]}"
     topics = listed(values[argument])
     if not topics:
@@ -212,10 +247,11 @@ def topics_of(argument, values):
     return topics
 
 
-def inputs(values):
+def inputs(values, outer=""):
     """(camera, image topic, calibration topic) of every camera; empty topics are the node's own names."""
-    images = topics_of("image", values)
-    infos = topics_of("camera_info", values)
+    names = cameras(values, outer)
+    images = topics_of("image", values, names)
+    infos = topics_of("camera_info", values, names)
     for image in images:
         if image.endswith("/compressed"):
             base = image.removesuffix("/compressed")
@@ -230,7 +266,7 @@ def inputs(values):
             f"launch argument image:={values['image']}: the cameras would share the calibration {named[0]} beside "
             "their images; give each its own with camera_info"
         )
-    return list(zip(cameras(values), images, beside))
+    return list(zip(names, images, beside))
 
 
 def private(camera, name):
@@ -257,8 +293,8 @@ def resolved(topic, values, outer=""):
     return joined(topic) if topic.startswith("/") else joined(namespace, topic)
 
 
-def node_action(values=None, more=()):
-    """The node to start, as keyword arguments of `launch_ros.actions.Node`.
+def node_action(values=None, more=(), outer=""):
+    """The node to start, as keyword arguments of `launch_ros.actions.Node`. outer: see `node_namespace`.
 
     values: the arguments by name; those left out have their defaults.
     more: (name, YAML text) of further parameters, for launch files that build on this one.
@@ -276,7 +312,7 @@ def node_action(values=None, more=()):
     ):
         if text:
             parameters.append((name, quoted(text)))
-    if cameras(values) != [""]:
+    if listed(values["cameras"]):
         parameters.append(("cameras", "[" + ", ".join(quoted(name) for name in cameras(values)) + "]"))
     if is_true("build_only", values["build_only"]):
         parameters.append(("build_only", "true"))
@@ -292,7 +328,7 @@ def node_action(values=None, more=()):
         ros_arguments += ["--log-level", values["log_level"]]
 
     remappings = []
-    for camera, image, camera_info in inputs(values):
+    for camera, image, camera_info in inputs(values, outer):
         if image:
             # A rule for a topic says nothing of the topics below it, and the parameter file may choose the transport.
             remappings.append((private(camera, "input/image"), image))
@@ -318,7 +354,8 @@ def node_action(values=None, more=()):
 def node_environment(environment=None):
     """What the node needs in its environment beside the caller's own.
 
-    Fast DDS loses large best-effort images with its default shared memory; the user's own profile wins.
+    Fast DDS loses large best-effort images whose sender has its default shared memory. This is for what the node
+    sends; the camera's driver needs it in its own environment. The user's own profile wins.
     """
     environment = os.environ if environment is None else environment
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -349,7 +386,7 @@ def record_topics(values=None, outer=""):
     if unknown:
         raise ValueError(f"launch argument record_outputs: {unknown} are no outputs, expected all or some of {OUTPUTS}")
     topics = []
-    for camera, image, camera_info in inputs(values):
+    for camera, image, camera_info in inputs(values, outer):
         topics += [resolved(private(camera, f"output/{output}"), values, outer) for output in outputs]
         # The calibration as it came: the output's is scaled, and is there only where somebody listens to it.
         topics.append(resolved(camera_info or private(camera, "input/camera_info"), values, outer))
@@ -370,7 +407,7 @@ def record_command(values=None, outer=""):
         command += ["--output", values["record_path"]]
     # The recorder shares the terminal with the other processes: its keys would be theirs.
     command.append("--disable-keyboard-controls")
-    if sim_time(values):
+    if sim_time(values, outer):
         command.append("--use-sim-time")
     return [*command, "--topics", *record_topics(values, outer)]
 
@@ -378,11 +415,11 @@ def record_command(values=None, outer=""):
 def rviz_action(values=None, outer=""):
     """RViz, as keyword arguments of `launch_ros.actions.Node`: its topics follow the node's."""
     values = complete(values)
-    names = cameras(values)
+    names = cameras(values, outer)
     camera = values["rviz_camera"] or names[0]
     if camera not in names:
         raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
-    image = dict((name, image) for name, image, _ in inputs(values))[camera] or private(camera, "input/image")
+    image = dict((name, image) for name, image, _ in inputs(values, outer))[camera] or private(camera, "input/image")
     remappings = [("/semantic_depth/input/image", resolved(image, values, outer))]
     for output in SHOWN:
         shown = resolved(private(camera, f"output/{output}"), values, outer)
@@ -395,7 +432,7 @@ def rviz_action(values=None, outer=""):
         "executable": "rviz2",
         "name": "semantic_depth_rviz",
         "arguments": arguments,
-        "ros_arguments": ["-p", f"use_sim_time:={str(sim_time(values)).lower()}"],
+        "ros_arguments": ["-p", f"use_sim_time:={str(sim_time(values, outer)).lower()}"],
         "remappings": [(source, target) for source, target in remappings if source != target],
         "output": "screen",
     }
@@ -407,7 +444,7 @@ def started(values, outer="", more=()):
     from launch_ros.actions import Node
 
     # Everything is made before anything is started: a wrong argument starts nothing.
-    found = [Node(**node_action(values, more))]
+    found = [Node(**node_action(values, more, outer))]
     record = record_command(values, outer) if is_true("record", values["record"]) else None
     rviz = rviz_action(values, outer) if is_true("rviz", values["rviz"]) else None
     if is_true("build_only", values["build_only"]):

@@ -64,16 +64,16 @@ def rectified(base, camera):
     return image, base.camera_info_beside(image)
 
 
-def node_values(base, values, own):
+def node_values(base, values, own, outer=""):
     """The node's arguments where its images come from the container."""
     if not base.is_true("rectify", own["rectify"]):
         return values
-    topics = [rectified(base, camera) for camera in base.cameras(values)]
+    topics = [rectified(base, camera) for camera in base.cameras(values, outer)]
     # Raw: the rectified images are new ones. The calibration stays the camera's: its P is the rectified image's.
     return {
         **values,
         "image": ",".join(image for image, _ in topics),
-        "camera_info": ",".join(info for _, _, info in base.inputs(values)),
+        "camera_info": ",".join(info for _, _, info in base.inputs(values, outer)),
         "image_transport": "raw",
     }
 
@@ -82,8 +82,8 @@ def component_descriptions(base, values=None, outer=""):
     """The components, as keyword arguments of `launch_ros.descriptions.ComposableNode`."""
     values, own = complete(base, values)
     namespace = base.node_namespace(values, outer)
-    sim_time = base.sim_time(values)
-    transport = values["image_transport"] or "raw"
+    sim_time = base.sim_time(values, outer)
+    transport = values["image_transport"] or base.file_parameters(values, outer).get("image_transport", "raw")
     described = []
 
     def component(package, plugin, camera, name, parameters, remappings):
@@ -103,7 +103,7 @@ def component_descriptions(base, values=None, outer=""):
         # image_transport's own subscriptions are reliable, and a best-effort camera would not be heard.
         return {f"qos_overrides.{topic}.subscription.reliability": own["image_reliability"]}
 
-    for camera, image, camera_info in base.inputs(values):
+    for camera, image, camera_info in base.inputs(values, outer):
         image = base.resolved(image, values, outer)
         camera_info = base.resolved(camera_info, values, outer)
         output = {
@@ -161,7 +161,7 @@ def actions(context):
     values, own = complete(base, given)
     descriptions = component_descriptions(base, given, outer)
     more = [("input_rectified", "true")] if base.is_true("rectify", own["rectify"]) else []
-    started = base.started(node_values(base, values, own), outer, more)
+    started = base.started(node_values(base, values, own, outer), outer, more)
     if base.is_true("build_only", values["build_only"]):
         return started
     container = ComposableNodeContainer(

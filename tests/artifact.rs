@@ -180,8 +180,31 @@ fn export_never_takes_a_folder_that_is_not_a_model() {
     // A model is replaced by a newer one.
     let model = folder.path().join("model");
     export(&request(folder.path()), &model).expect("first");
-    export(&request(folder.path()), &model).expect("second");
-    export::load(&model).expect("whole");
+    export(&ExportRequest { name: "newer".into(), ..request(folder.path()) }, &model).expect("second");
+    assert_eq!(export::load(&model).expect("whole").manifest.name, "newer");
+    assert!(!folder.path().join(".model.partial").exists());
+}
+
+/// A model is there until the new one can take its place, and nothing unfinished is left.
+#[test]
+fn an_export_that_fails_leaves_the_older_model_as_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, manifest) = copy();
+    let files = || -> Vec<(PathBuf, Vec<u8>)> {
+        let entries = fs::read_dir(model.path()).expect("listing").map(|entry| entry.expect("entry").path());
+        let mut files: Vec<_> = entries.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    // Only found when what was written is read again.
+    let request = ExportRequest { focal_length_px: 0.0, ..request(folder.path()) };
+    let message = export(&request, model.path()).expect_err("no focal length").to_string();
+    assert!(message.contains("focal_length_px: expected pixels above 0"), "{message}");
+    assert_eq!(files(), before);
+    export::load(&manifest).expect("whole");
+    let name = model.path().file_name().expect("a name").to_string_lossy();
+    assert!(!model.path().with_file_name(format!(".{name}.partial")).exists());
 }
 
 /// What stands beside a model's files, a report say, is not the export's to remove.

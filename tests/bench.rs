@@ -202,8 +202,19 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("model.yaml"), "{error}");
 
-    // Other sizes are made from the weights: a model without them says so.
-    let bare = folder.path().join("bare");
+    // Other sizes are made from the weights, and operations are counted of networks that have them.
+    let bare = without_weights(folder.path());
+    for parts in ["network,scaling", "network,ceilings"] {
+        let output = bench(&bare, &["--quick", "--parts", parts]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("has no weights.safetensors"), "{error}");
+        assert!(!error.contains("measuring"), "{error}");
+    }
+}
+
+/// The model as another program might have made it, in a folder `bare` of this one.
+fn without_weights(folder: &Path) -> PathBuf {
+    let bare = folder.join("bare");
     std::fs::create_dir(&bare).expect("made");
     for name in ["network.ts", "golden.safetensors"] {
         std::fs::copy(model().join(name), bare.join(name)).expect("copied");
@@ -211,7 +222,19 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
     let text = std::fs::read_to_string(model().join("model.yaml")).expect("the manifest");
     let lines: Vec<_> = text.lines().filter(|l| !l.trim_start().starts_with("weights.safetensors:")).collect();
     std::fs::write(bare.join("model.yaml"), lines.join("\n")).expect("written");
-    let output = bench(&bare, &["--quick", "--parts", "scaling"]);
+    bare
+}
+
+#[test]
+fn a_model_without_weights_is_measured_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("bench.json");
+    let more = ["--quick", "--frame-size", "320x160", "--json", json.to_str().expect("UTF-8")];
+    let output = bench(&without_weights(folder.path()), &more);
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && error.contains("has no .safetensors file"), "{error}");
+    assert!(output.status.success(), "{error}");
+    assert!(error.contains("scaling and ceilings are left out"), "{error}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the file")).expect("JSON");
+    assert!(report["network"].is_object() && report["frames"].is_object() && report["together"].is_array());
+    assert!(report["scaling"].is_null() && report["ceilings"].is_null() && report["reached"].is_null());
 }

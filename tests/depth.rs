@@ -69,3 +69,49 @@ fn depth_is_made_and_judged_on_rendered_pairs() {
     let error = run("compare", &["--folder", "nothing"]).expect_err("refused");
     assert!(error.contains("nothing"), "{error}");
 }
+
+#[test]
+fn several_splits_are_checked_before_the_first_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("street");
+    let data = root.to_str().expect("a path");
+    tool(&["render", "--out", data, "--size", "128x64", "--splits", "train=1,val=2", "--frames", "1"])
+        .expect("rendered");
+    let run = |way: &str, splits: &str, out: &str, more: &[&str]| {
+        tool(&[&["depth", way, "--data", data, "--split", splits, "--out-folder", out], more].concat())
+    };
+    let made = |out: &str, split: &str| root.join(out).join(split).exists();
+    let preview = |name: &str| folder.path().join(name).to_str().expect("a path").to_string();
+
+    // A frame of the last split lacks its right picture.
+    let right = root.join("rightImg8bit/val/street00001/street00001_000000_000000_rightImg8bit.png");
+    let away = folder.path().join("away.png");
+    std::fs::rename(&right, &away).expect("moved");
+    let error = run("teacher", "train,val", "sgm", &[]).expect_err("refused");
+    assert!(error.contains("street00001_000000_000000_rightImg8bit.png"), "{error}");
+    assert!(!made("sgm", "train"));
+    std::fs::rename(&away, &right).expect("moved back");
+
+    // The last split has depth that was made in another way.
+    run("disparity", "val", "other", &["--no-smooth"]).expect("made");
+    let error = run("disparity", "train,val", "other", &[]).expect_err("refused");
+    assert!(error.contains("split 'val'") && error.contains("another way"), "{error}");
+    assert!(!made("other", "train"));
+
+    // The one preview is of a frame that only the last split has.
+    let stem = "street00001_000000_000000";
+    let (late, alone) = (preview("late.png"), preview("alone.png"));
+    let error = run("disparity", "train", "late", &["--preview", &late, "--preview-frame", stem]).expect_err("refused");
+    assert!(error.contains("no such frame in train"), "{error}");
+    assert!(!made("late", "train"));
+    run("disparity", "train,val", "late", &["--preview", &late, "--preview-frame", stem]).expect("made");
+    assert!(made("late", "train") && made("late", "val"));
+    run("disparity", "val", "late", &["--preview", &alone, "--preview-frame", stem]).expect("made");
+    let bytes = |path: &str| std::fs::read(path).expect("a picture");
+    assert!(bytes(&late) == bytes(&alone), "the preview is of {stem}");
+    // Without a name it is of the first split.
+    let (both, first) = (preview("both.png"), preview("first.png"));
+    run("disparity", "train,val", "late", &["--preview", &both]).expect("made");
+    run("disparity", "train", "late", &["--preview", &first]).expect("made");
+    assert!(bytes(&both) == bytes(&first), "the preview is of train");
+}

@@ -7,6 +7,7 @@ use semantic_depth::export::trace::export;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 mod small_model;
@@ -107,10 +108,12 @@ fn a_folder_is_judged_in_its_own_classes() {
     let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
     assert_eq!(figures["iou"].as_array().map(Vec::len), Some(11));
     assert_eq!(figures["segmentation"]["classes"][10]["name"].as_str(), Some("bicyclist"));
+    assert_eq!(figures["segmentation"]["classes_with_iou"].as_u64(), Some(11), "all of them are in the truth");
     assert_eq!(figures["segmentation"]["pooled"]["pixels"].as_u64(), Some(2 * 90 * 110), "id 11 does not count");
     assert!(figures["depth"].is_null() && figures["depth_detail"].is_null());
     let page = fs::read_to_string(report.join("report.html")).expect("a report");
     assert!(page.contains("No frame of this data has depth"));
+    assert!(page.contains("all pixels, mIoU over 11 classes"));
 }
 
 #[test]
@@ -149,6 +152,28 @@ fn every_frame_is_looked_at_before_the_first_is_judged() {
     fs::write(&last, &bytes[..bytes.len() - 20]).expect("cut");
     let error = format!("{:#}", evaluate(text(&data), &[]).expect_err("refused"));
     assert!(error.contains("1 of 2 frames cannot be used") && error.contains("cut short"), "{error}");
+}
+
+/// Standard output on a full disk: an error, not a panic, and no result is lost with it.
+#[test]
+fn results_are_written_though_the_table_cannot_be() {
+    let (json, report, out) = (place().join("full.json"), place().join("full_report"), place().join("full_street"));
+    let (model, data) = (place().join("model"), place().join("street"));
+    let evaluate =
+        ["evaluate", "--device", "cpu", "--model", text(&model), "--data", text(&data), "--json", text(&json)];
+    let evaluate = [&evaluate[..], &["--report", text(&report), "--pictures", "0"]].concat();
+    let render = ["render", "--out", text(&out), "--splits", "test=1", "--frames", "1", "--size", "64x32"];
+    for args in [&evaluate[..], &render, &["interface", "--format", "json"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_semantic_depth"));
+        let output = command.args(args).stdout(full).output().expect("the program starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.contains("cannot be printed") && !error.contains("panicked"), "{args:?}: {error}");
+    }
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!(figures["frames"].as_u64(), Some(3));
+    assert!(report.join("report.html").is_file());
 }
 
 #[test]

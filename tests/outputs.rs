@@ -8,7 +8,7 @@ use semantic_depth::frame::input::InputBuilder;
 use semantic_depth::frame::network::{resolve, DeviceChoice, NetworkError, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, PipelineError, Wanted};
 use semantic_depth::frame::view::ImageView;
-use semantic_depth::tensorrt::{self, cuda::driver, BatchRange, BuildOptions, EnginePrecision, TensorRtError};
+use semantic_depth::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision, TensorRtError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tch::{CModule, IValue, Kind, Tensor};

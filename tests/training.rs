@@ -1,6 +1,9 @@
 //! The `train` verb as a user runs it: the whole program, killed and resumed.
 
+use semantic_depth::data::cityscapes::{DepthFiles, LabelFiles};
+use semantic_depth::data::source::{Groups, Source};
 use semantic_depth::data::street::{CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
+use semantic_depth::train::expert;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -73,7 +76,8 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     let config = prepare(root.path());
     let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
     ok(&train(&config, &whole, &[]));
-    for (resume, at) in [(false, 1), (true, 2), (true, 4)] {
+    // In the first phase, at its end, and within the second one.
+    for (resume, at) in [(false, 1), (true, 2), (true, 3)] {
         let more: &[&str] = if resume { &["--resume"] } else { &[] };
         let child = tool(&train(&config, &killed, more)).stderr(Stdio::null()).spawn().expect("the tool starts");
         kill_when(child, || rows(&killed) >= at);
@@ -95,8 +99,9 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     // What camera the frames are of is in the record.
     let record = std::fs::read_to_string(whole.join("run.json")).expect("a record");
     let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
-    let share = record["focal_length_by_width"].as_f64().expect("one camera");
-    assert!((share - CITYSCAPES_FOCAL_PX / CITYSCAPES_WIDTH).abs() < 1e-6 && record["minutes"].is_null(), "{record}");
+    let share = record["focal_length_share"].as_f64().expect("one camera");
+    let expected = CITYSCAPES_FOCAL_PX / (CITYSCAPES_WIDTH * 1024.0).sqrt();
+    assert!((share - expected).abs() < 1e-6 && record["minutes"].is_null(), "{record}");
 
     // A run is not overwritten, and not resumed with another time or configuration.
     let output = run(&train(&config, &whole, &[]));
@@ -117,6 +122,27 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     let output = run(&train(&config, &whole, &["--resume"]));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && log.contains("'seed: 7' there, 'seed: 8' now"), "{log}");
+}
+
+#[test]
+fn a_run_resumes_without_the_weights_that_it_started_from() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let [first, whole, killed] = ["first", "whole", "killed"].map(|name| root.path().join(name));
+    let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
+    ok(&train(&config, &first, &["--set", short]));
+    let start = first.join("last.safetensors");
+    let init = ["--init", start.to_str().expect("UTF-8")];
+    ok(&train(&config, &whole, &init));
+    let child = tool(&train(&config, &killed, &init)).stderr(Stdio::null()).spawn().expect("the tool starts");
+    kill_when(child, || rows(&killed) >= 1);
+    std::fs::remove_file(&start).expect("removed");
+    let output = run(&train(&config, &killed, &[&init[..], &["--resume"]].concat()));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("going on after step"), "{log}");
+    assert!(!log.contains("start at random"), "{log}");
+    let read = |out: &Path| std::fs::read(out.join("last.safetensors")).expect("weights");
+    assert!(read(&whole) == read(&killed), "the checkpoint has all that the run needs");
 }
 
 /// Exports a run's weights and judges the model.
@@ -155,6 +181,19 @@ fn further_heads_and_other_label_spaces_become_models() {
     let metrics = std::fs::read_to_string(distilled.join("metrics.csv")).expect("metrics");
     assert!(!metrics.contains("NaN") && metrics.contains("loss_depth"), "{metrics}");
 
+    // It sees the whole picture: rows that the source leaves out change nothing of the others.
+    let completed = |remove_bottom: f64| {
+        let (labels, depth) = (LabelFiles::default(), DepthFiles::None);
+        let data = Source::Cityscapes { root: root.path().join("data"), labels, depth, remove_bottom };
+        let items = data.index("val", &mut Groups::default()).expect("an index");
+        expert::decode(&items, &four.join("model"), "street").expect("completed").swap_remove(0)
+    };
+    let (whole, cut) = (completed(0.0), completed(0.25));
+    assert_eq!((whole.height, cut.height), (64, 48));
+    let (whole_m, cut_m) = (whole.depth_m.expect("depth"), cut.depth_m.expect("depth"));
+    assert_eq!(cut_m.len(), 48 * 128);
+    assert!(whole_m.iter().zip(&cut_m).all(|(a, b)| (a - b).abs() <= 1e-4 * a), "metres differ");
+
     let seven = root.path().join("seven");
     ok(&train(
         &config,
@@ -182,15 +221,17 @@ fn further_heads_and_other_label_spaces_become_models() {
     let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
     let output = run(&train(&config, &root.path().join("no_camera"), &["--set", short]));
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && log.contains("6 of 6 frames with depth have no focal length"), "{log}");
+    assert!(!output.status.success() && log.contains("2 of 2 frames with depth have no focal length"), "{log}");
+    assert!(log.contains("split val"), "these are looked at before all training frames: {log}");
     let taught = root.path().join("taught");
     let output = run(&train(&config, &taught, &[&changes[..], &["--set", short]].concat()));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && log.contains("decoded frames stay in memory (its expert)"), "{log}");
     let record = std::fs::read_to_string(taught.join("run.json")).expect("a record");
     let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
-    // The expert's input is as wide as the frames, its focal length 70 pixels.
-    assert!((record["focal_length_by_width"].as_f64().expect("a camera") - 70.0 / 128.0).abs() < 1e-6, "{record}");
+    // The expert's input is as large as the frames, its focal length 70 pixels.
+    let share = record["focal_length_share"].as_f64().expect("a camera");
+    assert!((share - 70.0 / (128.0_f64 * 64.0).sqrt()).abs() < 1e-6, "{record}");
 }
 
 /// The network's answers stay what they were, but for the depth: its labels to the last bit.

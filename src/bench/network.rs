@@ -51,8 +51,9 @@ pub enum BenchError {
     Folder(#[from] std::io::Error),
     /// There is nothing to export from.
     #[error(
-        "the model in {dir} has no .safetensors file among its files, which other sizes are exported from; export it \
-         again from its weights, or leave out the part scaling"
+        "the model in {dir} has no {} among its files, which the parts scaling and ceilings need; export it \
+         again from its weights, or leave these parts out",
+        WEIGHTS
     )]
     NoWeights {
         /// The model's folder.
@@ -156,6 +157,18 @@ pub struct AtSize {
     pub ns_a_pixel: f64,
 }
 
+/// Whether the parts that need the model's weights can be measured: other sizes are exported from them, and only of a
+/// network that is this package's own are the operations known.
+///
+/// # Errors
+/// [`BenchError::NoWeights`].
+pub fn check_weights(artifact: &Artifact) -> Result<(), BenchError> {
+    match artifact.manifest.files.contains_key(WEIGHTS) {
+        true => Ok(()),
+        false => Err(BenchError::NoWeights { dir: artifact.dir.clone() }),
+    }
+}
+
 /// Exports the model's weights at each size (width, height) into a folder that is removed again, and times each.
 ///
 /// # Errors
@@ -166,10 +179,8 @@ pub fn scaling(
     repetitions: Repetitions,
     load: impl Fn(&Artifact) -> Result<Network, NetworkError>,
 ) -> Result<Vec<AtSize>, BenchError> {
+    check_weights(artifact)?;
     let manifest = &artifact.manifest;
-    if !manifest.files.contains_key(WEIGHTS) {
-        return Err(BenchError::NoWeights { dir: artifact.dir.clone() });
-    }
     let mut rows = Vec::new();
     for &size in sizes {
         let folder = TemporaryFolder::new()?;

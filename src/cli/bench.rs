@@ -6,10 +6,10 @@ use crate::bench::energy::{self, Source};
 use crate::bench::frames::{self, Cameras};
 use crate::bench::measure::Repetitions;
 use crate::bench::memory::Machine;
-use crate::bench::network;
+use crate::bench::network::{self, BenchError};
 use crate::bench::report::{About, Model, Report};
 use crate::data::disk::write_atomically;
-use crate::export::trace::LIBTORCH_VERSION;
+use crate::export::trace::{LIBTORCH_VERSION, WEIGHTS};
 use crate::export::{self, Artifact};
 use crate::frame::network::{resolve, select, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
 use crate::frame::pipeline::{LoadOptions, Pipeline};
@@ -40,6 +40,9 @@ enum Part {
 
 const EVERYTHING: [Part; 6] =
     [Part::Frames, Part::Network, Part::Together, Part::Energy, Part::Scaling, Part::Ceilings];
+
+/// What cannot be measured of a model without its weights, such as one that another program made.
+const OF_WEIGHTS: [Part; 2] = [Part::Scaling, Part::Ceilings];
 
 /// Width and height: the ratio of the article's data set, from 1/16 to all of its pixels.
 const SIZES: [(usize, usize); 5] = [(512, 256), (768, 384), (1024, 512), (1536, 768), (2048, 1024)];
@@ -98,7 +101,8 @@ pub struct Args {
     /// Threads of libtorch within an operation, and of decoding and post-processing; by default one a core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// What to measure, separated by commas; by default everything.
+    /// What to measure, separated by commas; by default everything (of a model without
+    /// weights.safetensors all but scaling and ceilings, which need it).
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
     /// Few repetitions: whether it works, not how fast it is.
@@ -178,9 +182,21 @@ impl Args {
         }
     }
 
-    fn parts(&self) -> BTreeSet<Part> {
+    /// What is measured: what was named, else all that this model allows.
+    fn parts(&self, artifact: &Artifact) -> Result<BTreeSet<Part>, BenchError> {
         let chosen = if self.parts.is_empty() { &EVERYTHING[..] } else { &self.parts };
-        chosen.iter().copied().collect()
+        let mut chosen: BTreeSet<_> = chosen.iter().copied().collect();
+        if let Err(why) = network::check_weights(artifact) {
+            // Said now, and not after minutes of measuring.
+            if self.parts.iter().any(|part| OF_WEIGHTS.contains(part)) {
+                return Err(why);
+            }
+            if self.parts.is_empty() {
+                log::info!("scaling and ceilings are left out: {} has no {WEIGHTS}", artifact.dir.display());
+            }
+            chosen.retain(|part| !OF_WEIGHTS.contains(part));
+        }
+        Ok(chosen)
     }
 
     /// What would fail only after the whole work otherwise.
@@ -215,9 +231,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // The manifest that was found, for the report: a name may mean another model on another day.
     let manifest = export::find(&args.model)?;
     let artifact = export::load(&manifest)?;
+    let (parts, defaults) = (args.parts(&artifact)?, args.defaults());
     let device = resolve(args.device)?;
     let machine = Machine::here(device);
-    let (parts, defaults) = (args.parts(), args.defaults());
     let warm_up = args.warm_up.unwrap_or(defaults.warm_up);
     let repetitions = Repetitions { warm_up, measured: args.repetitions.unwrap_or(defaults.repetitions) };
     let network_size = (artifact.manifest.input.width, artifact.manifest.input.height);

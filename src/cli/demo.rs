@@ -15,7 +15,7 @@ pub struct Args {
     /// At most so many frames
     #[arg(long, default_value_t = 100)]
     frames: usize,
-    /// Frames a second
+    /// Frames a second, 0.001 or more
     #[arg(long, default_value_t = 10.0, value_name = "HZ")]
     rate: f64,
     /// Folder for the contact sheet, the bag and the report
@@ -48,6 +48,9 @@ pub struct Args {
     parameters: Vec<(String, serde_yaml::Value)>,
 }
 
+/// Frames a second.
+const SLOWEST_HZ: f64 = 0.001;
+
 /// As ROS has it: the value is YAML.
 fn parse_parameter(text: &str) -> Result<(String, serde_yaml::Value), String> {
     let (name, value) = text.split_once(":=").ok_or_else(|| format!("expected NAME:=VALUE, found {text}"))?;
@@ -60,7 +63,12 @@ fn parse_parameter(text: &str) -> Result<(String, serde_yaml::Value), String> {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.frames > 0, "--frames is 0, expected at least 1");
-    ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate is {}, expected frames a second above 0", args.rate);
+    // Slower, nobody waits for the next frame; much slower, the time until it is no Duration.
+    ensure!(
+        args.rate.is_finite() && args.rate >= SLOWEST_HZ,
+        "--rate is {:?}, expected at least {SLOWEST_HZ} frames a second",
+        args.rate
+    );
     let model = match args.model {
         Some(named) => export::find(&named)?,
         None => export::find_installed(export::DEFAULT_MODEL)?,

@@ -60,7 +60,7 @@ struct FileArgs {
     /// Write a picture of one frame: left picture, depth before and after cleaning.
     #[arg(long, value_name = "FILE.png")]
     preview: Option<PathBuf>,
-    /// Which frame the picture shows, by its name without ending [default: the first].
+    /// Which frame the picture shows, by its name without ending [default: the first of all].
     #[arg(long, value_name = "STEM", requires = "preview")]
     preview_frame: Option<String>,
 }
@@ -92,7 +92,8 @@ struct CleanArgs {
     #[arg(long, default_value_t = Edges::default().top, value_name = "SHARE")]
     crop_top: f64,
     /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
-    /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there.
+    /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there. ROOT is neither the
+    /// data set itself nor one that has such pictures already, unless --overwrite is given.
     #[arg(long, value_name = "ROOT", conflicts_with = "no_crop")]
     cut_into: Option<PathBuf>,
     /// Do not smooth.
@@ -257,37 +258,73 @@ fn job(files: &FileArgs, clean: CleanOptions, cut_into: Option<&PathBuf>) -> Job
     }
 }
 
-/// Makes the split, and tells.
-fn make(
-    samples: &[Sample],
-    split: &str,
-    files: &FileArgs,
-    job: &Job,
-    how: &impl Serialize,
-    make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
-) -> anyhow::Result<()> {
+/// A split, and how its depth is made.
+struct Plan<'a, M> {
+    split: &'a str,
+    samples: Vec<Sample>,
+    job: Job,
+    /// Describes `make` in the recipe.
+    how: serde_json::Value,
+    make: M,
+}
+
+/// The splits that are asked for, each with its frames.
+fn splits<'a>(
+    args: &'a FileArgs,
+    options: &ReadOptions,
+    parts: &[Part],
+) -> anyhow::Result<Vec<(&'a str, Vec<Sample>)>> {
+    args.split.iter().map(|split| Ok((split.as_str(), files::frames(&args.data, split, options, parts)?))).collect()
+}
+
+/// Makes the splits. What can be wrong with any of them is looked for first: each may take hours.
+fn make_all<M>(plans: &[Plan<'_, M>], args: &FileArgs) -> anyhow::Result<()>
+where
+    M: Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
+{
+    let wanted = args.preview_frame.as_deref();
+    let shown = plans.iter().enumerate().find_map(|(index, plan)| {
+        let sample = plan.samples.iter().find(|s| wanted.is_none_or(|stem| s.stem() == stem))?;
+        Some((index, sample))
+    });
+    ensure!(
+        args.preview.is_none() || shown.is_some(),
+        "--preview-frame {}: no such frame in {}; expected the name of a left picture without _leftImg8bit.png",
+        wanted.unwrap_or_default(),
+        args.split.join(", ")
+    );
+    for plan in plans {
+        files::check(&plan.samples, &plan.job, &plan.how).with_context(|| format!("split '{}'", plan.split))?;
+    }
+    for (index, plan) in plans.iter().enumerate() {
+        make(plan, args)?;
+        if let (Some(path), Some((_, sample))) = (&args.preview, shown.filter(|(at, _)| *at == index)) {
+            write_preview(path, sample, &plan.job.clean, &plan.make)?;
+            super::print(format_args!("{}: {}, its depth before and after cleaning\n", path.display(), sample.stem()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a split, and tells.
+fn make<M>(plan: &Plan<'_, M>, args: &FileArgs) -> anyhow::Result<()>
+where
+    M: Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
+{
+    let Plan { split, samples, job, how, make } = plan;
     let started = Instant::now();
     let progress = bar(samples.len() as u64, "making depth");
-    let done = files::run(samples, job, how, &make, || progress.inc(1));
+    let done = files::run(samples, job, how, make, || progress.inc(1));
     progress.finish_and_clear();
     let done = done?;
-    println!(
-        "{} depth files written to {} ({}), {} were there, {:.1} s",
+    super::print(format_args!(
+        "{} depth files written to {} ({}), {} were there, {:.1} s\n",
         done.made,
-        job.cut_into.as_ref().unwrap_or(&files.data).join(&job.folder).display(),
+        job.cut_into.as_ref().unwrap_or(&args.data).join(&job.folder).display(),
         split,
         done.skipped,
         started.elapsed().as_secs_f64()
-    );
-    if let Some(path) = &files.preview {
-        let wanted = files.preview_frame.as_deref();
-        let sample = samples
-            .iter()
-            .find(|s| wanted.is_none_or(|stem| s.stem() == stem))
-            .with_context(|| format!("--preview-frame {}: no such frame", wanted.unwrap_or_default()))?;
-        write_preview(path, sample, &job.clean, make)?;
-        println!("{}: {}, its depth before and after cleaning", path.display(), sample.stem());
-    }
+    ))?;
     Ok(())
 }
 
@@ -312,11 +349,15 @@ fn write_preview(
 fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
     let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::Disparity };
     let job = job(&args.files, args.clean.options(), args.clean.cut_into.as_ref());
-    for split in &args.files.split {
-        let samples = files::frames(&args.files.data, split, &options, &[])?;
-        make(&samples, split, &args.files, &job, &"disparity", |sample| Ok(Disparity::read(sample)?))?;
-    }
-    Ok(())
+    let plan = |(split, samples)| Plan {
+        split,
+        samples,
+        job: job.clone(),
+        how: "disparity".into(),
+        make: |sample: &Sample| -> anyhow::Result<Disparity> { Ok(Disparity::read(sample)?) },
+    };
+    let plans: Vec<_> = splits(&args.files, &options, &[])?.into_iter().map(plan).collect();
+    make_all(&plans, &args.files)
 }
 
 fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
@@ -328,17 +369,14 @@ fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
         "--cut-into is a step of cleaning, which is off: pass --clean, too"
     );
     job.write_disparity = args.write_disparity;
-    for split in &args.files.split {
-        let samples = files::frames(&args.files.data, split, &options, &[Part::Right, Part::Camera])?;
-        match &args.teacher {
-            Some(path) => network(args, path, split, &samples, job.clone())?,
-            None => matcher(args, split, &samples, job.clone())?,
-        }
+    let splits = splits(&args.files, &options, &[Part::Right, Part::Camera])?;
+    match &args.teacher {
+        Some(path) => network(args, path, splits, job),
+        None => matcher(args, splits, &job),
     }
-    Ok(())
 }
 
-fn network(args: &TeacherArgs, path: &Path, split: &str, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+fn network(args: &TeacherArgs, path: &Path, splits: Vec<(&str, Vec<Sample>)>, mut job: Job) -> anyhow::Result<()> {
     let options = TeacherOptions {
         range: args.teacher_range,
         sign: args.teacher_sign,
@@ -348,22 +386,45 @@ fn network(args: &TeacherArgs, path: &Path, split: &str, samples: &[Sample], mut
     let device = resolve(args.device)?;
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    let teacher = Teacher::load(path, device, options)?;
+    let teacher = &Teacher::load(path, device, options)?;
     // libtorch has threads of its own, and a network's memory is not ours to foresee.
     job.frames_at_once = 1;
     let how = serde_json::json!({ "teacher": path.file_name().map(|n| n.to_string_lossy()), "sha256": sha256, "options": options });
-    println!("teacher {} on {}", path.display(), device_name(device));
-    make(
-        samples,
+    super::print(format_args!("teacher {} on {}\n", path.display(), device_name(device)))?;
+    let plan = |(split, samples)| Plan {
         split,
-        &args.files,
-        &job,
-        &how,
-        |sample| Ok(teacher.run(&sample.read_left()?, &sample.read_right()?)?),
-    )
+        samples,
+        job: job.clone(),
+        how: how.clone(),
+        make: move |sample: &Sample| -> anyhow::Result<Disparity> {
+            Ok(teacher.run(&sample.read_left()?, &sample.read_right()?)?)
+        },
+    };
+    let plans: Vec<_> = splits.into_iter().map(plan).collect();
+    make_all(&plans, &args.files)
 }
 
-fn matcher(args: &TeacherArgs, split: &str, samples: &[Sample], mut job: Job) -> anyhow::Result<()> {
+fn matcher(args: &TeacherArgs, splits: Vec<(&str, Vec<Sample>)>, job: &Job) -> anyhow::Result<()> {
+    let mut plans = Vec::new();
+    for (split, samples) in splits {
+        let (options, frames_at_once) = matcher_options(args, &samples)?;
+        plans.push(Plan {
+            split,
+            samples,
+            job: Job { frames_at_once, ..job.clone() },
+            how: serde_json::json!({ "matcher": options }),
+            make: move |sample: &Sample| -> anyhow::Result<Disparity> {
+                let (left, right) = (sample.read_left()?, sample.read_right()?);
+                let grey = |picture| DynamicImage::ImageRgb8(picture).to_luma8();
+                Ok(options.run(&grey(left), &grey(right))?)
+            },
+        });
+    }
+    make_all(&plans, &args.files)
+}
+
+/// The matcher for a split, and how many of its pairs are matched at the same time.
+fn matcher_options(args: &TeacherArgs, samples: &[Sample]) -> anyhow::Result<(MatcherOptions, usize)> {
     let Some(first) = samples.first() else { bail!("no frame") };
     let (width, height) = first.check()?;
     let (width, height) = (width as usize, height as usize);
@@ -392,12 +453,7 @@ fn matcher(args: &TeacherArgs, split: &str, samples: &[Sample], mut job: Job) ->
         Paths::Five => rayon::current_num_threads(),
         Paths::Eight => rayon::current_num_threads().div_ceil(2),
     };
-    job.frames_at_once = at_once.min(pairs);
-    make(samples, split, &args.files, &job, &serde_json::json!({ "matcher": options }), |sample| {
-        let (left, right) = (sample.read_left()?, sample.read_right()?);
-        let grey = |picture| DynamicImage::ImageRgb8(picture).to_luma8();
-        Ok(options.run(&grey(left), &grey(right))?)
-    })
+    Ok((options, at_once.min(pairs)))
 }
 
 /// The figures as JSON.
@@ -440,8 +496,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         frames = samples.len();
         rows.push((folder.to_string(), sums.report()));
     }
-    println!("{frames} frames of {} ({}) against exactDepth", args.data.display(), args.split);
-    print!("{}", accuracy::table(&rows));
+    let table = accuracy::table(&rows);
     if let Some(path) = &args.json {
         let folders = rows.into_iter().map(|(folder, report)| Named { folder, report }).collect();
         let figures = Figures {
@@ -455,6 +510,8 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&figures)?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
+    let (data, split) = (args.data.display(), &args.split);
+    super::print(format_args!("{frames} frames of {data} ({split}) against exactDepth\n{table}"))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `semantic_depth doctor`: what is here, and whether the model runs on it; what a question to us should come with.
 
 use crate::causes::in_line;
+use crate::data::classes::UNLABELLED;
 use crate::data::frame::Decoded;
 use crate::data::street::{Drive, DriveConfig};
 use crate::eval::answer::Answerer;
@@ -437,8 +438,9 @@ impl Check {
             labels.len(),
             depth_m.len()
         );
+        // No depth is an answer, too, as is no class: the node publishes both.
         let range = depth.min_m..=depth.max_m;
-        let outside = depth_m.iter().find(|d| !range.contains(*d));
+        let outside = depth_m.iter().find(|d| !d.is_nan() && !range.contains(*d));
         ensure!(outside.is_none(), "expected depths from {} to {} m, found {:?}", depth.min_m, depth.max_m, outside);
         let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
         ensure!(
@@ -446,18 +448,19 @@ impl Check {
             "expected the same answer to the same picture, found two that differ"
         );
         let ids: Vec<u8> = answerer.pipeline.manifest().classes.iter().map(|c| c.id).collect();
-        let unknown = labels.iter().find(|l| !ids.contains(l));
+        let unknown = labels.iter().find(|l| **l != UNLABELLED && !ids.contains(l));
         ensure!(unknown.is_none(), "expected labels of the manifest's classes, found {unknown:?}");
-        let mut sorted = depth_m.clone();
+        let mut sorted: Vec<f32> = depth_m.iter().copied().filter(|d| !d.is_nan()).collect();
         sorted.sort_by(f32::total_cmp);
         let classes_seen = ids.iter().filter(|id| labels.contains(id)).count();
+        ensure!(classes_seen > 0 && !sorted.is_empty(), "expected a class and a depth somewhere, found none");
         Ok(Self {
             golden: answerer.pipeline.golden_deviation(),
             network_size: (width, height),
             classes_seen,
             depth_min_m: sorted[0],
-            depth_median_m: sorted[pixels / 2],
-            depth_max_m: sorted[pixels - 1],
+            depth_median_m: sorted[sorted.len() / 2],
+            depth_max_m: sorted[sorted.len() - 1],
             answer_ms,
         })
     }

@@ -250,7 +250,28 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.split,
         summary.table(args.verbose)
     );
-    super::print(table).context("the table cannot be printed")?;
+    let written = write_files(&args, &items, &summary, depth_factor, &mut runner, &judge);
+    // After the files, as there may be nobody to read it; and though they could not be written.
+    let printed = super::print(table).context("the table cannot be printed");
+    let report = written?;
+    printed?;
+    if let Some(path) = report {
+        super::print(format_args!("{}\n", path.display())).context("the report's name cannot be printed")?;
+    }
+    Ok(())
+}
+
+/// Writes the figures and the report where they are asked for; returns the report's path.
+fn write_files(
+    args: &Args,
+    items: &[Item],
+    summary: &Summary,
+    depth_factor: f64,
+    runner: &mut Answerer,
+    judge: &Judge,
+) -> anyhow::Result<Option<PathBuf>> {
+    let name = runner.pipeline.manifest().name.clone();
+    let device = runner.pipeline.device_name();
     if let Some(path) = &args.json {
         let segmentation = summary.segmentation.as_ref();
         let figures = Figures {
@@ -274,25 +295,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&figures)?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
-    if let Some(folder) = &args.report {
-        let head = Head {
-            model: name,
-            data: format!("{} ({})", args.data.display(), args.split),
-            facts: vec![
-                ("Frames".into(), items.len().to_string()),
-                ("Model".into(), args.model.display().to_string()),
-                ("Device".into(), device),
-                ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
-                ("Made by".into(), format!("semantic_depth {} evaluate", env!("CARGO_PKG_VERSION"))),
-            ],
-        };
-        let galleries = galleries(&items, &summary, &mut runner, &judge, &args)?;
-        let path = folder.join("report.html");
-        let text = page(&head, judge.table(), &summary, &galleries)?;
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-        super::print(format_args!("{}\n", path.display())).context("the report's name cannot be printed")?;
-    }
-    Ok(())
+    let Some(folder) = &args.report else { return Ok(None) };
+    let head = Head {
+        model: name,
+        data: format!("{} ({})", args.data.display(), args.split),
+        facts: vec![
+            ("Frames".into(), items.len().to_string()),
+            ("Model".into(), args.model.display().to_string()),
+            ("Device".into(), device),
+            ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
+            ("Made by".into(), format!("semantic_depth {} evaluate", env!("CARGO_PKG_VERSION"))),
+        ],
+    };
+    let galleries = galleries(items, summary, runner, judge, args)?;
+    let path = folder.join("report.html");
+    let text = page(&head, judge.table(), summary, &galleries)?;
+    fs::write(&path, text).with_context(|| path.display().to_string())?;
+    Ok(Some(path))
 }
 
 /// Returns the mean of what the frames' depth was multiplied with.

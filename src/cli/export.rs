@@ -9,8 +9,11 @@ use crate::model::NetworkConfig;
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use crate::train::record::{self, CONFIG};
 use crate::train::TrainConfig;
-use anyhow::bail;
+use anyhow::{bail, Context as _};
 use std::path::{Path, PathBuf};
+
+/// Height that [`CITYSCAPES_FOCAL_PX`] belongs to.
+const CITYSCAPES_HEIGHT: f64 = 1024.0;
 
 /// Arguments of `semantic_depth export`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +33,7 @@ pub struct Args {
     size: (usize, usize),
     /// Focal length that the depth was learned at, in pixels of the network's input; by default that of the training run
     /// in whose folder the weights are (augment.focal_length_px of its config.yaml, or the camera of its frames in run.json),
-    /// else, with a warning, Cityscapes' camera at this width.
+    /// else, with a warning, Cityscapes' camera, its whole pictures stretched to this size.
     #[arg(long)]
     focal_length: Option<f32>,
     /// The weights are of the network without its 1/4 stage.
@@ -56,8 +59,9 @@ pub struct Args {
     /// With --tensorrt: what the engine computes in.
     #[arg(long, value_enum, default_value = "fp16", requires = "tensorrt")]
     precision: EnginePrecision,
-    /// With --tensorrt: frames that go through the engine together, N or MIN..MAX; it is tuned for the most.
-    #[arg(long, default_value = "1", requires = "tensorrt", value_name = "N|MIN..MAX")]
+    /// With --tensorrt: the most frames that go through the engine together, N or 1..N, up to 32; it is tuned for that many and
+    /// takes fewer, too.
+    #[arg(long, default_value = "1", requires = "tensorrt", value_name = "N|1..N")]
     batch: BatchRange,
     /// With --tensorrt: CUDA's number of the GPU.
     #[arg(long, default_value_t = 0, requires = "tensorrt")]
@@ -86,22 +90,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     if let Some((gpu, build)) = compile {
         let path = tensorrt::prepare(&artifact, gpu, &build)?;
-        println!("{} is the engine of {} for GPU {gpu}", path.display(), artifact.dir.display());
+        super::print(format_args!("{} is the engine of {} for GPU {gpu}\n", path.display(), artifact.dir.display()))?;
     }
     Ok(())
 }
 
 fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Artifact> {
-    let width = args.size.0;
     let focal_length_px = match args.focal_length {
         Some(given) => given,
-        None => learned_at(weights, width)?.unwrap_or_else(|| {
-            let assumed = (CITYSCAPES_FOCAL_PX * width as f64 / CITYSCAPES_WIDTH) as f32;
+        None => learned_at(weights, args.size)?.unwrap_or_else(|| {
+            let assumed = of_share(CITYSCAPES_FOCAL_PX / (CITYSCAPES_WIDTH * CITYSCAPES_HEIGHT).sqrt(), args.size);
             log::warn!(
                 "what focal length the depth of {} was learned at is not known: its folder has no record of the training, \
-                 or one of several cameras. Cityscapes' camera is taken, {assumed:.1} pixels at a width of {width}; of \
-                 another one depth is wrong by the ratio: pass --focal-length then",
-                weights.display()
+                 or one of several cameras. Cityscapes' camera is taken, {assumed:.1} pixels at {}x{}; of another one \
+                 depth is wrong by the ratio: pass --focal-length then",
+                weights.display(),
+                args.size.0,
+                args.size.1
             );
             assumed
         }),
@@ -123,40 +128,57 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
         created: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
     };
     let (artifact, difference) = trace::export(&request, out)?;
-    println!(
-        "{} written: input {}x{}, largest difference to the original network {difference:.1e}",
+    super::print(format_args!(
+        "{} written: input {}x{}, largest difference to the original network {difference:.1e}\n",
         artifact.dir.display(),
         artifact.manifest.input.width,
         artifact.manifest.input.height
-    );
+    ))?;
     Ok(artifact)
 }
 
-/// Focal length, in pixels of an input of this width, that the run which made the weights trained at, where it is known: one
-/// that does not depend on the width (metric consistency), else that of the camera of its frames.
-fn learned_at(weights: &Path, width: usize) -> anyhow::Result<Option<f32>> {
+/// Focal length, in pixels of an input of this size, that the run which made the weights trained at, where it is known: one
+/// that does not depend on the size (metric consistency), else that of the camera of its frames.
+fn learned_at(weights: &Path, size: (usize, usize)) -> anyhow::Result<Option<f32>> {
     let path = weights.with_file_name(CONFIG);
     if !path.is_file() {
         return Ok(None);
     }
-    let focal_px = TrainConfig::read(&path, &[])?.augment.focal_length_px;
+    // Whatever is called so may lie there.
+    let config = TrainConfig::read(&path, &[]).with_context(|| {
+        format!(
+            "{} is read for the focal length the depth was learned at; pass --focal-length PIXELS if it is not of the run \
+             that made the weights",
+            path.display()
+        )
+    })?;
+    let focal_px = config.augment.focal_length_px;
     if focal_px > 0.0 {
         return Ok(Some(focal_px));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
-    Ok(record::focal_by_width(folder).map(|share| (share * width as f64) as f32))
+    Ok(record::focal_share(folder).map(|share| of_share(share, size)))
+}
+
+/// Focal length, in pixels of an input of this size into which whole frames are stretched, of a camera with this
+/// [`crate::data::source::Facts::focal_share`]: depth of that camera's frames then needs no factor.
+fn of_share(share: f64, (width, height): (usize, usize)) -> f32 {
+    (share * ((width * height) as f64).sqrt()) as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::source::Facts;
+    use crate::frame::camera::focal_ratio;
+    use crate::frame::geometry::{Geometry, Placement};
     use std::fs;
 
     #[test]
     fn the_focal_length_is_the_runs_own() {
         let run = tempfile::tempdir().expect("a folder");
         let weights = run.path().join("best.safetensors");
-        let learned = || learned_at(&weights, 512).expect("read");
+        let learned = || learned_at(&weights, (512, 256)).expect("read");
         assert_eq!(learned(), None, "weights alone");
         let config = |focal: &str| {
             let text = format!(
@@ -167,12 +189,34 @@ mod tests {
         };
         config("0");
         assert_eq!(learned(), None, "of an older run");
-        record::add_focal_by_width(run.path(), None).expect("written");
+        record::add_focal_share(run.path(), None).expect("written");
         assert_eq!(learned(), None, "of several cameras");
-        // 1500 pixels at a width of 2048.
-        record::add_focal_by_width(run.path(), Some(1500.0 / 2048.0)).expect("written");
-        assert_eq!(learned(), Some(375.0));
+        // The camera that depth was learned from needs no factor, whatever its shape and the rows that were left out.
+        let focal_px = Some((1500.0, 1480.0));
+        let facts = Facts { width: 1920, height: 960, whole_height: 1200, labels: true, depth: true, focal_px };
+        record::add_focal_share(run.path(), facts.focal_share()).expect("written");
+        let ratio = |focal_px, frame, size, f_model: f32| {
+            let geometry = Geometry::new(&Placement::default(), frame, size).expect("it fits");
+            focal_ratio(focal_px, geometry.focal_scale(), f64::from(f_model))
+        };
+        let factor = ratio((1500.0, 1480.0), (1920, 1200), (512, 256), learned().expect("one camera"));
+        assert!((factor - 1.0).abs() < 1e-6, "{factor}");
+        let share = CITYSCAPES_FOCAL_PX / (CITYSCAPES_WIDTH * CITYSCAPES_HEIGHT).sqrt();
+        let focal_px = (CITYSCAPES_FOCAL_PX, CITYSCAPES_FOCAL_PX);
+        for size in [(1024, 400), (512, 256)] {
+            let factor = ratio(focal_px, (2048, 1024), size, of_share(share, size));
+            assert!((factor - 1.0).abs() < 1e-6, "{size:?}: {factor}");
+        }
         config("565.6");
         assert_eq!(learned(), Some(565.6), "whatever the camera was");
+    }
+
+    #[test]
+    fn a_foreign_configuration_beside_the_weights_is_told_apart_by_the_user() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(CONFIG), "architecture: another\n").expect("written");
+        let error = learned_at(&folder.path().join("w.safetensors"), (512, 256)).expect_err("no training's");
+        let line = crate::causes::in_line(&error);
+        assert!(line.contains("pass --focal-length PIXELS") && line.contains("training configuration"), "{line}");
     }
 }

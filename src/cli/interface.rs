@@ -49,7 +49,8 @@ pub fn schema_text() -> anyhow::Result<String> {
 /// Runs the verb.
 ///
 /// # Errors
-/// A section was asked of a form that has none; a file of the source tree cannot be read or written.
+/// A section was asked of a form that has none; a file of the source tree cannot be read or written; standard
+/// output cannot be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = args.update {
         return update(&folder);
@@ -66,8 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (Format::Schema, None) => schema_text()?,
         (Format::Params, None) => documents::params_file(),
     };
-    print!("{text}");
-    Ok(())
+    super::print(text).context("the text cannot be printed")
 }
 
 fn update(folder: &Path) -> anyhow::Result<()> {

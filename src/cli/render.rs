@@ -171,17 +171,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )?;
     progress.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{total} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s)",
+    let mut text = format!(
+        "{total} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s)\n",
         jobs.len(),
         args.out.display(),
         total as f64 / seconds
     );
     let all: u64 = shares.iter().sum::<u64>().max(1);
     for (class, pixels) in classes::cityscapes().iter().zip(&shares) {
-        println!("  {:<14} {:>7.3} % of the pixels", class.name, 100.0 * *pixels as f64 / all as f64);
+        text += &format!("  {:<14} {:>7.3} % of the pixels\n", class.name, 100.0 * *pixels as f64 / all as f64);
     }
-    Ok(())
+    super::print(text).context("the frames are written, but what they hold cannot be printed")
 }
 
 fn check_empty(out: &Path, add: bool) -> anyhow::Result<()> {

@@ -188,8 +188,10 @@ pub struct Item {
 pub struct Facts {
     /// Pixels.
     pub width: usize,
-    /// Pixels.
+    /// Pixels, without the rows at the bottom that are left out.
     pub height: usize,
+    /// Pixels, with these rows: the picture as the camera sends it.
+    pub whole_height: usize,
     /// Whether it has labels.
     pub labels: bool,
     /// Whether it has depth.
@@ -204,17 +206,11 @@ impl Facts {
         let pixel = 3 + usize::from(self.labels) + 4 * usize::from(self.depth);
         (self.width * self.height * pixel) as u64
     }
-}
 
-impl From<&Decoded> for Facts {
-    fn from(frame: &Decoded) -> Self {
-        Self {
-            width: frame.width,
-            height: frame.height,
-            labels: frame.labels.is_some(),
-            depth: frame.depth_m.is_some(),
-            focal_px: frame.focal_px,
-        }
+    /// The geometric mean of the focal lengths as a share of that of the whole frame's width and height, where it is known. It
+    /// stays what it is however the whole frame is stretched into a network's input.
+    pub fn focal_share(&self) -> Option<f64> {
+        self.focal_px.map(|(x, y)| (x * y / (self.width * self.whole_height) as f64).sqrt())
     }
 }
 
@@ -392,17 +388,33 @@ impl Item {
                 (size, true, false, focal_px.map(|f| (f, f)))
             }
         };
-        let height = rows_above_bottom(size.1 as usize, self.remove_bottom);
-        Ok(Facts { width: size.0 as usize, height, labels, depth, focal_px })
+        let whole_height = size.1 as usize;
+        let height = rows_above_bottom(whole_height, self.remove_bottom);
+        Ok(Facts { width: size.0 as usize, height, whole_height, labels, depth, focal_px })
     }
 
-    /// Reads and decodes it.
+    /// Reads and decodes it, without the rows at the bottom that the source leaves out.
     ///
     /// # Errors
     /// A part that cannot be read, parts of different sizes, a class id that the mapping does not have.
     pub fn decode(&self) -> Result<Decoded, DataError> {
-        let mut frame = match &self.read {
-            Read::Cityscapes(sample) => decode_cityscapes(sample)?,
+        let mut frame = self.decode_whole()?;
+        self.cut(&mut frame);
+        Ok(frame)
+    }
+
+    /// Cuts off the rows at the bottom that the source leaves out.
+    pub fn cut(&self, whole: &mut Decoded) {
+        whole.remove_bottom(self.remove_bottom);
+    }
+
+    /// [`Self::decode`] with all rows: what a model has to see that learned from whole pictures.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_whole(&self) -> Result<Decoded, DataError> {
+        match &self.read {
+            Read::Cityscapes(sample) => decode_cityscapes(sample),
             Read::Folder { picture, labels, codes, focal_px } => {
                 let rgb = open(picture)?.into_rgb8();
                 let image::DynamicImage::ImageLuma8(ids) = open(labels)? else {
@@ -416,7 +428,7 @@ impl Item {
                         what: format!("class id {id} is not in the mapping; add it there (with `is: []` to ignore it)"),
                     })
                 };
-                Decoded {
+                Ok(Decoded {
                     width: width as usize,
                     height: height as usize,
                     rgb: rgb.into_raw(),
@@ -424,11 +436,9 @@ impl Item {
                     depth_m: None,
                     focal_px: focal_px.map(|f| (f, f)),
                     principal_px: None,
-                }
+                })
             }
-        };
-        frame.remove_bottom(self.remove_bottom);
-        Ok(frame)
+        }
     }
 }
 
@@ -556,7 +566,7 @@ mod tests {
     fn a_check_tells_what_there_is_and_what_decoding_would_refuse() {
         let (root, source) = folder(&[0, 10]);
         let check = |source: &Source| source.index("val", &mut Groups::default()).expect("an index")[0].check();
-        let facts = Facts { width: 2, height: 1, labels: true, depth: false, focal_px: None };
+        let facts = Facts { width: 2, height: 1, whole_height: 1, labels: true, depth: false, focal_px: None };
         assert_eq!((check(&source).expect("whole"), facts.bytes()), (facts, 2 * 4));
         let ids = root.path().join("val/labels/a.png");
         RgbImage::new(2, 1).save(&ids).expect("written");
@@ -574,12 +584,14 @@ mod tests {
         sample.write_depth(&[1.0; 40], 4, 10).expect("written");
         let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
         let source = Source::Cityscapes { root: root.path().into(), labels, depth, remove_bottom: 0.2 };
-        let facts = Facts { width: 4, height: 8, labels: true, depth: true, focal_px: None };
+        let facts = Facts { width: 4, height: 8, whole_height: 10, labels: true, depth: true, focal_px: None };
         assert_eq!((check(&source).expect("whole"), facts.bytes()), (facts, 32 * 8));
         let camera = sample.path(Part::Camera);
         fs::create_dir_all(camera.parent().expect("a folder")).expect("made");
         fs::write(&camera, r#"{"intrinsic": {"fx": 50.0, "fy": 40.0, "u0": 2.0, "v0": 5.0}}"#).expect("written");
-        assert_eq!(check(&source).expect("whole").focal_px, Some((50.0, 40.0)));
+        let facts = check(&source).expect("whole");
+        // 50 * 40 by 4 * 10 pixels of the whole frame.
+        assert_eq!((facts.focal_px, facts.focal_share()), (Some((50.0, 40.0)), Some(50.0_f64.sqrt())));
         fs::write(&camera, "{}").expect("written");
         let error = check(&source).expect_err("an empty camera").to_string();
         assert!(error.contains("intrinsic.fx"), "{error}");

@@ -48,6 +48,9 @@ const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Time without any answer after which what is missing is given up.
 const TAIL_LIMIT: Duration = Duration::from_secs(20);
 
+/// How often a wait for the next frame looks whether it is to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Why a drive could not be played.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each message says what its variant is
@@ -245,7 +248,7 @@ impl Graph {
         Ok(Recorder::create(folder, topics)?)
     }
 
-    /// Plays all frames at `rate_hz` and collects until the last one is answered.
+    /// Plays all frames at `rate_hz`, 0.001 or more, and collects until the last one is answered.
     pub fn play(
         &mut self,
         opened: Opened,
@@ -352,6 +355,17 @@ struct Player {
 }
 
 impl Player {
+    /// Returns at `due`, or soon after a stop: at a low rate there are minutes between two frames.
+    fn wait_until(&self, due: Instant) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(STOP_INTERVAL));
+        }
+    }
+
     /// Returns the time from the first frame to the last.
     fn run(self, opened: Opened) -> Result<Duration, PlayError> {
         let mut due = Instant::now();
@@ -364,7 +378,7 @@ impl Player {
                 Err(_) => break,
             };
             let super::source::Frame { name, mut image, mut camera_info, width, height, truth } = frame;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.wait_until(due);
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }

@@ -66,19 +66,13 @@ pub fn frames(root: &Path, split: &str, options: &ReadOptions, parts: &[Part]) -
     Ok(samples)
 }
 
-/// Makes the depth of `samples`, all of one split, with `make`; `how` describes `make` in the recipe. Calls `tick`
-/// after each frame. Files that are there stay, if they were made in the same way.
+/// Whether [`run`] may begin, which asks this itself, too: several splits are all asked before the first one is made.
+/// Nothing is written or removed.
 ///
 /// # Errors
-/// What is there was made in another way; a frame cannot be read, made or written. Frames that are done stay done.
-pub fn run(
-    samples: &[Sample],
-    job: &Job,
-    how: &impl Serialize,
-    make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
-    tick: impl Fn() + Sync,
-) -> anyhow::Result<Done> {
-    let Some(first) = samples.first() else { return Ok(Done { made: 0, skipped: 0 }) };
+/// The job contradicts itself, would replace files of its source, or would replace or mix with what it has not made.
+pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Result<()> {
+    let Some(first) = samples.first() else { return Ok(()) };
     ensure!(
         job.folder != "exactDepth",
         "exactDepth is the folder of exact depth, which nothing but `render` writes: choose another name"
@@ -91,7 +85,81 @@ pub fn run(
         job.cut_into.is_none() || !job.write_disparity,
         "a cut and stretched data set has no disparity: leave one of the two out"
     );
-    begin(first, samples, job, how)?;
+    if let Some(root) = &job.cut_into {
+        samples.iter().try_for_each(|sample| check_apart(sample, root))?;
+    }
+    let recipe = Recipe::of(first, job, how)?;
+    if job.overwrite {
+        return Ok(());
+    }
+    if let Some(text) = &recipe.there {
+        let path = recipe.path.display();
+        let there: serde_json::Value = serde_json::from_str(text).with_context(|| path.to_string())?;
+        let asked = recipe.asked()?;
+        ensure!(
+            there == asked,
+            "{path} says that the depth there was made in another way; pass --overwrite to make it anew, or choose \
+             another folder. There: {there}. Asked for: {asked}"
+        );
+        return Ok(());
+    }
+    if let Some(there) = samples.iter().map(|s| target(s, job).depth_file(&job.folder)).find(|p| p.exists()) {
+        bail!(
+            "{} is there, and no {RECIPE} says how it was made; pass --overwrite to make it anew, or choose another \
+             folder",
+            there.display()
+        );
+    }
+    let picture =
+        samples.iter().map(|s| target(s, job).path(Part::Left)).find(|p| job.cut_into.is_some() && p.exists());
+    if let Some(there) = picture {
+        bail!(
+            "{} is there and would be replaced by a cut one, and no {RECIPE} says that this job wrote it; choose a \
+             folder of its own for --cut-into, or pass --overwrite to replace it",
+            there.display()
+        );
+    }
+    let replaced = samples.iter().map(|s| s.path(Part::Disparity)).find(|p| job.write_disparity && p.exists());
+    if let Some(there) = replaced {
+        bail!("{} is there and would be replaced; pass --overwrite to replace it", there.display());
+    }
+    Ok(())
+}
+
+/// A frame is never cut in place, however the folders are linked: there would be no whole one left, and a run that goes
+/// on after an interruption would cut it twice.
+fn check_apart(sample: &Sample, root: &Path) -> anyhow::Result<()> {
+    let target = sample.in_root(root);
+    for part in [Part::Left, Part::Labels, Part::Camera] {
+        // Files are replaced by name within their folder, so folders are compared. One that is not there is nobody's.
+        let place = |sample: &Sample| sample.path(part).parent().and_then(|folder| folder.canonicalize().ok());
+        if let Some(folder) = place(&target).filter(|folder| place(sample).as_ref() == Some(folder)) {
+            bail!(
+                "--cut-into {}: {} is where the frames are read from, and its files would be replaced by cut ones; \
+                 choose a folder of its own",
+                root.display(),
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Makes the depth of `samples`, all of one split, with `make`; `how` describes `make` in the recipe. Calls `tick`
+/// after each frame. Files that are there stay, if they were made in the same way.
+///
+/// # Errors
+/// What [`check`] finds; a frame cannot be read, made or written. Frames that are done stay done.
+pub fn run(
+    samples: &[Sample],
+    job: &Job,
+    how: &impl Serialize,
+    make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
+    tick: impl Fn() + Sync,
+) -> anyhow::Result<Done> {
+    check(samples, job, how)?;
+    let Some(first) = samples.first() else { return Ok(Done { made: 0, skipped: 0 }) };
+    begin(&Recipe::of(first, job, how)?, samples, job)?;
     let made = AtomicUsize::new(0);
     for chunk in samples.chunks(job.frames_at_once.max(1)) {
         chunk.par_iter().try_for_each(|sample| -> anyhow::Result<()> {
@@ -117,58 +185,57 @@ fn is_done(sample: &Sample, job: &Job) -> bool {
     npy::read_size(&target(sample, job).depth_file(&job.folder)).is_ok()
 }
 
-/// Compares the recipe with the one that is there, or leaves it there. Depth of another recipe that is to be overwritten goes
-/// first: an interrupted run would be taken up under the new recipe, with files of both kinds.
-fn begin(first: &Sample, samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Result<()> {
-    let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
-    let recipe = serde_json::json!({
-        "how": how,
-        "clean": job.clean,
-        "edges": edges,
-        "sky_from_labels": job.sky_from_labels,
-        "half": job.precision == npy::Precision::Half,
-        "disparity_written": job.write_disparity,
-    });
-    let file = target(first, job).depth_file(&job.folder);
-    let path = file.parent().and_then(Path::parent).unwrap_or(&file).join(RECIPE);
-    let found = match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(DataError::io(&path)(e).into()),
-    };
-    // Through text and back: a float may not come back from a file bit for bit.
-    let ours: serde_json::Value = serde_json::from_str(&recipe.to_string())?;
+/// How the depth of a split is made, and the file that says so.
+struct Recipe {
+    path: PathBuf,
+    /// What the file says; `None` where it is not there.
+    there: Option<String>,
+    /// What it is to say.
+    json: serde_json::Value,
+}
+
+impl Recipe {
+    fn of(first: &Sample, job: &Job, how: &impl Serialize) -> anyhow::Result<Self> {
+        let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
+        let json = serde_json::json!({
+            "how": how,
+            "clean": job.clean,
+            "edges": edges,
+            "sky_from_labels": job.sky_from_labels,
+            "half": job.precision == npy::Precision::Half,
+            "disparity_written": job.write_disparity,
+        });
+        let file = target(first, job).depth_file(&job.folder);
+        let path = file.parent().and_then(Path::parent).unwrap_or(&file).join(RECIPE);
+        let there = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(DataError::io(&path)(e).into()),
+        };
+        Ok(Self { path, there, json })
+    }
+
+    /// What is to be compared with a file. Through text and back: a float may not come back from a file bit for bit.
+    fn asked(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::from_str(&self.json.to_string())
+    }
+}
+
+/// Leaves the recipe there. Depth of another recipe that is to be overwritten goes first: an interrupted run would be
+/// taken up under the new recipe, with files of both kinds.
+fn begin(recipe: &Recipe, samples: &[Sample], job: &Job) -> anyhow::Result<()> {
     if job.overwrite {
-        let there = found.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        if there != Some(ours) {
+        let there = recipe.there.as_ref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        if there != Some(recipe.asked()?) {
             samples.iter().try_for_each(|sample| remove_depth(&target(sample, job), &job.folder))?;
         }
-    } else {
-        if let Some(text) = found {
-            let there: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-            ensure!(
-                there == ours,
-                "{} says that the depth there was made in another way; pass --overwrite to make it anew, or choose \
-                 another folder. There: {there}. Asked for: {ours}",
-                path.display()
-            );
-            return Ok(());
-        }
-        if let Some(there) = samples.iter().map(|s| target(s, job).depth_file(&job.folder)).find(|p| p.exists()) {
-            bail!(
-                "{} is there, and no {RECIPE} says how it was made; pass --overwrite to make it anew, or choose \
-                 another folder",
-                there.display()
-            );
-        }
-        let replaced = samples.iter().map(|s| s.path(Part::Disparity)).find(|p| job.write_disparity && p.exists());
-        if let Some(there) = replaced {
-            bail!("{} is there and would be replaced; pass --overwrite to replace it", there.display());
-        }
+    } else if recipe.there.is_some() {
+        // The same one, as `check` has found.
+        return Ok(());
     }
-    write_atomically(&path, |file| {
+    write_atomically(&recipe.path, |file| {
         use std::io::Write as _;
-        writeln!(file, "{recipe:#}")
+        writeln!(file, "{:#}", recipe.json)
     })?;
     Ok(())
 }
@@ -400,9 +467,7 @@ mod tests {
     fn a_cut_data_set_has_all_parts() {
         let (folder, samples) = data_set(2);
         let out = folder.path().join("cut");
-        let edges = Some(Edges { left: 0.5, top: 0.0, bottom: 0.5 });
-        let clean = CleanOptions { edges, ..CleanOptions::NONE };
-        let job = Job { clean, cut_into: Some(out.clone()), ..job() };
+        let job = cutting(&out);
         assert_eq!(make(&samples, &job).expect("made"), Done { made: 2, skipped: 0 });
         let options = ReadOptions { labels: LabelFiles::None, depth: "made".parse().expect("a folder") };
         for sample in frames_of(&out, &options) {
@@ -411,6 +476,51 @@ mod tests {
         }
         let no_edges = Job { clean: CleanOptions::NONE, ..job };
         assert!(make(&samples, &no_edges).expect_err("refused").to_string().contains("cropping is off"));
+    }
+
+    /// A job that cuts the upper right quarter out of frames.
+    fn cutting(into: &Path) -> Job {
+        let edges = Some(Edges { left: 0.5, top: 0.0, bottom: 0.5 });
+        Job { clean: CleanOptions { edges, ..CleanOptions::NONE }, cut_into: Some(into.into()), ..job() }
+    }
+
+    #[test]
+    fn frames_are_never_cut_in_place() {
+        let (folder, samples) = data_set(1);
+        let picture = samples[0].path(Part::Left);
+        let before = std::fs::read(&picture).expect("read");
+        // The source itself, and a root whose pictures, or cameras alone, are links to the source's.
+        let roots = [folder.path().to_path_buf(), folder.path().join("linked"), folder.path().join("cameras")];
+        for (root, part) in roots[1..].iter().zip(["leftImg8bit", "camera"]) {
+            std::fs::create_dir(root).expect("a folder");
+            std::os::unix::fs::symlink(folder.path().join(part), root.join(part)).expect("linked");
+        }
+        for root in &roots {
+            for overwrite in [false, true] {
+                let error = make(&samples, &Job { overwrite, ..cutting(root) }).expect_err("refused").to_string();
+                assert!(error.contains("choose a folder of its own"), "{error}");
+            }
+            assert!(!root.join("made").exists(), "nothing is begun");
+        }
+        assert_eq!(std::fs::read(&picture).expect("read"), before);
+        assert_eq!(samples[0].read_focal().expect("camera"), (100.0, 100.0));
+    }
+
+    #[test]
+    fn another_data_set_is_not_cut_into_by_accident() {
+        let (folder, samples) = data_set(2);
+        let root = folder.path().join("other");
+        let theirs = samples[1].in_root(&root);
+        theirs.write_picture(Part::Left, &RgbImage::new(4, 4)).expect("written");
+        let before = std::fs::read(theirs.path(Part::Left)).expect("read");
+        let error = make(&samples, &cutting(&root)).expect_err("refused").to_string();
+        assert!(error.contains("000001_leftImg8bit.png is there") && error.contains("--overwrite"), "{error}");
+        assert_eq!(std::fs::read(theirs.path(Part::Left)).expect("read"), before);
+        assert!(!samples[0].in_root(&root).path(Part::Left).exists(), "nothing is begun");
+        let done = make(&samples, &Job { overwrite: true, ..cutting(&root) }).expect("asked for");
+        assert_eq!(done, Done { made: 2, skipped: 0 });
+        // What the job itself has written is gone on with.
+        assert_eq!(make(&samples, &cutting(&root)).expect("ours"), Done { made: 0, skipped: 2 });
     }
 
     #[test]

@@ -151,7 +151,8 @@ fn segmentation_part(out: &mut String, table: &ClassTable, s: &Segmentation, fra
     let line = |name: &str, r: &super::confusion::SegmentationReport| {
         vec![name.into(), number(r.miou, 4), number(r.pixel_accuracy, 4), r.pixels.to_string()]
     };
-    let mut table_rows = vec![line("all pixels", &s.pooled), line("mean of the images", &s.per_image)];
+    let pooled = line(&format!("all pixels, mIoU over {}", s.mean_over()), &s.pooled);
+    let mut table_rows = vec![pooled, line("mean of the images", &s.per_image)];
     for (name, side) in [("foreground", &s.foreground), ("background", &s.background)] {
         table_rows.extend(side.as_ref().map(|r| line(name, r)));
     }

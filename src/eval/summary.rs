@@ -42,6 +42,8 @@ pub struct Segmentation {
     pub per_image: SegmentationReport,
     /// Class by class.
     pub classes: Vec<ClassReport>,
+    /// How many of these have an IoU: the pooled mean is over them.
+    pub classes_with_iou: usize,
     /// `confusion[truth][predicted]` in pixels; the last column is "no class".
     pub confusion: Vec<Vec<u64>>,
     /// Pixels whose true class is foreground.
@@ -191,6 +193,7 @@ fn segmentation(judge: &Judge) -> Option<Segmentation> {
         (report.pixels > 0).then_some(report)
     };
     let by_distance = judge.bands.all().zip(&judge.counts.confusion);
+    let classes = class_reports(judge);
     Some(Segmentation {
         frames: frames.len(),
         pooled: whole.report(),
@@ -199,7 +202,8 @@ fn segmentation(judge: &Judge) -> Option<Segmentation> {
             pixel_accuracy: mean(&|f| f.pixel_accuracy),
             pixels: whole.pixels(),
         },
-        classes: class_reports(judge),
+        classes_with_iou: classes.iter().filter(|c| c.iou.is_some()).count(),
+        classes,
         confusion: (0..whole.classes()).map(|t| (0..=whole.classes()).map(|p| whole.count(t, p)).collect()).collect(),
         foreground: side(Side::Foreground),
         background: side(Side::Background),
@@ -327,6 +331,16 @@ fn number(value: Option<f64>) -> String {
 }
 
 impl Segmentation {
+    /// What the pooled mean IoU is over, in words: a class that occurs neither in the truth nor in the answers has no IoU.
+    pub(super) fn mean_over(&self) -> String {
+        let (with, all) = (self.classes_with_iou, self.classes.len());
+        if with == all {
+            format!("{all:<2} classes")
+        } else {
+            format!("{with} of {all} classes")
+        }
+    }
+
     fn table(&self, frames: usize, details: bool) -> String {
         let mut out = String::new();
         for class in &self.classes {
@@ -334,7 +348,7 @@ impl Segmentation {
         }
         let (pooled, image) = (&self.pooled, &self.per_image);
         let note = only(self.frames, frames);
-        out += &format!("mIoU over {:<2} classes   {:.4}{note}\n", self.classes.len(), pooled.miou);
+        out += &format!("mIoU over {}   {:.4}{note}\n", self.mean_over(), pooled.miou);
         out += &format!("pixel accuracy         {:.4}\n", pooled.pixel_accuracy);
         out += &format!("mean of the images     mIoU {:.4}, accuracy {:.4}\n", image.miou, image.pixel_accuracy);
         if !details {
@@ -477,4 +491,37 @@ fn ground_table(ground: &GroundReport) -> String {
 /// The lists of the split, for documents.
 pub fn split_text() -> String {
     format!("Foreground: {}. Background: {}.", FOREGROUND.join(", "), BACKGROUND.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::frame::Decoded;
+    use crate::eval::ClassTable;
+
+    #[test]
+    fn the_mean_iou_tells_how_many_classes_it_is_over() {
+        // Rows of pixels of every class below `classes`, all answered right.
+        let judged = |classes: u8| {
+            let labels: Vec<u8> = (0..32).flat_map(|_| 0..classes).collect();
+            let frame = Decoded {
+                width: usize::from(classes),
+                height: 32,
+                rgb: vec![],
+                labels: Some(labels.clone()),
+                depth_m: None,
+                focal_px: None,
+                principal_px: None,
+            };
+            let mut judge = Judge::new(ClassTable::cityscapes(), 80.0);
+            judge.add("a", &frame, &labels, &vec![10.0; labels.len()]);
+            let summary = judge.summary();
+            let figures = serde_json::to_value(&summary.segmentation).expect("JSON");
+            (summary.table(false), figures["classes_with_iou"].as_u64())
+        };
+        let (table, count) = judged(19);
+        assert!(table.contains("mIoU over 19 classes   1.0000\n") && count == Some(19), "{table}");
+        let (table, count) = judged(18);
+        assert!(table.contains("mIoU over 18 of 19 classes   1.0000\n") && count == Some(18), "{table}");
+    }
 }

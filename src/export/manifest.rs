@@ -164,7 +164,8 @@ pub struct DepthDecoding {
     pub min_m: f32,
     /// Metres.
     pub max_m: f32,
-    /// Focal length, in pixels of an image as wide as the network's input, of the camera the depth was learned from.
+    /// Focal length, in pixels of the network's input (geometric mean of across and down, the whole picture stretched into it), of
+    /// the camera the depth was learned from.
     pub focal_length_px: f32,
 }
 

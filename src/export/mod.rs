@@ -135,6 +135,15 @@ pub enum ArtifactError {
         /// What else is in it, in alphabetical order.
         entries: String,
     },
+    /// The place to write to is where a file system is mounted, so it cannot be replaced.
+    #[error(
+        "{path} is a mount point (or in use by the system), so the model cannot take its place; give a folder in it, as in \
+         {path}/model"
+    )]
+    MountPoint {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// The place to write to is named by where it is (`.`, `..`), so it cannot be replaced as a whole.
     #[error(
         "{path} does not end with a folder's name: expected the folder that is to become the model, as in {path}/model"

@@ -22,8 +22,11 @@ use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::{classes, depth};
 use crate::model::weights::{self, Contents, RefinementSource, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
+use rustix::fs::{renameat_with, RenameFlags, CWD};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{CModule, Device, Kind, Tensor};
@@ -174,13 +177,64 @@ fn check_free(out: &Path) -> Result<(), ArtifactError> {
     Err(ArtifactError::Foreign { path: out.into(), entries })
 }
 
-/// Exports to `out`, which appears whole or not at all; an older model there is replaced, if nothing else is with it.
+/// Removes what lies under a name when the export ends, however it does: the unfinished folder, or the older model that the
+/// finished one changed places with.
+struct Leftover<'a>(&'a Path);
+
+impl Drop for Leftover<'_> {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(self.0) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                log::warn!("{} is left over and cannot be removed: {error}", self.0.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Puts the whole new model into the place of `out`, which is there; what was in that place is then at `partial`, or gone.
+///
+/// # Errors
+/// The file system's: a mount point is busy. `out` is then as it was, unless it could only be removed and not moved.
+fn replace(partial: &Path, out: &Path) -> io::Result<()> {
+    // At once: a process that is killed leaves one model or the other.
+    match renameat_with(CWD, partial, CWD, out, RenameFlags::EXCHANGE) {
+        // File systems without it (NFS), and folders of a container's image, which cannot be moved.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::XDEV) => replace_in_steps(partial, out),
+        done => Ok(done?),
+    }
+}
+
+/// As [`replace`], where two folders cannot change places at once.
+fn replace_in_steps(partial: &Path, out: &Path) -> io::Result<()> {
+    let aside = partial.with_extension("old");
+    if aside.exists() {
+        // Of an export that was killed between the steps.
+        fs::remove_dir_all(&aside)?;
+    }
+    match fs::rename(out, &aside) {
+        // It cannot be moved, but removed.
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            fs::remove_dir_all(out)?;
+            return fs::rename(partial, out);
+        }
+        moved => moved?,
+    }
+    if let Err(error) = fs::rename(partial, out) {
+        fs::rename(&aside, out)?;
+        return Err(error);
+    }
+    fs::rename(&aside, partial)
+}
+
+/// Exports to `out`, which appears whole or not at all; an older model there is replaced, if nothing else is with it, once
+/// the new one is finished.
 ///
 /// Returns the verified artifact and the largest difference between its output and the original network's.
 ///
 /// # Errors
-/// A folder in use for something else or without a name of its own, unreadable or misfitting weights, or an exported
-/// network that answers differently.
+/// A folder in use for something else, without a name of its own or that is a mount point, unreadable or misfitting weights,
+/// or an exported network that answers differently.
 pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), ExportError> {
     let _no_grad = tch::no_grad_guard();
     let Some(name) = out.file_name() else {
@@ -223,6 +277,7 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
         fs::remove_dir_all(&partial).map_err(ArtifactError::io(&partial))?;
     }
     fs::create_dir(&partial).map_err(ArtifactError::io(&partial))?;
+    let _leftover = Leftover(&partial);
 
     let (width, height) = request.size;
     let shape = [1, 3, height as i64, width as i64];
@@ -301,13 +356,13 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let written = super::load(&partial)?;
     let difference = compare(&written, original, shape)?;
     if difference.is_nan() || difference > ALLOWED_DIFFERENCE {
-        let _ = fs::remove_dir_all(&partial);
         return Err(ArtifactError::Parity { difference, allowed: ALLOWED_DIFFERENCE }.into());
     }
-    if out.exists() {
-        fs::remove_dir_all(out).map_err(ArtifactError::io(out))?;
-    }
-    fs::rename(&partial, out).map_err(ArtifactError::io(out))?;
+    let placed = if out.exists() { replace(&partial, out) } else { fs::rename(&partial, out) };
+    placed.map_err(|source| match source.kind() {
+        ErrorKind::ResourceBusy => ArtifactError::MountPoint { path: out.into() },
+        _ => ArtifactError::Io { path: out.into(), source },
+    })?;
     Ok((Artifact { manifest: written.manifest, dir: out.into() }, difference))
 }
 
@@ -346,4 +401,55 @@ fn compare(artifact: &Artifact, original: impl Fn(&Tensor) -> Tensor, shape: [i6
         return Ok(f64::INFINITY);
     }
     Ok((found - expected).abs().max().double_value(&[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new model and an old one, side by side.
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let folder = tempfile::tempdir().expect("temporary");
+        let (partial, out) = (folder.path().join(".street.partial"), folder.path().join("street"));
+        for (path, text) in [(&partial, "new"), (&out, "old")] {
+            fs::create_dir(path).expect("temporary");
+            fs::write(path.join(MANIFEST), text).expect("temporary");
+        }
+        (folder, partial, out)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_model_takes_anothers_place() {
+        for put in [replace, replace_in_steps] {
+            let (folder, partial, out) = folders();
+            // An export was killed here.
+            fs::create_dir_all(folder.path().join(".street.old/deep")).expect("temporary");
+            {
+                let _leftover = Leftover(&partial);
+                put(&partial, &out).expect("replaced");
+                assert_eq!(fs::read_to_string(out.join(MANIFEST)).expect("the new one"), "new");
+                assert_eq!(fs::read_to_string(partial.join(MANIFEST)).expect("the old one"), "old");
+            }
+            assert!(!partial.exists());
+        }
+    }
+
+    #[test]
+    fn what_cannot_take_the_place_leaves_what_is_there() {
+        for put in [replace, replace_in_steps] {
+            let (folder, partial, out) = folders();
+            fs::remove_dir_all(&partial).expect("temporary");
+            put(&partial, &out).expect_err("there is no new one");
+            assert_eq!(fs::read_to_string(out.join(MANIFEST)).expect("still there"), "old");
+            assert_eq!(names(folder.path()), ["street"]);
+        }
+    }
 }

@@ -188,12 +188,13 @@ pub const DIAGNOSTICS: &[Status] = &[
             (
                 Level::Error,
                 "rate below thresholds.rate_error_hz; drop ratio above thresholds.drop_ratio_error; a publisher whose \
-                 QoS cannot reach the node",
+                 QoS cannot reach the node, and no image for stale_after_s",
             ),
             (
                 Level::Warn,
                 "rate or drop ratio beyond the warning threshold; images refused, or stamps of zero or that jumped back, \
-                 in the window; no valid calibration where depth_scaling needs one",
+                 in the window; no valid calibration where depth_scaling needs one; a publisher of the image or its camera_info \
+                 whose QoS cannot reach the node while images arrive",
             ),
         ],
         keys: &[
@@ -215,10 +216,10 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
             k(key::THROTTLED, "Those of the dropped that were over max_rate_hz"),
             k(key::REFUSED, "Malformed, or could not be computed (status model then says why)"),
-            k(key::SKIPPED, "Nobody wanted an output, or the node was disabled"),
+            k(key::SKIPPED, "Nobody wanted an output, or the node was disabled or deactivated"),
             k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1; both without the throttled, whose dropping was asked for"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),
-            k(key::AGE_P50, "Age at publication over the window; below zero (clocks that disagree, a bag that loops) counts as zero"),
+            k(key::AGE_P50, "Age at publication over the window, of its newest 4096 images at most; below zero (clocks that disagree, a bag that loops) counts as zero"),
             k(key::AGE_P95, "The same, 95th percentile"),
             k(key::AGE_P99, "The same, 99th percentile"),
             k(key::AGE_MAX, "The same, largest"),
@@ -227,7 +228,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STAMPS_ZERO, "Images without a stamp, since the start"),
             k(key::SILENCE_S, "On the monotonic clock"),
             k(key::LAST_REFUSAL, "Why an image was refused last"),
-            k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes; or which publisher cannot reach the node, and what to change"),
+            k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes images; or which publisher of the image or its camera_info cannot reach the node, and what to change"),
             k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, no focal length in its K (its P where input_rectified), or not of this image's size"),
             k(key::DEPTH_FACTOR, "What depth is multiplied with, and where it comes from"),
             k(key::IMAGE, "Size and encoding of the last image"),
@@ -241,7 +242,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             (Level::Warn, "the same for the warning threshold"),
         ],
         keys: &[
-            k(key::STAGE_P50, "Over the window; stages as in FrameTiming; postprocess is everything between network and publishing"),
+            k(key::STAGE_P50, "Over the window, of its newest 4096 values at most; stages as in FrameTiming; postprocess is everything between network and publishing"),
             k(key::STAGE_P95, "The same, 95th percentile"),
             k(key::STAGE_P99, "The same, 99th percentile"),
             k(key::STAGE_MAX, "The same, largest"),
@@ -252,7 +253,11 @@ pub const DIAGNOSTICS: &[Status] = &[
         subtask: "model",
         per_camera: false,
         levels: &[
-            (Level::Error, "no model could be loaded; the network failed on the newest frames"),
+            (
+                Level::Error,
+                "no model could be loaded; the network failed on the newest frames, or has been at one batch for more \
+                 than 5 s and more than thresholds.age_error_ms",
+            ),
             (Level::Warn, "the last ~/reload_model failed and the old model is at work"),
         ],
         keys: &[
@@ -263,7 +268,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::PRECISION, "fp32, fp16 or bf16"),
             k(key::DEVICE, "cpu or cuda:N"),
             k(key::INPUT, "The network's input, WIDTHxHEIGHT"),
-            k(key::FOCAL_LENGTH_PX, "Of the training camera, at the network's input width"),
+            k(key::FOCAL_LENGTH_PX, "Of the training camera, in pixels of the network's input"),
             k(key::BATCH_MOST, "Most frames that go through the network together"),
         ],
     },

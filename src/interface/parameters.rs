@@ -343,7 +343,7 @@ pub const PARAMETERS: &[Spec] = &[
         Double(10.0),
         Between(1.0, 600.0),
         "s",
-        "Time over which diagnostics take rates, ratios and percentiles",
+        "Time over which diagnostics take rates, ratios and percentiles; percentiles and the rate of arrival of its newest 4096 images at most",
     ),
     live("stale_after_s", Double(2.0), Between(0.1, 1e6), "s", "Time without an image after which a camera is STALE"),
     live("use_sim_time", Bool(false), Any, "", "Take the time from /clock: the age of frames of a played bag"),
@@ -411,7 +411,7 @@ pub const PARAMETERS: &[Spec] = &[
         Text("32FC1"),
         OneOf(&["32FC1", "16UC1"]),
         "",
-        "32FC1: metres, NaN invalid; 16UC1: millimetres, 0 invalid",
+        "32FC1: metres, NaN invalid; 16UC1: millimetres, 0 invalid or beyond 65.535 m",
     ),
     // Outputs.
     output("outputs.labels", "Publish output/labels"),

@@ -36,7 +36,8 @@ pub fn schema() -> Json {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Parameter file of semantic_depth",
         "type": "object",
-        "patternProperties": { r"^(/\*\*|\*\*|/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*)$": reference("node") },
+        // The keys that reach a node: for all nodes, a bare name, a full name (`crate::node`'s `parameter_files`).
+        "patternProperties": { r"^(/?\*\*|[A-Za-z_][A-Za-z0-9_]*|(/[A-Za-z_][A-Za-z0-9_]*)+)$": reference("node") },
         "additionalProperties": false,
         "$defs": definitions,
     })
@@ -182,4 +183,21 @@ fn qos_overrides() -> Json {
         patterns.insert(dotted_qos("", policy), qos_value(policy));
     }
     object(Map::new(), patterns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_that_the_node_takes() {
+        let validator = jsonschema::draft202012::new(&schema()).expect("a schema that can be used");
+        let is_valid = |key: &str| validator.is_valid(&json!({ key: { "ros__parameters": {} } }));
+        for key in ["/**", "**", "semantic_depth", "/semantic_depth", "/front/semantic_depth"] {
+            assert!(is_valid(key), "{key}");
+        }
+        for key in ["front/semantic_depth", "/**/semantic_depth", "/*/semantic_depth", "/*", "/front/", ""] {
+            assert!(!is_valid(key), "{key}");
+        }
+    }
 }

@@ -126,12 +126,12 @@ pub const TOPICS: &[Topic] = &[
         "labels_compressed",
         "The same as PNG, lossless: image_transport's compressed",
     ),
-    output("~/output/depth", "sensor_msgs/Image", "depth", "32FC1: metres along the optical axis, NaN invalid; or 16UC1: millimetres, 0 invalid"),
+    output("~/output/depth", "sensor_msgs/Image", "depth", "32FC1: metres along the optical axis, NaN invalid; or 16UC1: millimetres, 0 invalid or beyond 65.535 m"),
     output(
         "~/output/depth/compressed",
         "sensor_msgs/CompressedImage",
         "depth_compressed",
-        "16UC1 millimetres as PNG: image_transport's compressed",
+        "16UC1 millimetres as PNG, 0 invalid or beyond 65.535 m: image_transport's compressed",
     ),
     output(
         "~/output/depth/compressedDepth",

@@ -5,58 +5,76 @@
 //! and tensors, and cannot call anything: a checkpoint is data here, never a program.
 //! Opcodes: Python's `pickletools`; file layout: PyTorch's `torch/serialization.py`.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// A value on the pickle machine's stack.
-#[derive(Debug, Clone)]
-enum Value {
+/// A value on the pickle machine's stack. What can be large is borrowed from the pickle or stands in the machine as an
+/// index, so that the memo shares it: a value that is recalled again and again takes no more memory than its few bytes.
+#[derive(Debug, Clone, Copy)]
+enum Value<'a> {
     Mark,
     None,
     Bool,
     Int(i64),
-    Text(String),
-    /// `module.name`
-    Global(String),
-    Sequence(Vec<Value>),
-    /// Index into the machine's dictionaries: the memo shares them.
+    Text(&'a str),
+    /// module, name
+    Global(&'a str, &'a str),
+    /// Index into the machine's lists and tuples.
+    Sequence(usize),
+    /// Index into the machine's dictionaries.
     Dict(usize),
     /// kind, file key
-    Storage(Kind, String),
-    Tensor(TensorRecipe),
+    Storage(Kind, &'a str),
+    /// Index into the machine's tensors.
+    Tensor(usize),
     /// Anything that carries no tensor.
     Opaque,
 }
 
 /// A tensor as a view of a storage.
-#[derive(Debug, Clone)]
-struct TensorRecipe {
+#[derive(Debug)]
+struct TensorRecipe<'a> {
     kind: Kind,
-    key: String,
+    key: &'a str,
     offset: i64,
     size: Vec<i64>,
     stride: Vec<i64>,
 }
 
+/// Most bytes of all that is read of the file, and of all tensors that are made of it.
 const MOST_BYTES: u64 = 2 << 30;
+
+/// Operations of one pickle. A state dict has some forty for each of its tensors; the bound keeps what a hostile file
+/// makes of memory within some hundred MB.
+const MOST_OPERATIONS: usize = 1 << 20;
+
+/// Sizes of one tensor: a bound for the same reason. A convolution's weights have four.
+const MOST_DIMENSIONS: usize = 16;
+
+/// Of more than [`MOST_BYTES`].
+const TOO_LARGE: &str = "which no network of this kind has";
 
 type Failure = String;
 
-fn kind_of(global: &str) -> Option<Kind> {
-    Some(match global {
-        "torch.FloatStorage" => Kind::Float,
-        "torch.DoubleStorage" => Kind::Double,
-        "torch.HalfStorage" => Kind::Half,
-        "torch.BFloat16Storage" => Kind::BFloat16,
-        "torch.LongStorage" => Kind::Int64,
-        "torch.IntStorage" => Kind::Int,
-        "torch.ShortStorage" => Kind::Int16,
-        "torch.CharStorage" => Kind::Int8,
-        "torch.ByteStorage" => Kind::Uint8,
-        "torch.BoolStorage" => Kind::Bool,
+fn kind_of(module: &str, storage: &str) -> Option<Kind> {
+    if module != "torch" {
+        return None;
+    }
+    Some(match storage {
+        "FloatStorage" => Kind::Float,
+        "DoubleStorage" => Kind::Double,
+        "HalfStorage" => Kind::Half,
+        "BFloat16Storage" => Kind::BFloat16,
+        "LongStorage" => Kind::Int64,
+        "IntStorage" => Kind::Int,
+        "ShortStorage" => Kind::Int16,
+        "CharStorage" => Kind::Int8,
+        "ByteStorage" => Kind::Uint8,
+        "BoolStorage" => Kind::Bool,
         _ => return None,
     })
 }
@@ -65,12 +83,26 @@ fn kind_of(global: &str) -> Option<Kind> {
 struct Machine<'a> {
     code: &'a [u8],
     at: usize,
-    stack: Vec<Value>,
-    memo: HashMap<u32, Value>,
-    dicts: Vec<Vec<(Value, Value)>>,
+    stack: Vec<Value<'a>>,
+    memo: HashMap<u32, Value<'a>>,
+    sequences: Vec<Vec<Value<'a>>>,
+    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    tensors: Vec<TensorRecipe<'a>>,
 }
 
 impl<'a> Machine<'a> {
+    fn new(code: &'a [u8]) -> Self {
+        Self {
+            code,
+            at: 0,
+            stack: Vec::new(),
+            memo: HashMap::new(),
+            sequences: Vec::new(),
+            dicts: Vec::new(),
+            tensors: Vec::new(),
+        }
+    }
+
     fn take(&mut self, n: usize) -> Result<&'a [u8], Failure> {
         let end = self.at.checked_add(n).filter(|&e| e <= self.code.len()).ok_or("the pickle ends too early")?;
         let part = &self.code[self.at..end];
@@ -87,35 +119,39 @@ impl<'a> Machine<'a> {
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    fn line(&mut self) -> Result<String, Failure> {
+    fn line(&mut self) -> Result<&'a str, Failure> {
         let rest = &self.code[self.at..];
         let n = rest.iter().position(|&b| b == b'\n').ok_or("the pickle ends too early")?;
-        let text = String::from_utf8_lossy(&rest[..n]).into_owned();
         self.at += n + 1;
-        Ok(text)
+        utf8(&rest[..n])
     }
 
-    fn text(&mut self, n: usize) -> Result<Value, Failure> {
-        Ok(Value::Text(String::from_utf8_lossy(self.take(n)?).into_owned()))
+    fn text(&mut self, n: usize) -> Result<Value<'a>, Failure> {
+        Ok(Value::Text(utf8(self.take(n)?)?))
     }
 
-    fn pop(&mut self) -> Result<Value, Failure> {
+    fn pop(&mut self) -> Result<Value<'a>, Failure> {
         self.stack.pop().ok_or_else(|| "the pickle's stack is empty".into())
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value>, Failure> {
+    fn since_mark(&mut self) -> Result<Vec<Value<'a>>, Failure> {
         let mark = self.stack.iter().rposition(|v| matches!(v, Value::Mark)).ok_or("the pickle lacks a mark")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(items)
     }
 
-    fn new_dict(&mut self) -> Value {
+    fn push_sequence(&mut self, items: Vec<Value<'a>>) {
+        self.stack.push(Value::Sequence(self.sequences.len()));
+        self.sequences.push(items);
+    }
+
+    fn new_dict(&mut self) -> Value<'a> {
         self.dicts.push(Vec::new());
         Value::Dict(self.dicts.len() - 1)
     }
 
-    fn set_items(&mut self, items: Vec<Value>) -> Result<(), Failure> {
+    fn set_items(&mut self, items: Vec<Value<'a>>) -> Result<(), Failure> {
         match self.stack.last() {
             Some(&Value::Dict(index)) => {
                 let mut items = items.into_iter();
@@ -129,31 +165,27 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn reduce(&mut self) -> Result<Value, Failure> {
+    fn reduce(&mut self) -> Result<Value<'a>, Failure> {
         let arguments = match self.pop()? {
-            Value::Sequence(a) => a,
+            Value::Sequence(index) => &self.sequences[index],
             other => return Err(format!("the pickle calls with {other:?}")),
         };
-        let callee = match self.pop()? {
-            Value::Global(name) => name,
+        let callee = match self.stack.pop().ok_or("the pickle's stack is empty")? {
+            Value::Global(module, name) => (module, name),
             other => return Err(format!("the pickle calls {other:?}")),
         };
-        match callee.as_str() {
-            "collections.OrderedDict" => Ok(self.new_dict()),
-            "torch._utils._rebuild_tensor_v2" => match arguments.as_slice() {
+        match callee {
+            ("collections", "OrderedDict") => Ok(self.new_dict()),
+            ("torch._utils", "_rebuild_tensor_v2") => match arguments[..] {
                 [Value::Storage(kind, key), Value::Int(offset), Value::Sequence(size), Value::Sequence(stride), ..] => {
-                    Ok(Value::Tensor(TensorRecipe {
-                        kind: *kind,
-                        key: key.clone(),
-                        offset: *offset,
-                        size: integers(size)?,
-                        stride: integers(stride)?,
-                    }))
+                    let (size, stride) = (integers(&self.sequences[size])?, integers(&self.sequences[stride])?);
+                    self.tensors.push(TensorRecipe { kind, key, offset, size, stride });
+                    Ok(Value::Tensor(self.tensors.len() - 1))
                 }
-                other => Err(format!("a tensor of {} unexpected arguments", other.len())),
+                _ => Err(format!("a tensor of {} unexpected arguments", arguments.len())),
             },
-            "torch._utils._rebuild_parameter" => {
-                arguments.into_iter().next().ok_or_else(|| "a parameter without its tensor".into())
+            ("torch._utils", "_rebuild_parameter") => {
+                arguments.first().copied().ok_or_else(|| "a parameter without its tensor".into())
             }
             // A hyper-parameter object, a dtype, a device: nothing with weights in it.
             _ => Ok(Value::Opaque),
@@ -161,8 +193,8 @@ impl<'a> Machine<'a> {
     }
 
     /// Runs to the end and returns what is left: the saved object.
-    fn run(&mut self) -> Result<Value, Failure> {
-        loop {
+    fn run(&mut self) -> Result<Value<'a>, Failure> {
+        for _ in 0..MOST_OPERATIONS {
             match self.byte()? {
                 0x80 => drop(self.take(1)?), // PROTO
                 0x95 => drop(self.take(8)?), // FRAME
@@ -222,14 +254,14 @@ impl<'a> Machine<'a> {
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.stack.push(Value::Global(format!("{module}.{name}")));
+                    self.stack.push(Value::Global(module, name));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     let (Value::Text(module), Value::Text(name)) = (module, name) else {
                         return Err("a global without a name".into());
                     };
-                    self.stack.push(Value::Global(format!("{module}.{name}")));
+                    self.stack.push(Value::Global(module, name));
                 }
                 b'q' => {
                     let key = self.byte()?.into();
@@ -251,8 +283,7 @@ impl<'a> Machine<'a> {
                     let key = self.u32()?;
                     self.recall(key)?;
                 }
-                b')' => self.stack.push(Value::Sequence(Vec::new())),
-                b']' => self.stack.push(Value::Sequence(Vec::new())),
+                b')' | b']' => self.push_sequence(Vec::new()),
                 0x8f => self.stack.push(Value::Opaque), // EMPTY_SET
                 b'}' => {
                     let d = self.new_dict();
@@ -262,11 +293,11 @@ impl<'a> Machine<'a> {
                     let count = usize::from(n - 0x84);
                     let from = self.stack.len().checked_sub(count).ok_or("the pickle's stack is empty")?;
                     let items = self.stack.split_off(from);
-                    self.stack.push(Value::Sequence(items));
+                    self.push_sequence(items);
                 }
                 b't' | b'l' => {
                     let items = self.since_mark()?;
-                    self.stack.push(Value::Sequence(items));
+                    self.push_sequence(items);
                 }
                 b'd' => {
                     let items = self.since_mark()?;
@@ -299,18 +330,19 @@ impl<'a> Machine<'a> {
                 b'b' => drop(self.pop()?),
                 b'Q' => {
                     let id = self.pop()?;
-                    let v = storage(id)?;
+                    let v = self.storage(id)?;
                     self.stack.push(v);
                 }
                 other => return Err(format!("the pickle has the opcode {other:#04x}, which a state dict has not")),
             }
         }
+        Err(format!("the pickle has more than {MOST_OPERATIONS} operations, which no state dict of this kind has"))
     }
 
-    fn append(&mut self, more: Vec<Value>) -> Result<(), Failure> {
-        match self.stack.last_mut() {
-            Some(Value::Sequence(items)) => {
-                items.extend(more);
+    fn append(&mut self, more: Vec<Value<'a>>) -> Result<(), Failure> {
+        match self.stack.last() {
+            Some(&Value::Sequence(index)) => {
+                self.sequences[index].extend(more);
                 Ok(())
             }
             Some(Value::Opaque) => Ok(()),
@@ -319,37 +351,58 @@ impl<'a> Machine<'a> {
     }
 
     fn remember(&mut self, key: u32) -> Result<(), Failure> {
-        let top = self.stack.last().ok_or("the pickle's stack is empty")?.clone();
+        let top = *self.stack.last().ok_or("the pickle's stack is empty")?;
         self.memo.insert(key, top);
         Ok(())
     }
 
     fn recall(&mut self, key: u32) -> Result<(), Failure> {
-        let v = self.memo.get(&key).ok_or("the pickle recalls what it has not stored")?.clone();
+        let v = *self.memo.get(&key).ok_or("the pickle recalls what it has not stored")?;
         self.stack.push(v);
         Ok(())
     }
 
-    /// The tensors of a dictionary and of those inside it, by name.
-    fn tensors(&self, index: usize, depth: usize, out: &mut HashMap<String, TensorRecipe>) {
-        for (key, value) in &self.dicts[index] {
-            match (key, value) {
-                (Value::Text(name), Value::Tensor(t)) => {
-                    let name = name.strip_prefix("module.").unwrap_or(name);
-                    out.insert(name.to_string(), t.clone());
-                }
-                (Value::Text(name), &Value::Dict(inner))
-                    if depth == 0 && ["state_dict", "model_state_dict", "model"].contains(&name.as_str()) =>
-                {
-                    self.tensors(inner, 1, out);
-                }
-                _ => {}
+    /// `('storage', torch.FloatStorage, '12', 'cpu', 96)`
+    fn storage(&self, id: Value<'a>) -> Result<Value<'a>, Failure> {
+        let Value::Sequence(index) = id else { return Err("a storage without a description".into()) };
+        match self.sequences[index][..] {
+            [_, Value::Global(module, name), Value::Text(key), ..] => {
+                let kind =
+                    kind_of(module, name).ok_or_else(|| format!("tensors of {module}.{name} are not supported"))?;
+                Ok(Value::Storage(kind, key))
+            }
+            _ => Err("a storage of an unknown description".into()),
+        }
+    }
+
+    /// The tensors of a dictionary and of those directly inside it that may hold the weights, by name.
+    fn named_tensors(&self, root: usize) -> HashMap<&'a str, &TensorRecipe<'a>> {
+        // Each dictionary once, under however many names it stands.
+        let inside: BTreeSet<usize> = self.dicts[root]
+            .iter()
+            .filter_map(|pair| match *pair {
+                (Value::Text("state_dict" | "model_state_dict" | "model"), Value::Dict(inner)) => Some(inner),
+                _ => None,
+            })
+            .collect();
+        let mut out = HashMap::new();
+        for &(key, value) in std::iter::once(root).chain(inside).flat_map(|index| &self.dicts[index]) {
+            if let (Value::Text(name), Value::Tensor(index)) = (key, value) {
+                out.insert(name.strip_prefix("module.").unwrap_or(name), &self.tensors[index]);
             }
         }
+        out
     }
 }
 
+fn utf8(bytes: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(bytes).map_err(|_| "the pickle has a text that is not UTF-8".into())
+}
+
 fn integers(values: &[Value]) -> Result<Vec<i64>, Failure> {
+    if values.len() > MOST_DIMENSIONS {
+        return Err(format!("a tensor of {} dimensions, expected at most {MOST_DIMENSIONS}", values.len()));
+    }
     values
         .iter()
         .map(|v| match v {
@@ -357,18 +410,6 @@ fn integers(values: &[Value]) -> Result<Vec<i64>, Failure> {
             other => Err(format!("a size or stride of {other:?}")),
         })
         .collect()
-}
-
-/// `('storage', torch.FloatStorage, '12', 'cpu', 96)`
-fn storage(id: Value) -> Result<Value, Failure> {
-    let Value::Sequence(parts) = id else { return Err("a storage without a description".into()) };
-    match parts.as_slice() {
-        [_, Value::Global(kind), Value::Text(key), ..] => {
-            let kind = kind_of(kind).ok_or_else(|| format!("tensors of {kind} are not supported"))?;
-            Ok(Value::Storage(kind, key.clone()))
-        }
-        _ => Err("a storage of an unknown description".into()),
-    }
 }
 
 /// Reads every tensor of a state dict; see [`super::weights::load`] for what is accepted.
@@ -385,55 +426,145 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
         return Err("a TorchScript module, not a state dict: save model.state_dict() instead".into());
     }
     let prefix = pickle_name.trim_end_matches("data.pkl").to_string();
+    let mut left = MOST_BYTES;
     let mut entry = |name: &str| -> Result<Vec<u8>, Failure> {
         let part = archive.by_name(name).map_err(|e| format!("{name}: {e}"))?;
-        if part.size() > MOST_BYTES {
-            return Err(format!("{name}: {} bytes are more than a network of this kind has", part.size()));
+        if part.size() > left {
+            return Err(format!("{name}: its {} bytes make more than {MOST_BYTES}, {TOO_LARGE}", part.size()));
         }
         let mut bytes = Vec::new();
-        part.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| format!("{name}: {e}"))?;
+        part.take(left).read_to_end(&mut bytes).map_err(|e| format!("{name}: {e}"))?;
+        left -= bytes.len() as u64;
         Ok(bytes)
     };
     let code = entry(&pickle_name)?;
-    let mut machine = Machine { code: &code, at: 0, stack: Vec::new(), memo: HashMap::new(), dicts: Vec::new() };
+    let mut machine = Machine::new(&code);
     let Value::Dict(root) = machine.run()? else {
         return Err("expected a dictionary of tensors: save model.state_dict(), not the model itself".into());
     };
-    let mut recipes = HashMap::new();
-    machine.tensors(root, 0, &mut recipes);
+    let recipes = machine.named_tensors(root);
     if recipes.is_empty() {
         return Err("no tensors in it: expected what torch.save(model.state_dict(), FILE) writes".into());
     }
-    let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut storages: HashMap<&str, Vec<u8>> = HashMap::new();
     let mut out = HashMap::new();
+    let mut room = MOST_BYTES;
     for (name, recipe) in recipes {
-        if !storages.contains_key(&recipe.key) {
-            storages.insert(recipe.key.clone(), entry(&format!("{prefix}data/{}", recipe.key))?);
-        }
-        let tensor = build(&recipe, &storages[&recipe.key]).map_err(|e| format!("{name}: {e}"))?;
-        out.insert(name, tensor);
+        let storage = match storages.entry(recipe.key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => free.insert(entry(&format!("{prefix}data/{}", recipe.key))?),
+        };
+        let tensor = build(recipe, storage, &mut room).map_err(|e| format!("{name}: {e}"))?;
+        out.insert(name.to_string(), tensor);
     }
     Ok(out)
 }
 
-fn build(recipe: &TensorRecipe, bytes: &[u8]) -> Result<Tensor, Failure> {
-    let element = recipe.kind.elt_size_in_bytes();
+/// Takes the tensor's bytes from `room`.
+fn build(recipe: &TensorRecipe, bytes: &[u8], room: &mut u64) -> Result<Tensor, Failure> {
+    let TensorRecipe { kind, offset, size, stride, .. } = recipe;
+    let element = kind.elt_size_in_bytes();
     let available = (bytes.len() / element) as i64;
-    if recipe.size.len() != recipe.stride.len() {
+    if size.len() != stride.len() {
         return Err("as many sizes as strides are needed".into());
     }
+    let empty = size.contains(&0);
     // The last element that the view touches has to be inside the storage.
-    let empty = recipe.size.contains(&0);
-    let last = recipe
-        .size
+    let last = size
         .iter()
-        .zip(&recipe.stride)
-        .try_fold(recipe.offset, |sum, (&n, &s)| (n.max(1) - 1).checked_mul(s).and_then(|v| sum.checked_add(v)));
-    if recipe.offset < 0 || !empty && last.is_none_or(|l| l >= available) {
-        return Err(format!("its storage is too small: {available} elements for {:?}", recipe.size));
-    }
-    let flat = Tensor::f_from_data_size(&bytes[..available as usize * element], &[available], recipe.kind);
-    flat.and_then(|t| t.f_as_strided(&recipe.size, &recipe.stride, recipe.offset))
+        .zip(stride)
+        .try_fold(*offset, |sum, (&n, &s)| (n.max(1) - 1).checked_mul(s).and_then(|v| sum.checked_add(v)));
+    let touched = match last {
+        _ if empty => 0..0,
+        Some(last) if *offset >= 0 && last < available => *offset as usize..last as usize + 1,
+        _ => return Err(format!("its storage is too small: {available} elements for {size:?}")),
+    };
+    // A stride of 0 makes many elements of one: what the tensor takes counts, not what the view touches.
+    let count = if empty { Some(0) } else { size.iter().try_fold(1_u64, |n, &s| n.checked_mul(s as u64)) };
+    *room = count
+        .and_then(|n| n.checked_mul(element as u64))
+        .and_then(|taken| room.checked_sub(taken))
+        .ok_or_else(|| format!("its sizes {size:?} make more than {MOST_BYTES} bytes in all, {TOO_LARGE}"))?;
+    // Only what is touched: many tensors may share one storage.
+    let part = &bytes[touched.start * element..touched.end * element];
+    let flat = Tensor::f_from_data_size(part, &[touched.len() as i64], *kind);
+    flat.and_then(|t| t.f_as_strided(size, stride, 0_i64))
         .and_then(|t| t.f_contiguous())
         .map_err(|e| crate::causes::first_line(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// What [`read`] says of a checkpoint of this pickle and a storage `0` of one number, 2.
+    fn said(pickle: &[u8]) -> Result<HashMap<String, Tensor>, Failure> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("w.pth");
+        let mut zip = zip::ZipWriter::new(File::create(&path).expect("a file"));
+        for (name, bytes) in [("w/data.pkl", pickle), ("w/data/0", &2_f32.to_le_bytes()[..])] {
+            zip.start_file(name, zip::write::FileOptions::default()).expect("an entry");
+            zip.write_all(bytes).expect("written");
+        }
+        zip.finish().expect("written");
+        read(&path)
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    /// A state dict of the tensor `w`, with these sizes and strides of 0.
+    fn state_dict(sizes: &[u32]) -> Vec<u8> {
+        let mut code = [&b"}"[..], &text("w"), b"ctorch._utils\n_rebuild_tensor_v2\n((", &text("storage")].concat();
+        code.extend([&b"ctorch\nFloatStorage\n"[..], &text("0"), &text("cpu"), b"K\x01tQK\0("].concat());
+        code.extend(sizes.iter().flat_map(|n| [&b"J"[..], &n.to_le_bytes()].concat()));
+        code.extend([&b"t("[..], &b"K\0".repeat(sizes.len()), b"ttRs."].concat());
+        code
+    }
+
+    #[test]
+    fn a_tensor_of_one_number_is_read() {
+        let read = said(&state_dict(&[2, 3])).expect("a state dict");
+        assert_eq!((read["w"].size(), read["w"].sum(Kind::Double).double_value(&[])), (vec![2, 3], 12.0));
+        assert_eq!(said(&state_dict(&[0, 3])).expect("a state dict")["w"].size(), [0, 3]);
+    }
+
+    /// Some bytes of a file stay some bytes of memory.
+    #[test]
+    fn small_files_that_grow_are_refused() {
+        // Each round holds the one before twice.
+        let doubled = [&b")q\0"[..], &b"h\0h\0\x86q\0".repeat(60), b"."].concat();
+        // Each level holds the one before.
+        let nested = [&b")"[..], &[0x85; 500_000], b"."].concat();
+        // A long text, again and again.
+        let repeated = [&text(&"a".repeat(1 << 20))[..], b"q\0", &b"h\0".repeat(500_000), b"."].concat();
+        for (what, pickle) in [("doubled", doubled), ("nested", nested), ("repeated", repeated)] {
+            let error = said(&pickle).expect_err(what);
+            assert!(error.starts_with("expected a dictionary of tensors"), "{what}: {error}");
+        }
+        let error = said(&[&b"N".repeat(MOST_OPERATIONS)[..], b"}."].concat()).expect_err("long");
+        assert!(error.contains("more than 1048576 operations"), "{error}");
+        for sizes in [&[u32::MAX >> 1, 1][..], &[1 << 15, 1 << 15], &[1 << 30, 1 << 30, 1 << 30, 1 << 30]] {
+            let error = said(&state_dict(sizes)).expect_err("huge");
+            assert!(error.contains("w: its sizes") && error.contains("2147483648 bytes"), "{error}");
+        }
+        let error = said(&state_dict(&[1; 17])).expect_err("many");
+        assert!(error.contains("17 dimensions, expected at most 16"), "{error}");
+    }
+
+    #[test]
+    fn tensors_share_the_room() {
+        let recipe = TensorRecipe { kind: Kind::Float, key: "0", offset: 1, size: vec![2, 3], stride: vec![0, 1] };
+        let bytes: Vec<u8> = [0_f32, 1.0, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut room = 40;
+        let tensor = build(&recipe, &bytes, &mut room).expect("room for one");
+        assert!(tensor.equal(&Tensor::from_slice(&[1_f32, 2.0, 3.0, 1.0, 2.0, 3.0]).view([2, 3])), "{tensor}");
+        assert_eq!(room, 16);
+        let error = build(&recipe, &bytes, &mut room).expect_err("no room for another");
+        assert!(error.contains("[2, 3]"), "{error}");
+        let error = build(&TensorRecipe { offset: 2, ..recipe }, &bytes, &mut room).expect_err("outside");
+        assert!(error.contains("too small: 4 elements"), "{error}");
+    }
 }

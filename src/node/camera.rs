@@ -25,8 +25,34 @@ struct Subscriptions {
     raw: Option<Messages<NativeMsg<Image>>>,
     compressed: Option<Messages<NativeMsg<CompressedImage>>>,
     infos: Option<Messages<CameraInfo>>,
-    /// The final name of the image topic, its type, and what is asked of its publishers.
-    image: (String, &'static str, QosProfile),
+    image: Source,
+    calibration: Source,
+}
+
+/// What a subscription hears.
+struct Source {
+    /// The topic's final name.
+    topic: String,
+    /// Its type.
+    kind: &'static str,
+    /// What is asked of its publishers.
+    qos: QosProfile,
+}
+
+impl Source {
+    /// The number of its publishers, and why some of them cannot be heard; `None` where the graph cannot be read.
+    fn look(&self, node: &Node) -> Option<(usize, Vec<String>)> {
+        let Self { topic, kind, qos } = self;
+        let publishers = node.get_publishers_info_by_topic(topic, false).ok()?;
+        let problems = publishers.iter().filter_map(|p| {
+            let who = format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name);
+            if p.topic_type != *kind {
+                return Some(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
+            }
+            qos::incompatibility(&p.qos_profile, qos).map(|why| format!("{who} on {topic}: {why}"))
+        });
+        Some((publishers.len(), problems.collect()))
+    }
 }
 
 /// One camera's input.
@@ -94,7 +120,7 @@ impl Camera {
             self.parked.take().map_or((None, None, None), |p| (p.raw, p.compressed, p.infos));
         let (info_topic, info_qos) = input("~/input/camera_info")?;
         if infos.is_none() {
-            let stream = node.subscribe::<CameraInfo>(&info_topic, info_qos);
+            let stream = node.subscribe::<CameraInfo>(&info_topic, info_qos.clone());
             infos = Some(Box::new(stream.with_context(|| subscribing(&info_topic))?) as Messages<_>);
         }
         let ((topic, image_qos), kind) = match settings.image_transport {
@@ -112,8 +138,10 @@ impl Camera {
             }
             _ => {}
         }
-        let image = (names.topic(&topic), kind, image_qos);
-        self.subscriptions = Some(Subscriptions { raw, compressed, infos, image });
+        let image = Source { topic: names.topic(&topic), kind, qos: image_qos };
+        let kind = "sensor_msgs/msg/CameraInfo";
+        let calibration = Source { topic: names.topic(&info_topic), kind, qos: info_qos };
+        self.subscriptions = Some(Subscriptions { raw, compressed, infos, image, calibration });
         lock(&self.stats.arrivals).watch(Instant::now());
         *lock(&self.stats.last_arrival) = None;
         Ok(())
@@ -158,32 +186,25 @@ impl Camera {
         }
     }
 
-    /// Looks whether the publishers of the image can be heard; a problem is logged, and kept for the diagnostics.
+    /// Looks whether the publishers of the image and of its calibration can be heard; a problem is logged, and kept for
+    /// the diagnostics, the image's first.
     pub fn watch_publishers(&mut self, node: &Node) {
         let Some(s) = &self.subscriptions else { return };
-        let (topic, kind, wanted) = &s.image;
-        let Ok(publishers) = node.get_publishers_info_by_topic(topic, false) else { return };
-        let problems: Vec<_> = publishers
-            .iter()
-            .filter_map(|p| {
-                let who = format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name);
-                if p.topic_type != *kind {
-                    return Some(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
-                }
-                qos::incompatibility(&p.qos_profile, wanted).map(|why| format!("{who} on {topic}: {why}"))
-            })
-            .collect();
+        let Some((publishers, mut problems)) = s.image.look(node) else { return };
+        // Where nobody publishes images, that is what there is to say.
+        let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
+        problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let mut known = lock(&self.stats.qos_problem);
         if let Some(problem) = &problem {
             if known.as_ref() != Some(problem) {
                 log::warn!("{problem}");
             } else {
-                self.unheard.warn(format_args!("images are still not heard: {problem}"));
+                self.unheard.warn(format_args!("still not heard: {problem}"));
             }
         }
         *known = problem;
-        self.stats.publishers.store(publishers.len() as u64, Ordering::Relaxed);
+        self.stats.publishers.store(publishers as u64, Ordering::Relaxed);
     }
 }
 

@@ -77,7 +77,10 @@ impl Control {
         self.abandoned.retain(|loader| !loader.has_ended());
         while let Some(request) = self.enable.waiting() {
             let enable = request.message.data;
-            let before = self.enabled.swap(enable, Ordering::Relaxed);
+            let before = self.enabled.swap(enable, Ordering::SeqCst);
+            if let (false, Some((worker, _))) = (enable, &running) {
+                worker.settle();
+            }
             let words = if enable { "enabled" } else { "disabled" };
             if before != enable {
                 log::info!("{words}");

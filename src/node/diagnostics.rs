@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// A reading of the device's health that takes longer than this is warned of.
 const SLOW_DEVICE: Duration = Duration::from_secs(5);
+/// A network that is at one batch for longer than this is taken to hang, unless older results are acceptable.
+const SLOW_NETWORK: Duration = Duration::from_secs(5);
 
 /// Where a value is worse.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +148,8 @@ pub struct Now<'a> {
     pub reload_failure: Option<&'a str>,
     /// Why the network failed on the newest frames, if it did.
     pub network_failure: Option<&'a str>,
+    /// How long the inference thread has been at one batch, if it is at one.
+    pub busy: Option<Duration>,
 }
 
 /// Makes and publishes the reports.
@@ -371,6 +375,10 @@ impl Reporter {
         }
         if let Some(why) = now.network_failure {
             found.add(Level::Error, format!("the network fails: {why}"));
+        }
+        let acceptable = SLOW_NETWORK.max(now.settings.thresholds.age.error.unwrap_or_default());
+        if let Some(busy) = now.busy.filter(|busy| *busy > acceptable) {
+            found.add(Level::Error, format!("the network has been at one batch for {:.0} s", busy.as_secs_f64()));
         }
         values.add(key::STATE, if now.enabled { state.to_string() } else { format!("{state}, disabled") });
         let Some(r) = now.ready else {

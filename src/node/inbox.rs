@@ -194,6 +194,23 @@ mod tests {
         inbox.take(Duration::ZERO, batch(3, 30), &mut out);
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert_eq!(out, [(1, 'b')]);
+        // Counted from the first frame: a second one does not begin it anew. The least of a few, as the machine may be busy.
+        let waited = (0..5).map(|_| {
+            let inbox = Inbox::new(3);
+            inbox.put(0, 'p');
+            std::thread::scope(|scope| {
+                let late = std::thread::Builder::new().name("late".into()).spawn_scoped(scope, || {
+                    std::thread::sleep(Duration::from_millis(200));
+                    inbox.put(1, 'q');
+                });
+                late.expect("a thread");
+                let (start, mut out) = (Instant::now(), Vec::new());
+                inbox.take(Duration::ZERO, batch(3, 300), &mut out);
+                start.elapsed()
+            })
+        });
+        let least = waited.min().expect("five");
+        assert!(Duration::from_millis(300) <= least && least < Duration::from_millis(450), "{least:?}");
         // A full batch does not wait for it.
         let other = inbox.clone();
         inbox.put(0, 'x');

@@ -26,6 +26,7 @@ pub mod inbox;
 pub mod lifecycle;
 pub mod logger;
 pub mod names;
+mod parameter_files;
 pub mod parameters;
 pub mod publishers;
 pub mod qos;
@@ -43,7 +44,7 @@ use crate::frame::pipeline::LoadOptions;
 use crate::interface::qos::Role;
 use crate::interface::topics::Topic;
 use crate::interface::NodeSettings;
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use arrival::Frame;
 use camera::Camera;
 use control::Control;
@@ -51,7 +52,7 @@ use diagnostics::Reporter;
 use inbox::Inbox;
 use lifecycle::{Lifecycle, Outcome, Transition};
 use names::Names;
-use parameters::ParameterServer;
+use parameters::{Known, ParameterServer};
 use publishers::Publishers;
 use r2r::{Clock, QosProfile};
 use settings::{Settings, SettingsCell};
@@ -60,7 +61,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use worker::{CameraSetup, Loader, Ready, Worker};
 
@@ -71,6 +72,10 @@ const NAME: &str = "semantic_depth";
 const SPIN: Duration = Duration::from_millis(100);
 /// How long the node stays after it has said on `/rosout` why it ends: r2r cannot tell when a record has arrived.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// How long a batch that the network is at may hold up the node's end, or that of its model.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// A signal within this after the first is taken for the same one: a terminal and a launcher may both send it.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// What is said of a transition that failed, and told apart by it.
 const CONFIGURE: &str = "configure";
 /// How often the publishers of the images are looked at.
@@ -82,7 +87,8 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs the node until a signal ends it; the code to exit with. What else ends the node while it runs (a model that
-/// cannot be loaded, the death of a thread) has been logged, and the code is that of a failure.
+/// cannot be loaded, the death of a thread, a network that does not return) has been logged, and the code is that of a
+/// failure.
 ///
 /// # Errors
 /// Before there is a node at work: malformed arguments, a wrong parameter.
@@ -124,8 +130,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
         std::thread::sleep(FAREWELL);
     }
     let code = u8::from(result.is_err());
+    if app.is_stuck() {
+        end_at_once(code);
+    }
     if app.is_loading() {
-        end_while_loading(code);
+        // The thread that loads knows nothing of ROS. A participant that is not destroyed would leave its shared memory.
+        let App { node, .. } = app;
+        drop(node);
+        end_at_once(code);
     }
     Ok(ExitCode::from(code))
 }
@@ -237,11 +249,14 @@ impl App {
             for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
                 camera.drain(settings);
             }
-            let manifest = match &self.phase {
-                Phase::Running { ready, .. } => Some(ready.manifest.clone()),
-                _ => None,
+            let known = match &self.phase {
+                Phase::Running { ready, .. } => Known::Classes(&ready.manifest.classes),
+                Phase::Loading(_) => Known::Loading,
+                // The node's own start comes next, and is not to fail of them either.
+                Phase::Idle if matches!(self.start, Start::Next(_)) => Known::Loading,
+                Phase::Idle => Known::Nothing,
             };
-            if self.parameters.poll(&mut self.node, manifest.as_ref().map(|m| m.classes.as_slice())) {
+            if self.parameters.poll(&mut self.node, known) {
                 self.adopt_parameters();
             }
             self.log_levels.poll();
@@ -260,9 +275,9 @@ impl App {
             }
             if now >= report_due {
                 report_due = next_due(report_due, report_period, now);
-                let (ready, network_failure) = match &self.phase {
-                    Phase::Running { worker, ready, .. } => (Some(ready), worker.failure()),
-                    _ => (None, None),
+                let (ready, network_failure, busy) = match &self.phase {
+                    Phase::Running { worker, ready, .. } => (Some(ready), worker.failure(), worker.busy_for()),
+                    _ => (None, None, None),
                 };
                 let state = self.lifecycle.state();
                 let now = diagnostics::Now {
@@ -273,6 +288,7 @@ impl App {
                     configure_failure: self.configure_failure.as_deref(),
                     reload_failure: self.control.last_failure(),
                     network_failure: network_failure.as_deref(),
+                    busy,
                 };
                 self.reporter.publish(&now, &self.cameras, &self.clock);
             }
@@ -296,7 +312,9 @@ impl App {
             self.node.spin_once(SPIN);
             self.rosout.flush();
             if stop.load(Ordering::Relaxed) {
-                end_while_loading(0);
+                // [`run`] ends the process beside it.
+                self.phase = Phase::Loading(loader);
+                return Ok(());
             }
             if let Some(result) = loader.result() {
                 let ready = result?.ready;
@@ -386,7 +404,15 @@ impl App {
                 self.succeed();
             }
             Transition::Cleanup | Transition::Shutdown => {
-                if let Err(e) = self.release() {
+                self.deactivate();
+                let rested = match &self.phase {
+                    Phase::Running { worker, .. } => worker.wait(END_LIMIT, Worker::is_idle),
+                    _ => Ok(()),
+                };
+                if let Err(e) = rested {
+                    // Thread and model stay as they are; an active node is inactive, though, or finalized.
+                    self.fail(transition.label(), anyhow!("{e}; a signal ends the node"))?;
+                } else if let Err(e) = self.release() {
                     log::error!("{transition}: {}", in_line(&e));
                     // The inference thread died; everything else was let go of.
                     self.lifecycle.finish(Outcome::Error { recovered: transition == Transition::Cleanup });
@@ -422,6 +448,7 @@ impl App {
             cameras: setups,
             inbox: inbox.clone(),
             settings: self.settings.clone(),
+            enabled: self.control.enabled().clone(),
             clock: self.clock.clone(),
         })?;
         log::info!("{}", describe(&ready));
@@ -441,13 +468,17 @@ impl App {
             };
             camera.subscribe(&mut self.node, settings, &qos, names)?;
         }
+        if let Phase::Running { worker, .. } = &self.phase {
+            worker.set_active(true);
+        }
         Ok(())
     }
 
-    /// Takes no more images; those that wait are not answered.
+    /// Takes no more images; those that wait or are computed are not answered.
     fn deactivate(&mut self) {
         self.cameras.iter_mut().for_each(Camera::unsubscribe);
-        if let Phase::Running { inbox, .. } = &self.phase {
+        if let Phase::Running { worker, inbox, .. } = &self.phase {
+            worker.set_active(false);
             for camera in inbox.clear() {
                 Stats::count(&self.cameras[camera].stats.skipped);
             }
@@ -492,11 +523,21 @@ impl App {
         matches!(self.phase, Phase::Loading(_)) || self.control.is_loading()
     }
 
-    /// Lets go of the model, but for a model that loads: [`run`] then ends the process at once.
+    /// Whether a thread is in libtorch with a batch: its end was waited for in vain.
+    fn is_stuck(&self) -> bool {
+        matches!(&self.phase, Phase::Running { worker, .. } if !worker.is_idle())
+    }
+
+    /// Lets go of the model, but for one that loads, or that does not return from a batch within [`END_LIMIT`] (an
+    /// error): [`run`] then ends the process at once.
     fn end(&mut self) -> anyhow::Result<()> {
         if self.is_loading() {
             log::info!("ending while a model loads");
             return Ok(());
+        }
+        if let Phase::Running { worker, inbox, .. } = &self.phase {
+            inbox.close();
+            worker.wait(END_LIMIT, Worker::has_ended)?;
         }
         if let Phase::Running { worker, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
             worker.end()?;
@@ -530,11 +571,11 @@ fn load_options(settings: &Settings) -> anyhow::Result<LoadOptions> {
     Ok(LoadOptions { device, precision, backend, fallback, compile, max_batch })
 }
 
-/// Ends the process at once, with this code. The loading thread is in libtorch and cannot be interrupted; waiting for it
-/// would keep Ctrl-C for seconds, and to run the static destructors beside it would crash. Nothing is open but the ROS
-/// node, whose peers see its lease end.
+/// Ends the process at once, with this code. A thread is in libtorch, where it loads a model or does not return from a
+/// batch, and cannot be interrupted; waiting for it would keep Ctrl-C for seconds or for ever, and to run the static
+/// destructors beside it would crash.
 #[allow(unsafe_code)]
-fn end_while_loading(code: u8) -> ! {
+fn end_at_once(code: u8) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code.into()) }
 }
@@ -569,16 +610,22 @@ fn create_context() -> anyhow::Result<r2r::Context> {
     }
 }
 
-/// Sets `stop` at SIGINT or SIGTERM.
+/// Sets `stop` at SIGINT or SIGTERM. A second one ends the process at once, whatever the other threads are at.
 fn watch_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use tokio::signal::unix::{signal, SignalKind};
     let _entered = runtime.enter();
+    let first = Arc::new(OnceLock::<Instant>::new());
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signals = signal(kind).context("cannot watch signals")?;
-        let stop = stop.clone();
+        let (stop, first) = (stop.clone(), first.clone());
         runtime.spawn(async move {
-            signals.recv().await;
-            stop.store(true, Ordering::Relaxed);
+            while signals.recv().await.is_some() {
+                stop.store(true, Ordering::Relaxed);
+                if first.get_or_init(Instant::now).elapsed() > SAME_SIGNAL {
+                    log::error!("a second signal: ending at once");
+                    end_at_once(1);
+                }
+            }
         });
     }
     Ok(())

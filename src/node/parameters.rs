@@ -6,7 +6,7 @@
 
 use super::service::{respond, Requests};
 use super::settings::Settings;
-use super::{lock, logger, names::Names, qos};
+use super::{lock, logger, names::Names, parameter_files, qos};
 use crate::data::classes::Class;
 use crate::interface::qos::Role;
 use crate::interface::set::list;
@@ -21,6 +21,28 @@ use r2r::rcl_interfaces::srv::{
 };
 use r2r::{Clock, QosProfile};
 use std::sync::{Arc, Mutex};
+
+/// What the names of classes in new values are held against.
+#[derive(Debug, Clone, Copy)]
+pub enum Known<'a> {
+    /// Nothing: there is no model, and the one to come is held against them.
+    Nothing,
+    /// A model that loads: it was asked for with the values that there are, and one that it lacks would end the loading
+    /// in a failure, the node's own start even in its end. They are not changed.
+    Loading,
+    /// Those of the model in use.
+    Classes(&'a [Class]),
+}
+
+impl Known<'_> {
+    fn check(self, next: &ParameterSet) -> Result<(), String> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Loading => Err("a model is loading: set it once that is done".into()),
+            Self::Classes(table) => Settings::of(next).check_classes(table),
+        }
+    }
+}
 
 /// The parameters, and the services through which others see and change them.
 pub struct ParameterServer {
@@ -49,8 +71,10 @@ impl ParameterServer {
     /// `use_sim_time`, the node's clock follows `/clock` from here on.
     ///
     /// # Errors
-    /// Everything that is wrong with the parameters, each with its name; a service that cannot be created.
+    /// A key of a parameter file that would be ignored; everything that is wrong with the parameters, each with its name; a
+    /// service that cannot be created.
     pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
+        parameter_files::check(&node.fully_qualified_name().context("the node's own name")?)?;
         let set = read(node)?;
         let names = Names::of(node)?;
         let of_node: Vec<(String, Role)> =
@@ -82,9 +106,8 @@ impl ParameterServer {
         &self.set
     }
 
-    /// Answers waiting requests; true if a value changed. `classes`: of the model in use, which class names of new
-    /// values must be among.
-    pub fn poll(&mut self, node: &mut r2r::Node, classes: Option<&[Class]>) -> bool {
+    /// Answers waiting requests; true if a value changed. `known`: what class names of new values must be among.
+    pub fn poll(&mut self, node: &mut r2r::Node, known: Known<'_>) -> bool {
         while let Some(request) = self.list.waiting() {
             let (names, prefixes) = list(&self.set.names(), &request.message.prefixes, request.message.depth);
             respond(request, ListParameters::Response { result: ListParametersResult { names, prefixes } });
@@ -107,12 +130,12 @@ impl ParameterServer {
         while let Some(request) = self.set_each.waiting() {
             let mut results = Vec::with_capacity(request.message.parameters.len());
             for parameter in &request.message.parameters {
-                results.push(self.apply(node, std::slice::from_ref(parameter), classes, &mut changed));
+                results.push(self.apply(node, std::slice::from_ref(parameter), known, &mut changed));
             }
             respond(request, SetParameters::Response { results });
         }
         while let Some(request) = self.set_together.waiting() {
-            let result = self.apply(node, &request.message.parameters, classes, &mut changed);
+            let result = self.apply(node, &request.message.parameters, known, &mut changed);
             respond(request, SetParametersAtomically::Response { result });
         }
         changed
@@ -123,10 +146,10 @@ impl ParameterServer {
         &mut self,
         node: &mut r2r::Node,
         parameters: &[Parameter],
-        classes: Option<&[Class]>,
+        known: Known<'_>,
         changed: &mut bool,
     ) -> SetParametersResult {
-        match self.try_apply(node, parameters, classes) {
+        match self.try_apply(node, parameters, known) {
             Ok(any) => {
                 *changed |= any;
                 SetParametersResult { successful: true, reason: String::new() }
@@ -144,14 +167,13 @@ impl ParameterServer {
         &mut self,
         node: &mut r2r::Node,
         parameters: &[Parameter],
-        classes: Option<&[Class]>,
+        known: Known<'_>,
     ) -> Result<bool, (String, String)> {
         let wanted = parameters.iter().map(|p| (p.name.clone(), value(&p.value))).collect();
         let mut next = self.set.clone();
         let changes = next.set_all(wanted)?;
         if let Some(p) = parameters.iter().find(|p| p.name.ends_with("classes")) {
-            let checked = classes.map_or(Ok(()), |table| Settings::of(&next).check_classes(table));
-            checked.map_err(|why| (p.name.clone(), why))?;
+            known.check(&next).map_err(|why| (p.name.clone(), why))?;
         }
         let (before, after) = (self.set.node().use_sim_time, next.node().use_sim_time);
         if after && !before {

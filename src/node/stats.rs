@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Most values of a window that percentiles are taken over.
-pub const WINDOW: usize = 1024;
-/// Arrivals that are remembered for rates; where a window has more, rates are those of the newest.
-const MOST_ARRIVALS: usize = 4096;
+/// Most values of a measure, and most arrivals, that are remembered: at 30 Hz those of 136 s, 100 kB a measure. Where a
+/// window has more, percentiles and rates are those of the newest.
+pub const WINDOW: usize = 4096;
 
 /// The newest values of one measure, with when they were measured.
 #[derive(Debug, Clone, Default)]
@@ -169,7 +168,7 @@ impl Arrivals {
 
     /// Adds a frame; `ros_now_ns` is the ROS clock.
     pub fn add(&mut self, now: Instant, stamp_ns: i64, ros_now_ns: i64) {
-        if self.recent.len() == MOST_ARRIVALS {
+        if self.recent.len() == WINDOW {
             self.complete_since = self.recent.pop_front().map(|(at, _)| at);
         }
         let zero = stamp_ns == 0;
@@ -228,7 +227,7 @@ pub struct Stats {
     pub throttled: AtomicU64,
     /// Malformed frames, and frames the network failed on (which have no [`Self::last_refusal`]).
     pub refused: AtomicU64,
-    /// Frames nobody wanted an output of, or that came while the node was disabled.
+    /// Frames nobody wanted an output of, or that came, waited or were computed when the node was disabled or deactivated.
     pub skipped: AtomicU64,
     /// Percentiles.
     pub measures: Mutex<Measures>,
@@ -242,7 +241,7 @@ pub struct Stats {
     pub calibration: Mutex<CalibrationState>,
     /// Columns, rows and encoding of the last image.
     pub image: Mutex<Option<(usize, usize, &'static str)>>,
-    /// Why the publishers of the image are not heard, if so.
+    /// Which publishers of the image and its calibration are not heard, and why, if so.
     pub qos_problem: Mutex<Option<String>>,
     /// Publishers of the image at the last look.
     pub publishers: AtomicU64,
@@ -315,6 +314,17 @@ mod tests {
             w.add(start, 7);
         }
         assert_eq!(w.percentiles(start, minute), sevens, "the window is bounded");
+    }
+
+    #[test]
+    fn a_minute_of_frames_is_remembered() {
+        let (mut w, start, s) = (Window::default(), Instant::now(), Duration::from_secs);
+        let at = |frame: u32| start + s(1) * frame / 30;
+        w.add(start, 900);
+        (1..=1500).for_each(|frame| w.add(at(frame), 7));
+        let found = w.percentiles(at(1500), s(60));
+        assert_eq!(found, Some(Percentiles { p50: 7, p95: 7, p99: 7, max: 900 }));
+        assert_eq!(w.percentiles(at(1500), s(10)).map(|p| p.max), Some(7), "it is older than the window");
     }
 
     #[test]
@@ -399,7 +409,7 @@ mod tests {
         // More arrivals than are remembered.
         (901..=20_000).for_each(|frame| a.add(at(frame), 1, 1));
         let most = a.window(at(20_000), s(600));
-        assert!(most.events == MOST_ARRIVALS && thirty(most.rate_hz()), "{most:?}");
+        assert!(most.events == WINDOW && thirty(most.rate_hz()), "{most:?}");
         // Watched anew: the arrivals of before do not count.
         a.watch(at(30_000));
         a.add(at(30_030), 1, 1);

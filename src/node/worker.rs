@@ -19,10 +19,11 @@ use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER}
 use crate::frame::view::ImageView;
 use crate::interface::settings::DepthEncoding;
 use crate::interface::CameraSettings;
-use anyhow::{anyhow, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::Clock;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -30,6 +31,10 @@ use std::time::{Duration, Instant};
 
 /// How long the thread sleeps without a frame before it looks around.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked whether the thread has come to something.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the spinning thread waits for a frame that is being published when it says that no more are.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What was loaded.
 #[derive(Debug, Clone)]
@@ -141,6 +146,8 @@ pub struct Setup {
     pub inbox: Arc<Inbox<Frame>>,
     /// Parameters.
     pub settings: Arc<SettingsCell>,
+    /// `~/enable`.
+    pub enabled: Arc<AtomicBool>,
     /// The node's clock.
     pub clock: Arc<Mutex<Clock>>,
 }
@@ -148,16 +155,36 @@ pub struct Setup {
 /// A model on its way to the thread, and where its arrival is told.
 type Swap = (Box<Loaded>, SyncSender<()>);
 
-/// Why the network failed on the newest frames; `None` from the first that it answers again.
-type Failure = Arc<Mutex<Option<String>>>;
+/// What the spinning thread and this one tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    swap: Mutex<Option<Swap>>,
+    /// Why the network failed on the newest frames; `None` from the first that it answers again.
+    failure: Mutex<Option<String>>,
+    /// `~/enable`.
+    enabled: Arc<AtomicBool>,
+    /// The managed node is active.
+    active: AtomicBool,
+    /// Outputs are on their way to the middleware.
+    publishing: AtomicBool,
+    /// Since when the thread is at something else than waiting for frames.
+    busy_since: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Whether frames are to be answered. Sequentially consistent, together with `publishing`: either who says no sees
+    /// that a frame is being published, or that frame's last look sees the no.
+    fn is_open(&self) -> bool {
+        self.active.load(Ordering::SeqCst) && self.enabled.load(Ordering::SeqCst)
+    }
+}
 
 /// The running thread.
 #[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<Vec<Publishers>>,
     inbox: Arc<Inbox<Frame>>,
-    swap: Arc<Mutex<Option<Swap>>>,
-    failure: Failure,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Publishers {
@@ -167,33 +194,77 @@ impl std::fmt::Debug for Publishers {
 }
 
 impl Worker {
-    /// Starts it.
+    /// Starts it. It answers no frame before [`Self::set_active`].
     ///
     /// # Errors
     /// The system has no thread to give.
     pub fn start(setup: Setup) -> anyhow::Result<Self> {
         let inbox = setup.inbox.clone();
-        let swap = Arc::new(Mutex::new(None));
-        let failure = Failure::default();
-        let (asked, failing) = (swap.clone(), failure.clone());
+        let shared = Arc::new(Shared { enabled: setup.enabled.clone(), ..Shared::default() });
+        let its_own = shared.clone();
         let thread = std::thread::Builder::new()
             .name("inference".into())
-            .spawn(move || Loop::new(setup, asked, failing).run())
+            .spawn(move || Loop::new(setup, its_own).run())
             .context("cannot start the inference thread")?;
-        Ok(Self { thread, inbox, swap, failure })
+        Ok(Self { thread, inbox, shared })
     }
 
     /// Gives it another model: it is used from the next frame on, and the receiver is told then.
     pub fn swap(&self, model: Loaded) -> Receiver<()> {
         let (tell, done) = sync_channel(1);
-        *lock(&self.swap) = Some((Box::new(model), tell));
+        *lock(&self.shared.swap) = Some((Box::new(model), tell));
         self.inbox.wake();
         done
     }
 
     /// Why the network fails, if it failed on the newest frame that it was given.
     pub fn failure(&self) -> Option<String> {
-        lock(&self.failure).clone()
+        lock(&self.shared.failure).clone()
+    }
+
+    /// Whether the managed node is active; of one that is not any more, nothing is published afterwards (see
+    /// [`Self::settle`]).
+    pub fn set_active(&self, active: bool) {
+        self.shared.active.store(active, Ordering::SeqCst);
+        if !active {
+            self.settle();
+        }
+    }
+
+    /// For who has just said that no frame is to be answered: waits until the frame that is being published is out. Not
+    /// for longer than 0.1 s, in which nothing else is answered.
+    pub fn settle(&self) {
+        let start = Instant::now();
+        while self.shared.publishing.load(Ordering::SeqCst) && start.elapsed() < SETTLE && !self.has_ended() {
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// How long it has been at one batch; `None` while it waits for frames.
+    pub fn busy_for(&self) -> Option<Duration> {
+        let since = *lock(&self.shared.busy_since);
+        since.filter(|_| !self.has_ended()).map(|since| since.elapsed())
+    }
+
+    /// Whether it is at no batch.
+    pub fn is_idle(&self) -> bool {
+        self.busy_for().is_none()
+    }
+
+    /// Waits until `done`, at most `limit`.
+    ///
+    /// # Errors
+    /// It does not come to it: the network does not return.
+    pub fn wait(&self, limit: Duration, done: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !done(self) {
+            if start.elapsed() > limit {
+                let seconds = self.busy_for().unwrap_or(limit).as_secs_f64();
+                bail!("the network has been at one batch for {seconds:.0} s and cannot be interrupted");
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Whether it has ended (it should not, by itself).
@@ -201,7 +272,7 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    /// Ends it after the frame it is at; gives the publishers back.
+    /// Ends it after the batch it is at, however long that takes (see [`Self::wait`]); gives the publishers back.
     ///
     /// # Errors
     /// It panicked.
@@ -311,18 +382,17 @@ struct Loop {
     inbox: Arc<Inbox<Frame>>,
     settings: Arc<SettingsCell>,
     clock: Arc<Mutex<Clock>>,
-    swap: Arc<Mutex<Option<Swap>>>,
-    failure: Failure,
+    shared: Arc<Shared>,
     model: Loaded,
     cameras: Vec<Camera>,
     failures: Throttle,
 }
 
 impl Loop {
-    fn new(setup: Setup, swap: Arc<Mutex<Option<Swap>>>, failure: Failure) -> Self {
+    fn new(setup: Setup, shared: Arc<Shared>) -> Self {
         let cameras = setup.cameras.into_iter().map(Camera::new).collect();
         let Setup { model, inbox, settings, clock, .. } = setup;
-        Self { inbox, settings, clock, swap, failure, model, cameras, failures: Throttle::default() }
+        Self { inbox, settings, clock, shared, model, cameras, failures: Throttle::default() }
     }
 
     fn run(mut self) -> Vec<Publishers> {
@@ -332,7 +402,11 @@ impl Loop {
             self.announce_classes(&settings);
             let most = self.model.pipeline.max_batch();
             let batching = Batching { most, timeout: settings.node.batch_timeout };
-            match self.inbox.take(PATIENCE, batching, &mut frames) {
+            *lock(&self.shared.busy_since) = None;
+            let taken = self.inbox.take(PATIENCE, batching, &mut frames);
+            *lock(&self.shared.busy_since) = Some(Instant::now());
+            match taken {
+                // What is left to do is to let go of the model.
                 Taken::Closed => break,
                 Taken::Nothing => {}
                 // Parameters may have changed while we waited.
@@ -341,10 +415,10 @@ impl Loop {
                     self.answer(&mut frames, &settings);
                 }
             }
-            let swap = lock(&self.swap).take();
+            let swap = lock(&self.shared.swap).take();
             if let Some((model, tell)) = swap {
                 self.model = *model;
-                *lock(&self.failure) = None;
+                *lock(&self.shared.failure) = None;
                 self.cameras.iter_mut().for_each(Camera::forget_model);
                 let _ = tell.send(());
             }
@@ -381,7 +455,14 @@ impl Loop {
 
     /// Computes and publishes a batch; at most one frame of each camera.
     fn answer(&mut self, frames: &mut Vec<(usize, Frame)>, settings: &Settings) {
-        let Self { model: Loaded { pipeline, ready }, cameras, clock, failure, failures, .. } = self;
+        let Self { model: Loaded { pipeline, ready }, cameras, clock, shared, failures, .. } = self;
+        if !shared.is_open() {
+            // They waited when the node was disabled or deactivated.
+            for (camera, _) in frames.drain(..) {
+                Stats::count(&cameras[camera].stats.skipped);
+            }
+            return;
+        }
         let size = pipeline.network_size();
         let (mut jobs, mut flights) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
         for (index, (camera, settings)) in cameras.iter_mut().zip(&settings.cameras).enumerate() {
@@ -395,16 +476,23 @@ impl Loop {
             return frames.clear();
         }
         let computed = pipeline.run(&mut jobs);
-        *lock(failure) = computed.as_ref().err().map(ToString::to_string);
+        *lock(&shared.failure) = computed.as_ref().err().map(ToString::to_string);
         if let Err(e) = computed {
             // Not the images' fault: they are counted, and status `model` says why.
             flights.iter().for_each(|f| _ = Stats::count(&f.products.stats.refused));
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
             let batch_size = jobs.len() as u32;
+            shared.publishing.store(true, Ordering::SeqCst);
             for (job, flight) in jobs.iter_mut().zip(flights) {
-                flight.publish(job, ready, clock, batch_size);
+                // The network takes its time: the node may have been disabled or deactivated meanwhile.
+                if shared.is_open() {
+                    flight.publish(job, ready, clock, batch_size);
+                } else {
+                    Stats::count(&flight.products.stats.skipped);
+                }
             }
+            shared.publishing.store(false, Ordering::SeqCst);
         }
         drop(jobs);
         frames.clear();

@@ -50,6 +50,17 @@ impl Key {
         format!("{:x}", Sha256::digest(json))[..16].into()
     }
 
+    /// Whether an engine that was made for this key takes every batch of that range ([`Key::batch`]).
+    pub fn takes(&self, [least, _, most]: [usize; 3]) -> bool {
+        let [min, _, max] = self.batch;
+        min <= least && max >= most
+    }
+
+    /// Whether an engine that was made for this key does for the wanted one: it takes its batches, and all else is the same.
+    fn does_for(&self, wanted: &Self) -> bool {
+        self.takes(wanted.batch) && Self { batch: wanted.batch, ..self.clone() } == *wanted
+    }
+
     /// Each field that differs, as `field: theirs, here ours`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let fields = |key: &Self| match serde_json::to_value(key) {
@@ -181,24 +192,35 @@ impl Cache {
         Ok(Lock { _file: file })
     }
 
-    /// Looks for an engine that was made for exactly this key and is whole.
+    /// Looks for a whole engine that was made for this key, or for one that differs from it in larger batches only: then for
+    /// the one of the smallest.
     pub fn look_up(&self, key: &Key) -> Lookup {
-        let (engine, json) = (self.file(key, "ts"), self.file(key, "json"));
-        let entry = match read_entry(&json) {
-            Ok(entry) => entry,
-            Err(why) if json.exists() => return Lookup::Miss(why),
-            Err(_) => return Lookup::Miss(self.nearest(key)),
-        };
-        let differences = key.differences(&entry.key);
-        if !differences.is_empty() {
-            return Lookup::Miss(format!("{} was made for another case: {}", json.display(), differences.join("; ")));
+        let readable = self.entries().into_iter().filter_map(|(json, entry)| Some((json, entry.ok()?)));
+        let mut fitting: Vec<_> = readable.filter(|(_, entry)| entry.key.does_for(key)).collect();
+        fitting.sort_by_key(|(_, entry)| (entry.key.batch[2], entry.key != *key));
+        let mut damaged = None;
+        for (json, entry) in fitting {
+            let engine = json.with_extension("ts");
+            let why = match export::sha256(&engine) {
+                Ok(found) if found == entry.sha256 => return Lookup::Hit(engine),
+                Ok(_) => format!("{} is not the file that was put there (its sha256 differs)", engine.display()),
+                Err(error) => error.to_string(),
+            };
+            damaged.get_or_insert(why);
         }
-        match export::sha256(&engine) {
-            Ok(found) if found == entry.sha256 => Lookup::Hit(engine),
-            Ok(_) => {
-                Lookup::Miss(format!("{} is not the file that was put there (its sha256 differs)", engine.display()))
+        Lookup::Miss(damaged.unwrap_or_else(|| self.reason(key)))
+    }
+
+    /// Why no entry fits the key.
+    fn reason(&self, key: &Key) -> String {
+        let json = self.file(key, "json");
+        match read_entry(&json) {
+            Ok(entry) => {
+                let differences = key.differences(&entry.key);
+                format!("{} was made for another case: {}", json.display(), differences.join("; "))
             }
-            Err(error) => Lookup::Miss(error.to_string()),
+            Err(why) if json.exists() => why,
+            Err(_) => self.nearest(key),
         }
     }
 
@@ -297,7 +319,7 @@ mod tests {
             (Key { platform: "linux_x86_64".into(), ..key() }, "platform"),
             (Key { precision: "fp32".into(), ..key() }, "precision: \"fp16\", here \"fp32\""),
             (Key { shape: [3, 400, 1024], ..key() }, "shape: [3,256,512], here [3,400,1024]"),
-            (Key { batch: [1, 1, 1], ..key() }, "batch: [1,1,4], here [1,1,1]"),
+            (Key { batch: [1, 1, 5], ..key() }, "batch: [1,1,4], here [1,1,5]"),
         ] {
             let message = why(&cache, &other);
             assert!(message.contains("the nearest one differs in") && message.contains(words), "{message}");
@@ -308,6 +330,32 @@ mod tests {
             assert!(message.contains("was made for another case") && message.contains(words), "{message}");
             fs::remove_file(cache.file(&other, "json")).expect("temporary");
         }
+    }
+
+    #[test]
+    fn an_engine_does_for_smaller_batches_too() {
+        let (_folder, cache) = cache();
+        let up_to = |most: usize| Key { batch: [1, most, most], ..key() };
+        let four = put(&cache, &up_to(4), b"four");
+        for most in [1, 3, 4] {
+            assert_eq!(cache.look_up(&up_to(most)), Lookup::Hit(four.clone()), "{most}");
+        }
+        assert!(why(&cache, &up_to(5)).contains("batch: [1,4,4], here [1,5,5]"));
+        assert!(matches!(cache.look_up(&Key { precision: "fp32".into(), ..up_to(3) }), Lookup::Miss(_)));
+        // One that takes no single frames does not do for who has some.
+        put(&cache, &Key { batch: [2, 8, 8], ..key() }, b"two to eight");
+        assert!(matches!(cache.look_up(&up_to(5)), Lookup::Miss(_)));
+        // The smallest comes first, and what is damaged keeps no other from being taken.
+        let sixteen = put(&cache, &up_to(16), b"sixteen");
+        let two = put(&cache, &up_to(2), b"two");
+        assert_eq!(cache.look_up(&up_to(1)), Lookup::Hit(two.clone()));
+        assert_eq!(cache.look_up(&up_to(5)), Lookup::Hit(sixteen));
+        fs::write(&two, b"damaged").expect("temporary");
+        assert_eq!(cache.look_up(&up_to(1)), Lookup::Hit(four.clone()));
+        // Among engines of the same batches it is the one that is tuned as wanted.
+        let tuned_for_one = put(&cache, &key(), b"tuned for one");
+        assert_eq!(cache.look_up(&key()), Lookup::Hit(tuned_for_one));
+        assert_eq!(cache.look_up(&up_to(4)), Lookup::Hit(four));
     }
 
     #[test]

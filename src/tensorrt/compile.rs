@@ -14,6 +14,9 @@ use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+/// Largest batch of an engine: the most frames that go through a network together.
+const MOST_BATCH: usize = 32;
+
 /// A sign of life where the compiler says nothing for so long.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -57,16 +60,21 @@ pub struct BatchRange {
 impl std::str::FromStr for BatchRange {
     type Err = String;
 
-    /// `N`, or `MIN..MAX`, both included; it is tuned for the largest, which several cameras in step make.
+    /// `N` or `1..N`, both included; it is tuned for the largest, which several cameras in step make.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected N or MIN..MAX with 1 <= MIN <= MAX <= 64, found {text:?}");
-        let number = |n: &str| n.parse::<usize>().ok().filter(|n| (1..=64).contains(n)).ok_or_else(wrong);
-        let (min, max) = text.split_once("..").unwrap_or((text, text));
-        let (min, max) = (number(min)?, number(max)?);
-        if min > max {
+        let wrong = || {
+            format!(
+                "expected N or 1..N with N from 1 to {MOST_BATCH}, found {text:?}; an engine takes every batch from one \
+                 frame on, as the node makes them all"
+            )
+        };
+        let number = |n: &str| n.parse::<usize>().ok().filter(|n| (1..=MOST_BATCH).contains(n)).ok_or_else(wrong);
+        let (min, max) = text.split_once("..").unwrap_or(("1", text));
+        if number(min)? != 1 {
             return Err(wrong());
         }
-        Ok(Self { min, best: max, max })
+        let max = number(max)?;
+        Ok(Self { min: 1, best: max, max })
     }
 }
 
@@ -305,12 +313,15 @@ pub(super) mod tests {
 
     #[test]
     fn batch_ranges_are_read_strictly() {
-        assert_eq!("3".parse(), Ok(BatchRange { min: 3, best: 3, max: 3 }));
+        assert_eq!("4".parse(), Ok(BatchRange { min: 1, best: 4, max: 4 }));
+        assert_eq!("1".parse(), Ok(BatchRange { min: 1, best: 1, max: 1 }));
         assert_eq!("1..6".parse(), Ok(BatchRange { min: 1, best: 6, max: 6 }));
-        for wrong in ["", "0", "0..2", "3..2", "1..", "..2", "1-2", "1..65", "a"] {
+        assert_eq!("1..32".parse(), Ok(BatchRange { min: 1, best: 32, max: 32 }));
+        for wrong in ["", "0", "0..2", "2..4", "3..2", "1..", "..2", "1-2", "1..33", "33", "a"] {
             let error = wrong.parse::<BatchRange>().expect_err(wrong);
-            assert!(error.contains("MIN..MAX"), "{error}");
+            assert!(error.contains("expected N or 1..N with N from 1 to 32"), "{error}");
         }
+        assert_eq!(MOST_BATCH, crate::frame::pipeline::MOST_BATCH, "as many as are asked for, and no more");
     }
 
     #[test]

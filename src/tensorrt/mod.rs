@@ -78,8 +78,8 @@ pub enum TensorRtError {
     Cache(#[from] CacheError),
     /// Nothing in the cache, and no leave to compile.
     #[error(
-        "no compiled engine is in the cache ({0}); compile one with `semantic_depth export --tensorrt --model MODEL`, or set \
-         backend to tensorrt"
+        "no compiled engine is in the cache ({0}); compile one with `semantic_depth export --tensorrt --model MODEL` (with \
+         --batch N for batches of up to N), or set backend to tensorrt"
     )]
     NotCompiled(String),
     /// The compiler's input cannot be made.
@@ -159,8 +159,8 @@ fn batches(build: &BuildOptions) -> [usize; 3] {
 fn is_perhaps_cached(model: &Model<'_>, build: &BuildOptions) -> Result<(), TensorRtError> {
     let precision = build.precision.name();
     let fits = |key: &Key| {
-        let found = (key.model_sha256.as_str(), key.precision.as_str(), key.shape, key.batch);
-        found == (model.sha256.as_str(), precision, model.shape, batches(build))
+        let found = (key.model_sha256.as_str(), key.precision.as_str(), key.shape);
+        found == (model.sha256.as_str(), precision, model.shape) && key.takes(batches(build))
     };
     if Cache::at(folder(build)?).entries().iter().any(|(_, entry)| entry.as_ref().is_ok_and(|e| fits(&e.key))) {
         return Ok(());
@@ -255,7 +255,7 @@ fn prepare_on(
     made
 }
 
-/// A cached engine that would be compiled the same today.
+/// A cached engine that would be compiled the same today, but perhaps for larger batches.
 fn cached(cache: &Cache, key: &Key, here: &Here) -> Result<PathBuf, String> {
     let path = match cache.look_up(key) {
         Lookup::Hit(path) => path,
@@ -391,6 +391,23 @@ mod tests {
         }
         let other = Model { sha256: "cd".repeat(32), torchscript: "other.ts".into(), ..b.model };
         assert!(is_perhaps_cached(&other, &options).is_err());
+    }
+
+    #[test]
+    fn an_engine_for_larger_batches_is_taken() {
+        let b = bench();
+        let up_to = |most| BuildOptions { batch: BatchRange { min: 1, best: most, max: most }, ..b.options() };
+        let run = |options: &BuildOptions| prepare_on(&b.model, &b.gpu, &b.runtime, options, || Ok(b.compiler(mine())));
+        let four = run(&up_to(4)).expect("compiled");
+        for most in [1, 3, 4] {
+            let options = BuildOptions { compile: false, ..up_to(most) };
+            is_perhaps_cached(&b.model, &options).expect("there it is");
+            assert_eq!(run(&options).expect("cached"), four, "{most}");
+        }
+        let five = BuildOptions { compile: false, ..up_to(5) };
+        assert!(matches!(is_perhaps_cached(&b.model, &five), Err(TensorRtError::NotCompiled(_))));
+        assert!(matches!(run(&five), Err(TensorRtError::NotCompiled(_))));
+        assert_eq!(b.calls(), 1);
     }
 
     #[test]

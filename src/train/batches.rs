@@ -40,7 +40,7 @@ pub struct Supply {
     pub aspect: f32,
     /// Whether any frame has labels.
     labelled: bool,
-    /// Of each frame with depth: focal length as a share of the width, where it is known.
+    /// Of each frame with depth: [`Facts::focal_share`].
     focals: Vec<Option<f64>>,
     frames: Frames,
 }
@@ -115,24 +115,26 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
             (Cache::None, None) => Frames::OnDisk(items),
             (_, expert) => {
                 make_room(&part.name, &facts, expert.is_some(), available_bytes()).with_context(context)?;
-                let mut frames: Vec<_> =
-                    items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
-                if let Some(model) = expert {
-                    super::expert::complete(&mut frames, model, &part.name)?;
-                    facts = frames.iter().map(Facts::from).collect();
-                }
-                Frames::Decoded(frames)
+                Frames::Decoded(match expert {
+                    None => items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?,
+                    Some(model) => {
+                        let frames = super::expert::decode(&items, model, &part.name)?;
+                        for (facts, frame) in facts.iter_mut().zip(&frames) {
+                            *facts = Facts { focal_px: frame.focal_px, ..completed(facts) };
+                        }
+                        frames
+                    }
+                })
             }
         };
         check_focal(config, &facts).with_context(context)?;
-        let by_width = |f: &Facts| f.focal_px.map(|(x, y)| (x * y).sqrt() / f.width as f64);
         let mut supply = Supply {
             name: part.name.clone(),
             share: 0.0,
             scale: part.scale as f32,
             aspect: part.aspect as f32,
             labelled: facts.iter().any(|f| f.labels),
-            focals: facts.iter().filter(|f| f.depth).map(by_width).collect(),
+            focals: facts.iter().filter(|f| f.depth).map(Facts::focal_share).collect(),
             frames,
         };
         supply.share = part.share.unwrap_or(supply.len() as f64);
@@ -143,11 +145,16 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
     Ok(supplies)
 }
 
+/// What is known of a frame that an expert has completed.
+fn completed(facts: &Facts) -> Facts {
+    Facts { labels: true, depth: true, ..*facts }
+}
+
 /// Says what decoded frames take, and refuses more than the `available` bytes, where these are known. An expert completes
-/// each frame, and keeps its source's frames in memory whatever `cache` says.
+/// each frame as a whole, and keeps its source's frames in memory whatever `cache` says.
 fn make_room(name: &str, facts: &[Facts], expert: bool, available: Option<u64>) -> anyhow::Result<()> {
-    let complete = |f: &Facts| if expert { Facts { labels: true, depth: true, ..*f } } else { *f };
-    let bytes: u64 = facts.iter().map(|f| complete(f).bytes()).sum();
+    let kept = |f: &Facts| if expert { Facts { height: f.whole_height, ..completed(f) } } else { *f };
+    let bytes: u64 = facts.iter().map(|f| kept(f).bytes()).sum();
     let (frames, why) = (facts.len(), if expert { "its expert" } else { "cache: memory" });
     log::info!("{name}: {frames} decoded frames stay in memory ({why}): {} MiB", bytes >> 20);
     if let Some(available) = available.filter(|available| bytes > *available) {
@@ -185,9 +192,8 @@ pub fn check_focal(config: &TrainConfig, facts: &[Facts]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Focal length of the camera that depth is learned from, as a share of its pictures' width; `None` where a frame's is not
-/// known, or they differ.
-pub fn focal_by_width(supplies: &[Supply]) -> Option<f64> {
+/// [`Facts::focal_share`] of the camera that depth is learned from; `None` where a frame's is not known, or they differ.
+pub fn focal_share(supplies: &[Supply]) -> Option<f64> {
     let all = supplies.iter().flat_map(|s| &s.focals).copied().collect::<Option<Vec<f64>>>()?;
     let (low, high) = all.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &f| (low.min(f), high.max(f)));
     (!all.is_empty() && high <= low * ONE_CAMERA).then_some((low + high) / 2.0)
@@ -432,7 +438,7 @@ mod tests {
     }
 
     fn facts(labels: bool, depth: bool, focal_px: Option<(f64, f64)>) -> Facts {
-        Facts { width: 1024, height: 512, labels, depth, focal_px }
+        Facts { width: 1024, height: 512, whole_height: 512, labels, depth, focal_px }
     }
 
     #[test]
@@ -446,6 +452,9 @@ mod tests {
             let bytes = if expert { "take 400 MiB" } else { "take 200 MiB" };
             assert!(error.contains(bytes) && error.contains("199 MiB") && error.contains(named), "{error}");
         }
+        let cut = [Facts { height: 256, ..frames[0] }; 100];
+        make_room("a", &cut, false, Some(100 << 20)).expect("half of the rows");
+        make_room("a", &cut, true, Some((400 << 20) - 1)).expect_err("an expert sees whole frames");
         assert!(available_bytes().is_none_or(|bytes| bytes > 0));
     }
 
@@ -466,7 +475,7 @@ mod tests {
         let of = |focals: &[Option<f64>]| {
             let half = |focals: &[Option<f64>]| Supply { focals: focals.into(), ..supply("a", 0.5, 1, 3) };
             let (a, b) = focals.split_at(focals.len() / 2);
-            focal_by_width(&[half(a), half(b)])
+            focal_share(&[half(a), half(b)])
         };
         assert_eq!(of(&[Some(1.1), Some(1.1), Some(1.1)]), Some(1.1));
         assert!(of(&[Some(1.1), Some(1.105)]).is_some_and(|f| (f - 1.1025).abs() < 1e-12), "within a percent");

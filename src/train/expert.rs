@@ -3,18 +3,21 @@
 
 use crate::data::classes::{CLASSES, UNLABELLED, UNLABELLED_TRAIN_ID};
 use crate::data::frame::Decoded;
+use crate::data::source::Item;
 use crate::eval::answer::Answerer;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use anyhow::{bail, Context as _};
+use rayon::prelude::*;
 use std::path::Path;
 
-/// Gives each frame the annotation that it lacks. Depth is metric where the frame's focal length is known; where it is
-/// not, it is as to the camera that the expert learned from, and the frame is taken as that camera's.
+/// Decodes frames and gives each the annotation that it lacks. Depth is metric where the frame's focal length is known;
+/// where it is not, it is as to the camera that the expert learned from, and the frame is taken as that camera's. The expert
+/// sees the whole picture; rows at the bottom that the source leaves out go after it.
 ///
 /// # Errors
-/// The model cannot be loaded or run, or has other classes.
-pub fn complete(frames: &mut [Decoded], model: &Path, source: &str) -> anyhow::Result<()> {
+/// A frame cannot be read; the model cannot be loaded or run, or has other classes.
+pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<Decoded>> {
     let context = || format!("source {source}: expert {}", model.display());
     let options = LoadOptions::default();
     let pipeline = Pipeline::load(model, &options).with_context(context)?;
@@ -29,6 +32,8 @@ pub fn complete(frames: &mut [Decoded], model: &Path, source: &str) -> anyhow::R
         of_categories: false,
         outputs: Outputs::default(),
     };
+    let decoded = items.par_iter().map(Item::decode_whole).collect::<Result<Vec<_>, _>>();
+    let mut frames = decoded.with_context(|| format!("source {source}"))?;
     let mut completed = 0;
     for frame in frames.iter_mut().filter(|f| f.labels.is_none() || f.depth_m.is_none()) {
         expert.run(frame).with_context(context)?;
@@ -45,8 +50,11 @@ pub fn complete(frames: &mut [Decoded], model: &Path, source: &str) -> anyhow::R
         }
         completed += 1;
     }
+    for (item, frame) in items.iter().zip(&mut frames) {
+        item.cut(frame);
+    }
     log::info!("source {source}: {completed} frames completed by {}", expert.pipeline.manifest().name);
-    Ok(())
+    Ok(frames)
 }
 
 /// Focal lengths, in pixels of a frame, of the camera that a model's depth needs no factor for.

@@ -17,8 +17,8 @@ pub const CONFIG: &str = "config.yaml";
 pub const RUN: &str = "run.json";
 /// Key of [`RUN`]: the time that the run's schedules were fitted to; null where they follow the steps.
 const MINUTES: &str = "minutes";
-/// Key of [`RUN`]: focal length of the camera that depth is learned from, as a share of the width of its pictures.
-const FOCAL_BY_WIDTH: &str = "focal_length_by_width";
+/// Key of [`RUN`]: [`crate::data::source::Facts::focal_share`] of the camera that depth is learned from.
+const FOCAL_SHARE: &str = "focal_length_share";
 const METRICS: &str = "metrics.csv";
 
 /// A run's records.
@@ -233,13 +233,13 @@ pub fn begun_minutes(folder: &Path) -> Option<Option<f64>> {
 ///
 /// # Errors
 /// The folder cannot be written to.
-pub fn add_focal_by_width(folder: &Path, focal_by_width: Option<f64>) -> anyhow::Result<()> {
+pub fn add_focal_share(folder: &Path, focal_share: Option<f64>) -> anyhow::Result<()> {
     let mut run = read_run(folder).unwrap_or_else(|| serde_json::json!({}));
-    run[FOCAL_BY_WIDTH] = focal_by_width.into();
+    run[FOCAL_SHARE] = focal_share.into();
     write_run(folder, &run)
 }
 
-/// What [`add_focal_by_width`] added to the record of a run; `None` where there is none, or no one camera.
-pub fn focal_by_width(folder: &Path) -> Option<f64> {
-    read_run(folder)?.get(FOCAL_BY_WIDTH)?.as_f64().filter(|f| f.is_finite() && *f > 0.0)
+/// What [`add_focal_share`] added to the record of a run; `None` where there is none, or no one camera.
+pub fn focal_share(folder: &Path) -> Option<f64> {
+    read_run(folder)?.get(FOCAL_SHARE)?.as_f64().filter(|f| f.is_finite() && *f > 0.0)
 }

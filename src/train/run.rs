@@ -12,7 +12,7 @@ use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{pictures, schedule};
-use crate::data::source::{Facts, Groups, Item};
+use crate::data::source::{check_all, Groups, Item};
 use crate::eval::ClassTable;
 use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{bail, Context as _};
@@ -163,8 +163,9 @@ impl<'a> Run<'a> {
     fn new(config: &'a TrainConfig, options: &'a Options, device: Device) -> anyhow::Result<Self> {
         let reading = Instant::now();
         let mut groups = Groups::default();
-        let supplies = batches::supplies(config, &mut groups)?;
+        // First, as it is quick: what is wrong with a validation split is told before an expert has seen all training frames.
         let watched = watched(config, &mut groups)?;
+        let supplies = batches::supplies(config, &mut groups)?;
         let table = LabelTable::new(config.label_space, &groups);
         for supply in &supplies {
             log::info!("{}: {} training frames, {:.0}% of the crops", supply.name, supply.len(), 100.0 * supply.share);
@@ -182,16 +183,21 @@ impl<'a> Run<'a> {
             let best = &config.watch.best;
             log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
         }
-        record::add_focal_by_width(&options.out, batches::focal_by_width(&supplies))?;
+        record::add_focal_share(&options.out, batches::focal_share(&supplies))?;
 
+        let checkpoint = options.out.join(CHECKPOINT);
+        let resumes = options.resume && checkpoint.is_file();
         tch::manual_seed(config.seed as i64);
         let variables = VarStore::new(device);
         let network = Network::new(&variables.root(), &config.network());
-        let mut random: Vec<String> = variables.variables().into_keys().collect();
-        for path in &config.init {
-            let kept = weights::load_start(&variables, path)?;
-            random.retain(|name| kept.contains(name));
-            log::info!("starting from {}; {} variables start at random", path.display(), random.len());
+        // A checkpoint has every variable: the weights that its run started from may be gone.
+        if !resumes {
+            let mut random: Vec<String> = variables.variables().into_keys().collect();
+            for path in &config.init {
+                let kept = weights::load_start(&variables, path)?;
+                random.retain(|name| kept.contains(name));
+                log::info!("starting from {}; {} variables start at random", path.display(), random.len());
+            }
         }
         let extra = VarStore::new(device);
         let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
@@ -203,9 +209,8 @@ impl<'a> Run<'a> {
         }
         let mut optimizer = optimizer(config, &variables, &extra)?;
         let mut ema = (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema));
-        let checkpoint = options.out.join(CHECKPOINT);
         let mut progress = Progress::default();
-        if options.resume && checkpoint.is_file() {
+        if resumes {
             let mut state =
                 State { network: &variables, objective: &extra, optimizer: &mut optimizer, ema: ema.as_mut() };
             progress = state.load(&checkpoint)?;
@@ -519,7 +524,7 @@ fn optimizer(config: &TrainConfig, network: &VarStore, extra: &VarStore) -> anyh
     Ok(optimizer)
 }
 
-/// Decodes the validation frames of all sources.
+/// Checks and decodes the validation frames of all sources.
 fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watched>> {
     // All label codes have to be known before it is said what each of them is judged as.
     let mut indices = Vec::new();
@@ -528,12 +533,11 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
         indices.push(items.with_context(|| format!("source {}", source.name))?);
     }
     let of = |(source, items): (&SourceConfig, &Vec<Item>)| {
-        let context = || format!("source {}", source.name);
+        let context = || format!("source {}, split {}", source.name, source.val);
         let chosen: Vec<_> = evenly(items.len(), config.watch.frames).into_iter().map(|i| items[i].clone()).collect();
-        let frames: Vec<_> =
-            chosen.par_iter().map(|item| item.decode()).collect::<Result<_, _>>().with_context(context)?;
-        let facts: Vec<_> = frames.iter().map(Facts::from).collect();
-        batches::check_focal(config, &facts).with_context(|| format!("{}, split {}", context(), source.val))?;
+        let facts = check_all(&chosen).with_context(context)?;
+        batches::check_focal(config, &facts).with_context(context)?;
+        let frames: Vec<_> = chosen.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
         let classes = match config.label_space {
             LabelSpace::TrainIds => ClassTable::new(source.data.judged_classes().with_context(context)?, groups),
             LabelSpace::Categories => ClassTable::categories(groups),

@@ -97,27 +97,42 @@ _domains = itertools.count(os.getpid() * 7)
 _held = {}
 
 
+def lock_file(path):
+    """Opens a file to lock it, which may be another user's: then it is there already, and to be read at most."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+
+
 def new_domain():
     """A domain that no other test run on this machine uses: a lock on a file says so."""
     for _ in range(100):
         domain = next(_domains) % 100 + 1
         if domain in _held:
             continue
-        file = open(pathlib.Path(tempfile.gettempdir()) / f"semantic_depth_domain_{domain}", "w")
+        try:
+            file = lock_file(pathlib.Path(tempfile.gettempdir()) / f"semantic_depth_domain_{domain}")
+        except OSError:
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.close()
+            os.close(file)
             continue
         _held[domain] = file
         return domain
     pytest.fail("all 100 ROS domains are in use by test runs on this machine")
 
 
+# What a test starts without a domain of its own: not in one that anybody else is in.
+os.environ["ROS_DOMAIN_ID"] = str(new_domain())
+
+
 def release_domain(domain):
     """Another may have it."""
     if domain in _held:
-        _held.pop(domain).close()
+        os.close(_held.pop(domain))
 
 
 def until(condition, what, limit_s=LIMIT_S, step=None):
@@ -158,6 +173,11 @@ class NodeProcess:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
+    def segments(self):
+        """The files of shared memory that its participant has made."""
+        opened = pathlib.Path(f"/proc/{self.process.pid}/maps").read_text().split()
+        return {pathlib.Path(path) for path in opened if path.startswith("/dev/shm/fastrtps_")}
+
     def check(self):
         assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.log()[-3000:]}"
 
@@ -177,12 +197,19 @@ class NodeProcess:
         return code, time.monotonic() - start
 
     def close(self):
-        if self.process.poll() is None:
+        """Ends it if it still runs, and checks that it ends in order: a process that is killed leaves its shared memory."""
+        runs = self.process.poll() is None
+        if runs:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            code = self.process.wait()
         self._log.close()
         if self.owns_domain:
             release_domain(self.domain)
+        assert code == 0 or not runs, f"the node ended with {code}:\n{self.log()[-3000:]}"
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def test_a_batch_waits_no_longer_than_its_timeout(three):
     timeout_ms = 400.0
     peer = three(max_batch_size=3, batch_timeout_ms=timeout_ms)
     waits = [peer.cameras["front"].ask(picture(64, 32))["timing"].wait_ns / 1e6 for _ in range(3)]
-    assert min(waits) >= timeout_ms * 0.99, waits
+    # The least of three: a busy machine may take longer now and then.
+    assert timeout_ms * 0.99 <= min(waits) < timeout_ms * 2, waits
     # And without a timeout, nobody waits for those that stay away.
     peer.change("batch_timeout_ms", 0.0)
     peer.cameras["front"].ask(picture(64, 32))

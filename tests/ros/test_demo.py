@@ -219,6 +219,7 @@ def test_a_video(tool_program, node_program, model, tmp_path):
         (["--node", "{tmp}/absent"], ["absent", "--node"]),
         (["--frames", "0"], ["--frames"]),
         (["--rate", "0"], ["--rate"]),
+        (["--rate", "1e-20"], ["--rate is 1e-20", "0.001"]),
         (["--param", "backend=native"], ["NAME:=VALUE", "backend=native"]),
         (["--param", "backend:=none"], ["backend", "none", "native"]),
         (["--param", "output_size:=network"], ["--param output_size: the demo needs source"]),
@@ -280,3 +281,23 @@ def test_no_node_is_left_behind(tool_program, node_program, model, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert 0 < report["frames"]["played"] < 200 and report["node_end"]["exit_code"] == 0
     assert (out / "contact_sheet.png").is_file()
+
+
+def test_an_interrupt_is_heard_between_two_slow_frames(tool_program, node_program, model, tmp_path):
+    out = tmp_path / "out"
+    pictures(tmp_path / "mine", [(32, 32)] * 3)
+    # 50 s from frame to frame.
+    arguments = command(tool_program, node_program, model, out, "--images", str(tmp_path / "mine"), "--rate", "0.02")
+    with open(tmp_path / "log", "wb") as log:
+        demo = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment())
+    try:
+        # The bag is made just before the first frame is played.
+        until((out / "bag" / "bag_0.mcap").exists, "the bag")
+        time.sleep(2)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(25) != 0
+    finally:
+        demo.kill()
+        demo.wait()
+    log = (tmp_path / "log").read_text()
+    assert "interrupted" in log and "panicked" not in log

@@ -242,6 +242,82 @@ def test_the_recording_of_chosen_outputs_and_inputs(launch_file):
         launch_file.record_command({"record_outputs": "lables"})
 
 
+NODE_SAYS = "ros__parameters: {cameras: [front, rear], use_sim_time: true}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"/**:\n  {NODE_SAYS}\n",
+        f"semantic_depth:\n  {NODE_SAYS}\n",
+        f"/fleet/v/semantic_depth:\n  {NODE_SAYS}\n",
+        f"/fleet:\n  v:\n    semantic_depth:\n      {NODE_SAYS}\n",
+        # The later block wins, as in the node; what other nodes have is theirs.
+        f"/**:\n  ros__parameters: {{cameras: [left], use_sim_time: false}}\n/fleet/v/semantic_depth:\n  {NODE_SAYS}\n"
+        "/v/semantic_depth:\n  ros__parameters: {cameras: [other], use_sim_time: false}\n"
+        "other:\n  ros__parameters: {cameras: 7, date: 2001-01-01, tagged: !x y}\n",
+    ],
+)
+def test_what_the_parameter_file_says_holds_beside_the_node_too(launch_file, beside, tmp_path, text):
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    values = {"params_file": str(file), "namespace": "v", "image": "/s/{camera}/image"}
+
+    command = launch_file.record_command(values, "fleet")
+    assert "--use-sim-time" in command
+    topics = recorded(command)
+    for name in ("front", "rear"):
+        assert f"/fleet/v/semantic_depth/{name}/output/labels" in topics and f"/s/{name}/camera_info" in topics
+    assert "/fleet/v/semantic_depth/output/labels" not in topics
+
+    rviz = launch_file.rviz_action({**values, "rviz_camera": "rear"}, "fleet")
+    assert rviz["ros_arguments"] == ["-p", "use_sim_time:=true"]
+    assert dict(rviz["remappings"])["/semantic_depth/output/labels"] == "/fleet/v/semantic_depth/rear/output/labels"
+
+    node = launch_file.node_action(values, outer="fleet")
+    assert ("~/rear/input/image", "/s/rear/image") in node["remappings"]
+    # The node reads the file itself.
+    assert "-p" not in node["ros_arguments"]
+
+    components = beside.component_descriptions(launch_file, values, "fleet")
+    assert [component["name"] for component in components] == ["front_points", "rear_points"]
+    assert components[0]["parameters"][0]["use_sim_time"] is True
+
+    said = {**values, "cameras": "side", "use_sim_time": "false"}
+    command = launch_file.record_command(said, "fleet")
+    assert "--use-sim-time" not in command and recorded(command)[0] == "/fleet/v/semantic_depth/side/output/labels"
+    # One topic for two cameras.
+    with pytest.raises(ValueError, match="1 topics for 2 cameras"):
+        launch_file.node_action({**values, "image": "/x"}, outer="fleet")
+
+
+def test_the_components_take_the_transport_of_the_parameter_file(launch_file, beside, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    image_transport: compressed\n")
+    values = {"params_file": str(file), "image": "/s/image"}
+    for said, expected in (("", "compressed"), ("raw", "raw")):
+        (points,) = beside.component_descriptions(launch_file, {**values, "image_transport": said})
+        assert points["parameters"][0]["image_transport"] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "expected a YAML file of parameters: [Errno 2]"),
+        ("/**: [\n", "expected a YAML file of parameters: while parsing"),
+        ("/**:\n  ros__parameters: {cameras: front}\n", "cameras: front: expected a list, as in [front, rear]"),
+        ("/**:\n  ros__parameters: {cameras: [Front]}\n", "'Front' is not a camera's name"),
+    ],
+)
+def test_what_is_wrong_in_the_parameter_file_is_named(launch_file, tmp_path, text, words):
+    file = tmp_path / "params.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        launch_file.node_command({"params_file": str(file)})
+    assert str(file) in str(error.value)
+
+
 def test_rviz_shows_one_camera(launch_file):
     assert launch_file.rviz_action()["remappings"] == []
     for said, expected in (("", "false"), ("false", "false"), ("true", "true")):
@@ -357,5 +433,5 @@ def test_a_missing_model_ends_the_node_with_the_reason(launch_file):
     finally:
         process.kill()
         process.wait()
-    assert process.returncode != 0
+    assert process.returncode == 1, output
     assert "/nonexistent/model.yaml" in output

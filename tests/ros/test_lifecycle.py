@@ -7,15 +7,17 @@ import contextlib
 import pathlib
 import time
 
+import numpy as np
 import pytest
-from conftest import LIMIT_S, NAME, Peer, picture, qos
+import tiny_model
+from conftest import LIMIT_S, NAME, Peer, encode, picture, qos, until
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
 ACTIVE, FINALIZED = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_FINALIZED
@@ -54,8 +56,8 @@ class Manager(Peer):
         A client that sees the service may not be seen by it yet; the answer to its first request is then lost.
         """
         self.until(client.service_is_ready, f"discovery of {service}")
-        # Empty lists, or a transition that exists in no state.
-        harmless = {"transition": Transition(label="none")} if kind is ChangeState else {}
+        # Empty lists, what is so already, or a transition that exists in no state.
+        harmless = {ChangeState: {"transition": Transition(label="none")}, SetBool: {"data": True}}.get(kind, {})
         for limit_s in (2, 4, 8, 16, 32):
             future = client.call_async(kind.Request(**harmless))
             deadline = time.monotonic() + limit_s
@@ -137,6 +139,23 @@ def reference():
             return "/reference"
 
         yield make
+
+
+def loops_on_white(times):
+    """A tiny model's code that is so often at nothing for a white picture; a million times take about a second."""
+    code = tiny_model.CODE.replace(
+        "    r = torch.slice",
+        f"""\
+    h = torch.mean(x)
+    if bool(torch.gt(h, 0.98)):
+      for i in range({times}):
+        h = torch.add(h, 1)
+    else:
+      pass
+    r = torch.slice""",
+    )
+    # What has no use would not be computed.
+    return code.replace("torch.slice(x, 1, 2, 3)", "torch.add(torch.slice(x, 1, 2, 3), torch.mul(h, 0))")
 
 
 def seen(events):
@@ -293,7 +312,9 @@ def test_wrong_transitions_are_refused_and_change_nothing(start_node, manage):
 
 def test_questions_are_answered_and_requests_refused_while_it_configures(start_node, manage):
     manager = manage(start_node(autostart=False))
-    manager.state()  # the client is there
+    # The clients are there.
+    manager.state()
+    manager.transitions()
     configured = manager.start(ChangeState, "change_state", transition=Transition(id=CONFIGURE))
     answers, transitions = [], []
     manager.until(lambda: manager.state().id != UNCONFIGURED, "the begin of the transition")
@@ -318,6 +339,73 @@ def test_questions_are_answered_and_requests_refused_while_it_configures(start_n
     labels = [t.transition.label for t in transitions]
     assert labels == ["transition_success", "transition_failure", "transition_error"]
     assert manager.state().id == INACTIVE
+
+
+def test_classes_are_not_changed_while_a_model_loads(start_node, manage, model):
+    """They are not known yet: one that the model lacks would be found when it is loaded, and end the loading."""
+    # The largest one that is installed: it has to load for longer than what is done meanwhile.
+    node = start_node(autostart=False, model_path=str(model.parents[1] / "street_1024x512"))
+    manager = manage(node)
+    assert len(manager.call(SetParameters, "set_parameters").results) == 0  # the client is there
+    configured = manager.start(ChangeState, "change_state", transition=Transition(id=CONFIGURE))
+    manager.until(lambda: "loading" in node.log(), "the begin of the loading")
+    result = manager.set_parameter("points.classes", ["zebra"])
+    assert not result.successful and "points.classes: a model is loading" in result.reason, result.reason
+    manager.until(configured.done, "the end of the loading")
+    assert configured.result().success, node.log()[-3000:]
+    result = manager.set_parameter("points.classes", ["zebra"])
+    assert not result.successful and 'no class "zebra"' in result.reason, result.reason
+    assert manager.set_parameter("points.classes", ["car"]).successful
+
+
+def counts(manager):
+    values = manager.status("input")[2]
+    return {name: int(values[f"Frames {name}"]) for name in ("received", "answered", "dropped", "refused", "skipped")}
+
+
+def settled(manager):
+    """The counts, once no frame waits or is computed."""
+
+    def add_up():
+        now = counts(manager)
+        return now if now["received"] == sum(now.values()) - now["received"] else None
+
+    return manager.until(add_up, "counts that add up")
+
+
+@pytest.mark.parametrize("way", ["deactivated", "disabled"])
+def test_what_is_computed_meanwhile_is_not_published(start_node, manage, tmp_path, way):
+    def go_on(answering):
+        if way == "disabled":
+            assert manager.call(SetBool, "enable", data=answering).success
+        else:
+            assert manager.change(ACTIVATE if answering else DEACTIVATE)
+
+    model = tiny_model.write(tmp_path / "model", code=loops_on_white(5_000_000))
+    manager = manage(start_node(autostart=False, model_path=str(model), diagnostics_rate_hz=10.0))
+    assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+    assert manager.call(SetBool, "enable", data=True).success  # the client is there
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    before = settled(manager)
+    white = encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
+    sent = []
+
+    def have_arrived():
+        sent.append(manager.send(white))
+        manager.spin_for(0.2)
+        return counts(manager)["received"] >= before["received"] + 2
+
+    manager.until(have_arrived, "a frame that is computed and one that waits")
+    go_on(False)
+    after = settled(manager)
+    manager.spin_for(0.5)
+    assert after["answered"] == before["answered"] and after["skipped"] > before["skipped"], (before, after)
+    assert after["refused"] == before["refused"], (before, after)
+    assert not any(manager.answers(stamp) for stamp in sent)
+    go_on(True)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
 
 
 def test_every_step_is_published(start_node, manage):
@@ -443,6 +531,14 @@ def test_the_model_is_exchanged_where_there_is_one(start_node, manage):
     assert not manager.call(Trigger, "reload_model").success
 
 
+def only_its_own(node):
+    """The node's shared memory, less what this process has opened of others' or made itself."""
+    mine = pathlib.Path("/proc/self/maps").read_text()
+    large = {path for path in node.segments() if path.stat().st_size > 1 << 20 and str(path) not in mine}
+    assert large, "it has a segment of its own"
+    return large
+
+
 @pytest.mark.parametrize("way", [CLEANUP, SHUTDOWN[INACTIVE]])
 def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, manage, model, way):
     # The largest one that is installed: it has to load for longer than what is done meanwhile.
@@ -454,6 +550,18 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
     client.call_async(Trigger.Request())
     manager.until(lambda: "loading the model anew" in node.log(), "the begin of the reload")
     assert manager.change(way)
+    own = only_its_own(node)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
     assert "ending while a model loads" in node.log()
+    assert not any(path.exists() for path in own), "its shared memory is left behind"
+
+
+def test_build_only_ended_by_a_signal_leaves_nothing_behind(start_node, model):
+    node = start_node(build_only=True, model_path=str(model.parents[1] / "street_1024x512"))
+    until(lambda: "build_only: loading" in node.log(), "the begin of the load")
+    own = only_its_own(node)
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0, node.log()[-3000:]
+    assert "ending while a model loads" in node.log()
+    assert not any(path.exists() for path in own), "its shared memory is left behind"

@@ -249,6 +249,41 @@ def test_the_default_parameter_file_is_taken_and_says_the_defaults(start_node, m
     assert node.end()[0] == 0
 
 
+def write(file, *keys):
+    """A parameter file with one value, under these keys."""
+    value = {"ros__parameters": {"png_level": 7}}
+    for key in reversed(keys):
+        value = {key: value}
+    file.write_text(yaml.safe_dump(value))
+    return ["--params-file", str(file)]
+
+
+@pytest.mark.parametrize("keys", [("front", "semantic_depth"), ("/**/semantic_depth",), ("/*/semantic_depth",)])
+def test_a_key_that_would_be_ignored_is_a_reason_to_end(start_node, tmp_path, keys):
+    file = tmp_path / "ours.yaml"
+    node = start_node(arguments=["-r", "__ns:=/front", *write(file, *keys)])
+    assert node.wait() == 1
+    text = node.log()
+    assert "panicked" not in text
+    for words in (str(file), f"found {'/'.join(keys)}:", "/front/semantic_depth: or /**:"):
+        assert words in text, text[-2000:]
+
+
+def test_a_file_for_another_node_is_warned_of(start_node, tmp_path):
+    ours = write(tmp_path / "ours.yaml", "/front/semantic_depth")
+    theirs = write(tmp_path / "theirs.yaml", "/rear", "semantic_depth")
+    node = start_node(arguments=["-r", "__ns:=/front", *ours, *theirs])
+    peer = Peer(node, outputs=())
+    try:
+        assert Client(peer, "/front/semantic_depth").get("png_level") == [7]
+        [warning] = [line for line in node.log().splitlines() if "says nothing to this node" in line]
+        for words in (str(tmp_path / "theirs.yaml"), "/front/semantic_depth: or /**:", "found /rear/semantic_depth:"):
+            assert words in warning
+    finally:
+        peer.close()
+    assert node.end()[0] == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [

@@ -3,11 +3,11 @@
 import time
 
 import rclpy
-from conftest import NAME, picture, qos
+from conftest import LIMIT_S, NAME, picture, qos
 from rclpy.context import Context
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-ERROR, STALE = b"\x02", b"\x03"
+WARN, ERROR, STALE = b"\x01", b"\x02", b"\x03"
 
 
 def logged(peer, text):
@@ -26,6 +26,19 @@ def test_a_best_effort_publisher_of_a_reliable_subscription_is_named(start_node,
     level, message, values = peer.status("input")
     assert "/camera" in values["Publisher QoS"] and "reliab" in values["Publisher QoS"]
     assert level in (ERROR, STALE) or "best effort" in message
+    peer.node.destroy_publisher(bad)
+    peer.until(lambda: peer.status("input")[2]["Publisher QoS"] == "ok", "the end of it", 20)
+
+
+def test_a_calibration_that_cannot_be_heard_is_named_beside_images_that_can(start_node, connect):
+    peer = connect(start_node(input_reliability="reliable", stale_after_s=LIMIT_S))
+    topic = f"{NAME}/input/camera_info"
+    bad = peer.node.create_publisher(CameraInfo, topic, qos("best effort"))
+    peer.until(lambda: logged(peer, f"/camera on {topic}: it publishes best effort"), "a line in the log", 10)
+    peer.ask(picture(64, 32))
+    level, message, values = peer.status("input")
+    assert topic in values["Publisher QoS"] and f"{NAME}/input/image" not in values["Publisher QoS"]
+    assert level == WARN and values["Publisher QoS"] in message, "images are heard"
     peer.node.destroy_publisher(bad)
     peer.until(lambda: peer.status("input")[2]["Publisher QoS"] == "ok", "the end of it", 20)
 

@@ -1,11 +1,12 @@
 //! Takes the best back end and precision that can run a model here and that answer its golden input as they should.
 
-use super::{device_name, Answers, Backend, BackendChoice, Network, NetworkError, Precision};
+use super::{device_name, tensorrt_engine, Answers, Backend, BackendChoice, Network, NetworkError, Precision};
 use crate::export::golden::{Deviation, Golden};
 use crate::export::Artifact;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::input::InputBuilder;
 use crate::frame::view::ImageView;
+use std::path::PathBuf;
 use tch::Device;
 
 /// Whether a TensorRT engine may be compiled where none is cached, which takes minutes.
@@ -115,7 +116,10 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                 return Ok(network);
             }
             Err(error) => {
-                log::log!(level_of(&error, backend, asked), "not {} in {}: {error}", backend.name(), precision.name());
+                let level = level_of(&error, backend, asked);
+                let cached = Selection { compile: Compile::Never, ..*wanted };
+                let error = with_engine(error, backend, || tensorrt_engine(artifact, &cached, precision).ok());
+                log::log!(level, "not {} in {}: {error}", backend.name(), precision.name());
                 first_error.get_or_insert_with(|| error.to_string());
                 if asked || last_error.is_none() {
                     last_error = Some(error);
@@ -137,6 +141,24 @@ fn level_of(error: &NetworkError, backend: Backend, asked: bool) -> log::Level {
         _ if asked && backend == Backend::Native => log::Level::Info,
         _ => log::Level::Debug,
     }
+}
+
+/// Names the engine that was loaded and then did not run or answered wrongly: it stays in the cache, and would be taken again.
+fn with_engine(error: NetworkError, backend: Backend, engine: impl FnOnce() -> Option<PathBuf>) -> NetworkError {
+    let is_the_engines = matches!(
+        error,
+        NetworkError::Golden { .. }
+            | NetworkError::Torch { .. }
+            | NetworkError::Precision { .. }
+            | NetworkError::Answer { .. }
+            | NetworkError::Shape { .. }
+    );
+    if backend != Backend::TensorRt || !is_the_engines {
+        return error;
+    }
+    let Some(file) = engine() else { return error };
+    let reason = format!("{error}; the engine is {}; delete it to have it compiled again", file.display());
+    NetworkError::Backend { backend: backend.name(), reason }
 }
 
 /// Most that a precision's answers may differ from single precision's at export.
@@ -217,6 +239,20 @@ mod tests {
             assert_eq!(level_of(&missing, Backend::TensorRt, asked), log::Level::Debug);
         }
         assert_eq!(level_of(&missing, Backend::Native, true), log::Level::Info);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_do_is_named_with_the_remedy() {
+        let shape = || NetworkError::Shape { expected: vec![1], actual: vec![2] };
+        let engine = || Some(PathBuf::from("/cache/ab.ts"));
+        let message = with_engine(shape(), Backend::TensorRt, engine).to_string();
+        assert!(message.contains(&shape().to_string()), "{message}");
+        assert!(message.ends_with("the engine is /cache/ab.ts; delete it to have it compiled again"), "{message}");
+        let unnamed = || -> Option<PathBuf> { panic!("it has no engine") };
+        assert_eq!(with_engine(shape(), Backend::TorchScript, unnamed).to_string(), shape().to_string());
+        let missing = || NetworkError::Backend { backend: "tensorrt", reason: "there is no engine".into() };
+        assert_eq!(with_engine(missing(), Backend::TensorRt, unnamed).to_string(), missing().to_string());
+        assert_eq!(with_engine(shape(), Backend::TensorRt, || None).to_string(), shape().to_string());
     }
 
     #[test]

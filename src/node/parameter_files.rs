@@ -1,0 +1,167 @@
+//! Keys of parameter files that r2r passes over without a word: of a file's nodes it takes `/**`, `**`, the node's full
+//! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
+
+use anyhow::ensure;
+use serde_yaml::Value;
+
+/// Below it are the parameters; the keys above it name the node.
+const PARAMETERS: &str = "ros__parameters";
+
+/// Looks whether the files of this process's arguments say anything to `node` (its full name); a file that does not is
+/// warned of. What cannot be read is left to rcl, which has refused it.
+///
+/// # Errors
+/// A key that rclcpp would take for this node, and r2r does not.
+pub(super) fn check(node: &str) -> anyhow::Result<()> {
+    for file in files(std::env::args_os().map(|a| a.to_string_lossy().into_owned())) {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        if let Some(warning) = look(&file, &text, node)? {
+            log::warn!("{warning}");
+        }
+    }
+    Ok(())
+}
+
+/// The values of `--params-file` among ROS arguments, in order.
+fn files(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut in_ros = false;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match (in_ros, argument.as_str()) {
+            (_, "--ros-args") => in_ros = true,
+            (true, "--") => in_ros = false,
+            (true, "--params-file") => found.extend(arguments.next()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// What to warn of in a file with this text.
+fn look(file: &str, text: &str, node: &str) -> anyhow::Result<Option<String>> {
+    let Ok(value) = serde_yaml::from_str::<Value>(text) else { return Ok(None) };
+    let mut keys = Vec::new();
+    node_keys(&value, "", &mut keys);
+    let ignored: Vec<_> = keys.iter().filter(|key| means(key, node) && !is_taken(key, node)).cloned().collect();
+    ensure!(
+        ignored.is_empty(),
+        "parameter file {file}: expected this node's key as {node}: or /**:, found {}:, which would be ignored; write \
+         one of the two",
+        ignored.join(":, ")
+    );
+    if keys.iter().any(|key| is_taken(key, node)) {
+        return Ok(None);
+    }
+    let found = if keys.is_empty() { format!("no {PARAMETERS} at all") } else { format!("{}:", keys.join(":, ")) };
+    Ok(Some(format!(
+        "parameter file {file} says nothing to this node: expected the key {node}: or /**:, found {found}"
+    )))
+}
+
+/// Adds the names of nodes as rcl makes them: keys down to the parameters, joined with slashes.
+fn node_keys(value: &Value, above: &str, found: &mut Vec<String>) {
+    for (key, below) in value.as_mapping().into_iter().flatten() {
+        match key.as_str() {
+            Some(PARAMETERS) if above.is_empty() => {}
+            Some(PARAMETERS) => found.push(above.into()),
+            Some(key) if above.is_empty() || above.ends_with('/') => node_keys(below, &format!("{above}{key}"), found),
+            Some(key) => node_keys(below, &format!("{above}/{key}"), found),
+            None => {}
+        }
+    }
+}
+
+/// Whether r2r takes what is below this key.
+fn is_taken(key: &str, node: &str) -> bool {
+    let bare = node.rsplit('/').next();
+    matches!(key, "/**" | "**") || key == node || Some(key) == bare
+}
+
+/// Whether rclcpp takes it: `**` stands for any number of a name's parts, `*` for one, and names begin at the root.
+fn means(key: &str, node: &str) -> bool {
+    fits(&parts(key), &parts(node))
+}
+
+fn parts(name: &str) -> Vec<&str> {
+    name.strip_prefix('/').unwrap_or(name).split('/').collect()
+}
+
+fn fits(pattern: &[&str], name: &[&str]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        ["**", rest @ ..] => (0..=name.len()).any(|skipped| fits(rest, &name[skipped..])),
+        [part, rest @ ..] => match name {
+            [first, others @ ..] => (*part == "*" || part == first) && fits(rest, others),
+            [] => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "/front/semantic_depth";
+
+    fn text(key: &str) -> String {
+        format!("\"{key}\":\n  ros__parameters:\n    png_level: 7\n")
+    }
+
+    #[test]
+    fn keys_that_are_taken_are_nothing_to_speak_of() {
+        for key in ["/**", "**", NODE, "semantic_depth"] {
+            assert_eq!(look("f", &text(key), NODE).expect(key), None, "{key}");
+        }
+        let nested = "/front:\n  semantic_depth:\n    ros__parameters: {}\nother:\n  ros__parameters: {}\n";
+        assert_eq!(look("f", nested, NODE).expect("the key is absolute"), None);
+        assert_eq!(look("f", "not: [yaml", NODE).expect("rcl's to refuse"), None);
+    }
+
+    #[test]
+    fn keys_that_would_be_ignored_are_errors() {
+        for key in [
+            "front/semantic_depth",
+            "/**/semantic_depth",
+            "**/semantic_depth",
+            "/front/**/semantic_depth",
+            "/*/semantic_depth",
+            "/front/*",
+            "/front/**",
+            "*/*",
+        ] {
+            let error = look("some.yaml", &text(key), NODE).expect_err(key).to_string();
+            for words in ["some.yaml", &format!("found {key}:"), "/front/semantic_depth: or /**:"] {
+                assert!(error.contains(words), "{error}");
+            }
+        }
+        // Beside one that is taken, too.
+        let nested =
+            "/**:\n  ros__parameters: {}\nfront:\n  semantic_depth:\n    ros__parameters:\n      png_level: 7\n";
+        let error = look("f", nested, NODE).expect_err("nested").to_string();
+        assert!(error.contains("found front/semantic_depth:"), "{error}");
+        assert!(look("f", &text("/*"), "/semantic_depth").is_err());
+    }
+
+    #[test]
+    fn a_file_for_others_is_warned_of() {
+        for key in ["other", "/semantic_depth", "/*", "/*/*/semantic_depth", "/front", "/front/semantic_depth/more"] {
+            let warning = look("some.yaml", &text(key), NODE).expect(key).expect(key);
+            for words in ["some.yaml", NODE, &format!("found {key}:")] {
+                assert!(warning.contains(words), "{warning}");
+            }
+        }
+        for text in ["", "semantic_depth:\n  png_level: 7\n", "ros__parameters:\n  png_level: 7\n"] {
+            let warning = look("f", text, NODE).expect(text).expect(text);
+            assert!(warning.contains("no ros__parameters"), "{warning}");
+        }
+    }
+
+    #[test]
+    fn files_are_those_of_ros_arguments() {
+        let line =
+            "node --params-file x --ros-args --params-file a -r __ns:=/front --params-file b -- --params-file y \
+                    --ros-args --params-file";
+        assert_eq!(files(line.split_whitespace().map(String::from)), ["a", "b"]);
+    }
+}
