@@ -254,7 +254,7 @@ fn a_refinement_learns_alone_and_is_exported_with_what_it_refines() {
     let learned = text(&refined.join("last.safetensors"));
     let names: Vec<String> =
         tch::Tensor::read_safetensors(&learned).expect("weights").into_iter().map(|(name, _)| name).collect();
-    assert!(names.len() == 14 && names.iter().all(|name| name.starts_with("refinement.")), "{names:?}");
+    assert!(names.len() == 20 && names.iter().all(|name| name.starts_with("refinement.")), "{names:?}");
 
     let (model, json) = (text(&refined.join("model")), text(&refined.join("figures.json")));
     let export = |weights: &str, refinement: &str| {

@@ -312,6 +312,7 @@ impl App {
             self.node.spin_once(SPIN);
             self.rosout.flush();
             if stop.load(Ordering::Relaxed) {
+                log::info!("ending while a model loads");
                 // [`run`] ends the process beside it.
                 self.phase = Phase::Loading(loader);
                 return Ok(());

@@ -310,6 +310,7 @@ def test_a_share_of_dropped_frames_above_a_threshold(peer, feed):
         peer.change("thresholds.drop_ratio_error", 0.01)
         feed.until("input", ERROR, "share of dropped frames")
     finally:
+        feed.image, feed.period_s = picture(64, 32), 0.05
         peer.change("thresholds.drop_ratio_error", 1.0)
         peer.change("thresholds.drop_ratio_warn", 1.0)
     feed.until("input", OK)

@@ -531,18 +531,16 @@ def test_the_model_is_exchanged_where_there_is_one(start_node, manage):
     assert not manager.call(Trigger, "reload_model").success
 
 
-def only_its_own(node):
-    """The node's shared memory, less what this process has opened of others' or made itself."""
-    mine = pathlib.Path("/proc/self/maps").read_text()
-    large = {path for path in node.segments() if path.stat().st_size > 1 << 20 and str(path) not in mine}
-    assert large, "it has a segment of its own"
-    return large
+def own_memory(node):
+    """The shared memory that a node has made; asked before anybody else is in its domain."""
+    return until(lambda: {p for p in node.segments() if p.exists() and p.stat().st_size > 1 << 20}, "its segment")
 
 
 @pytest.mark.parametrize("way", [CLEANUP, SHUTDOWN[INACTIVE]])
 def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, manage, model, way):
     # The largest one that is installed: it has to load for longer than what is done meanwhile.
     node = start_node(autostart=False, model_path=str(model.parents[1] / "street_1024x512"))
+    own = own_memory(node)
     manager = manage(node)
     assert manager.change(CONFIGURE)
     client = manager.node.create_client(Trigger, f"{NAME}/reload_model")
@@ -550,7 +548,6 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
     client.call_async(Trigger.Request())
     manager.until(lambda: "loading the model anew" in node.log(), "the begin of the reload")
     assert manager.change(way)
-    own = only_its_own(node)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
     assert "ending while a model loads" in node.log()
@@ -560,7 +557,7 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
 def test_build_only_ended_by_a_signal_leaves_nothing_behind(start_node, model):
     node = start_node(build_only=True, model_path=str(model.parents[1] / "street_1024x512"))
     until(lambda: "build_only: loading" in node.log(), "the begin of the load")
-    own = only_its_own(node)
+    own = own_memory(node)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
     assert "ending while a model loads" in node.log()
