@@ -246,7 +246,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STAGE_P95, "The same, 95th percentile"),
             k(key::STAGE_P99, "The same, 99th percentile"),
             k(key::STAGE_MAX, "The same, largest"),
-            k(key::BATCH_MEAN, "Frames that went through the network together"),
+            k(key::BATCH_MEAN, "Frames that were answered together; on CUDA the network may take them one after the other"),
         ],
     },
     Status {

@@ -41,9 +41,51 @@ pub(super) fn asked(arguments: impl IntoIterator<Item = String>) -> anyhow::Resu
     Ok(None)
 }
 
+/// Options of ROS arguments that have a value.
+const WITH_VALUE: [&str; 10] = [
+    "-r",
+    "--remap",
+    "-p",
+    "--param",
+    "--params-file",
+    "--log-level",
+    "-e",
+    "--enclave",
+    "--log-config-file",
+    "--log-file-name",
+];
+
+/// The values of these options among ROS arguments (`--ros-args ... [--]`, which may come many times), in order.
+pub(super) fn ros_values(arguments: impl IntoIterator<Item = String>, options: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_ros = false;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match (is_ros, argument.as_str()) {
+            (_, "--ros-args") => is_ros = true,
+            (true, "--") => is_ros = false,
+            // Whatever a value looks like, it is no option.
+            (true, option) if WITH_VALUE.contains(&option) => {
+                found.extend(arguments.next().filter(|_| options.contains(&option)));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_those_of_ros_arguments() {
+        let line = "node --params-file x --ros-args --params-file a -r --params-file --params-file b -p --ros-args -- \
+                    --params-file y --ros-args -r c --params-file";
+        let of = |options: &[&str]| ros_values(line.split_whitespace().map(String::from), options);
+        assert_eq!(of(&["--params-file"]), ["a", "b"]);
+        assert_eq!(of(&["-r", "--remap"]), ["--params-file", "c"]);
+    }
 
     fn of(line: &str) -> anyhow::Result<Option<String>> {
         asked(line.split_whitespace().map(String::from))

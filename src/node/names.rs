@@ -1,6 +1,7 @@
 //! Names as rcl makes them: private and relative ones expanded, then the command line's remap rules. r2r keeps rcl's
 //! answer to itself, and `qos_overrides`, the search for publishers and the log need it.
 
+use super::command_line::ros_values;
 use anyhow::Context as _;
 
 /// Expands and remaps the names of topics.
@@ -71,26 +72,9 @@ impl Names {
     }
 }
 
-/// The rules for topics, in order: of `--ros-args [-r|--remap RULE]... [--]`, which may come many times.
+/// The rules for topics, in order.
 fn rules(arguments: impl IntoIterator<Item = String>) -> Vec<Rule> {
-    let mut found = Vec::new();
-    let mut in_ros = false;
-    let mut arguments = arguments.into_iter();
-    while let Some(argument) = arguments.next() {
-        match (in_ros, argument.as_str()) {
-            (_, "--ros-args") => in_ros = true,
-            (true, "--") => in_ros = false,
-            (true, "-r" | "--remap") => found.extend(arguments.next().as_deref().and_then(rule)),
-            // Their values are no rules, whatever they look like.
-            (
-                true,
-                "-p" | "--param" | "--params-file" | "--log-level" | "-e" | "--enclave" | "--log-config-file"
-                | "--log-file-name",
-            ) => drop(arguments.next()),
-            _ => {}
-        }
-    }
-    found
+    ros_values(arguments, &["-r", "--remap"]).iter().filter_map(|text| rule(text)).collect()
 }
 
 /// `[node:][rostopic://]from:=to`. What is for services or names the node itself is no rule for topics; rcl has refused

@@ -1,6 +1,7 @@
 //! Keys of parameter files that r2r passes over without a word: of a file's nodes it takes `/**`, `**`, the node's full
 //! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
 
+use super::command_line::ros_values;
 use anyhow::ensure;
 use serde_yaml::Value;
 
@@ -13,29 +14,14 @@ const PARAMETERS: &str = "ros__parameters";
 /// # Errors
 /// A key that rclcpp would take for this node, and r2r does not.
 pub(super) fn check(node: &str) -> anyhow::Result<()> {
-    for file in files(std::env::args_os().map(|a| a.to_string_lossy().into_owned())) {
+    let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    for file in ros_values(arguments, &["--params-file"]) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         if let Some(warning) = look(&file, &text, node)? {
             log::warn!("{warning}");
         }
     }
     Ok(())
-}
-
-/// The values of `--params-file` among ROS arguments, in order.
-fn files(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut in_ros = false;
-    let mut arguments = arguments.into_iter();
-    while let Some(argument) = arguments.next() {
-        match (in_ros, argument.as_str()) {
-            (_, "--ros-args") => in_ros = true,
-            (true, "--") => in_ros = false,
-            (true, "--params-file") => found.extend(arguments.next()),
-            _ => {}
-        }
-    }
-    found
 }
 
 /// What to warn of in a file with this text.
@@ -155,13 +141,5 @@ mod tests {
             let warning = look("f", text, NODE).expect(text).expect(text);
             assert!(warning.contains("no ros__parameters"), "{warning}");
         }
-    }
-
-    #[test]
-    fn files_are_those_of_ros_arguments() {
-        let line =
-            "node --params-file x --ros-args --params-file a -r __ns:=/front --params-file b -- --params-file y \
-                    --ros-args --params-file";
-        assert_eq!(files(line.split_whitespace().map(String::from)), ["a", "b"]);
     }
 }
