@@ -51,7 +51,11 @@ ARGUMENTS = {
         f"Take the time from /clock (true or false), in RViz and the recording too; {FILE_SAYS}, and false there",
     ),
     "autostart": ("", f"false: stay unconfigured and wait for a lifecycle manager; {FILE_SAYS}"),
-    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "log_level": (
+        "",
+        f"debug, info, warn, error or fatal; {FILE_SAYS}, and info where that says nothing. fatal gives way to what the "
+        "parameter file says",
+    ),
     "cameras": ("", f"Names of the cameras, as in front,left,right; {FILE_SAYS} (one camera without a name)"),
     "image": (
         "",
@@ -108,6 +112,9 @@ COMMON_TOPICS = ("/diagnostics", "/tf", "/tf_static")
 
 # What RViz shows: the outputs in its configuration.
 SHOWN = ("labels", "depth", "overlay", "points")
+# By the images' transport: the end of their topic's name in RViz's configuration, and that file. RViz takes the
+# transport from this name, not from what it is remapped to.
+VIEWS = {"raw": ("", "semantic_depth.rviz"), "compressed": ("/compressed", "semantic_depth_compressed.rviz")}
 
 CAMERA_NAME = re.compile(r"(?!.*__)[a-z][a-z0-9_]{0,63}")
 
@@ -167,6 +174,11 @@ def sim_time(values, outer=""):
         return is_true("use_sim_time", values["use_sim_time"])
     # What rcl's parser takes for true; what is no boolean at all ends the node with the reason.
     return str(file_parameters(values, outer).get("use_sim_time")).lower() in ("true", "yes", "on", "y")
+
+
+def image_transport(values, outer=""):
+    """raw or compressed: what the argument says, else the parameter file, else the node."""
+    return values["image_transport"] or file_parameters(values, outer).get("image_transport") or "raw"
 
 
 def listed(text):
@@ -309,6 +321,8 @@ def node_action(values=None, more=(), outer=""):
         ("precision", values["precision"]),
         ("backend", values["backend"]),
         ("image_transport", values["image_transport"]),
+        # As a parameter, too: the file's beats --log-level.
+        ("log_level", "" if values["log_level"] == "fatal" else values["log_level"]),
     ):
         if text:
             parameters.append((name, quoted(text)))
@@ -420,11 +434,13 @@ def rviz_action(values=None, outer=""):
     if camera not in names:
         raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
     image = dict((name, image) for name, image, _ in inputs(values, outer))[camera] or private(camera, "input/image")
-    remappings = [("/semantic_depth/input/image", resolved(image, values, outer))]
+    # Another transport in the file ends the node with the reason.
+    ending, view = VIEWS.get(image_transport(values, outer), VIEWS["raw"])
+    remappings = [(f"/semantic_depth/input/image{ending}", resolved(image + ending, values, outer))]
     for output in SHOWN:
         shown = resolved(private(camera, f"output/{output}"), values, outer)
         remappings.append((f"/semantic_depth/output/{output}", shown))
-    arguments = ["-d", str(SHARE / "rviz" / "semantic_depth.rviz")]
+    arguments = ["-d", str(SHARE / "rviz" / view)]
     if values["fixed_frame"]:
         arguments += ["-f", values["fixed_frame"]]
     return {

@@ -3,7 +3,7 @@ r"""The node, and beside it a container with the standard components: rectificat
     ros2 launch semantic_depth with_depth_image_proc.launch.py image:=/camera/image_raw
     ros2 launch semantic_depth with_depth_image_proc.launch.py image:=/camera/image_raw rectify:=true color:=overlay
 
-For who has image_proc and depth_image_proc in the stack already, or wants rectified images; the node's own
+For users who already run image_proc and depth_image_proc, or who want rectified images; the node's own
 ~/output/points needs none of this and carries labels and confidence too. For each camera:
 
     IMAGE -> [image_proc::RectifyNode] -> node -> depth, camera_info -> depth_image_proc::PointCloudXyzrgbNode -> points
@@ -83,7 +83,7 @@ def component_descriptions(base, values=None, outer=""):
     values, own = complete(base, values)
     namespace = base.node_namespace(values, outer)
     sim_time = base.sim_time(values, outer)
-    transport = values["image_transport"] or base.file_parameters(values, outer).get("image_transport", "raw")
+    transport = base.image_transport(values, outer)
     described = []
 
     def component(package, plugin, camera, name, parameters, remappings):

@@ -1,7 +1,7 @@
 //! Errors in one line.
 
 /// The error and its causes, separated by colons. Many errors name their cause in their own words and give it as their source,
-/// too: what has been said at the end of the line so far is not said again.
+/// too: what has been said at the end of the line so far is not said again. A NUL, which no text of ROS may hold, is U+FFFD.
 pub fn in_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -12,7 +12,7 @@ pub fn in_line(error: &anyhow::Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    line.replace('\0', "\u{fffd}")
 }
 
 /// First line of a torch error: the rest is a C++ backtrace.
@@ -42,5 +42,11 @@ mod tests {
         let plain =
             Err::<(), _>(std::io::Error::other("the disk is full")).context("cannot save").expect_err("an error");
         assert_eq!(in_line(&plain), "cannot save: the disk is full");
+    }
+
+    #[test]
+    fn a_line_has_no_nul() {
+        let error = anyhow::anyhow!("no file '\0a'").context("cannot load 'b\0'");
+        assert_eq!(in_line(&error), "cannot load 'b\u{fffd}': no file '\u{fffd}a'");
     }
 }

@@ -1,6 +1,7 @@
 //! Files that are installed with the package: `share/semantic_depth/...` under an install prefix.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Where a file of `share/semantic_depth` may be: under this program's own prefix
@@ -8,10 +9,15 @@ use std::path::{Path, PathBuf};
 fn candidates(relative: &Path) -> Vec<PathBuf> {
     let own = std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(3).map(Path::to_path_buf));
     let sourced = std::env::var_os("AMENT_PREFIX_PATH").unwrap_or_default();
-    own.into_iter()
-        .chain(std::env::split_paths(&sourced))
-        .map(|prefix| prefix.join("share/semantic_depth").join(relative))
-        .collect()
+    under(own, &sourced, relative)
+}
+
+/// The same of this program's own prefix and a list of others. Empty ones, of which an empty list has one, are left out:
+/// they would be the working directory.
+fn under(own: Option<PathBuf>, sourced: &OsStr, relative: &Path) -> Vec<PathBuf> {
+    let sourced = std::env::split_paths(sourced).filter(|prefix| !prefix.as_os_str().is_empty());
+    let prefixes = own.into_iter().chain(sourced);
+    prefixes.map(|prefix| prefix.join("share/semantic_depth").join(relative)).collect()
 }
 
 /// The names of the folders in a folder of `share/semantic_depth` that hold a file of this name, in alphabetical order.
@@ -52,6 +58,17 @@ fn list(paths: &[PathBuf]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_prefix_is_not_the_working_directory() {
+        let places = |own: Option<&str>, sourced: &str| under(own.map(Into::into), OsStr::new(sourced), Path::new("f"));
+        let at = |prefixes: &[&str]| -> Vec<PathBuf> {
+            prefixes.iter().map(|prefix| Path::new(prefix).join("share/semantic_depth/f")).collect()
+        };
+        assert_eq!(places(None, ""), at(&[]));
+        assert_eq!(places(Some("/own"), ""), at(&["/own"]));
+        assert_eq!(places(Some("/own"), ":/a::/b:"), at(&["/own", "/a", "/b"]));
+    }
 
     #[test]
     fn a_missing_file_says_where_it_was_looked_for() {

@@ -1,6 +1,7 @@
 //! `semantic_depth bench`, the program itself, on a small network of random weights. Nothing here is about how long
 //! anything takes.
 
+use semantic_depth::bench::versions;
 use semantic_depth::export::trace::export;
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -73,6 +74,13 @@ fn everything_is_measured_and_written() {
     }
     let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the file")).expect("JSON");
 
+    let about = &report["about"];
+    assert!(text.contains(about["date"].as_str().expect("text")), "no date in:\n{text}");
+    // The libtorch of this process is the program's.
+    let libtorch = versions::libtorch();
+    assert_eq!(about["libtorch"].as_str(), libtorch.as_deref());
+    assert!(text.contains(&format!("libtorch {}", libtorch.as_deref().unwrap_or("of unknown version"))), "{text}");
+    assert!(about["cuda"].is_null(), "it ran on the processor");
     assert_eq!(report["about"]["threads"], 1);
     assert_eq!(report["about"]["device"], "cpu");
     assert!(report["about"]["command"].as_str().expect("text").starts_with("semantic_depth bench --device cpu"));

@@ -97,13 +97,20 @@ fn a_device_answers_as_the_processor_does() {
         for (backend, precision) in ways.into_iter().filter(|(backend, _)| back_ends.contains(backend)) {
             let mut on_device = pipeline(folder.path(), DeviceChoice::Cuda(0), backend, precision, 3);
             assert_eq!((on_device.backend(), on_device.device_name().as_str()), (backend.name(), "cuda:0"));
-            compare(&mut on_device, &mut on_processor, network);
+            compare(&mut on_device, &mut on_processor, network, is_refined);
         }
     }
 }
 
 /// Frames of several sizes, placements and batches.
-fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usize, usize)) {
+fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usize, usize), is_refined: bool) {
+    // Of the depth, relative: in the median, and at most. libtorch rounds after every operation, our own kernels after
+    // several; and what refines the depth begins with what was rounded.
+    let limits = match (on_device.backend() == Backend::Native.name(), is_refined) {
+        (true, _) => (2e-3, 0.05),
+        (false, false) => (5e-3, 0.05),
+        (false, true) => (5e-3, 0.1),
+    };
     let way = format!("{} {} {network:?}", on_device.backend(), on_device.precision_name());
     for size in [(2048, 1024), (611, 301)] {
         let picture = Drive::new(&DriveConfig::new(3, 1, size.0, size.1)).frame(0, false).left.into_raw();
@@ -140,7 +147,7 @@ fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usiz
                     median
                 );
                 assert!(equal / pixels > 0.995, "{way} {size:?} {i}: {}", equal / pixels);
-                assert!(median < 2e-3 && most < 0.05, "{way} {size:?} {i}: {median}, {most}");
+                assert!(median < limits.0 && most < limits.1, "{way} {size:?} {i}: {median}, {most} of {limits:?}");
                 let sure = |o: &Outputs| o.confidence.iter().filter(|c| **c > 0.9).count() as f64 / pixels;
                 assert!((sure(found) - sure(expected)).abs() < 0.01);
                 assert_eq!(found.overlay.len(), expected.overlay.len());
@@ -164,13 +171,18 @@ fn the_same_frame_has_the_same_answer() {
     for backend in back_ends {
         let mut on_device = pipeline(folder.path(), DeviceChoice::Cuda(0), backend, Precision::Fp16, 1);
         let first = answers(&mut on_device, &picture, std::slice::from_ref(&geometry), wanted);
-        // libtorch promises the same sums for the same input only to who asks for it.
-        let most = if backend == Backend::Native { 0.0 } else { 1e-3 };
+        // libtorch promises the same sums for the same input only to who asks for it: of the pixels so large a share may
+        // differ, and of the others the depth by so much. That is a bit of a code in half precision: 2^-10 from 1 on, of
+        // which the decoding makes five times as much.
+        let (share, off) = if backend == Backend::Native { (0.0, 0.0) } else { (1e-3, 5e-3) };
         let is_first = |again: &[Outputs]| {
             let depth = again[0].depth_m.iter().zip(&first[0].depth_m);
             let labels = again[0].labels.iter().zip(&first[0].labels);
-            let other = labels.filter(|(a, b)| a != b).count();
-            depth.clone().all(|(a, b)| (a - b).abs() <= most * b) && other as f32 <= most * first[0].labels.len() as f32
+            let pixels = first[0].labels.len();
+            let most = share * pixels as f32;
+            let other = pixels - labels.filter(|(a, b)| a == b).count();
+            let far = pixels - depth.filter(|(a, b)| (*a - *b).abs() <= off * **b).count();
+            other as f32 <= most && far as f32 <= most
         };
         for _ in 0..300 {
             assert!(is_first(&answers(&mut on_device, &picture, std::slice::from_ref(&geometry), wanted)));

@@ -70,6 +70,45 @@ fn depth_is_made_and_judged_on_rendered_pairs() {
     assert!(error.contains("nothing"), "{error}");
 }
 
+/// What would be told only after the work, or never.
+#[test]
+fn options_that_cannot_be_followed_are_refused_before_the_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("street");
+    let data = root.to_str().expect("a path");
+    tool(&["render", "--out", data, "--size", "128x64", "--splits", "val=1", "--frames", "1"]).expect("rendered");
+    let run = |way: &str, more: &[&str]| {
+        tool(&[&["depth", way, "--data", data, "--split", "val"], more].concat()).expect_err("refused")
+    };
+    let cut = folder.path().join("cut");
+    let cut = ["--cut-into", cut.to_str().expect("a path")];
+    let steps: [&[&str]; 9] = [
+        &["--no-crop"],
+        &["--crop-bottom", "0.2"],
+        &["--crop-left", "0.1"],
+        &["--crop-top", "0.1"],
+        &cut,
+        &["--no-smooth"],
+        &["--smooth", "2"],
+        &["--no-inpaint"],
+        &["--inpaint", "8"],
+    ];
+    for step in steps {
+        let error = run("teacher", &[&["--out-folder", "sgm", "--max-disparity", "16"], step].concat());
+        assert!(error.contains(&format!("{} is a step of cleaning", step[0])) && error.contains("--clean"), "{error}");
+    }
+    for name in ["preview", "preview.tif"] {
+        let preview = folder.path().join(name);
+        let preview = ["--out-folder", "made", "--preview", preview.to_str().expect("a path")];
+        let error = run("disparity", &preview);
+        assert!(error.contains("expected a name that ends in .png or .jpg"), "{error}");
+    }
+    assert!(!root.join("sgm").exists() && !root.join("made").exists());
+    let json = folder.path().join("missing/figures.json");
+    let error = run("compare", &["--folder", "disparity", "--json", json.to_str().expect("a path")]);
+    assert!(error.contains("missing is not a folder"), "{error}");
+}
+
 #[test]
 fn several_splits_are_checked_before_the_first_is_made() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -117,6 +117,71 @@ fn node_and_schema_take_the_same() {
 }
 
 #[test]
+fn values_with_a_form_of_their_own_are_the_same_to_node_and_schema() {
+    let validator = validator();
+    let texts = |texts: &str| texts.split('|').map(Json::from).collect::<Vec<_>>();
+    let lists = |values: Vec<Json>| values.into_iter().map(|value| json!([value])).collect::<Vec<_>>();
+    let numbers = |values: &[f64]| values.iter().map(|x| json!(x)).collect::<Vec<_>>();
+    let (long, tiny) = (|length: usize| json!("a".repeat(length)), json!(format!("0.{}1", "0".repeat(400))));
+    for (name, valid, invalid) in [
+        ("device", texts("auto|cpu|cuda|cuda:0|cuda:999"), texts("|cuda:|cuda:+1|cuda:1000|CPU|cpu |cuda:1\n")),
+        (
+            "output_size",
+            texts("1x1|9x8192|8192x10|8191x8189|8099x7999|999x1000"),
+            [
+                texts("9000x480|8193x1|1x8193|8200x1|9999x1|10000x1|0x1|1x0|0640x0480|640x0480|+1x1|1x|x1|1x1x1|1X1"),
+                texts("Source| 1x1|1x1\n"),
+                vec![json!(640), json!(1.5)],
+            ]
+            .concat(),
+        ),
+        (
+            "depth_scaling",
+            [
+                texts("camera_info|none|0.001|0.0010|0.01|0.5|1|1.0|9.99|10.05|999.999|1000|1000.00"),
+                numbers(&[0.001, 0.5, 2.5, 1000.0]),
+                vec![json!(1), json!(1000)],
+            ]
+            .concat(),
+            [
+                texts(
+                    "|0|0.0|0.000|0.0009|1e400|1e2|1e-2|.5|+1.5|-1|1.|01.5|00.5|1000.01|1001|1001.0|10000|0x1|inf|nan",
+                ),
+                texts("None|1.5 |1.5\n"),
+                numbers(&[0.0, -1.0, 0.0009, 1000.5, 1e300, 1e-300]),
+                vec![json!(0), json!(-1), json!(1001), tiny],
+            ]
+            .concat(),
+        ),
+        (
+            "roi",
+            vec![json!([0, 0, 0, 0]), json!([0, 1, 65_535, 65_535])],
+            vec![json!([0, 0, 0]), json!([0, 0, 0, 0, 0]), json!([0, 0, 0, 65_536]), json!([-1, 0, 0, 0])],
+        ),
+        (
+            "cameras",
+            lists([texts("a|a_|a9_b"), vec![long(64)]].concat()),
+            [
+                lists([texts("|_a|9a|a__b|a__|A|a-b|a b|\u{e4}|a\n"), vec![long(65), json!(0)]].concat()),
+                vec![json!(["a", "a"]), json!("a")],
+            ]
+            .concat(),
+        ),
+        (
+            "points.classes",
+            [lists(texts("road|traffic light| road|0")), vec![json!([0, 255])]].concat(),
+            [lists(texts("| |\t| \n")), vec![json!(["road", " "]), json!([0, -1]), json!([256])]].concat(),
+        ),
+    ] {
+        for (value, expected) in valid.iter().map(|v| (v, true)).chain(invalid.iter().map(|v| (v, false))) {
+            let file = with(json!({ name: value }));
+            assert_eq!(validator.is_valid(&file), expected, "the schema on {file}");
+            assert_eq!(node_takes(&file).is_ok(), expected, "the node on {file}: {:?}", node_takes(&file));
+        }
+    }
+}
+
+#[test]
 fn node_and_schema_refuse_the_same() {
     let validator = validator();
     for parameters in [
@@ -160,6 +225,8 @@ fn node_and_schema_refuse_the_same() {
         assert!(!validator.is_valid(&file), "the schema takes {file}");
         assert!(node_takes(&file).is_err(), "the node takes {file}");
     }
+    // rcl has no such lists.
+    assert!(!validator.is_valid(&with(json!({ "points": { "classes": ["road", 1] } }))));
     assert!(!validator.is_valid(&json!({ "/**": { "ros_parameters": {} } })));
     assert!(!validator.is_valid(&json!({ "/**": {} })));
     assert!(validator.is_valid(&json!({ "/front/semantic_depth": { "ros__parameters": {} } })));

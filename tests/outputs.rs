@@ -17,6 +17,16 @@ use zip::write::{FileOptions, ZipWriter};
 const NETWORK: (usize, usize) = (64, 32);
 /// Published ids are not channel numbers.
 const IDS: [u8; 4] = [0, 13, 8, 255];
+/// Label -> value in the mask.
+static MASK_VALUES: [u8; 256] = {
+    let mut values = [0; 256];
+    let mut label = 0;
+    while label < 256 {
+        values[label] = label as u8 ^ 3;
+        label += 1;
+    }
+    values
+};
 
 /// A kind of model.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +41,8 @@ struct Model {
     tensors: Option<&'static [&'static str]>,
     /// Input pixels a pixel of the answer.
     stride: usize,
+    /// The answer is in the host's memory, wherever the module runs.
+    on_host: bool,
 }
 
 impl Model {
@@ -71,6 +83,7 @@ impl Model {
             (false, _) => ("s", "z"),
         };
         let (kind, value) = match self.tensors {
+            None if self.on_host => ("Tensor".into(), format!("torch.cpu(torch.cat([{classes}, {depth}], 1))")),
             None => ("Tensor".into(), format!("torch.cat([{classes}, {depth}], 1)")),
             Some(names) => {
                 let values: Vec<_> = names
@@ -160,7 +173,8 @@ fn models() -> Vec<Model> {
         Model { depth: Some(("inverse", 90.0)), stride: 2, ..plain },
         Model { tensors: tuple, ..plain },
         Model { tensors: Some(&["other", "depth", "classes"]), ..plain },
-        Model { tensors: tuple, labels: true, bytes: true, depth: Some(("inverse", 90.0)), stride: 2 },
+        Model { on_host: true, ..plain },
+        Model { tensors: tuple, labels: true, bytes: true, depth: Some(("inverse", 90.0)), stride: 2, ..plain },
     ]
 }
 
@@ -233,21 +247,23 @@ fn placements() -> Vec<Placement> {
     modes.into_iter().flat_map(|mode| sizes.map(|output| Placement { mode, roi, output })).collect()
 }
 
-fn run(pipeline: &mut Pipeline, image: &ImageView<'_>, geometry: &Geometry) -> Outputs {
-    let mut outputs = Outputs::default();
-    let mask_values = std::array::from_fn(|i| i as u8 ^ 3);
-    let job = Job {
+fn job<'a>(image: &ImageView<'a>, geometry: &'a Geometry, wanted: Wanted, outputs: &'a mut Outputs) -> Job<'a> {
+    Job {
         image: *image,
         geometry,
-        wanted: Wanted::ALL,
+        wanted,
         confidence_stride: 1,
         depth_factor: 2.0,
         overlay_opacity: 0.5,
-        mask_values: &mask_values,
-        outputs: &mut outputs,
+        mask_values: &MASK_VALUES,
+        outputs,
         times: StageTimes::default(),
-    };
-    pipeline.run(&mut [job]).expect("the frame is answered");
+    }
+}
+
+fn run(pipeline: &mut Pipeline, image: &ImageView<'_>, geometry: &Geometry, wanted: Wanted) -> Outputs {
+    let mut outputs = Outputs::default();
+    pipeline.run(&mut [job(image, geometry, wanted, &mut outputs)]).expect("the frame is answered");
     outputs
 }
 
@@ -265,7 +281,7 @@ fn every_kind_of_model_is_answered_by_the_definition() {
         let (mut compared, mut unclear, mut unseen) = (0, 0, 0);
         for placement in placements() {
             let geometry = Geometry::new(&placement, source, NETWORK).expect("it fits");
-            let found = run(&mut pipeline, &image, &geometry);
+            let found = run(&mut pipeline, &image, &geometry, Wanted::ALL);
             let [classes, depth] = answer(&model, folder.path(), &image, &geometry, &spec);
             let (aw, ah) = model.answer();
             let channels = classes.size()[0] as usize;
@@ -341,6 +357,79 @@ fn every_kind_of_model_is_answered_by_the_definition() {
     }
 }
 
+/// All values, numbers as their bits: bytes, then numbers.
+fn values(outputs: &Outputs) -> ([&[u8]; 4], [Vec<u32>; 3]) {
+    let Outputs { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask, normals } = outputs;
+    let bits = |floats: &[f32]| floats.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    ([labels, overlay, colors, mask].map(Vec::as_slice), [bits(depth_m), bits(confidence), bits(normals)])
+}
+
+#[test]
+fn nothing_of_an_older_frame_is_left_in_the_outputs() {
+    let some = [
+        Wanted::ALL,
+        Wanted { mask: true, confidence: true, ..Wanted::default() },
+        Wanted { overlay: true, depth: true, ..Wanted::default() },
+    ];
+    for (device, labels) in devices().into_iter().flat_map(|device| [(device, false), (device, true)]) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = Model { labels, stride: 4, ..Model::default() }.write(folder.path());
+        let mut pipeline = Pipeline::load(&path, &options(device, Precision::Fp32)).expect("it loads");
+        let mut kept = Outputs::default();
+        // Larger and smaller ones in turn.
+        for source in [(130, 81), (104, 70), (141, 90)] {
+            let data = picture(source);
+            let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &data).expect("a valid layout");
+            for (placement, wanted) in placements().iter().flat_map(|p| some.map(|wanted| (p, wanted))) {
+                let geometry = Geometry::new(placement, source, NETWORK).expect("it fits");
+                // Values that no frame has.
+                for bytes in [&mut kept.labels, &mut kept.overlay, &mut kept.colors, &mut kept.mask] {
+                    bytes.fill(77);
+                }
+                for floats in [&mut kept.depth_m, &mut kept.confidence, &mut kept.normals] {
+                    floats.fill(-77.0);
+                }
+                pipeline.run(&mut [job(&image, &geometry, wanted, &mut kept)]).expect("the frame is answered");
+                let fresh = run(&mut pipeline, &image, &geometry, wanted);
+                assert_eq!((kept.width, kept.height), (fresh.width, fresh.height));
+                let is_fresh = values(&kept) == values(&fresh);
+                assert!(is_fresh, "{device:?}, labels: {labels}, {source:?}, {placement:?}, {wanted:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_leaves_all_outputs_empty() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Model { stride: 4, ..Model::default() }.write(folder.path());
+    let mut pipeline = load(folder.path(), Precision::Fp32).expect("it loads");
+    let (source, other) = ((130, 81), (104, 70));
+    let data = picture(source);
+    let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &data).expect("a valid layout");
+    let [geometry, of_another] =
+        [source, other].map(|size| Geometry::new(&Placement::default(), size, NETWORK).expect("it fits"));
+    let good = run(&mut pipeline, &image, &geometry, Wanted::ALL);
+    assert_eq!((good.labels.len(), good.depth_m.len(), good.mask.len()), (130 * 81, 130 * 81, 130 * 81));
+    let is_empty = |outputs: &Outputs| {
+        let (bytes, floats) = values(outputs);
+        bytes.iter().all(|v| v.is_empty()) && floats.iter().all(|v| v.is_empty())
+    };
+    let mut outputs = [(); 3].map(|()| good.clone());
+    let mut jobs = outputs.each_mut().map(|outputs| job(&image, &geometry, Wanted::ALL, outputs));
+    let error = pipeline.run(&mut jobs).expect_err("three, of at most two");
+    assert!(matches!(error, PipelineError::Batch { jobs: 3, max_batch: 2 }), "{error}");
+    assert!(outputs.iter().all(is_empty));
+    let [mut first, mut second] = [good.clone(), good];
+    let mut jobs = [
+        job(&image, &geometry, Wanted::ALL, &mut first),
+        job(&image, &of_another, Wanted { labels: true, ..Wanted::default() }, &mut second),
+    ];
+    let error = pipeline.run(&mut jobs).expect_err("the second geometry is of another image");
+    assert!(matches!(error, PipelineError::Geometry { .. }), "{error}");
+    assert!(is_empty(&first) && is_empty(&second));
+}
+
 fn load(folder: &Path, precision: Precision) -> Result<Pipeline, PipelineError> {
     Pipeline::load(&folder.join("model.yaml"), &options(DeviceChoice::Cpu, precision))
 }
@@ -399,7 +488,7 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     let labels = Model { labels: true, ..plain };
     let inverse = Model { depth: Some(("inverse", 90.0)), ..plain };
     type Change = fn(&str) -> String;
-    let cases: [(Model, Change, &str); 8] = [
+    let cases: [(Model, Change, &str); 10] = [
         (
             plain,
             |t| t.replace("output:\n", "output:\n  tensors: [classes]\n"),
@@ -424,6 +513,16 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         ),
         (inverse, |t| t.replace("scale: 90", "scale: -90"), "output.depth.scale: expected a number above 0, found -90"),
         (plain, |t| t.replace("channel_order: rgb", "channel_order: rgb\n  kind: u16"), "unknown variant `u16`"),
+        (
+            plain,
+            |t| t.replace("name: kinds", r#"name: "ki\0nds""#),
+            r#"name: expected text without control characters, found "ki\0nds""#,
+        ),
+        (
+            plain,
+            |t| t.replace("{id: 13, name: thing", r#"{id: 13, name: "thing\n""#),
+            r#"classes: expected names without control characters, found "thing\n" of class 13"#,
+        ),
     ];
     for (model, change, expected) in cases {
         let folder = tempfile::tempdir().expect("a folder");

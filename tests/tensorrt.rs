@@ -2,7 +2,8 @@
 //!
 //! What needs NVIDIA's libraries is ignored by default. With `SEMANTIC_DEPTH_TENSORRT_SITE` naming a folder into which
 //! `pip install --no-deps --target FOLDER torch-tensorrt==2.11.0 tensorrt-lean-cu13-libs==10.15.1.29` installed:
-//! `cargo test --release --test tensorrt -- --ignored`.
+//! `cargo test --release --lib --test tensorrt -- --ignored` (the loader's own such test is in
+//! src/tensorrt/libraries.rs).
 
 use semantic_depth::tensorrt::libraries::{self, Library, Surroundings, FOLDERS};
 use semantic_depth::tensorrt::{cuda, inspect, load_runtime, RuntimeError};
@@ -45,15 +46,32 @@ fn archives_of_libtorch_are_described_without_loading_them() {
     assert_eq!(inspect(&file).expect("libtorch wrote it").engines.len(), 1);
     let output = tool(&["doctor", "--engine", &file.to_string_lossy()], cache.path());
     let said = text(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    let expected =
-        "engine forward_engine in data.pkl: ABI 8, TensorRT 10.15.1.29, Orin (8.7), linux_x86_64, plan of 92 bytes";
-    assert!(said.contains(expected), "{said}");
+    for expected in [
+        "engine forward_engine in data.pkl: ABI 8, TensorRT 10.15.1.29, Orin (8.7), linux_x86_64, plan of 92 bytes",
+        "built on GPU 0; metadata of 8 bytes; output allocator: no; dynamic allocation: no",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    if !has_a_gpu() && cfg!(target_arch = "x86_64") {
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("  here: nothing that would be refused; not compared: compute capability"), "{said}");
+        assert!(said.contains("there is no CUDA device"), "{said}");
+    }
 
-    let output = tool(&["doctor", "--json", "--engine", &archive("abi7.ts").to_string_lossy()], cache.path());
+    // Of another ABI: refused everywhere.
+    let file = archive("abi7.ts");
+    let output = tool(&["doctor", "--engine", &file.to_string_lossy()], cache.path());
+    let said = text(&output.stdout);
+    let refused =
+        format!(": refused: {}: expected an engine of Torch-TensorRT 2.11.0 (ABI 8), found ABI 7", file.display());
+    assert!(said.contains(&refused) && said.contains("output allocator: no; dynamic allocation: -"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let output = tool(&["doctor", "--json", "--engine", &file.to_string_lossy()], cache.path());
+    assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
     assert_eq!(json["engine"]["engines"][0]["abi"], 7);
     assert_eq!(json["engine"]["engines"][0]["allocates_dynamically"], serde_json::Value::Null);
+    assert!(json["engine"]["verdicts"][0]["refused"].as_str().is_some_and(|why| why.contains("found ABI 7")), "{json}");
 
     let output = tool(&["doctor", "--engine", &archive("make.py").to_string_lossy()], cache.path());
     assert!(!output.status.success());

@@ -145,6 +145,56 @@ fn a_run_resumes_without_the_weights_that_it_started_from() {
     assert!(read(&whole) == read(&killed), "the checkpoint has all that the run needs");
 }
 
+/// What a look has kept as the best is known to whatever goes on after it.
+#[test]
+fn a_look_is_followed_by_a_checkpoint() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    let phases = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 100000, max_learning_rate: 1.0e-3}]";
+    let changes = ["--set", phases, "--set", "watch.validate_every=2", "--set", "watch.checkpoint_every=100000"];
+    let child = tool(&train(&config, &out, &changes)).stderr(Stdio::null()).spawn().expect("the tool starts");
+    let checkpoint = out.join("checkpoint.safetensors");
+    // After three looks without one there will be none.
+    kill_when(child, || checkpoint.is_file() || rows(&out) >= 3);
+    let tensors = tch::Tensor::read_safetensors(&checkpoint).expect("a checkpoint");
+    let (_, progress) = tensors.into_iter().find(|(name, _)| name == "progress").expect("how far it is");
+    let text = Vec::<u8>::try_from(progress).expect("bytes");
+    let progress: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    assert!(progress["best"].is_f64() && progress["looked"] == progress["total"], "{progress}");
+}
+
+/// No file may grow beyond 1 MiB, which is less than the weights need, and as on a full disk no signal tells of it.
+#[test]
+fn a_full_disk_ends_the_run_with_the_reason_and_leaves_the_last_good_state() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    let checkpoint = out.join("checkpoint.safetensors");
+    let child = tool(&train(&config, &out, &[])).stderr(Stdio::null()).spawn().expect("the tool starts");
+    kill_when(child, || checkpoint.is_file());
+    let before = std::fs::read(&checkpoint).expect("a checkpoint");
+    let parts = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&out).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "partial")).collect()
+    };
+    // What was being written when it was killed.
+    parts().iter().for_each(|path| std::fs::remove_file(path).expect("removed"));
+    let output = Command::new("bash")
+        .args(["-c", r#"ulimit -f 1024; trap "" XFSZ; exec "$0" "$@""#, TOOL])
+        .args(train(&config, &out, &["--resume"]))
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash starts");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains(".safetensors: ") && log.contains("File too large"), "{log}");
+    assert!(log.contains("holds the last good state (--resume goes on from it)") && !log.contains("panicked"), "{log}");
+    assert!(std::fs::read(&checkpoint).expect("still there") == before, "the checkpoint is another one");
+    assert!(parts().is_empty(), "{:?}", parts());
+    ok(&train(&config, &out, &["--resume"]));
+}
+
 /// Exports a run's weights and judges the model.
 fn evaluated(root: &Path, out: &Path) -> serde_json::Value {
     let model = out.join("model");

@@ -140,7 +140,9 @@ class Cpu:
             elif name == "inference" and network_thread is None:
                 role, network_thread = "inference", key
             elif name == "inference":
-                role = "rayon"  # its threads carry the name of the one that made them
+                role = "libtorch"  # its threads carry the name of the one that made them
+            elif name.startswith("worker-"):
+                role = "workers"
             elif name.startswith("dds"):
                 role = "dds"
             else:

@@ -188,11 +188,19 @@ def onnxruntime(a, _model, x):
     options = ort.SessionOptions()
     options.intra_op_num_threads = a.threads
     options.inter_op_num_threads = 1
-    session = ort.InferenceSession(a.onnx, options, providers=["CPUExecutionProvider"])
+    provider = "CUDAExecutionProvider" if a.device == "cuda" else "CPUExecutionProvider"
+    if a.device == "cuda" and hasattr(ort, "preload_dlls"):
+        # CUDA's libraries of the wheels that PyTorch brings.
+        ort.preload_dlls()
+    session = ort.InferenceSession(a.onnx, options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        # It would run on the processor without a word.
+        sys.exit(f"ONNX Runtime cannot use {provider}; it took {session.get_providers()}")
     binding = session.io_binding()
-    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(x))
+    # Input and answer are on the device; a run ends when its answer is there.
+    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(x, a.device, 0))
     for name in ("scores", "code"):
-        binding.bind_output(name)
+        binding.bind_output(name, a.device)
     return (
         lambda: session.run_with_iobinding(binding) or binding,
         lambda b: b.copy_outputs_to_cpu(),
@@ -261,10 +269,11 @@ def main():
 def serve(a, model, answer, run, arrays, versions, frames):
     """Says how the answers agree, and times what is asked for."""
     torch = sys.modules.get("torch")
-    gpu = a.device == "cuda"
+    # ONNX Runtime has no events, and waits for the device itself.
+    gpu = a.device == "cuda" and a.engine != "onnxruntime"
     wait = torch.cuda.synchronize if gpu else lambda: None
-    # PyTorch multiplies single precision as TF32 on a GPU, which has as many bits as fp16.
-    precision = "fp16" if gpu and a.precision == "fp32" and not a.strict else a.precision
+    # PyTorch and ONNX Runtime multiply single precision as TF32 on a GPU, which has as many bits as fp16.
+    precision = "fp16" if a.device == "cuda" and a.precision == "fp32" and not a.strict else a.precision
     labels, depth_m = model.decode(*arrays(run()), answer["labels"].shape)
     hello = {"versions": versions, "check": compare(labels, depth_m, answer, precision), "frame_check": None}
     works = {"network": run}

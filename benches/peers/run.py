@@ -39,6 +39,7 @@ CUDA_PEERS = {
     "PyTorch eager fp32 NCHW without TF32": "--engine eager --layout nchw --strict",
     "PyTorch eager fp16 channels last": "--engine eager --precision fp16",
     "PyTorch fp16 channels last, one CUDA graph": "--engine graph --precision fp16",
+    "ONNX Runtime fp32": "--engine onnxruntime",
     "torch.compile fp16, CUDA graphs": "--engine compile --precision fp16 --compile-mode reduce-overhead",
     "torch.compile fp16, max-autotune with CUDA graphs": "--engine compile --precision fp16 --compile-mode max-autotune",
 }
@@ -55,6 +56,7 @@ OURS = {"cpu": ["ours, native fp32@heads=--backend native --precision fp32",
                  "ours, torchscript fp16=--backend torchscript --precision fp16"]}
 WARM_UP = 10
 PAUSE_S = 0.3
+PERCENTILES = ("p50", "p95", "p99", "max")
 
 
 def arguments():
@@ -182,13 +184,26 @@ class Peer:
             self.log.close()
 
 
+def spread(times):
+    """By nearest rank, as ours has them."""
+    ordered = sorted(times)
+    return {p: ordered[-(-len(ordered) * rank // 100) - 1] for p, rank in zip(PERCENTILES, (50, 95, 99, 100))}
+
+
 def figures(times):
-    """Medians, and of the device's events the mean and sample deviation, too."""
+    """Medians, how the wall clock's times spread, and of the device's events the mean and sample deviation."""
     found = {clock: statistics.median(t) for clock, t in times.items()}
+    found["wall_spread_ms"] = spread(times["wall_ms"])
     if len(times.get("device_ms", [])) > 1:
         found["device_mean_ms"] = statistics.mean(times["device_ms"])
         found["device_deviation_ms"] = statistics.stdev(times["device_ms"])
     return found
+
+
+def figures_of_ours(timing):
+    """As `figures`, of a timing in a report of `semantic_depth bench`."""
+    return {clock: timing[clock]["p50"] for clock in ("wall_ms", "cpu_ms")} | {
+        "wall_spread_ms": {p: timing["wall_ms"][p] for p in PERCENTILES}}
 
 
 class Ours:
@@ -240,17 +255,24 @@ class Ours:
         about, network = report["about"], report["network"]
         self.versions = {k: about[k] for k in ("package_version", "libtorch", "backend", "precision")}
         timing = network["device"] or network["host"]
-        found = {clock: timing[clock]["p50"] for clock in ("wall_ms", "cpu_ms")}
+        found = figures_of_ours(timing)
         if timing.get("device_ms"):
             events = timing["device_ms"]
             found |= {"device_ms": events["p50"], "device_mean_ms": events["mean"], "device_deviation_ms": events["deviation"]}
         found["host_ms"] = network["host"]["wall_ms"]["p50"]
         if a.frame_size:
-            found["frame"] = {clock: report["frames"]["whole"][clock]["p50"] for clock in ("wall_ms", "cpu_ms")}
+            found["frame"] = figures_of_ours(report["frames"]["whole"])
         return found
 
     def close(self):
         pass
+
+
+def has_onnxruntime_for_cuda(a):
+    """Whether the installed ONNX Runtime is one for NVIDIA's GPUs."""
+    code = "import onnxruntime; print(*onnxruntime.get_available_providers())"
+    done = subprocess.run([a.python, "-c", code], env=environment(a, True), capture_output=True, text=True)
+    return "CUDAExecutionProvider" in done.stdout.split()
 
 
 def everybody(a, shared):
@@ -258,6 +280,9 @@ def everybody(a, shared):
     ours = [Ours(a, text, shared) for text in a.ours]
     chosen = {n: o for n, o in (CUDA_PEERS if a.device == "cuda" else CPU_PEERS).items()
               if not a.only or any(part in n for part in a.only)}
+    if a.device == "cuda" and any("onnxruntime" in o for o in chosen.values()) and not has_onnxruntime_for_cuda(a):
+        say("skipped: ONNX Runtime, which has no CUDAExecutionProvider here (pip install onnxruntime-gpu in its place)")
+        chosen = {n: o for n, o in chosen.items() if "onnxruntime" not in o}
     others = [(n, "full", o) for n, o in chosen.items()]
     others += [(n, "heads", o) for n, o in chosen.items() if any(e in o for e in HEADS_TOO)]
     for form in {f for _, f, o in others if "onnxruntime" in o or "openvino" in o}:
@@ -339,6 +364,17 @@ class Run:
             one.close()
 
 
+def gpus():
+    """Names and driver of NVIDIA's GPUs here, as the driver's own program tells them."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as why:
+        return f"unknown: {why}"
+    lines = [line.split(", ") for line in done.stdout.splitlines() if line]
+    return "; ".join(f"{', '.join(name)}, driver {driver}" for *name, driver in lines)
+
+
 def about(a):
     cpu = next((line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())
@@ -349,6 +385,7 @@ def about(a):
         "cores": len(os.sched_getaffinity(0)),
         "threads": a.threads,
         "device": a.device,
+        **({"gpu": gpus()} if a.device == "cuda" else {}),
         "network": a.size,
         "rounds": a.rounds,
         "repetitions": a.repetitions,
@@ -406,17 +443,22 @@ def table(results, digits):
 
 
 def frames_table(results, digits):
-    """Whole frames: Markdown. The ratio is to the quickest of ours."""
+    """Whole frames: Markdown. Of the rounds' percentiles the median, of their slowest frames the slowest. The ratio is of
+    medians, to the quickest of ours."""
     rows = [r for r in results if "frame" in r["turns"][0]]
-    lines = ["| what | network answers | frame, median, ms | rounds, ms | processor time, ms | / ours |", "|---|---|---|---|---|---|"]
+    lines = ["| what | network answers | frame, median, ms | p95 | p99 | max | medians of rounds, ms | processor time, ms | / ours |",
+             "|---|---|---|---|---|---|---|---|---|"]
     times = lambda r: [t["frame"]["wall_ms"] for t in r["turns"]]  # noqa: E731
     base = min((r for r in rows if r["ours"]), key=lambda r: statistics.median(times(r)), default=None)
     for r in sorted(rows, key=lambda r: statistics.median(times(r))):
         r["frame_median_ms"] = statistics.median(times(r))
         r["frame_ratio"] = statistics.median(t / b for t, b in zip(times(r), times(base))) if base else None
         cpu = statistics.median(t["frame"]["cpu_ms"] for t in r["turns"])
+        spreads = [t["frame"]["wall_spread_ms"] for t in r["turns"]]
+        r["frame_spread_ms"] = {p: (max if p == "max" else statistics.median)(s[p] for s in spreads) for p in PERCENTILES}
+        slow = " | ".join(f"{r['frame_spread_ms'][p]:.{digits}f}" for p in PERCENTILES[1:])
         name = f"**{r['name']}**" if r["ours"] else r["name"]
-        lines.append(f"| {name} | {SIZES[r['form']]} | {r['frame_median_ms']:.{digits}f} | {min(times(r)):.{digits}f} to "
+        lines.append(f"| {name} | {SIZES[r['form']]} | {r['frame_median_ms']:.{digits}f} | {slow} | {min(times(r)):.{digits}f} to "
                      f"{max(times(r)):.{digits}f} | {cpu:.{digits}f} | {cell(r['frame_ratio'], 2)} |")
     return "\n".join(lines)
 

@@ -2,12 +2,11 @@
 """What each option of the training is worth: the same short training with one thing changed at a time.
 
     semantic_depth render --out data/street --seed 1 --splits train=700 --frames 2 --rate 0.3 --size 1024x512 --no-stereo
-    semantic_depth render --out data/street --seed 1 --splits val=24,test=64 --frames 1 --rate 0.3 --size 1024x512 \
-        --no-stereo --add
+    semantic_depth render --out data/street --seed 1 --splits val=64 --frames 1 --rate 0.3 --size 1024x512 --no-stereo --add
     benches/training/run.py --tool TOOL --data data/street --out out/ablation
 
-Runs that are there already are not made again. Prints a Markdown table: of the held-out frames, looked at as a whole
-at the network's resolution, mIoU over the classes that occur and the mean relative depth error; and the seconds a step,
+Runs that are there already are not made again. Prints a Markdown table: of the 64 validation frames, looked at as a
+whole at the network's resolution, mIoU over the classes that occur and the mean relative depth error; and the seconds a step,
 which mean something only on a machine that does nothing else.
 """
 
@@ -39,6 +38,8 @@ VARIANTS = {
     "depth refined": ["refinement=joint"],
     "depth refined, relative loss": ["refinement=joint", f"heads=[{SEG}, {{task: depth, loss: relative}}]"],
     "uncertainty weighting": ["weighting=uncertainty"],
+    "single precision, not bf16": ["precision=fp32"],
+    "two batches of 4 a step": ["phases.0.batch=4", "phases.0.accumulate=2"],
     "AdamW, decay 1e-3": ["optimizer={name: adamw, weight_decay: 1.0e-3}"],
     "moving average 0.98": ["ema=0.98"],
     "depth consistent with scale": ["augment={flip: 0.5, focal_length_px: 282.8}"],
@@ -80,6 +81,7 @@ def main():
             value = looks[-1].get(f"street/{measure}")
             return f"{float(value):.4f}" if value else "-"
 
+        # A step is 8 crops in each of them.
         seconds = 8 * len(steps) / sum(steps)
         print(f"| {name} | {of('miou')} | {of('abs_rel')} | {of('normal_deg')} | {seconds:.2f} |", flush=True)
 

@@ -5,35 +5,44 @@
 #
 # CAMVID: the folder with train/{images,labels} and val/{images,labels}, 480x360, 11 classes. OUT: a folder to make.
 # The schedules follow the clock (--minutes), so the number of steps depends on the machine. Killed, it goes on.
+# SMALL=1 in the environment goes through all of it with a few drives, small frames and two seconds a training, to see that it works.
 set -eu
-[ $# -eq 2 ] || { sed -n 2,7p "$0"; exit 2; }
+[ $# -eq 2 ] || { sed -n 2,8p "$0"; exit 2; }
 camvid=$1
 out=$2
 
+drives=700 held=val=24,test=64 size=1024x512
+# minutes M: options of a training of M minutes; nothing where its configuration counts steps.
+minutes() { [ -z "$1" ] || echo "--minutes $1"; }
+if [ -n "${SMALL:-}" ]; then
+  drives=4 held=val=2,test=2 size=256x128
+  minutes() { echo "--minutes 0.03 --set watch.frames=2"; }
+fi
+
 if [ ! -f "$out/rendered" ]; then
-  semantic_depth render --out "$out/street" --seed 1 --splits train=700 --frames 2 --rate 0.3 --size 1024x512 --no-stereo --add
-  semantic_depth render --out "$out/street" --seed 1 --splits val=24,test=64 --frames 1 --rate 0.3 --size 1024x512 --no-stereo --add
+  semantic_depth render --out "$out/street" --seed 1 --splits "train=$drives" --frames 2 --rate 0.3 --size $size --no-stereo --add
+  semantic_depth render --out "$out/street" --seed 1 --splits $held --frames 1 --rate 0.3 --size $size --no-stereo --add
   touch "$out/rendered"
 fi
-semantic_depth train config/train/street.yaml --data "$out/street" --out "$out/first" --minutes 130 --resume
+semantic_depth train config/train/street.yaml --data "$out/street" --out "$out/first" $(minutes 130) --resume
 semantic_depth train config/train/street_camvid.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/first/last.safetensors" --out "$out/second" --minutes 100 --resume
+  --init "$out/first/last.safetensors" --out "$out/second" $(minutes 100) --resume
 semantic_depth train config/train/street_camvid_whole.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/second/last.safetensors" --out "$out/third" --minutes 45 --resume
+  --init "$out/second/last.safetensors" --out "$out/third" $(minutes 45) --resume
 # On a GPU (--device cuda) seven minutes.
 semantic_depth train config/train/street_camvid_gpu.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/third/last.safetensors" --out "$out/fourth" --minutes "${FOURTH_MINUTES:-270}" --resume
+  --init "$out/third/last.safetensors" --out "$out/fourth" $(minutes "${FOURTH_MINUTES:-270}") --resume
 semantic_depth train config/train/street_refinement.yaml --data "$out/street" --init "$out/fourth/last.safetensors" \
-  --out "$out/refinement" --minutes 38 --resume
+  --out "$out/refinement" $(minutes 38) --resume
 semantic_depth train config/train/street_joint.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/fourth/last.safetensors" --init "$out/refinement/last.safetensors" --out "$out/fifth" --minutes 57 --resume
+  --init "$out/fourth/last.safetensors" --init "$out/refinement/last.safetensors" --out "$out/fifth" $(minutes 57) --resume
 python3 scripts/average_weights.py "$out/fourth/last.safetensors" "$out/fifth/last.safetensors" "$out/mean.safetensors"
 semantic_depth train config/train/street_refinement.yaml --set phases.0.max_learning_rate=1e-3 --set phases.0.warmup=0.1 \
-  --data "$out/street" --init "$out/fifth/last.safetensors" --init "$out/mean.safetensors" --out "$out/behind" --minutes 12 --resume
+  --data "$out/street" --init "$out/fifth/last.safetensors" --init "$out/mean.safetensors" --out "$out/behind" $(minutes 12) --resume
 semantic_depth train config/train/street_joint_whole.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/mean.safetensors" --init "$out/behind/last.safetensors" --out "$out/sixth" --resume
+  --init "$out/mean.safetensors" --init "$out/behind/last.safetensors" --out "$out/sixth" $(minutes "") --resume
 semantic_depth train config/train/street_joint_whole.yaml --set phases.0.steps=3900 --set heads.1.weight=1.5 --set seed=83 \
-  --data "street=$out/street" --data "camvid=$camvid" --init "$out/sixth/last.safetensors" --out "$out/seventh" --resume
+  --data "street=$out/street" --data "camvid=$camvid" --init "$out/sixth/last.safetensors" --out "$out/seventh" $(minutes "") --resume
 weights=$out/seventh/last.safetensors
 semantic_depth export --weights "$weights" --refinement none --focal-length 565.6 --size 512x256 --name street --out "$out/model"
 semantic_depth export --weights "$weights" --focal-length 565.6 --size 768x384 --name street_refined --out "$out/refined"

@@ -6,6 +6,7 @@
 //! - [`memory`]: of this process and of its GPU; what machine this is
 //! - [`energy`]: joules, from NVML, a Jetson's power rails or RAPL
 //! - [`ceilings`]: what the device can do at most, measured, and how near the network comes
+//! - [`versions`]: of the libraries that did the work
 //! - [`report`]: the results as JSON and as a table
 
 pub mod ceilings;
@@ -15,3 +16,4 @@ pub mod measure;
 pub mod memory;
 pub mod network;
 pub mod report;
+pub mod versions;

@@ -6,6 +6,7 @@ use super::frames::{Frames, Together};
 use super::measure::{Spread, Timing};
 use super::memory::{Machine, Resident};
 use super::network::{Alone, AtSize};
+use super::versions::CudaVersions;
 use crate::frame::network::KernelRun;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -44,8 +45,10 @@ pub struct About {
     pub command: String,
     /// Of this package.
     pub package_version: &'static str,
-    /// Which one this package needs.
-    pub libtorch: &'static str,
+    /// Version of the one that ran; `None` where it does not say.
+    pub libtorch: Option<String>,
+    /// Where the network ran on a GPU.
+    pub cuda: Option<CudaVersions>,
     /// Where it ran.
     pub machine: Machine,
     /// `cpu` or `cuda:N`.
@@ -131,6 +134,7 @@ impl Report {
 
     fn head(&self, out: &mut String) {
         let (a, m) = (&self.about, &self.model);
+        line(out, "date", &a.date);
         line(out, "model", &format!("{} ({}), network {}x{}", m.name, m.path, m.width, m.height));
         let machine = match &a.machine.gpu {
             Some(gpu) => format!("{gpu}; {} ({} cores)", a.machine.cpu, a.machine.cores),
@@ -142,9 +146,17 @@ impl Report {
             "runs on",
             &format!(
                 "{}, {}, {}, {} threads; semantic_depth {}, libtorch {}",
-                a.device, a.backend, a.precision, a.threads, a.package_version, a.libtorch
+                a.device,
+                a.backend,
+                a.precision,
+                a.threads,
+                a.package_version,
+                a.libtorch.as_deref().unwrap_or("of unknown version")
             ),
         );
+        if let Some(cuda) = &a.cuda {
+            line(out, "CUDA", &cuda.to_string());
+        }
         if let Some(load) = a.machine.load_before.filter(|load| *load > 0.5) {
             let _ = writeln!(out, "WARNING: others use this machine too (load {load} before the start)");
         }

@@ -8,10 +8,11 @@ use crate::bench::measure::Repetitions;
 use crate::bench::memory::Machine;
 use crate::bench::network::{self, BenchError};
 use crate::bench::report::{About, Model, Report};
+use crate::bench::versions::{self, CudaVersions};
 use crate::data::disk::write_atomically;
-use crate::export::trace::{LIBTORCH_VERSION, WEIGHTS};
+use crate::export::trace::WEIGHTS;
 use crate::export::{self, Artifact};
-use crate::frame::network::{resolve, select, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
+use crate::frame::network::{resolve, select, Backend, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
 use crate::frame::pipeline::{LoadOptions, Pipeline};
 use crate::model::Cost;
 use anyhow::{bail, Context as _};
@@ -259,7 +260,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         date: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
         command: super::command_line(),
         package_version: env!("CARGO_PKG_VERSION"),
-        libtorch: LIBTORCH_VERSION,
+        libtorch: versions::libtorch(),
+        cuda: matches!(device, Device::Cuda(_))
+            .then(|| CudaVersions::here(pipeline.backend() == Backend::TensorRt.name())),
         machine,
         device: pipeline.device_name(),
         backend: pipeline.backend(),

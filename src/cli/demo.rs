@@ -42,8 +42,8 @@ pub struct Args {
     /// Where the network runs: auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// A parameter of the node, such as backend:=native or precision:=fp16 (repeatable); those that change which pictures
-    /// the node takes and gives are refused
+    /// A parameter of the node, such as backend:=native or precision:=fp16 (repeatable); those that the demo has to decide,
+    /// above all which pictures the node takes and gives, are refused
     #[arg(long = "param", short = 'p', value_name = "NAME:=VALUE", value_parser = parse_parameter)]
     parameters: Vec<(String, serde_yaml::Value)>,
 }

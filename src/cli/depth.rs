@@ -1,7 +1,9 @@
 //! `semantic_depth depth`: depth truth from stereo, and how good it is.
 
+use super::evaluate::check_json;
 use super::render::{bar, parse_size};
 use crate::data::cityscapes::{folder_name, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use crate::data::disk::write_atomically;
 use crate::data::npy::Precision;
 use crate::depth::accuracy::{self, Accuracy, Report};
 use crate::depth::clean::{clean, CleanOptions, Edges};
@@ -11,10 +13,11 @@ use crate::depth::teacher::{Sign, Teacher, TeacherOptions, ValueRange};
 use crate::depth::{preview, Disparity};
 use crate::frame::network::{device_name, resolve, DeviceChoice};
 use anyhow::{bail, ensure, Context as _};
-use image::DynamicImage;
+use image::{DynamicImage, ImageFormat};
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -82,15 +85,15 @@ struct CleanArgs {
     /// Leave the edges as they are.
     #[arg(long)]
     no_crop: bool,
-    /// Share of the height that is taken off at the bottom: the own vehicle.
-    #[arg(long, default_value_t = Edges::default().bottom, value_name = "SHARE")]
-    crop_bottom: f64,
-    /// Share of the width that is taken off at the left: what the right camera does not see.
-    #[arg(long, default_value_t = Edges::default().left, value_name = "SHARE")]
-    crop_left: f64,
-    /// Share of the height that is taken off at the top.
-    #[arg(long, default_value_t = Edges::default().top, value_name = "SHARE")]
-    crop_top: f64,
+    /// Share of the height that is taken off at the bottom: the own vehicle [default: 0.2].
+    #[arg(long, value_name = "SHARE")]
+    crop_bottom: Option<f64>,
+    /// Share of the width that is taken off at the left: what the right camera does not see [default: 0.0625].
+    #[arg(long, value_name = "SHARE")]
+    crop_left: Option<f64>,
+    /// Share of the height that is taken off at the top [default: 0.05].
+    #[arg(long, value_name = "SHARE")]
+    crop_top: Option<f64>,
     /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
     /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there. ROOT is neither the
     /// data set itself nor one that has such pictures already, unless --overwrite is given.
@@ -99,25 +102,46 @@ struct CleanArgs {
     /// Do not smooth.
     #[arg(long)]
     no_smooth: bool,
-    /// Median over a square of 2 x RADIUS + 1 pixels.
-    #[arg(long, default_value_t = 1, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15))]
-    smooth: u8,
+    /// Median over a square of 2 x RADIUS + 1 pixels [default: 1].
+    #[arg(long, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15))]
+    smooth: Option<u8>,
     /// Do not fill holes.
     #[arg(long)]
     no_inpaint: bool,
-    /// Widest hole that is filled, in pixels.
-    #[arg(long, default_value_t = 16, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
-    inpaint: u16,
+    /// Widest hole that is filled, in pixels [default: 16].
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    inpaint: Option<u16>,
 }
 
 impl CleanArgs {
     fn options(&self) -> CleanOptions {
-        let edges = Edges { left: self.crop_left, top: self.crop_top, bottom: self.crop_bottom };
+        let usual = Edges::default();
+        let edges = Edges {
+            left: self.crop_left.unwrap_or(usual.left),
+            top: self.crop_top.unwrap_or(usual.top),
+            bottom: self.crop_bottom.unwrap_or(usual.bottom),
+        };
         CleanOptions {
             edges: (!self.no_crop).then_some(edges),
-            smooth_radius: if self.no_smooth { 0 } else { usize::from(self.smooth) },
-            hole_px: if self.no_inpaint { 0 } else { usize::from(self.inpaint) },
+            smooth_radius: if self.no_smooth { 0 } else { usize::from(self.smooth.unwrap_or(1)) },
+            hole_px: if self.no_inpaint { 0 } else { usize::from(self.inpaint.unwrap_or(16)) },
         }
+    }
+
+    /// The first of these options that was given.
+    fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--no-crop", self.no_crop),
+            ("--crop-bottom", self.crop_bottom.is_some()),
+            ("--crop-left", self.crop_left.is_some()),
+            ("--crop-top", self.crop_top.is_some()),
+            ("--cut-into", self.cut_into.is_some()),
+            ("--no-smooth", self.no_smooth),
+            ("--smooth", self.smooth.is_some()),
+            ("--no-inpaint", self.no_inpaint),
+            ("--inpaint", self.inpaint.is_some()),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 }
 
@@ -293,8 +317,15 @@ where
         wanted.unwrap_or_default(),
         args.split.join(", ")
     );
+    if let Some(path) = &args.preview {
+        preview_format(path)?;
+    }
     for plan in plans {
         files::check(&plan.samples, &plan.job, &plan.how).with_context(|| format!("split '{}'", plan.split))?;
+    }
+    if let Some(path) = &args.preview {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        std::fs::create_dir_all(folder).with_context(|| format!("--preview {}", path.display()))?;
     }
     for (index, plan) in plans.iter().enumerate() {
         make(plan, args)?;
@@ -328,6 +359,12 @@ where
     Ok(())
 }
 
+/// Which kind of picture a preview's name asks for.
+fn preview_format(path: &Path) -> anyhow::Result<ImageFormat> {
+    let format = ImageFormat::from_path(path).ok().filter(ImageFormat::writing_enabled);
+    format.with_context(|| format!("--preview {}: expected a name that ends in .png or .jpg", path.display()))
+}
+
 fn write_preview(
     path: &Path,
     sample: &Sample,
@@ -340,10 +377,9 @@ fn write_preview(
     let (baseline_m, focal_px) = sample.read_camera()?;
     let depth = |d: Disparity| d.depth_m(baseline_m, focal_px);
     let sheet = preview::before_and_after(&sample.read_left()?, &depth(before), &depth(after));
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    sheet.save(path).with_context(|| path.display().to_string())
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut bytes, preview_format(path)?).with_context(|| path.display().to_string())?;
+    Ok(write_atomically(path, |file| file.write_all(bytes.get_ref()))?)
 }
 
 fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
@@ -364,10 +400,9 @@ fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
     let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::None };
     let clean = if args.wants_clean { args.clean.options() } else { CleanOptions::NONE };
     let mut job = job(&args.files, clean, args.clean.cut_into.as_ref());
-    ensure!(
-        args.wants_clean || args.clean.cut_into.is_none(),
-        "--cut-into is a step of cleaning, which is off: pass --clean, too"
-    );
+    if let Some(option) = args.clean.given().filter(|_| !args.wants_clean) {
+        bail!("{option} is a step of cleaning, which is off: pass --clean, too");
+    }
     job.write_disparity = args.write_disparity;
     let splits = splits(&args.files, &options, &[Part::Right, Part::Camera])?;
     match &args.teacher {
@@ -481,6 +516,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         args.ignore_bottom
     );
     ensure!(args.cap > 0.0, "--cap: expected metres above 0, found {}", args.cap);
+    args.json.as_deref().map_or(Ok(()), check_json)?;
     let mut rows = Vec::new();
     let mut frames = 0;
     for folder in &args.folders {
@@ -497,6 +533,15 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         rows.push((folder.to_string(), sums.report()));
     }
     let table = accuracy::table(&rows);
+    let (data, split) = (args.data.display(), &args.split);
+    let table = format!("{frames} frames of {data} ({split}) against exactDepth\n{table}");
+    let written = write_figures(args, frames, rows);
+    // As `evaluate` does it: neither is lost though the other cannot be written.
+    let printed = super::print(table).context("the table cannot be printed");
+    written.and(printed)
+}
+
+fn write_figures(args: &CompareArgs, frames: usize, rows: Vec<(String, Report)>) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         let folders = rows.into_iter().map(|(folder, report)| Named { folder, report }).collect();
         let figures = Figures {
@@ -510,8 +555,6 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&figures)?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
-    let (data, split) = (args.data.display(), &args.split);
-    super::print(format_args!("{frames} frames of {data} ({split}) against exactDepth\n{table}"))?;
     Ok(())
 }
 

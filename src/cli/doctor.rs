@@ -11,10 +11,13 @@ use crate::export::{self, Manifest};
 use crate::frame::geometry::Placement;
 use crate::frame::network::{self, device_name, usual, Backend, Compile, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::tensorrt::archive::DeviceKind;
 use crate::tensorrt::cache::{Cache, Entry};
-use crate::tensorrt::cuda::{self, Driver};
+use crate::tensorrt::check::{check_without_device, PLATFORM, TORCH_TENSORRT_ABI};
+use crate::tensorrt::cuda::{self, Driver, Gpu};
 use crate::tensorrt::libraries::{self, Library, Place, Surroundings, ORDER};
-use crate::tensorrt::{self, Archive};
+use crate::tensorrt::version::TensorRtVersion;
+use crate::tensorrt::{self, Archive, Here, Mismatch};
 use anyhow::{ensure, Context as _};
 use serde::{Deserialize, Serialize, Serializer};
 use std::ffi::OsStr;
@@ -27,7 +30,8 @@ pub struct Args {
     /// The model to be described and run: its folder, its model.yaml, or the name of an installed one.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// A TorchScript file with TensorRT engines, to be inspected (nothing of it is loaded).
+    /// A TorchScript file with TensorRT engines, to be inspected (nothing of it is loaded) and compared with this machine; with
+    /// --model also with the model's inputs and outputs.
     #[arg(long, value_name = "FILE")]
     engine: Option<PathBuf>,
     /// For programs, in place of text.
@@ -56,7 +60,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Model>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine: Option<Answer<Archive>>,
+    engine: Option<EngineFile>,
 }
 
 /// Something, or why it could not be had.
@@ -83,6 +87,8 @@ struct System {
     architecture: &'static str,
     /// The board, where the kernel knows it: Jetsons.
     board: Option<String>,
+    /// Version of a Jetson's system.
+    jetson: Option<String>,
     cpu: String,
     cores: usize,
     cpu_features: Vec<String>,
@@ -134,6 +140,26 @@ struct Model {
     checks: Vec<Checked>,
 }
 
+/// A file with TensorRT engines.
+#[derive(Debug, Serialize)]
+struct EngineFile {
+    #[serde(flatten)]
+    archive: Answer<Archive>,
+    /// For each CUDA device; where there is none, or no TensorRT, one of what needs neither. None of what cannot be read.
+    verdicts: Vec<Verdict>,
+}
+
+/// Whether a file with engines would be loaded here.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Verdict {
+    /// `cuda:N`.
+    device: Option<String>,
+    /// Why it would be refused.
+    refused: Option<String>,
+    /// What was not compared, and why.
+    not_compared: Option<String>,
+}
+
 /// One of the ways in which a model can be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Way {
@@ -171,7 +197,10 @@ impl Report {
     fn of(args: &Args) -> Self {
         let surroundings = Surroundings::here();
         let cuda = cuda::driver();
-        let devices = cuda.as_ref().map_or(0, |driver| driver.gpus.len());
+        let gpus = cuda.as_ref().map_or(&[] as &[Gpu], |driver| driver.gpus.as_slice());
+        let model = args.model.as_deref().map(|path| Model::of(path, gpus.len()));
+        let outputs = model.as_ref().and_then(|m| m.manifest.0.as_ref().ok()).map(tensorrt::outputs);
+        let engine = args.engine.as_deref().map(|path| EngineFile::of(path, gpus, &surroundings, outputs));
         Self {
             version: env!("CARGO_PKG_VERSION"),
             date: jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string(),
@@ -181,15 +210,15 @@ impl Report {
             tensorrt: TensorRt::of(&surroundings, &cuda),
             cuda: answer(cuda),
             cache: EngineCache::here(),
-            model: args.model.as_deref().map(|path| Model::of(path, devices)),
-            engine: args.engine.as_deref().map(|path| answer(tensorrt::inspect(path))),
+            model,
+            engine,
         }
     }
 
-    /// A model was asked about, and runs on nothing; or a file, and it cannot be read.
+    /// A model was asked about, and runs on nothing; or a file with engines, and it cannot be read or no device would load it.
     fn failed(&self) -> bool {
         let model_fails = self.model.as_ref().is_some_and(|m| m.checks.iter().all(|c| c.check.0.is_err()));
-        model_fails || self.engine.as_ref().is_some_and(|e| e.0.is_err())
+        model_fails || self.engine.as_ref().is_some_and(|e| e.verdicts.iter().all(|v| v.refused.is_some()))
     }
 }
 
@@ -221,6 +250,23 @@ fn after<'a>(text: &'a str, key: &str, delimiter: char) -> Option<&'a str> {
         let (name, value) = line.split_once(delimiter)?;
         (name.trim() == key).then(|| value.trim().trim_matches('"'))
     })
+}
+
+/// `L4T 36.4.3 (JetPack 6)` of a Jetson's /etc/nv_tegra_release; its first line where that is of another form.
+fn jetson(release: &str) -> Option<String> {
+    // # R36 (release), REVISION: 4.3, GCID: ..., BOARD: generic, EABI: aarch64, DATE: ...
+    let line = release.lines().next()?;
+    let major = line.strip_prefix("# R").and_then(|rest| rest.split_whitespace().next());
+    let minor = line.split(',').find_map(|part| part.trim().strip_prefix("REVISION:")).map(str::trim);
+    let (Some(major), Some(minor)) = (major, minor) else { return Some(line.into()) };
+    let jetpack = match major {
+        "32" => " (JetPack 4)",
+        "34" | "35" => " (JetPack 5)",
+        "36" => " (JetPack 6)",
+        "38" => " (JetPack 7)",
+        _ => "",
+    };
+    Some(format!("L4T {major}.{minor}{jetpack}"))
 }
 
 impl System {
@@ -260,6 +306,7 @@ impl System {
             kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
             architecture: std::env::consts::ARCH,
             board: text("/proc/device-tree/model"),
+            jetson: text("/etc/nv_tegra_release").as_deref().and_then(jetson),
             cpu: after(&cpu, "model name", ':').map_or_else(unknown, String::from),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cpu_features: FEATURES.iter().filter(|f| has(f)).map(|f| f.to_string()).collect(),
@@ -273,23 +320,34 @@ impl Libtorch {
         // A call into it: the linker leaves out what nothing calls.
         log::debug!("libtorch: CUDA is {}", tch::Cuda::is_available());
         let folder = surroundings.libtorch.clone();
-        let package = folder.as_deref().and_then(Path::parent);
-        let python = package.and_then(|p| std::fs::read_to_string(p.join("version.py")).ok());
-        let archive = package.and_then(|p| std::fs::read_to_string(p.join("build-version")).ok());
-        let version =
-            python.as_deref().and_then(|v| after(v, "__version__", '=')).map(|v| v.trim_matches('\'').to_string());
         Self {
             expected: LIBTORCH_VERSION,
-            version: version.or_else(|| archive.map(|v| v.trim().to_string())),
+            version: folder.as_deref().and_then(libtorch_version),
             cuda_half: surroundings.find(Library::TorchCuda).map(|found| found.path),
             folder,
         }
     }
 }
 
+/// What a libtorch says of itself: PyTorch's package in `version.py`, an archive in `build-version`, beside the folder of the
+/// libraries.
+fn libtorch_version(folder: &Path) -> Option<String> {
+    let package = folder.parent()?;
+    let read = |name: &str| std::fs::read_to_string(package.join(name)).ok();
+    let python = read("version.py");
+    let version =
+        python.as_deref().and_then(|v| after(v, "__version__", '=')).map(|v| v.trim_matches('\'').to_string());
+    version.or_else(|| read("build-version").map(|v| v.trim().to_string()))
+}
+
 impl TensorRt {
     fn of(surroundings: &Surroundings, cuda: &Result<Driver, cuda::NoDriver>) -> Self {
-        let all = ORDER.into_iter().chain([Library::TorchTrtc, Library::NvInferLean, Library::Nvrtc]);
+        let all = ORDER.into_iter().chain([
+            Library::TorchTrtc,
+            Library::NvInferBuilder,
+            Library::NvInferLean,
+            Library::Nvrtc,
+        ]);
         let runtime = match cuda {
             Err(error) => Err(format!("not loaded: {error}")),
             Ok(driver) if driver.gpus.is_empty() => Err("not loaded: the CUDA driver sees no device".into()),
@@ -319,12 +377,17 @@ fn doctor_in_a_process_of_its_own(arguments: impl IntoIterator<Item = impl AsRef
 impl Part {
     fn of(surroundings: &Surroundings, library: Library) -> Self {
         let found = surroundings.find(library);
-        let version = found.as_ref().and_then(|f| match library {
-            Library::NvInfer | Library::NvInferLean => {
-                Some(libraries::version_of(&f.path).map(|version| version.to_string()))
-            }
-            Library::TorchTrtRuntime | Library::TorchTrtc => libraries::torch_tensorrt_version(&f.path).map(Ok),
-            _ => None,
+        let unsaid = || "version unknown: neither the file's name nor a wheel that lists it tells it".to_string();
+        let version = found.as_ref().map(|f| {
+            let own = match library {
+                Library::NvInfer | Library::NvInferLean => {
+                    return libraries::version_of(&f.path).map(|version| version.to_string());
+                }
+                Library::TorchTrtRuntime | Library::TorchTrtc => libraries::torch_tensorrt_version(&f.path),
+                Library::TorchCuda => f.path.parent().and_then(libtorch_version),
+                _ => None,
+            };
+            own.or_else(|| libraries::version_of_file(&f.path)).ok_or_else(unsaid)
         });
         let (version, unknown) = match version {
             Some(Ok(version)) => (Some(version), None),
@@ -340,6 +403,55 @@ impl Part {
             remark: missing.or(unknown),
         }
     }
+}
+
+impl EngineFile {
+    /// `outputs`: tensors of the answer of the model that it is to be an engine of, where that is known.
+    fn of(path: &Path, gpus: &[Gpu], surroundings: &Surroundings, outputs: Option<usize>) -> Self {
+        let archive = answer(tensorrt::inspect(path));
+        let library = surroundings.find(Library::NvInfer).ok_or_else(|| "there is no libnvinfer.so.10".to_string());
+        let version = || library.and_then(|found| libraries::version_of(&found.path));
+        let tensorrt = if gpus.is_empty() { Err("there is no CUDA device".into()) } else { version() };
+        let verdicts =
+            archive.0.as_ref().map(|archive| verdicts(archive, gpus, &tensorrt, outputs)).unwrap_or_default();
+        Self { archive, verdicts }
+    }
+}
+
+/// What [`tensorrt::prepare`] would say to the file, on each device. `tensorrt`: the version of its library, or why there is none
+/// to compare with.
+fn verdicts(
+    archive: &Archive,
+    gpus: &[Gpu],
+    tensorrt: &Result<TensorRtVersion, String>,
+    outputs: Option<usize>,
+) -> Vec<Verdict> {
+    let refused = |checked: Result<(), Mismatch>| checked.err().map(|mismatch| mismatch.to_string());
+    let version = match tensorrt {
+        Ok(version) => *version,
+        Err(why) => {
+            let refused = refused(check_without_device(archive, TORCH_TENSORRT_ABI, PLATFORM));
+            let not_compared = Some(format!("compute capability, TensorRT's version, inputs and outputs: {why}"));
+            return vec![Verdict { device: None, refused, not_compared }];
+        }
+    };
+    let own = archive.engines.first().map_or((0, 0), |engine| (engine.inputs.len(), engine.outputs.len()));
+    let on = |gpu: &Gpu| Verdict {
+        device: Some(format!("cuda:{}", gpu.index)),
+        refused: refused(tensorrt::check(
+            archive,
+            &Here {
+                abi: TORCH_TENSORRT_ABI,
+                tensorrt: version,
+                compute_capability: gpu.compute_capability,
+                gpu: gpu.name.clone(),
+                platform: PLATFORM.into(),
+                bindings: outputs.map_or(own, |outputs| (1, outputs)),
+            },
+        )),
+        not_compared: outputs.is_none().then(|| "inputs and outputs: name the model with --model".into()),
+    };
+    gpus.iter().map(on).collect()
 }
 
 impl EngineCache {
@@ -483,6 +595,9 @@ impl fmt::Display for Report {
         if let Some(board) = &s.board {
             writeln!(f, "  board: {board}")?;
         }
+        if let Some(jetson) = &s.jetson {
+            writeln!(f, "  {jetson}")?;
+        }
         writeln!(f, "  processor: {}, {} cores: {}", s.cpu, s.cores, s.cpu_features.join(" "))?;
         writeln!(f, "  memory: {}", or_dash(s.memory_bytes.map(gib).as_ref()))?;
         for (name, value) in &self.environment {
@@ -552,7 +667,18 @@ impl fmt::Display for Report {
         }
         if let Some(engine) = &self.engine {
             writeln!(f, "\nengine")?;
-            f.write_str(&describe_archive(engine)?)?;
+            f.write_str(&describe_archive(&engine.archive)?)?;
+            for Verdict { device, refused, not_compared } in &engine.verdicts {
+                write!(f, "  {}: ", device.as_deref().unwrap_or("here"))?;
+                match refused {
+                    Some(why) => write!(f, "refused: {why}")?,
+                    None => write!(f, "nothing that would be refused")?,
+                }
+                match not_compared {
+                    Some(what) => writeln!(f, "; not compared: {what}")?,
+                    None => writeln!(f)?,
+                }
+            }
         }
         Ok(())
     }
@@ -625,6 +751,23 @@ fn describe_archive(archive: &Answer<Archive>) -> Result<String, fmt::Error> {
             engine.inputs,
             engine.outputs
         )?;
+        let kind = match device.kind {
+            DeviceKind::Gpu => "GPU",
+            DeviceKind::Dla => "DLA core",
+        };
+        let known = |flag: Option<bool>| match flag {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        writeln!(
+            f,
+            "    built on {kind} {}; metadata of {} bytes; output allocator: {}; dynamic allocation: {}",
+            device.id,
+            engine.metadata_bytes,
+            known(engine.needs_output_allocator),
+            known(engine.allocates_dynamically)
+        )?;
     }
     Ok(f)
 }
@@ -648,13 +791,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         report.to_string()
     };
     super::print(text).context("the report cannot be printed")?;
-    ensure!(!report.failed(), "the model runs on nothing here, or the file cannot be read (see the report above)");
+    ensure!(
+        !report.failed(),
+        "the model runs on nothing here, or the engine's file cannot be read or would be refused (see the report above)"
+    );
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn nothing_asked() -> Args {
+        Args { model: None, engine: None, json: true, load_runtime: false, check: None }
+    }
 
     #[test]
     fn values_of_the_kernels_text_files_are_found() {
@@ -666,18 +816,96 @@ mod tests {
 
     #[test]
     fn this_machine_is_described() {
-        let args = Args { model: None, engine: None, json: true, load_runtime: false, check: None };
-        let report = Report::of(&args);
+        let report = Report::of(&nothing_asked());
         assert!(!report.failed());
         let json = serde_json::to_value(&report).expect("plain data");
         assert_eq!(json["libtorch"]["expected"], LIBTORCH_VERSION);
         assert!(json["libtorch"]["folder"].is_string(), "{json}");
-        assert_eq!(json["tensorrt"]["libraries"].as_array().map(Vec::len), Some(ORDER.len() + 3));
+        assert_eq!(json["tensorrt"]["libraries"].as_array().map(Vec::len), Some(ORDER.len() + 4));
+        // What is found has a version or a reason why it is not known; what is not, the way to get it.
+        for part in &report.tensorrt.libraries {
+            assert_eq!(part.version.is_none(), part.remark.is_some(), "{part:?}");
+            assert!(
+                part.path.is_some() || part.remark.as_ref().is_some_and(|r| r.starts_with("missing: ")),
+                "{part:?}"
+            );
+        }
         assert!(json["system"]["memory_bytes"].as_u64().is_some_and(|b| b > 1 << 28), "{json}");
         let text = report.to_string();
         for heading in ["system", "CUDA", "libtorch", "TensorRT", "compiled engines"] {
             assert!(text.contains(&format!("\n{heading}")), "{text}");
         }
+    }
+
+    #[test]
+    fn a_jetsons_release_is_read() {
+        let line = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8";
+        assert_eq!(jetson(&format!("{line}\n# more")).as_deref(), Some("L4T 36.4.3 (JetPack 6)"));
+        assert_eq!(jetson("# R99 (release), REVISION: 0").as_deref(), Some("L4T 99.0"));
+        assert_eq!(jetson("another form").as_deref(), Some("another form"));
+    }
+
+    #[test]
+    fn libtorch_says_its_version_as_a_package_and_as_an_archive() {
+        let root = tempfile::tempdir().expect("temporary");
+        let (folder, file) = (root.path().join("lib"), |name: &str| root.path().join(name));
+        assert_eq!(libtorch_version(&folder), None);
+        std::fs::write(file("build-version"), "2.11.0+cpu\n").expect("temporary");
+        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cpu"));
+        std::fs::write(file("version.py"), "debug = False\n__version__ = '2.11.0+cu130'\n").expect("temporary");
+        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cu130"));
+    }
+
+    #[test]
+    fn an_engine_gets_a_verdict_for_each_device() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tensorrt/one_engine.ts");
+        let mut archive = tensorrt::inspect(&file).expect("libtorch wrote it");
+        archive.engines[0].platform = Some(PLATFORM.into());
+        let gpu = |index, name: &str, major, minor| {
+            let compute_capability = tensorrt::version::ComputeCapability { major, minor };
+            Gpu { index, name: name.into(), compute_capability, memory_bytes: 1 << 30 }
+        };
+        let gpus = [gpu(0, "NVIDIA H100", 9, 0), gpu(1, "Orin", 8, 7)];
+        let version = Ok(TensorRtVersion { major: 10, minor: 15, patch: 1, build: Some(29) });
+        let refusal = |verdict: &Verdict| verdict.refused.clone().unwrap_or_default();
+
+        let both = verdicts(&archive, &gpus, &version, Some(1));
+        assert!(refusal(&both[0]).contains("expected an engine for compute capability 9.0 (NVIDIA H100)"), "{both:?}");
+        assert_eq!(both[1], Verdict { device: Some("cuda:1".into()), refused: None, not_compared: None });
+        let engine = EngineFile { archive: Answer(Ok(archive.clone())), verdicts: both };
+        let mut report = Report { engine: Some(engine), ..Report::of(&nothing_asked()) };
+        assert!(!report.failed(), "one device would load it");
+        let json = serde_json::to_value(&report).expect("plain data");
+        assert_eq!(json["engine"]["engines"][0]["abi"], 8, "{json}");
+        assert_eq!(json["engine"]["verdicts"][1]["device"], "cuda:1", "{json}");
+        let text = report.to_string();
+        assert!(
+            text.contains("  cuda:0: refused: ") && text.contains("  cuda:1: nothing that would be refused\n"),
+            "{text}"
+        );
+
+        let two_outputs = verdicts(&archive, &gpus[1..], &version, Some(2));
+        assert!(refusal(&two_outputs[0]).contains("2 output"), "{two_outputs:?}");
+        report.engine = Some(EngineFile { archive: Answer(Ok(archive.clone())), verdicts: two_outputs });
+        assert!(report.failed());
+        let unnamed = verdicts(&archive, &gpus[1..], &version, None);
+        assert!(unnamed[0].refused.is_none() && unnamed[0].not_compared.is_some(), "{unnamed:?}");
+        let older = Ok(TensorRtVersion { major: 10, minor: 14, patch: 1, build: None });
+        let older = verdicts(&archive, &gpus[1..], &older, Some(1));
+        assert!(refusal(&older[0]).contains("expected a plan of TensorRT 10.14.1"), "{older:?}");
+
+        let nothing = Err("there is no CUDA device".to_string());
+        let apart = verdicts(&archive, &[], &nothing, Some(1));
+        assert!(apart[0].refused.is_none() && apart[0].device.is_none(), "{apart:?}");
+        assert!(
+            apart[0].not_compared.as_ref().is_some_and(|what| what.ends_with("there is no CUDA device")),
+            "{apart:?}"
+        );
+        archive.engines[0].device.kind = DeviceKind::Dla;
+        assert!(refusal(&verdicts(&archive, &[], &nothing, Some(1))[0]).contains("DLA core"));
+        let text = describe_archive(&Answer(Ok(archive))).expect("text");
+        let expected = "built on DLA core 0; metadata of 8 bytes; output allocator: no; dynamic allocation: no";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -174,14 +174,17 @@ impl Args {
         if let Some(report) = &self.report {
             fs::create_dir_all(report).with_context(|| format!("--report {}", report.display()))?;
         }
-        if let Some(json) = &self.json {
-            let folder = json.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !folder.is_dir() {
-                bail!("--json {}: {} is not a folder; make it first", json.display(), folder.display());
-            }
-        }
-        Ok(())
+        self.json.as_deref().map_or(Ok(()), check_json)
     }
+}
+
+/// That figures can be written to the place that `--json` names, which would fail only after the whole work otherwise.
+pub(super) fn check_json(json: &Path) -> anyhow::Result<()> {
+    let folder = json.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("--json {}: {} is not a folder; make it first", json.display(), folder.display());
+    }
+    Ok(())
 }
 
 /// The figures as JSON.

@@ -48,7 +48,7 @@ pub struct Args {
     /// Leave out exact depth (the disparity stays).
     #[arg(long)]
     no_exact_depth: bool,
-    /// Write into a folder that is not empty; files of the same name are replaced.
+    /// Write into a folder that is not empty; frames of the same name are replaced, whatever they have.
     #[arg(long)]
     add: bool,
 }
@@ -96,13 +96,18 @@ pub(crate) fn drive_seed(seed: u64, split: &str, drive: u64) -> u64 {
     seed.wrapping_mul(16).wrapping_add(block).wrapping_mul(SEEDS_A_SPLIT).wrapping_add(drive)
 }
 
-/// Writes one frame in the Cityscapes layout.
+/// Writes one frame in the Cityscapes layout. What an earlier frame of this name had and this one has not is removed:
+/// it would be the truth of another picture.
 pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> anyhow::Result<()> {
     let (w, h) = frame.left.dimensions();
-    sample.write_picture(Part::Left, &frame.left)?;
-    if let Some(right) = &frame.right {
-        sample.write_picture(Part::Right, right)?;
+    if !exact_depth {
+        sample.remove(Part::Depth)?;
     }
+    match &frame.right {
+        Some(right) => sample.write_picture(Part::Right, right)?,
+        None => sample.remove(Part::Right)?,
+    }
+    sample.write_picture(Part::Left, &frame.left)?;
     sample.write_labels(&frame.labels, w, h)?;
     sample.write_disparity(&frame.depth_m, &frame.camera, w, h)?;
     sample.write_camera(&frame.camera)?;
@@ -132,6 +137,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let focal_px = args.focal.unwrap_or(CITYSCAPES_FOCAL_PX * width as f64 / CITYSCAPES_WIDTH);
     if !(focal_px.is_finite() && focal_px > 1.0) {
         bail!("--focal: expected pixels above 1, found {focal_px}");
+    }
+    if !(args.baseline.is_finite() && args.baseline > 0.0) {
+        bail!("--baseline: expected metres above 0, found {}", args.baseline);
     }
     let jobs: Vec<(&str, u64)> =
         args.splits.0.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
@@ -197,6 +205,36 @@ fn check_empty(out: &Path, add: bool) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    fn render(out: &Path, more: &[&str]) -> anyhow::Result<()> {
+        let words = ["semantic_depth", "render", "--size", "64x32", "--splits", "val=1", "--frames", "1", "--out"];
+        let out = out.to_str().expect("UTF-8");
+        crate::cli::Cli::try_parse_from(words.iter().copied().chain([out]).chain(more.iter().copied()))?.run()
+    }
+
+    #[test]
+    fn a_frame_that_is_replaced_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("street");
+        let sample = Sample::new(&out, "val", "street00000", 0, 0);
+        let there = || [Part::Left, Part::Right, Part::Depth].map(|part| sample.path(part).is_file());
+        render(&out, &[]).expect("rendered");
+        assert_eq!(there(), [true; 3]);
+        render(&out, &["--seed", "2", "--add", "--no-exact-depth"]).expect("rendered");
+        assert_eq!(there(), [true, true, false]);
+        render(&out, &["--seed", "3", "--add", "--no-stereo"]).expect("rendered");
+        assert_eq!(there(), [true, false, true]);
+    }
+
+    #[test]
+    fn a_baseline_is_above_0() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for wrong in ["0", "-0.2", "NaN", "inf"] {
+            let error = render(folder.path(), &[&format!("--baseline={wrong}")]).expect_err(wrong).to_string();
+            assert!(error.contains("--baseline: expected metres above 0") && error.ends_with(wrong), "{error}");
+        }
+    }
 
     #[test]
     fn heights_are_one_or_two() {

@@ -15,6 +15,7 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Where a source is, instead of the configuration's place; NAME= may be left out where there is one source only.
+    /// What has a slash before its first = is a path.
     #[arg(long, value_name = "[NAME=]PATH", value_parser = parse_place)]
     data: Vec<Place>,
     /// Change a value of the configuration: keys and list indices separated by dots, then YAML (`heads.1.loss=berhu`).
@@ -45,8 +46,9 @@ type Place = (Option<String>, PathBuf);
 #[allow(clippy::unnecessary_wraps)]
 fn parse_place(text: &str) -> Result<Place, std::convert::Infallible> {
     Ok(match text.split_once('=') {
-        Some((name, place)) => (Some(name.into()), place.into()),
-        None => (None, text.into()),
+        // No source's name holds a slash.
+        Some((name, place)) if !name.contains('/') => (Some(name.into()), place.into()),
+        _ => (None, text.into()),
     })
 }
 
@@ -79,4 +81,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let options = Options { config_file: args.config, out: args.out, resume: args.resume, minutes: args.minutes };
     run::train(&config, &options, network::resolve(args.device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_hold_an_equals_sign() {
+        for (text, name, place) in [
+            ("street=/data/a=b", Some("street"), "/data/a=b"),
+            ("/data/a=b", None, "/data/a=b"),
+            ("./a=b", None, "./a=b"),
+            ("data", None, "data"),
+        ] {
+            assert_eq!(parse_place(text), Ok((name.map(String::from), PathBuf::from(place))), "{text}");
+        }
+    }
 }

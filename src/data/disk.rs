@@ -65,7 +65,7 @@ pub fn write_atomically(
 }
 
 /// Makes the folder that a file is to be in.
-pub(crate) fn create_parent(path: &Path) -> Result<(), DataError> {
+fn create_parent(path: &Path) -> Result<(), DataError> {
     match path.parent() {
         Some(parent) => fs::create_dir_all(parent).map_err(DataError::io(parent)),
         None => Ok(()),

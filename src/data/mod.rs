@@ -8,6 +8,7 @@ pub mod depth;
 pub mod disk;
 pub mod frame;
 pub mod npy;
+pub(crate) mod picture;
 pub mod source;
 pub mod street;
 pub mod surface;

@@ -4,10 +4,11 @@
 //! each of its ids one class or several (CamVid's "bicyclist" is Cityscapes' rider or bicycle). A pixel of several
 //! possible classes is coded as a group; see [`Groups`].
 
-use super::cityscapes::{picture_size, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
+use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
 use super::disk::DataError;
 use super::frame::{rows_above_bottom, Decoded};
+use super::picture;
 use image::ColorType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -274,6 +275,9 @@ impl Source {
             Self::Folder { root, images, labels, mapping, focal_px, remove_bottom } => {
                 let folder = |pattern: &String| root.join(pattern.replace("{split}", split));
                 let bad = |what: String| DataError::Bad { path: mapping.clone(), what };
+                if let Some(focal_px) = focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
+                    return Err(DataError::Split(format!("focal_px: expected pixels above 0, found {focal_px}")));
+                }
                 let mut codes = [None; 256];
                 for (id, train_ids) in Mapping::read(mapping)?.train_ids().map_err(bad)? {
                     codes[usize::from(id)] = Some(groups.code(&train_ids).map_err(bad)?);
@@ -383,8 +387,8 @@ impl Item {
                 (size, options.labels != LabelFiles::None, options.depth != DepthFiles::None, focal_px)
             }
             Read::Folder { picture, labels, focal_px, .. } => {
-                let size = picture_size(picture, None)?;
-                same_size(labels, size, picture_size(labels, Some(ColorType::L8))?)?;
+                let size = picture::size(picture, None)?;
+                same_size(labels, size, picture::size(labels, Some(ColorType::L8))?)?;
                 (size, true, false, focal_px.map(|f| (f, f)))
             }
         };
@@ -416,10 +420,8 @@ impl Item {
         match &self.read {
             Read::Cityscapes(sample) => decode_cityscapes(sample),
             Read::Folder { picture, labels, codes, focal_px } => {
-                let rgb = open(picture)?.into_rgb8();
-                let image::DynamicImage::ImageLuma8(ids) = open(labels)? else {
-                    return Err(DataError::Bad { path: labels.clone(), what: "expected 8-bit grey class ids".into() });
-                };
+                let rgb = picture::read(picture, None)?.into_rgb8();
+                let ids = picture::read_ids(labels)?;
                 let (width, height) = rgb.dimensions();
                 same_size(labels, (width, height), ids.dimensions())?;
                 let code = |&id: &u8| {
@@ -448,10 +450,6 @@ fn same_size(labels: &Path, picture: (u32, u32), found: (u32, u32)) -> Result<()
     }
     let what = format!("expected {}x{} pixels as its picture has, found {}x{}", picture.0, picture.1, found.0, found.1);
     Err(DataError::Bad { path: labels.into(), what })
-}
-
-fn open(path: &Path) -> Result<image::DynamicImage, DataError> {
-    image::open(path).map_err(|e| DataError::Bad { path: path.into(), what: e.to_string() })
 }
 
 fn decode_cityscapes(sample: &Sample) -> Result<Decoded, DataError> {
@@ -595,6 +593,28 @@ mod tests {
         fs::write(&camera, "{}").expect("written");
         let error = check(&source).expect_err("an empty camera").to_string();
         assert!(error.contains("intrinsic.fx"), "{error}");
+    }
+
+    #[test]
+    fn pictures_are_read_by_what_is_in_them() {
+        let (root, source) = folder(&[0, 10]);
+        let images = root.path().join("val/images");
+        fs::rename(images.join("a.jpg"), images.join("a.png")).expect("renamed");
+        let items = source.index("val", &mut Groups::default()).expect("an index");
+        items[0].check().expect("a JPEG");
+        assert_eq!(items[0].decode().expect("a frame").width, 2);
+    }
+
+    #[test]
+    fn a_focal_length_is_above_0() {
+        let (_root, mut source) = folder(&[0]);
+        for (wrong, said) in [(0.0, "0"), (-600.0, "-600"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+            if let Source::Folder { focal_px, .. } = &mut source {
+                *focal_px = Some(wrong);
+            }
+            let error = source.index("val", &mut Groups::default()).expect_err(said).to_string();
+            assert!(error.contains("focal_px: expected pixels above 0") && error.ends_with(said), "{error}");
+        }
     }
 
     #[test]

@@ -44,13 +44,14 @@ const SHEET_ROWS: usize = 6;
 /// Time that the node has to end after SIGINT.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// Parameters of the node that the demo can have in one way only: name, value, why.
-const NEEDED: [(&str, &str, &str); 11] = [
+const NEEDED: [(&str, &str, &str); 12] = [
     ("cameras", "[]", "it plays one camera, which has no name"),
     ("image_transport", "raw", "it plays images that are not compressed"),
     ("output_size", "source", "it lays the outputs over the frames and their truth, pixel by pixel"),
     ("depth_encoding", "32FC1", "it reads depth in metres"),
     ("autostart", "true", "it does not lead the node through its states"),
     ("build_only", "false", "it wants a node that answers"),
+    ("use_sim_time", "false", "it stamps its frames with the time of now, and nobody publishes /clock"),
     ("outputs.labels", "true", SHOWN),
     ("outputs.depth", "true", SHOWN),
     ("outputs.overlay", "true", SHOWN),
@@ -149,6 +150,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 /// The file, or the parameter, with the value that it needs and why.
 pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
     for (name, value) in parameters {
+        ensure!(name != "model_path", "--param model_path: use --model, which the report names");
         let Some((_, needed, why)) = NEEDED.iter().find(|(known, ..)| known == name) else { continue };
         let is_it = serde_yaml::from_str::<serde_yaml::Value>(needed).is_ok_and(|needed| needed == *value);
         ensure!(
@@ -177,6 +179,8 @@ fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End)
         _ => 0.0,
     };
     let last = run.timings.last();
+    // Of one that is given twice, the node has the last.
+    let max_rate_hz = options.parameters.iter().rfind(|(name, _)| name == "max_rate_hz");
     Report {
         source: match &options.source {
             Source::Drive(path) => format!("drive {}", path.display()),
@@ -187,6 +191,7 @@ fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End)
         backend: last.map_or_else(String::new, |t| t.backend.clone()),
         device: last.map_or_else(String::new, |t| t.device.clone()),
         rate_hz: options.rate_hz,
+        max_rate_hz: max_rate_hz.and_then(|(_, value)| value.as_f64()).filter(|hz| *hz > 0.0),
         played_hz: hz(frames.played),
         answered_hz: if answer_s > 0.0 { frames.answered.saturating_sub(1) as f64 / answer_s } else { 0.0 },
         messages: report::messages(run),
@@ -489,6 +494,7 @@ mod tests {
             ("image_transport", "compressed", "raw"),
             ("autostart", "false", "true"),
             ("build_only", "true", "false"),
+            ("use_sim_time", "true", "false"),
             ("outputs.depth", "false", "true"),
         ] {
             let error = asked(name, other).expect_err(name);
@@ -496,6 +502,9 @@ mod tests {
             assert_eq!(asked(name, needed), Ok(()), "what it needs may be said");
         }
         assert_eq!(asked("backend", "torchscript"), Ok(()));
+        // The report names the model of --model.
+        let error = asked("model_path", "/a/model.yaml").expect_err("another model");
+        assert!(error.contains("--param model_path") && error.contains("use --model"), "{error}");
         let unknown = NEEDED.iter().find(|(name, ..)| crate::interface::parameters::spec(name).is_none());
         assert_eq!(unknown, None, "the node has no such parameter");
     }

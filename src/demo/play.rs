@@ -15,8 +15,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Name of the node that is shown.
 pub const NODE: &str = "/semantic_depth";
-/// The topics of the bag: name, type. The first two are played, the others collected.
-pub const TOPICS: [(&str, &str); 8] = [
+/// The topics of the bag: name, type. The first two are played, the others collected; up to the timing they belong to a
+/// frame. The last one is there where the node publishes it.
+pub const TOPICS: [(&str, &str); 10] = [
     ("/semantic_depth/input/image", "sensor_msgs/msg/Image"),
     ("/semantic_depth/input/camera_info", "sensor_msgs/msg/CameraInfo"),
     ("/semantic_depth/output/labels", "sensor_msgs/msg/Image"),
@@ -25,6 +26,8 @@ pub const TOPICS: [(&str, &str); 8] = [
     ("/semantic_depth/output/camera_info", "sensor_msgs/msg/CameraInfo"),
     ("/semantic_depth/output/timing", "semantic_depth/msg/FrameTiming"),
     ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray"),
+    ("/rosout", "rcl_interfaces/msg/Log"),
+    ("/semantic_depth/output/label_info", "vision_msgs/msg/LabelInfo"),
 ];
 /// Index of the image that is played.
 pub const INPUT_IMAGE: usize = 0;
@@ -40,9 +43,15 @@ pub const OVERLAY: usize = 4;
 pub const TIMING: usize = 6;
 /// Index of the diagnostics.
 pub const DIAGNOSTICS: usize = 7;
+/// Index of the log.
+pub const ROSOUT: usize = 8;
+/// Index of what the labels mean.
+pub const LABEL_INFO: usize = 9;
 
 /// Depth of the queues on both sides of the graph.
 const QUEUE: usize = 10;
+/// What publishers keep for late listeners, by topic: index, depth of our queue, which takes all of it at once.
+const LATCHED: [(usize, usize); 2] = [(ROSOUT, 1000), (LABEL_INFO, 1)];
 /// Time for the node to load its model and appear.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Time without any answer after which what is missing is given up.
@@ -157,6 +166,13 @@ fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
+/// Subscribes to one of [`TOPICS`].
+fn subscribe(node: &mut r2r::Node, index: usize, qos: r2r::QosProfile) -> Result<RawStream, PlayError> {
+    let (name, type_name) = TOPICS[index];
+    let stream = node.subscribe_raw(name, type_name, qos);
+    Ok(Box::new(stream.map_err(ros(format!("cannot subscribe to {name} ({type_name})")))?))
+}
+
 impl Graph {
     /// Joins the graph of `ROS_DOMAIN_ID`, in which the node that will be shown must not run yet.
     pub fn join() -> Result<Self, PlayError> {
@@ -165,14 +181,12 @@ impl Graph {
         let qos = || r2r::QosProfile::default().keep_last(QUEUE).reliable().volatile();
         let mut publishers = Vec::new();
         let mut streams: Vec<(usize, RawStream)> = Vec::new();
-        for (index, (name, type_name)) in TOPICS.into_iter().enumerate() {
+        for (index, (name, type_name)) in TOPICS.into_iter().enumerate().take(DIAGNOSTICS + 1) {
             if index <= INPUT_CAMERA_INFO {
                 let publisher = node.create_publisher_untyped(name, type_name, qos());
                 publishers.push(publisher.map_err(ros(format!("cannot publish {name}")))?);
             } else {
-                let stream = node.subscribe_raw(name, type_name, qos());
-                streams
-                    .push((index, Box::new(stream.map_err(ros(format!("cannot subscribe to {name} ({type_name})")))?)));
+                streams.push((index, subscribe(&mut node, index, qos())?));
             }
         }
         let mut graph = Self { node, publishers, streams };
@@ -188,6 +202,20 @@ impl Graph {
             }
         }
         Ok(graph)
+    }
+
+    /// As a recorder that joins now, it gets what publishers have kept: the node's log of late, and what the labels mean.
+    fn subscribe_to_latched(&mut self) -> Result<(), PlayError> {
+        for (index, depth) in LATCHED {
+            // This program knows the type only where vision_msgs was there when it was built.
+            let is_there =
+                index != LABEL_INFO || (cfg!(has_vision_msgs) && !self.publishers_of(TOPICS[index].0)?.is_empty());
+            if is_there {
+                let qos = r2r::QosProfile::default().keep_last(depth).reliable().transient_local();
+                self.streams.push((index, subscribe(&mut self.node, index, qos)?));
+            }
+        }
+        Ok(())
     }
 
     fn publishers_of(&self, topic: &str) -> Result<Vec<r2r::QosProfile>, PlayError> {
@@ -211,7 +239,7 @@ impl Graph {
                     missing.push(format!("a subscription to {topic}"));
                 }
             }
-            for (topic, _) in &TOPICS[LABELS..] {
+            for (topic, _) in &TOPICS[LABELS..=DIAGNOSTICS] {
                 if self.publishers_of(topic)?.is_empty() {
                     missing.push((*topic).to_owned());
                 }
@@ -226,7 +254,7 @@ impl Graph {
                 for (_, stream) in &mut self.streams {
                     while let Some(Some(_)) = stream.next().now_or_never() {}
                 }
-                return Ok(());
+                return self.subscribe_to_latched();
             }
             if start.elapsed() > READY_LIMIT {
                 return Err(PlayError::NotReady { missing: missing.join(", "), limit: READY_LIMIT });
@@ -234,12 +262,14 @@ impl Graph {
         }
     }
 
-    /// The bag that [`Graph::play`] feeds.
+    /// The bag that [`Graph::play`] feeds, of a graph that is ready.
     pub fn create_bag(&self, folder: &Path, prefixes: &Prefixes) -> Result<Recorder, PlayError> {
         let mut topics = Vec::new();
         for (index, (name, type_name)) in TOPICS.into_iter().enumerate() {
             let qos = if index <= INPUT_CAMERA_INFO {
                 vec![Qos::reliable(QUEUE)]
+            } else if !self.streams.iter().any(|(subscribed, _)| *subscribed == index) {
+                continue;
             } else {
                 self.publishers_of(name)?.iter().map(offered).collect()
             };
@@ -308,7 +338,7 @@ impl Graph {
             for (topic, stream) in &mut self.streams {
                 while let Some(Some(message)) = stream.next().now_or_never() {
                     let log_time_ns = now_ns();
-                    if *topic != DIAGNOSTICS {
+                    if *topic < DIAGNOSTICS {
                         let malformed = |source| PlayError::Message { topic: TOPICS[*topic].0.into(), source };
                         let stamp_ns = messages::stamp(&message).map_err(malformed)?;
                         run.answers.entry(stamp_ns).or_default()[*topic] = true;

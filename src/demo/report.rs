@@ -49,7 +49,7 @@ pub struct Frames {
     pub played: u64,
     /// That never arrived at the node (or arrived after its last word).
     pub lost: u64,
-    /// Replaced by a newer one before the network was free, by the node's own count.
+    /// Replaced by a newer one before the network was free, or over the node's `max_rate_hz`, by the node's own count.
     pub dropped: u64,
     /// Malformed, by the node's own count.
     pub refused: u64,
@@ -102,6 +102,8 @@ pub struct Report {
     pub device: String,
     /// Frames a second asked for.
     pub rate_hz: f64,
+    /// The node's `max_rate_hz`, where one was set: frames above it were dropped because that was asked for.
+    pub max_rate_hz: Option<f64>,
     /// Frames a second that were played.
     pub played_hz: f64,
     /// Frames a second that were answered.
@@ -177,10 +179,14 @@ impl Report {
                 self.device, self.played_hz
             );
         }
+        let (so, because, dropped_for) = match self.max_rate_hz {
+            Some(hz) => ("and", format!("max_rate_hz is {hz}"), "as over that rate or for a newer one"),
+            None => ("so", "the newest frame always wins".to_owned(), "for a newer one"),
+        };
         format!(
-            "On {} a frame takes {p50:.0} ms (median), so of {:.1} frames a second {:.1} were answered: the newest frame \
-             always wins, and of {played} frames {answered} were answered, {dropped} were dropped for a newer one and \
-             {lost} did not reach the node.",
+            "On {} a frame takes {p50:.0} ms (median), {so} of {:.1} frames a second {:.1} were answered: {because}, and \
+             of {played} frames {answered} were answered, {dropped} were dropped {dropped_for} and {lost} did not reach \
+             the node.",
             self.device, self.played_hz, self.answered_hz
         )
     }
@@ -243,6 +249,39 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn frames_over_max_rate_hz_are_not_said_to_be_replaced() {
+        let percentiles = Percentiles { p50_ms: 20.0, p95_ms: 20.0, p99_ms: 20.0, max_ms: 20.0 };
+        let sentence = |max_rate_hz| {
+            let report = Report {
+                source: "drive".into(),
+                model: "model.yaml".into(),
+                backend: "native".into(),
+                device: "cpu".into(),
+                rate_hz: 10.0,
+                max_rate_hz,
+                played_hz: 10.0,
+                answered_hz: 2.5,
+                frames: Frames { played: 100, lost: 1, dropped: 74, refused: 0, answered: 25, complete: 25 },
+                messages: [25; 4],
+                strangers: 0,
+                stages: vec![Stage { name: "total", percentiles }],
+                age: None,
+                scores: None,
+                bag: BagSummary { folder: "bag".into(), bytes: 0, messages: BTreeMap::new(), lost: BTreeMap::new() },
+                node_end: NodeEnd { exit_code: Some(0), took_s: 0.1 },
+            };
+            report.sentence()
+        };
+        assert!(sentence(None).contains(
+            "the newest frame always wins, and of 100 frames 25 were answered, 74 were dropped for a newer one"
+        ));
+        let throttled = sentence(Some(2.5));
+        assert!(throttled.contains("max_rate_hz is 2.5") && throttled.contains("74 were dropped as over that rate"));
+        assert!(!throttled.contains("always wins"), "{throttled}");
+    }
 
     #[test]
     fn percentiles_are_of_the_nearest_rank() {

@@ -7,6 +7,7 @@
 use super::clean::Window;
 use crate::data::cityscapes::{LabelFiles, Part, ReadOptions, Sample};
 use crate::data::disk::{write_atomically, DataError};
+use crate::data::picture;
 use image::imageops::{crop_imm, resize, FilterType};
 use image::RgbImage;
 
@@ -47,10 +48,7 @@ fn write_labels(from: &Sample, to: &Sample, size: (u32, u32), window: Window) ->
     if !path.is_file() {
         return Ok(());
     }
-    let ids = image::open(&path).map_err(|e| DataError::bad(&path, e.to_string()))?;
-    let image::DynamicImage::ImageLuma8(ids) = ids else {
-        return Err(DataError::bad(&path, format!("expected 8-bit grey labels, found {:?}", ids.color())));
-    };
+    let ids = picture::read_ids(&path)?;
     if ids.dimensions() != size {
         let (found, expected) = (ids.dimensions(), size);
         return Err(DataError::bad(&path, format!("expected {expected:?} pixels as the picture has, found {found:?}")));

@@ -506,6 +506,28 @@ mod tests {
         assert_eq!(samples[0].read_focal().expect("camera"), (100.0, 100.0));
     }
 
+    /// As `cp -al` and `cp -rs` make it.
+    #[test]
+    fn a_copy_of_links_is_cut_and_its_source_is_not() {
+        let (folder, samples) = data_set(2);
+        let root = folder.path().join("links");
+        let sources = samples.iter().flat_map(|sample| [sample.path(Part::Left), sample.path(Part::Camera)]);
+        let before: Vec<(PathBuf, Vec<u8>)> =
+            sources.map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect();
+        for part in [Part::Left, Part::Camera] {
+            let [hard, soft] = [0, 1].map(|i| samples[i].in_root(&root).path(part));
+            std::fs::create_dir_all(hard.parent().expect("a folder")).expect("made");
+            std::fs::hard_link(samples[0].path(part), hard).expect("linked");
+            std::os::unix::fs::symlink(samples[1].path(part), soft).expect("linked");
+        }
+        let job = Job { overwrite: true, ..cutting(&root) };
+        assert_eq!(make(&samples, &job).expect("cut"), Done { made: 2, skipped: 0 });
+        for (path, bytes) in before {
+            assert!(std::fs::read(&path).expect("read") == bytes, "{}", path.display());
+        }
+        assert!(samples.iter().all(|s| s.in_root(&root).read_focal().expect("camera") == (200.0, 200.0)));
+    }
+
     #[test]
     fn another_data_set_is_not_cut_into_by_accident() {
         let (folder, samples) = data_set(2);

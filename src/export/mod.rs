@@ -296,6 +296,16 @@ pub fn sha256(path: &Path) -> Result<String, ArtifactError> {
 
 /// The values' ranges and what they say of each other.
 fn check(m: &Manifest) -> Result<(), String> {
+    // First of all, since messages repeat names: they go into ROS messages, which hold no NUL, and into lines of a log.
+    if m.name.contains(char::is_control) {
+        return Err(format!("name: expected text without control characters, found {:?}", m.name));
+    }
+    if let Some(class) = m.classes.iter().find(|class| class.name.contains(char::is_control)) {
+        return Err(format!(
+            "classes: expected names without control characters, found {:?} of class {}",
+            class.name, class.id
+        ));
+    }
     let (w, h) = (m.input.width, m.input.height);
     if !(1..=MOST_PIXELS).contains(&w) || !(1..=MOST_PIXELS).contains(&h) {
         return Err(format!("input: expected a width and height of 1 to {MOST_PIXELS}, found {w} and {h}"));

@@ -161,14 +161,23 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    fn clear(&mut self) {
+    /// Empties what is not wanted. What is wanted keeps an older frame's values until all of it is overwritten: filling it
+    /// with zeros first would cost a pass over its memory.
+    fn clear_unwanted(&mut self, wanted: Wanted) {
         let Self { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask, normals } = self;
-        for bytes in [labels, overlay, colors, mask] {
-            bytes.clear();
+        for (bytes, is_wanted) in
+            [(labels, wanted.needs_labels()), (overlay, wanted.overlay), (colors, wanted.colors), (mask, wanted.mask)]
+        {
+            if !is_wanted {
+                bytes.clear();
+            }
         }
-        depth_m.clear();
-        confidence.clear();
-        normals.clear();
+        for (floats, is_wanted) in [(depth_m, wanted.depth), (confidence, wanted.confidence), (normals, wanted.normals)]
+        {
+            if !is_wanted {
+                floats.clear();
+            }
+        }
     }
 }
 
@@ -269,12 +278,22 @@ impl Pipeline {
     /// [`PipelineError`]: too many jobs, a geometry that is not the image's, or the network failed. All outputs are
     /// then empty.
     pub fn run(&mut self, jobs: &mut [Job<'_>]) -> Result<(), PipelineError> {
-        let network_size = self.network_size();
         for job in jobs.iter_mut() {
-            job.outputs.clear();
+            job.outputs.clear_unwanted(job.wanted);
             (job.outputs.width, job.outputs.height) = job.geometry.output();
             job.times = StageTimes::default();
         }
+        let result = self.answer(jobs);
+        if result.is_err() {
+            // Nothing of an older frame may stay.
+            jobs.iter_mut().for_each(|job| job.outputs.clear_unwanted(Wanted::default()));
+        }
+        result
+    }
+
+    /// Fills all outputs that are wanted, to their last value, or fails.
+    fn answer(&mut self, jobs: &mut [Job<'_>]) -> Result<(), PipelineError> {
+        let network_size = self.network_size();
         let count = jobs.iter().filter(|j| j.wanted.any()).count();
         if count > self.max_batch() {
             return Err(PipelineError::Batch { jobs: count, max_batch: self.max_batch() });
@@ -294,11 +313,7 @@ impl Pipeline {
             return Ok(());
         }
         if let Some(cuda) = self.network.on_device() {
-            let result = run_on_device(cuda, &mut self.output, jobs, count);
-            if result.is_err() {
-                jobs.iter_mut().for_each(|job| job.outputs.clear());
-            }
-            return result;
+            return run_on_device(cuda, &mut self.output, jobs, count);
         }
         let mut clock = StageClock::start();
         let working = jobs.iter_mut().filter(|j| j.wanted.any());
@@ -411,5 +426,41 @@ fn pictures(output: &mut OutputBuilder, job: &mut Job<'_>, clock: &mut StageCloc
     if wanted.mask {
         output.mask(&outputs.labels, job.mask_values, &mut outputs.mask);
         times.mask_ns = clock.lap_ns();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_wanted_is_emptied() {
+        let lengths = |wanted| {
+            let mut outputs = Outputs {
+                width: 1,
+                height: 1,
+                labels: vec![0],
+                depth_m: vec![0.0],
+                confidence: vec![0.0],
+                overlay: vec![0; 3],
+                colors: vec![0; 3],
+                mask: vec![0],
+                normals: vec![0.0; 3],
+            };
+            outputs.clear_unwanted(wanted);
+            let Outputs { labels, depth_m, confidence, overlay, colors, mask, normals, .. } = outputs;
+            let bytes = [labels, overlay, colors, mask].map(|bytes| bytes.len());
+            (bytes, [depth_m, confidence, normals].map(|floats| floats.len()))
+        };
+        let nothing = Wanted::default();
+        assert_eq!(lengths(Wanted::ALL), ([1, 3, 3, 1], [1, 1, 3]));
+        assert_eq!(lengths(nothing), ([0; 4], [0; 3]));
+        assert_eq!(lengths(Wanted { labels: true, normals: true, ..nothing }), ([1, 0, 0, 0], [0, 0, 3]));
+        assert_eq!(lengths(Wanted { depth: true, ..nothing }), ([0; 4], [1, 0, 0]));
+        assert_eq!(lengths(Wanted { confidence: true, ..nothing }), ([0; 4], [0, 1, 0]));
+        // Made of labels.
+        assert_eq!(lengths(Wanted { overlay: true, ..nothing }), ([1, 3, 0, 0], [0; 3]));
+        assert_eq!(lengths(Wanted { colors: true, ..nothing }), ([1, 0, 3, 0], [0; 3]));
+        assert_eq!(lengths(Wanted { mask: true, ..nothing }), ([1, 0, 0, 1], [0; 3]));
     }
 }

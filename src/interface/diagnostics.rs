@@ -71,6 +71,9 @@ impl Status {
     }
 }
 
+/// The subtask of the status of all cameras together, which is there where there are several.
+pub const ALL_CAMERAS: &str = "all cameras";
+
 /// Stands for a stage in a key.
 pub const STAGE: &str = "STAGE";
 
@@ -131,6 +134,7 @@ pub mod key {
     pub const QOS_PROBLEM: &str = "Publisher QoS";
     pub const CALIBRATION: &str = "Calibration";
     pub const DEPTH_FACTOR: &str = "Depth factor";
+    pub const POINT_CLOUD: &str = "Point cloud";
     pub const IMAGE: &str = "Image";
     // Timing.
     pub const STAGE_P50: &str = "STAGE p50 (ms)";
@@ -138,6 +142,13 @@ pub mod key {
     pub const STAGE_P99: &str = "STAGE p99 (ms)";
     pub const STAGE_MAX: &str = "STAGE max (ms)";
     pub const BATCH_MEAN: &str = "Mean batch size";
+    // All cameras: the sums and percentiles have the keys of one camera.
+    pub const CAMERAS: &str = "Cameras";
+    pub const CAMERAS_STALE: &str = "Cameras stale";
+    pub const CAMERAS_QOS_PROBLEM: &str = "Cameras with a QoS problem";
+    pub const WORST_AGE_P50: &str = "Worst camera's image age p50 (ms)";
+    pub const WORST_AGE_P95: &str = "Worst camera's image age p95 (ms)";
+    pub const WORST_AGE_P99: &str = "Worst camera's image age p99 (ms)";
     // Model.
     pub const STATE: &str = "State";
     pub const NAME: &str = "Name";
@@ -193,14 +204,14 @@ pub const DIAGNOSTICS: &[Status] = &[
             (
                 Level::Warn,
                 "rate or drop ratio beyond the warning threshold; images refused, or stamps of zero or that jumped back, \
-                 in the window; no valid calibration where depth_scaling needs one; a publisher of the image or its camera_info \
-                 whose QoS cannot reach the node while images arrive",
+                 in the window; no valid calibration where depth_scaling needs one; output/points is subscribed to and there \
+                 can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",
             ),
         ],
         keys: &[
             k(key::EVENTS_IN_WINDOW, "Images that arrived in the window"),
             k(key::EVENTS_SINCE_STARTUP, "Images that arrived since the start"),
-            k(key::WINDOW_S, "diagnostics_window_s; less where the camera is listened to for a shorter time, or had more than 4096 images in it"),
+            k(key::WINDOW_S, "diagnostics_window_s; shorter if the camera has been subscribed for less time, or if more than 4096 images came in it"),
             k(key::ACTUAL_HZ, "Rate of arrival over the window"),
             k(key::LEAST_HZ, "thresholds.rate_warn_hz; 0: no limit"),
             k(key::MOST_HZ, "max_rate_hz, above which images are dropped; inf: no limit"),
@@ -216,7 +227,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
             k(key::THROTTLED, "Those of the dropped that were over max_rate_hz"),
             k(key::REFUSED, "Malformed, or could not be computed (status model then says why)"),
-            k(key::SKIPPED, "Nobody wanted an output, or the node was disabled or deactivated"),
+            k(key::SKIPPED, "Nobody wanted an output that can be made, or the node was disabled or deactivated"),
             k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1; both without the throttled, whose dropping was asked for"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),
             k(key::AGE_P50, "Age at publication over the window, of its newest 4096 images at most; below zero (clocks that disagree, a bag that loops) counts as zero"),
@@ -231,6 +242,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes images; or which publisher of the image or its camera_info cannot reach the node, and what to change"),
             k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, no focal length in its K (its P where input_rectified), or not of this image's size"),
             k(key::DEPTH_FACTOR, "What depth is multiplied with, and where it comes from"),
+            k(key::POINT_CLOUD, "ok, or why there is none: no camera_info, or one that gives no rays; only while output/points is subscribed to"),
             k(key::IMAGE, "Size and encoding of the last image"),
         ],
     },
@@ -247,6 +259,40 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STAGE_P99, "The same, 99th percentile"),
             k(key::STAGE_MAX, "The same, largest"),
             k(key::BATCH_MEAN, "Frames that were answered together; on CUDA the network may take them one after the other"),
+        ],
+    },
+    Status {
+        subtask: ALL_CAMERAS,
+        per_camera: false,
+        levels: &[
+            (Level::Stale, "the input of a camera is STALE (this status is there only where there are several cameras)"),
+            (Level::Error, "the input or timing of a camera is ERROR"),
+            (Level::Warn, "the input or timing of a camera is WARN"),
+        ],
+        keys: &[
+            k(key::CAMERAS, "How many there are"),
+            k(key::CAMERAS_STALE, "Those whose input is STALE"),
+            k(key::CAMERAS_QOS_PROBLEM, "Those with a publisher of the image or its camera_info that cannot reach the node"),
+            k(key::RECEIVED, "Of all cameras since the start, like the following five; what they mean is said above"),
+            k(key::ANSWERED, "The sum"),
+            k(key::DROPPED, "The sum"),
+            k(key::THROTTLED, "The sum"),
+            k(key::REFUSED, "The sum"),
+            k(key::SKIPPED, "The sum"),
+            k(key::DROP_RATIO, "Dropped images of all cameras among those received in the window, both without the throttled"),
+            k(key::ACTUAL_HZ, "Sum of the rates of arrival"),
+            k(key::OUTPUT_HZ, "Answered images of all cameras per second"),
+            k(key::AGE_P50, "Age at publication over the window, of all cameras' images together"),
+            k(key::AGE_P95, "The same, 95th percentile"),
+            k(key::AGE_P99, "The same, 99th percentile"),
+            k(key::AGE_MAX, "The same, largest"),
+            k(key::WORST_AGE_P50, "That of the camera for which it is largest"),
+            k(key::WORST_AGE_P95, "The same, 95th percentile"),
+            k(key::WORST_AGE_P99, "The same, 99th percentile"),
+            k(key::STAGE_P50, "Over the window, of all cameras' frames together"),
+            k(key::STAGE_P95, "The same, 95th percentile"),
+            k(key::STAGE_P99, "The same, 99th percentile"),
+            k(key::STAGE_MAX, "The same, largest"),
         ],
     },
     Status {
@@ -285,7 +331,7 @@ pub const DIAGNOSTICS: &[Status] = &[
         ],
         keys: &[
             k(key::DEVICE, "cpu or cuda:N"),
-            k(key::GPU_MEMORY_USED_MIB, "By all processes; of the GPU only what NVML (on a Jetson /sys) can tell is there"),
+            k(key::GPU_MEMORY_USED_MIB, "By all processes. GPU keys appear only where NVML (on a Jetson /sys) can tell them"),
             k(key::GPU_MEMORY_TOTAL_MIB, "Built in"),
             k(key::GPU_MEMORY_PROCESS_MIB, "By this process; not known inside most containers"),
             k(key::GPU_TEMPERATURE_C, "Of the chip"),
@@ -323,6 +369,7 @@ mod tests {
         assert_eq!(input.name("/ns/semantic_depth", ""), "ns/semantic_depth: input");
         assert_eq!(input.name("/semantic_depth", "front"), "semantic_depth: front input");
         assert_eq!(status("model").expect("model").name("/n", "front"), "n: model");
+        assert_eq!(status(ALL_CAMERAS).expect("all").name("/n", ""), "n: all cameras");
     }
 
     #[test]

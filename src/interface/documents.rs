@@ -263,7 +263,7 @@ pub fn params_file() -> String {
         let mut words = spec.meaning.to_string();
         let valid = valid(spec);
         if !valid.is_empty() {
-            let _ = write!(words, " ({valid})");
+            let _ = write!(words, ". Valid: {valid}");
         }
         words.push_str(match (spec.at_run_time, spec.per_camera) {
             (true, true) => ". [R] [C]",
@@ -272,7 +272,7 @@ pub fn params_file() -> String {
             (false, false) => ".",
         });
         comment(&mut text, indent, &words);
-        // What the file says beats `--log-level`, which a launch file gives.
+        // What the file says beats `--log-level`.
         let off = if spec.name == "log_level" { "# " } else { "" };
         let _ = writeln!(text, "{indent}{off}{name}: {}", yaml(&spec.default.value()));
     }

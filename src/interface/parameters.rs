@@ -63,7 +63,7 @@ pub enum Syntax {
     Device,
     /// `source`, `network`, `WIDTHxHEIGHT`.
     OutputSize,
-    /// `camera_info`, `none`, or a number above 0.
+    /// `camera_info`, `none`, or a decimal number from 0.001 to 1000.
     DepthScaling,
     /// x, y, width, height.
     Roi,
@@ -111,6 +111,11 @@ impl Spec {
     /// Expected and found, in words.
     pub fn accept(&self, value: Value) -> Result<Value, String> {
         let numbers_as_text = matches!(self.default, Preset::TextOrNumber(_) | Preset::Texts(_));
+        if let (Rule::Syntax(Syntax::Classes), Value::Integers(ids)) = (self.rule, &value) {
+            if let Some(id) = ids.iter().find(|id| !(0..=255).contains(*id)) {
+                return Err(format!("expected {}, 0 to 255, got {id}", Syntax::Classes.words()));
+            }
+        }
         let value = value.into_kind(self.default.kind(), numbers_as_text)?;
         self.rule.check(&value)?;
         Ok(value)
@@ -155,7 +160,7 @@ impl Syntax {
         match self {
             Syntax::Device => "auto (the first CUDA device, else the processor), cpu, cuda or cuda:N",
             Syntax::OutputSize => "source, network, or WIDTHxHEIGHT in pixels up to 8192x8192",
-            Syntax::DepthScaling => "camera_info, none, or a factor above 0",
+            Syntax::DepthScaling => "camera_info, none, or a factor from 0.001 to 1000",
             Syntax::Roi => "four whole numbers of 0 or more: x, y, width, height",
             Syntax::Cameras => {
                 "up to 32 different names of up to 64 small letters, digits and single underscores, a letter first"
@@ -164,15 +169,21 @@ impl Syntax {
         }
     }
 
-    /// A regular expression (ECMA 262) of valid texts, or of the list's elements.
-    pub const fn pattern(self) -> &'static str {
+    /// A regular expression (ECMA 262) of the valid texts, or of the list's elements: exactly those that the node takes.
+    pub fn pattern(self) -> String {
+        // Up to crate::frame::geometry::MOST_PIXELS.
+        let side = "([1-9][0-9]{0,2}|[1-7][0-9]{3}|80[0-9]{2}|81[0-8][0-9]|819[0-2])";
         match self {
-            Syntax::Device => "^(auto|cpu|cuda|cuda:[0-9]{1,3})$",
-            Syntax::OutputSize => "^(source|network|[1-9][0-9]{0,3}x[1-9][0-9]{0,3})$",
-            Syntax::DepthScaling => "^(camera_info|none|[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?)$",
-            Syntax::Roi => "",
-            Syntax::Cameras => "^(?![a-z0-9_]*__)[a-z][a-z0-9_]{0,63}$",
-            Syntax::Classes => "^.+$",
+            Syntax::Device => "^(auto|cpu|cuda|cuda:[0-9]{1,3})$".into(),
+            Syntax::OutputSize => format!("^(source|network|{side}x{side})$"),
+            Syntax::DepthScaling => {
+                let number = "0[.]0{0,2}[1-9][0-9]*|[1-9][0-9]{0,2}([.][0-9]+)?|1000([.]0+)?";
+                format!("^(camera_info|none|{number})$")
+            }
+            Syntax::Roi => String::new(),
+            Syntax::Cameras => "^(?![a-z0-9_]*__)[a-z][a-z0-9_]{0,63}$".into(),
+            // Not blank.
+            Syntax::Classes => "[^ \\t\\r\\n]".into(),
         }
     }
 
@@ -180,17 +191,40 @@ impl Syntax {
         let failed = |found: &str| Err(format!("expected {}, got {found}", self.words()));
         match (self, value) {
             (Syntax::Device, Value::String(s)) if s.parse::<DeviceChoice>().is_ok() => Ok(()),
-            (Syntax::OutputSize, Value::String(s)) if s.parse::<OutputSize>().is_ok() => Ok(()),
-            (Syntax::DepthScaling, Value::String(s)) if s.parse::<DepthScaling>().is_ok() => Ok(()),
+            (Syntax::OutputSize, Value::String(s)) if is_output_size(s) => Ok(()),
+            (Syntax::DepthScaling, Value::String(s)) if is_depth_scaling(s) => Ok(()),
             (Syntax::Roi, Value::Integers(v)) if v.len() == 4 && v.iter().all(|n| (0..=65_535).contains(n)) => Ok(()),
             (Syntax::Cameras, Value::Strings(names)) => cameras(names),
-            (Syntax::Classes, Value::Strings(names)) => match names.iter().find(|n| n.trim().is_empty()) {
+            (Syntax::Classes, Value::Strings(names)) => match names.iter().find(|n| is_blank(n)) {
                 Some(n) => failed(&format!("{n:?}")),
                 None => Ok(()),
             },
             (_, value) => failed(&value.to_string()),
         }
     }
+}
+
+fn is_output_size(text: &str) -> bool {
+    let has_leading_zero = text.split('x').any(|side| side.starts_with('0'));
+    text.parse::<OutputSize>().is_ok() && !has_leading_zero
+}
+
+/// Of numbers the plain decimal ones, which can be told in a regular expression.
+fn is_depth_scaling(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let zeros = fraction.bytes().take_while(|b| *b == b'0').count();
+    let in_range = match whole {
+        "0" => zeros < 3 && zeros < fraction.len(),
+        "1000" => zeros == fraction.len(),
+        _ => whole.len() < 4 && !whole.starts_with('0'),
+    };
+    let is_number = digits(whole) && digits(fraction) && in_range;
+    text.parse::<DepthScaling>().is_ok_and(|scaling| is_number || !matches!(scaling, DepthScaling::Factor(_)))
+}
+
+fn is_blank(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
 }
 
 /// First segments of names that a camera's name would collide with: groups and parameters (`NAME.x` would have two
@@ -300,7 +334,7 @@ pub const PARAMETERS: &[Spec] = &[
         Bool(false),
         Any,
         "",
-        "Take another back end or precision, with a warning, where the one that is named here cannot be used; false: end",
+        "If the named back end or precision cannot be used, take another, with a warning; false: end with the reason",
     ),
     fixed("build_only", Bool(false), Any, "", "Load the model, compile its TensorRT engine where one can be used, say so and end; nothing is subscribed"),
     fixed(
@@ -308,7 +342,7 @@ pub const PARAMETERS: &[Spec] = &[
         Integer(0),
         Between(0.0, 256.0),
         "",
-        "Processor threads of the network and of what is done before and after it; 0: one a core",
+        "Processor threads of the network and of what is done before and after it; 0: one per core",
     ),
     fixed("autostart", Bool(true), Any, "", "Configure and activate without being told; false: wait for the transitions"),
     // Cameras and batches.
@@ -325,18 +359,18 @@ pub const PARAMETERS: &[Spec] = &[
         Integer(0),
         Between(0.0, 32.0),
         "",
-        "Most frames, of different cameras, that go through the network together; 0: all cameras on CUDA, 1 on the \
-         processor",
+        "At most so many frames, of different cameras, go through the network together; 0: all cameras on CUDA, 1 on \
+         the processor",
     ),
     live(
         "batch_timeout_ms",
         Double(0.0),
         Between(0.0, 1000.0),
         "ms",
-        "How long a frame waits for other cameras' frames to fill the batch; 0: it does not wait",
+        "How long a frame waits, from its arrival, for other cameras' frames to fill the batch; 0: it does not wait",
     ),
     // The node.
-    live("log_level", Text("info"), OneOf(&["debug", "info", "warn", "error"]), "", "What is logged; --log-level is the default"),
+    live("log_level", Text("info"), OneOf(&["debug", "info", "warn", "error"]), "", "What is logged; if not set, what --log-level says"),
     live("diagnostics_rate_hz", Double(1.0), Between(0.1, 10.0), "Hz", "How often /diagnostics is published"),
     live(
         "diagnostics_window_s",
@@ -404,7 +438,7 @@ pub const PARAMETERS: &[Spec] = &[
         Double(1.0),
         Between(1e-3, 1e3),
         "",
-        "The factor while depth_scaling is camera_info and there is no valid calibration",
+        "The factor used with depth_scaling camera_info while there is no valid calibration",
     ),
     camera(
         "depth_encoding",
@@ -417,7 +451,10 @@ pub const PARAMETERS: &[Spec] = &[
     output("outputs.labels", "Publish output/labels"),
     output("outputs.depth", "Publish output/depth"),
     output("outputs.camera_info", "Publish output/camera_info"),
-    output("outputs.label_info", "Publish output/label_info"),
+    output(
+        "outputs.label_info",
+        "Publish output/label_info; what was published before it was switched off still reaches late subscribers",
+    ),
     output("outputs.confidence", "Publish output/confidence"),
     output("outputs.overlay", "Publish output/overlay"),
     output("outputs.labels_color", "Publish output/labels_color"),
@@ -427,7 +464,7 @@ pub const PARAMETERS: &[Spec] = &[
     output("outputs.depth_compressed", "Publish output/depth/compressed and output/depth/compressedDepth"),
     output("outputs.timing", "Publish output/timing"),
     camera("overlay_opacity", Double(0.5), Between(0.0, 1.0), "", "Share of the class colour in the overlay"),
-    camera("points.stride", Integer(4), Between(1.0, 64.0), "px", "Every which pixel of a row and of a column becomes a point"),
+    camera("points.stride", Integer(4), Between(1.0, 64.0), "px", "Every n-th pixel of every n-th row becomes a point"),
     camera(
         "points.voxel_size_m",
         Double(0.0),
@@ -517,6 +554,8 @@ mod tests {
             ("overlay_opacity", Value::Integer(1)),
             ("depth_scaling", Value::Double(1.25)),
             ("depth_scaling", s("2")),
+            ("depth_scaling", Value::Double(1e-3)),
+            ("depth_scaling", Value::Integer(1000)),
             ("output_size", s("640x480")),
             ("roi", Value::Integers(vec![1, 2, 3, 4])),
             ("points.classes", Value::Integers(vec![0, 13])),
@@ -534,8 +573,10 @@ mod tests {
             ("device", s("tpu:0"), "expected auto"),
             ("output_size", s("0x480"), "expected source, network"),
             ("output_size", s("9000x480"), "8192x8192, got \"9000x480\""),
-            ("depth_scaling", Value::Double(0.0), "expected camera_info, none, or a factor above 0"),
-            ("depth_scaling", s("inf"), "a factor above 0, got \"inf\""),
+            ("depth_scaling", Value::Double(0.0), "expected camera_info, none, or a factor from 0.001 to 1000"),
+            ("depth_scaling", Value::Double(1e300), "got \"1e300\""),
+            ("depth_scaling", s("inf"), "a factor from 0.001 to 1000, got \"inf\""),
+            ("points.classes", Value::Integers(vec![0, 256]), "0 to 255, got 256"),
             ("roi", Value::Integers(vec![0, 0, 5]), "four whole numbers"),
             ("roi", Value::Integers(vec![0, -1, 5, 5]), "four whole numbers"),
             ("roi", Value::Doubles(vec![0.5; 4]), "expected an integer array, got the double array"),

@@ -90,10 +90,11 @@ fn parameter(spec: &Spec) -> Json {
         }
         (Preset::Texts(_), Rule::Syntax(syntax)) => {
             let ids = json!({ "type": "integer", "minimum": 0, "maximum": 255 });
-            json!({ "type": "array", "items": { "anyOf": [text(syntax), ids] } })
+            // rcl takes no list of both.
+            json!({ "type": "array", "anyOf": [{ "items": text(syntax) }, { "items": ids }] })
         }
         (Preset::TextOrNumber(_), Rule::Syntax(syntax)) => {
-            json!({ "anyOf": [text(syntax), { "type": "number", "exclusiveMinimum": 0 }] })
+            json!({ "anyOf": [text(syntax), { "type": "number", "minimum": 1e-3, "maximum": 1e3 }] })
         }
         (Preset::Text(_), Rule::Syntax(syntax)) => text(syntax),
         (Preset::Text(_) | Preset::TextOrNumber(_), _) => json!({ "type": "string" }),

@@ -23,7 +23,7 @@ pub struct NodeSettings {
     pub fallback: bool,
     /// Load the model, say so and end.
     pub build_only: bool,
-    /// 0 for one a core.
+    /// 0 for one per core.
     pub num_threads: i32,
     /// Configure and activate at the start.
     pub autostart: bool,
@@ -108,7 +108,7 @@ pub struct OutputSwitches {
 /// The point cloud.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PointSettings {
-    /// Every which pixel of rows and columns.
+    /// Every n-th pixel of every n-th row.
     pub stride: usize,
     /// Metres; 0: no thinning.
     pub voxel_size_m: f32,

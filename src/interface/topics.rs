@@ -116,9 +116,9 @@ pub const TOPICS: &[Topic] = &[
         "~/input/image/compressed",
         "sensor_msgs/CompressedImage",
         1,
-        "With image_transport compressed, instead of input/image: JPEG or PNG",
+        "With image_transport compressed, instead of input/image: JPEG or PNG; IMAGE/compressed where input/image is remapped to IMAGE and this is not",
     ),
-    input("~/input/camera_info", "sensor_msgs/CameraInfo", 8, "The camera's calibration: for metric depth, output/camera_info and points"),
+    input("~/input/camera_info", "sensor_msgs/CameraInfo", 8, "The camera's calibration: for metric depth, output/camera_info and points; camera_info beside the image where input/image is remapped and this is not"),
     output("~/output/labels", "sensor_msgs/Image", "labels", "mono8: class ids, 255 unlabelled"),
     output(
         "~/output/labels/compressed",
@@ -151,7 +151,7 @@ pub const TOPICS: &[Topic] = &[
     output("~/output/mask", "sensor_msgs/Image", "mask", "mono8: 0 free space, 255 obstacle, 127 neither"),
     output("~/output/timing", "semantic_depth/FrameTiming", "timing", "Nanoseconds per stage, age at publication, counts, back end, device"),
     common("~/transition_event", "lifecycle_msgs/TransitionEvent", Qos { depth: 10, ..OUTPUT }, "Every change of the node's state"),
-    common("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos { depth: 10, ..OUTPUT }, "Input and timing of every camera, model, device"),
+    common("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos { depth: 10, ..OUTPUT }, "Input and timing of each camera and of all together, model, device"),
     common("/rosout", "rcl_interfaces/Log", Qos { depth: 1000, ..LATCHED }, "The log"),
     common("/parameter_events", "rcl_interfaces/ParameterEvent", Qos { depth: 1000, ..OUTPUT }, "Every change of a parameter"),
 ];

@@ -181,8 +181,97 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
+    use super::weights::RefinementSource;
     use super::*;
+    use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
+    use crate::data::depth::LOG_SCALE;
+    use crate::data::street::{Drive, DriveConfig};
     use tch::{nn, Device};
+
+    /// The released weights, as they are or with their depth refined.
+    fn released(is_refined: bool) -> Network {
+        let mut vs = nn::VarStore::new(Device::Cpu);
+        let config = NetworkConfig { refine_depth: is_refined, ..NetworkConfig::default() };
+        let network = Network::new(&vs.root(), &config);
+        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let refinement = match is_refined {
+            true => RefinementSource::File(models.join("street_refined/refinement.safetensors")),
+            false => RefinementSource::None,
+        };
+        weights::load_without(&mut vs, &models.join("street/weights.safetensors"), |_| false, &refinement)
+            .expect("they fit");
+        vs.freeze();
+        network
+    }
+
+    /// A rendered street as the network's input, `[1, 3, height, width]`.
+    fn street(height: i64, width: i64) -> Tensor {
+        let picture = Drive::new(&DriveConfig::new(20, 1, width as usize, height as usize)).frame(0, false).left;
+        let bytes = Tensor::from_slice(picture.as_raw()).view([1, height, width, 3]);
+        let of = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+        (bytes.permute([0, 3, 1, 2]) / 255.0 - of(IMAGENET_MEAN)) / of(IMAGENET_STD)
+    }
+
+    /// As the article has it: 5x5 maxima, and convolutions also where a factor a channel would do.
+    fn as_in_the_article(network: &Network, x: &Tensor) -> Answers {
+        let depthwise =
+            |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [0, 0], [1, 1], weight.size()[0]);
+        let before = network.forward_before_quarter_t(x, false).expect("it has this stage");
+        let QuarterFactors { scales, heads } = network.quarter_factors().expect("it has this stage");
+        let mut top = before.relu6();
+        let mut sum = top.shallow_clone();
+        for scale in &scales {
+            let pooled = top.max_pool2d([5, 5], [1, 1], [2, 2], [1, 1], false);
+            top = depthwise(&pooled, scale);
+            sum = sum + pooled + &top;
+        }
+        let maps: Vec<_> = heads.iter().map(|factors| depthwise(&sum, factors).relu6()).collect();
+        let answers = network.forward_after_quarter(&maps);
+        network.refined(&answers).unwrap_or(answers)
+    }
+
+    /// Labels are equal but for ties, and depth is within a thousandth.
+    fn assert_alike(found: &Answers, expected: &Answers, what: &str) {
+        let both = |task| [found, expected].map(|answers| answers.get(task).expect("it has both heads"));
+        let largest = |t: &Tensor| t.abs().max().double_value(&[]);
+        let [scores, expected_scores] = both(Task::Segmentation);
+        let [best, expected_best] = [scores, expected_scores].map(|scores| scores.argmax(1, true));
+        // By how much the class that was found is the worse one: where it is the same, by nothing.
+        let score_of = |class: &Tensor| expected_scores.gather(1, class, false);
+        let worse = largest(&(score_of(&expected_best) - score_of(&best))) / largest(expected_scores);
+        assert!(worse < 1e-4, "{what}: a class that is worse by {worse} of the largest score");
+        let [code, expected_code] = both(Task::Depth);
+        let off = largest(&((code - expected_code) * f64::from(LOG_SCALE)).expm1());
+        assert!(off <= 1e-3, "{what}: depth is off by {off} of itself");
+    }
+
+    /// Each change of the deployment form by itself, then all of them, with trained weights on a street. That the answers stay
+    /// at the heads' resolution is tested with what enlarges them (`tests/artifact.rs`).
+    #[test]
+    fn each_change_of_the_deployment_form_keeps_the_answers() {
+        type Change = (&'static str, fn(&mut Network));
+        const CHANGES: [Change; 7] = [
+            ("factors in place of depthwise 1x1 convolutions", |_| ()),
+            ("folded batch norm", |n| n.encoder = n.encoder.folded(NumberFormat::Input)),
+            ("joined projections", |n| n.decoder = n.decoder.folded(NumberFormat::Input)),
+            ("poolings by rows and columns", |n| n.is_folded = true),
+            ("the refinement's differences as convolutions of constants", |n| {
+                n.refinement = n.refinement.as_ref().map(refine::Refinement::folded);
+            }),
+            ("all", |n| *n = n.folded(NumberFormat::Input)),
+            ("all, with constant weights", |n| *n = n.folded(NumberFormat::Fixed(Kind::Float))),
+        ];
+        let _no_grad = tch::no_grad_guard();
+        let x = street(128, 256);
+        for is_refined in [false, true] {
+            let expected = as_in_the_article(&released(is_refined), &x);
+            for (what, change) in CHANGES {
+                let mut network = released(is_refined);
+                change(&mut network);
+                assert_alike(&network.forward_heads_t(&x, false), &expected, what);
+            }
+        }
+    }
 
     /// What is learned on a GPU, whose pooling goes by rows and columns, is what is learned elsewhere.
     #[test]

@@ -276,11 +276,12 @@ fn copy<'a>(path: &Path, pairs: impl IntoIterator<Item = (String, Tensor, &'a Te
 pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.into(), what };
     let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
-    if bytes.starts_with(b"PK") {
+    // A safetensors header starts at byte 8 with a brace; its length before that may begin with any bytes.
+    let is_safetensors = bytes.get(8) == Some(&b'{');
+    if bytes.starts_with(b"PK") && !is_safetensors {
         return read_pth(path);
     }
-    // A safetensors header starts at byte 8 with a brace; its length before that may begin with any byte.
-    if bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{') {
+    if bytes.starts_with(&[0x80]) && !is_safetensors {
         return Err(format(
             "a PyTorch file of the format before 1.6; write it anew with torch.save(torch.load(FILE), FILE)".into(),
         ));
@@ -293,4 +294,25 @@ pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
 
 fn read_pth(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     super::pth::read(path).map_err(|what| WeightsError::Format { path: path.into(), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_may_be_as_long_as_zip_files_begin() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        write(&[("a".into(), Tensor::from_slice(&[1.0_f32, 2.0]))], &path).expect("written");
+        let bytes = fs::read(&path).expect("read");
+        let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+        let (header, numbers) = bytes[8..].split_at(length);
+        let start = *b"PK\0\0\0\0\0\0";
+        let mut padded = header.to_vec();
+        padded.resize(u64::from_le_bytes(start) as usize, b' ');
+        fs::write(&path, [&start[..], &padded[..], numbers].concat()).expect("written");
+        let tensors = read(&path).expect("safetensors");
+        assert_eq!(tensors["a"], Tensor::from_slice(&[1.0_f32, 2.0]));
+    }
 }

@@ -110,7 +110,7 @@ impl Camera {
     ) -> anyhow::Result<()> {
         let input = |name: &str| -> anyhow::Result<(String, QosProfile)> {
             let topic = topics::find(name).with_context(|| format!("{name} is not in the table of topics"))?;
-            let name = topic.name_for(&self.name);
+            let name = names.request(&topic.name_for(&self.name));
             let qos = qos(topic, &name);
             Ok((name, qos))
         };
@@ -122,6 +122,9 @@ impl Camera {
         if infos.is_none() {
             let stream = node.subscribe::<CameraInfo>(&info_topic, info_qos.clone());
             infos = Some(Box::new(stream.with_context(|| subscribing(&info_topic))?) as Messages<_>);
+            if !info_topic.starts_with('~') {
+                log::info!("subscribed to {}, the camera_info beside the image", names.topic(&info_topic));
+            }
         }
         let ((topic, image_qos), kind) = match settings.image_transport {
             ImageTransport::Raw => (input("~/input/image")?, "sensor_msgs/msg/Image"),
@@ -154,6 +157,7 @@ impl Camera {
         }
         *lock(&self.stats.qos_problem) = None;
         *lock(&self.stats.calibration) = CalibrationState::default();
+        *lock(&self.stats.cloud) = None;
     }
 
     /// Whether it is subscribed.
@@ -187,17 +191,18 @@ impl Camera {
     }
 
     /// Looks whether the publishers of the image and of its calibration can be heard; a problem is logged, and kept for
-    /// the diagnostics, the image's first.
-    pub fn watch_publishers(&mut self, node: &Node) {
-        let Some(s) = &self.subscriptions else { return };
-        let Some((publishers, mut problems)) = s.image.look(node) else { return };
+    /// the diagnostics, the image's first. True: it is another one than before, or none any more.
+    pub fn watch_publishers(&mut self, node: &Node) -> bool {
+        let Some(s) = &self.subscriptions else { return false };
+        let Some((publishers, mut problems)) = s.image.look(node) else { return false };
         // Where nobody publishes images, that is what there is to say.
         let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
         problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let mut known = lock(&self.stats.qos_problem);
+        let is_new = *known != problem;
         if let Some(problem) = &problem {
-            if known.as_ref() != Some(problem) {
+            if is_new {
                 log::warn!("{problem}");
             } else {
                 self.unheard.warn(format_args!("still not heard: {problem}"));
@@ -205,6 +210,7 @@ impl Camera {
         }
         *known = problem;
         self.stats.publishers.store(publishers as u64, Ordering::Relaxed);
+        is_new
     }
 }
 

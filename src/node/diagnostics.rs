@@ -6,7 +6,7 @@ use super::device::Processor;
 use super::lifecycle::State;
 use super::lock;
 use super::settings::Settings;
-use super::stats::{ArrivalWindow, Percentiles, Stats, AGE};
+use super::stats::{ArrivalWindow, Percentiles, Pool, Stats, AGE};
 use super::watch::Watch;
 use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
@@ -90,6 +90,8 @@ struct Counted {
     dropped: u64,
     /// Those of the dropped that `max_rate_hz` forbade.
     throttled: u64,
+    refused: u64,
+    skipped: u64,
 }
 
 impl Counted {
@@ -100,7 +102,29 @@ impl Counted {
             // Before the dropped, or a frame that is counted in between would make more throttled than dropped.
             throttled: Stats::read(&stats.throttled),
             dropped: Stats::read(&stats.dropped),
+            refused: Stats::read(&stats.refused),
+            skipped: Stats::read(&stats.skipped),
         }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            answered: self.answered + other.answered,
+            dropped: self.dropped + other.dropped,
+            throttled: self.throttled + other.throttled,
+            refused: self.refused + other.refused,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+
+    fn say(&self, values: &mut Values) {
+        values.add(key::RECEIVED, self.received);
+        values.add(key::ANSWERED, self.answered);
+        values.add(key::DROPPED, self.dropped);
+        values.add(key::THROTTLED, self.throttled);
+        values.add(key::REFUSED, self.refused);
+        values.add(key::SKIPPED, self.skipped);
     }
 }
 
@@ -132,6 +156,37 @@ impl History {
     }
 }
 
+/// What the status of all cameras says beside their counts.
+#[derive(Debug, Default)]
+struct Together {
+    found: Findings,
+    /// Cameras whose input is STALE.
+    stale: usize,
+    /// Each percentile of the camera for which it is largest.
+    worst_age: Option<Percentiles>,
+    pool: Pool,
+}
+
+impl Together {
+    fn add(&mut self, camera: &str, statuses: [&DiagnosticStatus; 2], measured: &[(&str, Percentiles)]) {
+        let [input, timing] = statuses.map(level_of);
+        let level = input.max(timing);
+        if level > Level::Ok {
+            self.found.add(level, format!("{camera} is {}", level.name()));
+        }
+        self.stale += usize::from(input == Level::Stale);
+        if let Some((_, p)) = measured.iter().find(|(name, _)| *name == AGE) {
+            let worst = self.worst_age.get_or_insert(*p);
+            *worst = Percentiles {
+                p50: worst.p50.max(p.p50),
+                p95: worst.p95.max(p.p95),
+                p99: worst.p99.max(p.p99),
+                max: worst.max.max(p.max),
+            };
+        }
+    }
+}
+
 /// The node at the time of a report.
 pub struct Now<'a> {
     /// Parameters.
@@ -157,6 +212,8 @@ pub struct Reporter {
     node: String,
     publisher: Publisher<DiagnosticArray>,
     histories: Vec<History>,
+    /// Of all cameras.
+    sums: History,
     /// Of the device that the network runs on; made anew when that changes.
     health: Option<(Processor, Option<Watch>)>,
     hardware_id: String,
@@ -169,8 +226,8 @@ impl Reporter {
     /// The topic cannot be published.
     pub fn create(node: &mut Node, name: &str, qos: QosProfile) -> anyhow::Result<Self> {
         let publisher = node.create_publisher("/diagnostics", qos).context("cannot publish /diagnostics")?;
-        let (histories, health) = Default::default();
-        Ok(Self { node: name.into(), publisher, histories, health, hardware_id: String::new() })
+        let (histories, sums, health) = Default::default();
+        Ok(Self { node: name.into(), publisher, histories, sums, health, hardware_id: String::new() })
     }
 
     /// Publishes the state now.
@@ -182,14 +239,23 @@ impl Reporter {
         }
         self.hardware_id = now.ready.map_or_else(String::new, |r| r.device.clone());
         self.histories.resize_with(cameras.len(), History::default);
+        let mut together = Together::default();
         for (index, camera) in cameras.iter().enumerate() {
             let window = now.settings.node.diagnostics_window;
             let (measured, batch) = {
                 let measures = lock(&camera.stats.measures);
+                if cameras.len() > 1 {
+                    together.pool.add(&measures, at, window);
+                }
                 (measures.percentiles(at, window), measures.batch.mean(at, window))
             };
-            array.status.push(self.input(index, camera, now, at, &measured));
-            array.status.push(self.timing(camera, now.settings, &measured, batch));
+            let input = self.input(index, camera, now, at, &measured);
+            let timing = self.timing(camera, now.settings, &measured, batch);
+            together.add(&camera.name, [&input, &timing], &measured);
+            array.status.extend([input, timing]);
+        }
+        if cameras.len() > 1 {
+            array.status.push(self.all_cameras(together, cameras, now, at));
         }
         array.status.push(self.model(now));
         array.status.push(self.device(now));
@@ -241,6 +307,7 @@ impl Reporter {
         let qos_problem = lock(&stats.qos_problem).clone();
         let refusal = lock(&stats.last_refusal).clone();
         let calibration = lock(&stats.calibration).clone();
+        let cloud = lock(&stats.cloud).clone();
         let image = *lock(&stats.image);
         let age = measured.iter().find(|(name, _)| *name == AGE);
 
@@ -278,6 +345,9 @@ impl Reporter {
             if calibration.degraded {
                 found.add(Level::Warn, format!("depth is scaled by {}", calibration.why));
             }
+            if let Some(Err(why)) = &cloud {
+                found.add(Level::Warn, format!("there is no point cloud: {why}"));
+            }
             if !now.enabled {
                 found.add(Level::Ok, "the node is disabled (~/enable)");
             }
@@ -294,17 +364,11 @@ impl Reporter {
         values.add(key::LATE_COUNT, late);
         values.add(key::EARLY_COUNT, early);
         values.add(key::ZERO_COUNT, zero);
-        values.add(key::RECEIVED, counted.received);
-        values.add(key::ANSWERED, counted.answered);
-        values.add(key::DROPPED, counted.dropped);
-        values.add(key::THROTTLED, counted.throttled);
-        values.add(key::REFUSED, Stats::read(&stats.refused));
-        values.add(key::SKIPPED, Stats::read(&stats.skipped));
+        counted.say(&mut values);
         values.add(key::DROP_RATIO, format!("{drop_ratio:.3}"));
         values.add(key::OUTPUT_HZ, format!("{output_hz:.3}"));
         if let Some((_, p)) = age {
-            let ages = [(key::AGE_P50, p.p50), (key::AGE_P95, p.p95), (key::AGE_P99, p.p99), (key::AGE_MAX, p.max)];
-            ages.into_iter().for_each(|(key, ns)| values.add(key, format!("{:.3}", ms(ns))));
+            ages(&mut values, *p);
         }
         values.add(key::STAMPS_BACK, jumps_back);
         values.add(key::STAMPS_REPEATED, repeated);
@@ -324,6 +388,9 @@ impl Reporter {
         if !calibration.why.is_empty() {
             values.add(key::CALIBRATION, if calibration.degraded { calibration.why.as_str() } else { "ok" });
             values.add(key::DEPTH_FACTOR, format!("{:.4} ({})", calibration.factor, calibration.why));
+        }
+        if let Some(cloud) = cloud {
+            values.add(key::POINT_CLOUD, cloud.err().as_deref().unwrap_or("ok"));
         }
         if let Some((w, h, encoding)) = image {
             values.add(key::IMAGE, format!("{w}x{h} {encoding}"));
@@ -365,6 +432,39 @@ impl Reporter {
             None => format!("no frame was answered in the last {:.0} s", window.as_secs_f64()),
         };
         self.status(("timing", &camera.name), found.verdict(&well), values)
+    }
+
+    fn all_cameras(&mut self, together: Together, cameras: &[Camera], now: &Now<'_>, at: Instant) -> DiagnosticStatus {
+        let length = now.settings.node.diagnostics_window;
+        // As this report has counted each of them.
+        let counts = self.histories.iter().filter_map(|history| history.counts.back());
+        let counted = counts.fold(Counted::default(), |sum, (_, counted)| sum.plus(*counted));
+        let (drop_ratio, output_hz) = self.sums.add(at, length, counted);
+        let arrivals = |camera: &Camera| lock(&camera.stats.arrivals).window(at, length).rate_hz();
+        let input_hz: f64 = cameras.iter().map(arrivals).sum();
+        let unheard = cameras.iter().filter(|camera| lock(&camera.stats.qos_problem).is_some()).count();
+
+        let mut values = Values::default();
+        values.add(key::CAMERAS, cameras.len());
+        values.add(key::CAMERAS_STALE, together.stale);
+        values.add(key::CAMERAS_QOS_PROBLEM, unheard);
+        counted.say(&mut values);
+        values.add(key::DROP_RATIO, format!("{drop_ratio:.3}"));
+        values.add(key::ACTUAL_HZ, format!("{input_hz:.3}"));
+        values.add(key::OUTPUT_HZ, format!("{output_hz:.3}"));
+        let pooled = together.pool.percentiles();
+        if let Some((_, p)) = pooled.iter().find(|(name, _)| *name == AGE) {
+            ages(&mut values, *p);
+        }
+        if let Some(p) = together.worst_age {
+            let worst = [(key::WORST_AGE_P50, p.p50), (key::WORST_AGE_P95, p.p95), (key::WORST_AGE_P99, p.p99)];
+            worst.into_iter().for_each(|(key, ns)| values.add(key, format!("{:.3}", ms(ns))));
+        }
+        for (name, p) in pooled.into_iter().filter(|(name, _)| *name != AGE) {
+            percentiles(&mut values, name, p);
+        }
+        let well = format!("{} cameras, no alarm", cameras.len());
+        self.status((table::ALL_CAMERAS, ""), together.found.verdict(&well), values)
     }
 
     fn model(&self, now: &Now<'_>) -> DiagnosticStatus {
@@ -442,6 +542,16 @@ fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
+fn level_of(status: &DiagnosticStatus) -> Level {
+    let above = [Level::Warn, Level::Error, Level::Stale];
+    above.into_iter().find(|level| *level as u8 == status.level).unwrap_or(Level::Ok)
+}
+
+fn ages(values: &mut Values, p: Percentiles) {
+    let keys = [(key::AGE_P50, p.p50), (key::AGE_P95, p.p95), (key::AGE_P99, p.p99), (key::AGE_MAX, p.max)];
+    keys.into_iter().for_each(|(key, ns)| values.add(key, format!("{:.3}", ms(ns))));
+}
+
 fn percentiles(values: &mut Values, stage: &str, p: Percentiles) {
     let keys = [(key::STAGE_P50, p.p50), (key::STAGE_P95, p.p95), (key::STAGE_P99, p.p99), (key::STAGE_MAX, p.max)];
     for (pattern, ns) in keys {
@@ -490,9 +600,24 @@ mod tests {
     }
 
     #[test]
+    fn all_cameras_are_as_bad_as_the_worst() {
+        let status = |level: Level| DiagnosticStatus { level: level as u8, ..DiagnosticStatus::default() };
+        let [ok, warn, stale] = [Level::Ok, Level::Warn, Level::Stale].map(status);
+        let age = |p50, p95| [(AGE, Percentiles { p50, p95, p99: p95, max: p95 })];
+        let mut all = Together::default();
+        all.add("front", [&ok, &ok], &age(2, 3));
+        assert_eq!(std::mem::take(&mut all.found).verdict("well"), (Level::Ok, "well".into()));
+        all.add("left", [&ok, &warn], &age(1, 9));
+        all.add("rear", [&stale, &ok], &[]);
+        assert_eq!(all.worst_age, Some(Percentiles { p50: 2, p95: 9, p99: 9, max: 9 }));
+        assert_eq!(all.stale, 1);
+        assert_eq!(all.found.verdict(""), (Level::Stale, "rear is STALE; left is WARN".into()));
+    }
+
+    #[test]
     fn drops_and_answers_are_counted_within_the_window() {
         let (mut h, start, s) = (History::default(), Instant::now(), Duration::from_secs);
-        let counted = |received, answered, dropped| Counted { received, answered, dropped, throttled: 0 };
+        let counted = |received, answered, dropped| Counted { received, answered, dropped, ..Counted::default() };
         assert_eq!(h.add(start, s(10), counted(0, 0, 0)), (0.0, 0.0));
         assert_eq!(h.add(start + s(5), s(10), counted(100, 50, 50)), (0.5, 10.0));
         assert_eq!(h.add(start + s(15), s(10), counted(200, 150, 50)), (0.0, 10.0), "since the report at 5 s");

@@ -1,4 +1,4 @@
-//! One slot a camera between the ROS executor and the network: the newest frame wins, batches are taken together, and
+//! One slot per camera between the ROS executor and the network: the newest frame wins, batches are taken together, and
 //! every camera gets its turn.
 
 use super::lock;
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 struct Slots<T> {
-    waiting: Vec<Option<T>>,
+    /// Frames, and when they were put in.
+    waiting: Vec<Option<(Instant, T)>>,
     /// Turn at which each camera was last served; the camera served longest ago comes first.
     served: Vec<u64>,
     turn: u64,
@@ -39,7 +40,7 @@ pub enum Taken {
 pub struct Batching {
     /// At most so many frames; at least 1.
     pub most: usize,
-    /// How long the first frame waits for those of other cameras.
+    /// How long a frame waits for those of other cameras, from when it was put in.
     pub timeout: Duration,
 }
 
@@ -53,9 +54,13 @@ impl<T> Inbox<T> {
 
     /// Puts a frame of `camera` in; returns the one that it replaces.
     pub fn put(&self, camera: usize, new: T) -> Option<T> {
-        let replaced = lock(&self.slots).waiting.get_mut(camera).and_then(|slot| slot.replace(new));
+        self.put_at(Instant::now(), camera, new)
+    }
+
+    fn put_at(&self, now: Instant, camera: usize, new: T) -> Option<T> {
+        let replaced = lock(&self.slots).waiting.get_mut(camera).and_then(|slot| slot.replace((now, new)));
         self.changed.notify_one();
-        replaced
+        replaced.map(|(_, frame)| frame)
     }
 
     /// Takes what waits, or waits for it at most `patience`; frames go to `out` with their camera, the camera that was
@@ -72,7 +77,8 @@ impl<T> Inbox<T> {
             return Taken::Nothing;
         }
         let most = batching.most.clamp(1, slots.waiting.len());
-        let deadline = Instant::now() + batching.timeout;
+        // Not put off by newer frames of a quick camera.
+        let deadline = slots.oldest().unwrap_or_else(Instant::now) + batching.timeout;
         while slots.ready() < most && !slots.woken && !slots.closed {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -125,13 +131,18 @@ impl<T> Slots<T> {
         self.waiting.iter().flatten().count()
     }
 
+    /// When the frame was put in that waits longest.
+    fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().flatten().map(|(at, _)| *at).min()
+    }
+
     fn take(&mut self, most: usize, out: &mut Vec<(usize, T)>) {
         for _ in 0..most {
             let next = (0..self.waiting.len()).filter(|&i| self.waiting[i].is_some()).min_by_key(|&i| self.served[i]);
             let Some(camera) = next else { break };
             self.turn += 1;
             self.served[camera] = self.turn;
-            out.extend(self.waiting[camera].take().map(|frame| (camera, frame)));
+            out.extend(self.waiting[camera].take().map(|(_, frame)| (camera, frame)));
         }
     }
 }
@@ -189,14 +200,14 @@ mod tests {
         assert_eq!(inbox.take(Duration::ZERO, batch(8, 0), &mut out), Taken::Frames);
         assert_eq!(out, [(0, 'a'), (2, 'c')]);
         // The timeout ends the wait for cameras that stay away.
-        inbox.put(1, 'b');
         let start = Instant::now();
+        inbox.put(1, 'b');
         inbox.take(Duration::ZERO, batch(3, 30), &mut out);
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert_eq!(out, [(1, 'b')]);
         // Counted from the first frame: a second one does not begin it anew. The least of a few, as the machine may be busy.
         let waited = (0..5).map(|_| {
-            let inbox = Inbox::new(3);
+            let (inbox, start) = (Inbox::new(3), Instant::now());
             inbox.put(0, 'p');
             std::thread::scope(|scope| {
                 let late = std::thread::Builder::new().name("late".into()).spawn_scoped(scope, || {
@@ -204,7 +215,7 @@ mod tests {
                     inbox.put(1, 'q');
                 });
                 late.expect("a thread");
-                let (start, mut out) = (Instant::now(), Vec::new());
+                let mut out = Vec::new();
                 inbox.take(Duration::ZERO, batch(3, 300), &mut out);
                 start.elapsed()
             })
@@ -225,6 +236,23 @@ mod tests {
         });
         // Served longest ago first: 0, then 2, then 1 at the last takes.
         assert_eq!(out, [(0, 'x'), (2, 'z'), (1, 'y')]);
+    }
+
+    #[test]
+    fn who_has_waited_for_the_network_does_not_wait_again() {
+        // A silent camera; the network was at another batch for longer than the timeout.
+        let (inbox, mut out) = (Inbox::new(3), Vec::new());
+        let start = Instant::now();
+        inbox.put_at(start - Duration::from_secs(20), 0, 'a');
+        inbox.put_at(start, 1, 'b');
+        inbox.take(Duration::ZERO, batch(3, 20_000), &mut out);
+        assert_eq!(out, [(0, 'a'), (1, 'b')]);
+        assert!(start.elapsed() < Duration::from_secs(10), "it had waited as long as it may");
+        // The time is the frame's own, not that of the one which it replaced.
+        inbox.put_at(start - Duration::from_secs(20), 0, 'c');
+        inbox.put_at(start + Duration::from_secs(1), 0, 'd');
+        inbox.put_at(start + Duration::from_secs(2), 1, 'e');
+        assert_eq!(lock(&inbox.slots).oldest(), Some(start + Duration::from_secs(1)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Two threads matter. The main thread spins the ROS node: it takes images and calibrations, answers the services,
 //! publishes diagnostics and log records, and changes the node's state. The thread `inference` owns the model and the
-//! output publishers. Between them is an [`inbox`] with one slot a camera: the newest frame wins, what it replaces is
+//! output publishers. Between them is an [`inbox`] with one slot per camera: the newest frame wins, what it replaces is
 //! counted. A thread `model-loader` lives while a model is loaded, so that the node answers meanwhile.
 //!
 //! - [`logger`]: the `log` crate's records, to the console and `/rosout`
@@ -200,8 +200,9 @@ impl App {
             tch::set_num_threads(settings.node.num_threads);
         }
         start_workers(settings.node.num_threads)?;
-        // Only where it says something else: what `--log-level` said (fatal, say) may be no value of the parameter.
-        if settings.node.log_level != log::max_level() {
+        // The default is what `--log-level` said, and fatal is no value of the parameter: only what was given counts.
+        let is_given = lock(&node.params).contains_key("log_level");
+        if is_given && settings.node.log_level != log::max_level() {
             logger::set_level(settings.node.log_level);
         }
         let cameras = camera::cameras(&settings);
@@ -265,7 +266,11 @@ impl App {
             let now = Instant::now();
             if now >= watch_due {
                 watch_due = now + WATCH_PERIOD;
-                self.cameras.iter_mut().for_each(|camera| camera.watch_publishers(&self.node));
+                for camera in &mut self.cameras {
+                    if camera.watch_publishers(&self.node) {
+                        report_due = report_due.min(now);
+                    }
+                }
             }
             let period = self.settings().node.diagnostics_period;
             if period != report_period {
@@ -547,7 +552,7 @@ impl App {
     }
 }
 
-/// The threads of what is not done on libtorch's: format conversions, point clouds, rays of cameras; 0 for one a core.
+/// The threads of what is not done on libtorch's: format conversions, point clouds, rays of cameras; 0 for one per core.
 fn start_workers(threads: i32) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads.max(0) as usize)

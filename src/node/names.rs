@@ -45,12 +45,31 @@ impl Names {
 
     /// The final name of a topic: `~/x`, `x` and `/x` made absolute, and remapped by the first rule that fits.
     pub fn topic(&self, name: &str) -> String {
+        self.remapped(name).unwrap_or_else(|| self.expand(name))
+    }
+
+    /// The final name of a topic that a rule fits.
+    fn remapped(&self, name: &str) -> Option<String> {
         let expanded = self.expand(name);
         let of_this_node = |rule: &&Rule| rule.node.as_ref().is_none_or(|node| *node == self.node);
         let fits = |rule: &&Rule| self.expand(&rule.from) == expanded;
-        match self.rules.iter().filter(of_this_node).find(fits) {
-            Some(rule) => self.expand(&rule.to),
-            None => expanded,
+        self.rules.iter().filter(of_this_node).find(fits).map(|rule| self.expand(&rule.to))
+    }
+
+    /// The name to ask rcl for. That of the table, but where `input/image` of a camera is remapped and `name` is not:
+    /// then as image_transport has it, IMAGE/compressed and the camera_info beside IMAGE.
+    pub fn request(&self, name: &str) -> String {
+        let image_above = |ending: &str| {
+            let camera = name.strip_suffix(ending).filter(|_| self.remapped(name).is_none())?;
+            self.remapped(&format!("{camera}/input/image"))
+        };
+        if let Some(image) = image_above("/input/image/compressed") {
+            format!("{image}/compressed")
+        } else if let Some(image) = image_above("/input/camera_info") {
+            let namespace = image.rsplit_once('/').map_or("", |(namespace, _)| namespace);
+            format!("{namespace}/camera_info")
+        } else {
+            name.into()
         }
     }
 
@@ -140,6 +159,28 @@ mod tests {
         let n = names("/car", "program --ros-args -r ~/input/image:=camera/image -r ~/output/labels:=~/labels");
         assert_eq!(n.topic("~/input/image"), "/car/camera/image");
         assert_eq!(n.topic("~/output/labels"), "/car/depth/labels");
+    }
+
+    #[test]
+    fn what_belongs_to_a_remapped_image_is_beside_it() {
+        let of = |rules: &str, name: &str| {
+            let n = names("/car", &format!("program --ros-args {rules}"));
+            n.topic(&n.request(name))
+        };
+        let (image, info, compressed) = ("~/input/image", "~/input/camera_info", "~/input/image/compressed");
+        let rule = "-r ~/input/image:=camera/image_raw";
+        assert_eq!(of(rule, image), "/car/camera/image_raw");
+        assert_eq!(of(rule, info), "/car/camera/camera_info");
+        assert_eq!(of(rule, compressed), "/car/camera/image_raw/compressed");
+        assert_eq!(of("-r ~/input/image:=/image", info), "/camera_info", "at the root, too");
+        let front = "-r ~/front/input/image:=/front/image_raw";
+        assert_eq!(of(front, "~/front/input/camera_info"), "/front/camera_info");
+        for name in [image, info, compressed, "~/rear/input/camera_info", "~/output/camera_info"] {
+            assert_eq!(of(front, name), name.replace('~', "/car/depth"), "another camera, another topic");
+        }
+        // What is remapped itself stays where it was put.
+        assert_eq!(of(&format!("{rule} -r ~/input/camera_info:=/info"), info), "/info");
+        assert_eq!(of(&format!("{rule} -r depth/input/image/compressed:=/jpeg"), compressed), "/jpeg");
     }
 
     #[test]

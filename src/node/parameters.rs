@@ -78,7 +78,7 @@ impl ParameterServer {
         let set = read(node)?;
         let names = Names::of(node)?;
         let of_node: Vec<(String, Role)> =
-            topics::all(set.camera_names()).iter().map(|(name, t)| (names.topic(name), t.role)).collect();
+            topics::all(set.camera_names()).iter().map(|(n, t)| (names.topic(&names.request(n)), t.role)).collect();
         set.check_qos_topics(&of_node).map_err(|e| anyhow!("parameters: {e}"))?;
         if set.node().use_sim_time {
             node.get_time_source().enable_sim_time(node).context("use_sim_time: cannot subscribe to /clock")?;

@@ -22,8 +22,7 @@ pub struct Window {
 impl Window {
     /// Mean of what was measured within `length` before `now`; `None` of nothing.
     pub fn mean(&self, now: Instant, length: Duration) -> Option<f64> {
-        let recent = self.values.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= length);
-        let (sum, count) = recent.fold((0, 0_u32), |(sum, count), (_, value)| (sum + value, count + 1));
+        let (sum, count) = self.recent(now, length).fold((0, 0_u32), |(sum, count), value| (sum + value, count + 1));
         (count > 0).then(|| sum as f64 / f64::from(count))
     }
 
@@ -37,8 +36,12 @@ impl Window {
 
     /// Nearest-rank percentiles of what was measured within `length` before `now`; `None` of nothing.
     pub fn percentiles(&self, now: Instant, length: Duration) -> Option<Percentiles> {
-        let recent = self.values.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= length);
-        Percentiles::of(recent.map(|(_, value)| *value).collect())
+        Percentiles::of(self.recent(now, length).collect())
+    }
+
+    fn recent(&self, now: Instant, length: Duration) -> impl Iterator<Item = u64> + '_ {
+        let is_recent = move |(at, _): &&(Instant, u64)| now.saturating_duration_since(*at) <= length;
+        self.values.iter().filter(is_recent).map(|(_, value)| *value)
     }
 }
 
@@ -116,6 +119,27 @@ impl Measures {
     pub fn percentiles(&self, now: Instant, length: Duration) -> Vec<(&'static str, Percentiles)> {
         let each = Self::names().zip(&self.windows);
         each.filter_map(|(name, window)| Some((name, window.percentiles(now, length)?))).collect()
+    }
+}
+
+/// What several cameras' measures have within a window.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    values: [Vec<u64>; MEASURES],
+}
+
+impl Pool {
+    /// Adds what was measured within `length` before `now`.
+    pub fn add(&mut self, measures: &Measures, now: Instant, length: Duration) {
+        for (values, window) in self.values.iter_mut().zip(&measures.windows) {
+            values.extend(window.recent(now, length));
+        }
+    }
+
+    /// Name and percentiles of each measure that has values.
+    pub fn percentiles(self) -> Vec<(&'static str, Percentiles)> {
+        let each = Measures::names().zip(self.values);
+        each.filter_map(|(name, values)| Some((name, Percentiles::of(values)?))).collect()
     }
 }
 
@@ -227,7 +251,8 @@ pub struct Stats {
     pub throttled: AtomicU64,
     /// Malformed frames, and frames the network failed on (which have no [`Self::last_refusal`]).
     pub refused: AtomicU64,
-    /// Frames nobody wanted an output of, or that came, waited or were computed when the node was disabled or deactivated.
+    /// Frames nobody wanted an output of that can be made, or that came, waited or were computed when the node was
+    /// disabled or deactivated.
     pub skipped: AtomicU64,
     /// Percentiles.
     pub measures: Mutex<Measures>,
@@ -239,6 +264,8 @@ pub struct Stats {
     pub last_arrival: Mutex<Option<Instant>>,
     /// Where depth gets its scale from.
     pub calibration: Mutex<CalibrationState>,
+    /// Whether a point cloud can be made, or why not; `None` where nobody wants one.
+    pub cloud: Mutex<Option<Result<(), String>>>,
     /// Columns, rows and encoding of the last image.
     pub image: Mutex<Option<(usize, usize, &'static str)>>,
     /// Which publishers of the image and its calibration are not heard, and why, if so.
@@ -354,6 +381,24 @@ mod tests {
         without_stamp.add(now, &times, None);
         let names: Vec<_> = without_stamp.percentiles(now, Duration::from_secs(1)).iter().map(|(n, _)| *n).collect();
         assert!(names.contains(&"total") && !names.contains(&"age at publication"), "{names:?}");
+    }
+
+    #[test]
+    fn cameras_measures_are_pooled() {
+        let (start, s) = (Instant::now(), Duration::from_secs);
+        let (mut pool, now) = (Pool::default(), start + s(100));
+        // One value of long ago; 30 of one camera, 10 of another one, which does twice the work.
+        for (frames, ms, age_ns) in [(30, 1, 100), (10, 2, 300)] {
+            let mut m = Measures::default();
+            m.add(start, &FrameTimes { total_ns: 7_000_000, ..Default::default() }, Some(9));
+            (0..frames).for_each(|_| m.add(now, &FrameTimes { total_ns: ms, ..Default::default() }, Some(age_ns)));
+            pool.add(&m, now, s(10));
+        }
+        let found = pool.percentiles();
+        let of = |name: &str| found.iter().find(|(n, _)| *n == name).map(|(_, p)| (p.p50, p.p95, p.max));
+        assert_eq!(of("total"), Some((1, 2, 2)));
+        assert_eq!(of(AGE), Some((100, 300, 300)));
+        assert_eq!(of("infer"), None, "it had no work");
     }
 
     #[test]

@@ -550,10 +550,19 @@ impl Camera {
     ) -> Option<(Job<'a>, InFlight<'a>)> {
         let wait_ns = nanoseconds(frame.arrived.elapsed().saturating_sub(frame.receive));
         let header = frame.header();
-        let demand = Demand::of(&self.products.publishers, settings);
-        let wanted = demand.wanted();
+        let mut demand = Demand::of(&self.products.publishers, settings);
         let calibration = lock(&self.calibrations).of(&header);
         let Self { stats, converter, decoder, outputs, geometry, sets, products, .. } = self;
+        if !demand.points {
+            note_cloud(&products.stats, None);
+        } else if fit(geometry, &settings.placement, frame.size(), network).is_ok() {
+            // Where there can be none, nothing is computed for it.
+            let can_be = |(_, _, geometry): &(Placement, (usize, usize), Geometry)| {
+                products.find_rays(calibration.as_ref(), settings.input_rectified, geometry)
+            };
+            demand.points = geometry.as_ref().is_some_and(can_be);
+        }
+        let wanted = demand.wanted();
         if !wanted.any() {
             Stats::count(&stats.skipped);
             if demand.camera_info && fit(geometry, &settings.placement, frame.size(), network).is_ok() {
@@ -687,7 +696,7 @@ impl InFlight<'_> {
         }
         if demand.points {
             let start = Instant::now();
-            let made = products.make_points(&job.image, job.geometry, job.outputs, calibration, settings, sets);
+            let made = products.make_points(&job.image, job.geometry, job.outputs, settings, sets);
             times.points_ns = nanoseconds(start.elapsed());
             if made {
                 timed(&mut || {
@@ -809,45 +818,53 @@ impl Products {
         }
     }
 
-    /// Fills the cloud; without a calibration there is none.
+    /// Whether there can be a cloud: its rays are made where those at hand are another's. Why there can be none is logged,
+    /// and kept for the diagnostics.
+    fn find_rays(&mut self, calibration: Option<&Arc<Calibration>>, rectified: bool, geometry: &Geometry) -> bool {
+        let Self { rays, misfits, stats, .. } = self;
+        let mut none = |why: &str| {
+            misfits.warn(format_args!("no points: {why}"));
+            note_cloud(stats, Some(Err(why)));
+            false
+        };
+        let Some(calibration) = calibration else { return none("no camera_info has arrived") };
+        let fits = |((c, r, g), _): &(RaysKey, _)| c == calibration && *r == rectified && g == geometry;
+        if !rays.as_ref().is_some_and(fits) {
+            let made = Rays::new(calibration, rectified, geometry).map_err(|e| e.to_string());
+            *rays = Some(((calibration.clone(), rectified, geometry.clone()), made));
+        }
+        match rays {
+            Some((_, Err(why))) => none(why),
+            found => found.is_some(),
+        }
+    }
+
+    /// Fills the cloud, with the rays that [`Self::find_rays`] found.
     fn make_points(
         &mut self,
         image: &ImageView<'_>,
         geometry: &Geometry,
         outputs: &Outputs,
-        calibration: Option<Arc<Calibration>>,
         settings: &CameraSettings,
         sets: &ClassSets,
     ) -> bool {
-        let Some(calibration) = calibration else {
-            self.misfits.warn(format_args!("no points: no camera_info has arrived"));
-            return false;
+        let Some((_, Ok(rays))) = &self.rays else { return false };
+        let cloud = CloudSettings {
+            stride: settings.points.stride,
+            voxel_size_m: settings.points.voxel_size_m,
+            max_range_m: settings.points.max_range_m,
+            classes: sets.points,
         };
-        let rectified = settings.input_rectified;
-        let fits = |((c, r, g), _): &(RaysKey, _)| *c == calibration && *r == rectified && g == geometry;
-        if !self.rays.as_ref().is_some_and(fits) {
-            let rays = Rays::new(&calibration, rectified, geometry).map_err(|e| e.to_string());
-            self.rays = Some(((calibration, rectified, geometry.clone()), rays));
-        }
-        match self.rays.as_ref().map(|(_, rays)| rays) {
-            Some(Ok(rays)) => {
-                let cloud = CloudSettings {
-                    stride: settings.points.stride,
-                    voxel_size_m: settings.points.voxel_size_m,
-                    max_range_m: settings.points.max_range_m,
-                    classes: sets.points,
-                };
-                let built = self.builder.build(outputs, image, geometry, rays, &cloud, &mut self.cloud);
-                if let Err(e) = &built {
-                    self.misfits.warn(format_args!("no points: {e}"));
-                }
-                built.is_ok()
+        match self.builder.build(outputs, image, geometry, rays, &cloud, &mut self.cloud) {
+            Ok(()) => {
+                note_cloud(&self.stats, Some(Ok(())));
+                true
             }
-            Some(Err(e)) => {
+            Err(e) => {
                 self.misfits.warn(format_args!("no points: {e}"));
+                note_cloud(&self.stats, Some(Err(&e.to_string())));
                 false
             }
-            None => false,
         }
     }
 
@@ -905,6 +922,15 @@ impl Products {
         message.header.frame_id = header.frame_id;
         let result = self.publishers.timing.publish(&message);
         self.check("timing", result);
+    }
+}
+
+/// Says to the diagnostics whether there is a point cloud; most often it is what was said before.
+fn note_cloud(stats: &Stats, state: Option<Result<(), &str>>) {
+    let mut known = lock(&stats.cloud);
+    let before = known.as_ref().map(|state| state.as_ref().copied().map_err(String::as_str));
+    if before != state {
+        *known = state.map(|state| state.map_err(String::from));
     }
 }
 

@@ -151,27 +151,10 @@ fn writer(abi: u32) -> &'static str {
 /// # Errors
 /// The first thing that does not fit.
 pub fn check(archive: &Archive, here: &Here) -> Result<(), Mismatch> {
+    check_without_device(archive, here.abi, &here.platform)?;
     let path = || archive.path.clone();
-    if archive.is_plain() {
-        return Err(Mismatch::Plain { path: path() });
-    }
     let whole = archive.engines.len() == 1;
     for engine in &archive.engines {
-        if engine.abi != here.abi {
-            return Err(Mismatch::Abi {
-                path: path(),
-                expected: here.abi,
-                found: engine.abi,
-                writer: writer(engine.abi),
-            });
-        }
-        let platform = engine.platform.as_deref().unwrap_or("unknown");
-        if platform != here.platform {
-            return Err(Mismatch::Platform { path: path(), expected: here.platform.clone(), found: platform.into() });
-        }
-        if engine.device.kind != DeviceKind::Gpu {
-            return Err(Mismatch::Device { path: path() });
-        }
         let compatible = engine.hardware_compatible && here.compute_capability.major >= 8;
         if engine.device.compute_capability != here.compute_capability && !compatible {
             return Err(Mismatch::ComputeCapability {
@@ -197,6 +180,31 @@ pub fn check(archive: &Archive, here: &Here) -> Result<(), Mismatch> {
                 inputs: engine.inputs.clone(),
                 outputs: engine.outputs.clone(),
             });
+        }
+    }
+    Ok(())
+}
+
+/// The part of [`check`] that asks neither for a GPU nor for TensorRT: that there are engines, and their ABI, platform and
+/// kind of device.
+///
+/// # Errors
+/// The first thing that does not fit.
+pub fn check_without_device(archive: &Archive, abi: u32, platform: &str) -> Result<(), Mismatch> {
+    let path = || archive.path.clone();
+    if archive.is_plain() {
+        return Err(Mismatch::Plain { path: path() });
+    }
+    for engine in &archive.engines {
+        if engine.abi != abi {
+            return Err(Mismatch::Abi { path: path(), expected: abi, found: engine.abi, writer: writer(engine.abi) });
+        }
+        let found = engine.platform.as_deref().unwrap_or("unknown");
+        if found != platform {
+            return Err(Mismatch::Platform { path: path(), expected: platform.into(), found: found.into() });
+        }
+        if engine.device.kind != DeviceKind::Gpu {
+            return Err(Mismatch::Device { path: path() });
         }
     }
     Ok(())

@@ -75,6 +75,8 @@ fn ask(library: &Library) -> Result<Driver, NoDriver> {
 
     let ok = |what: &str, code: c_int| match code {
         0 => Ok(()),
+        // CUDA_ERROR_STUB_LIBRARY
+        34 => Err(NoDriver("a stub libcuda.so.1 is in LD_LIBRARY_PATH; take its folder out of the variable".into())),
         // CUDA_ERROR_NO_DEVICE
         100 => Err(NoDriver("the CUDA driver sees no device".into())),
         _ => Err(NoDriver(format!("the CUDA driver could not {what}: error {code}"))),

@@ -74,6 +74,9 @@ pub enum Library {
     NvInferLean,
     /// Torch-TensorRT's compiler.
     TorchTrtc,
+    /// TensorRT's kernels, which it loads by itself when it compiles: one file, or one for each generation of GPUs. It is
+    /// reported only.
+    NvInferBuilder,
     /// CUDA's run-time compiler, which compiles the kernels of the native back end.
     Nvrtc,
 }
@@ -83,7 +86,7 @@ pub const ORDER: [Library; 5] =
     [Library::Cudart, Library::TorchCuda, Library::NvInfer, Library::NvInferPlugin, Library::TorchTrtRuntime];
 
 impl Library {
-    /// Names of the file, the best first.
+    /// Names of the file, the best first. A star stands for any text, and such a name may go on behind its end.
     pub fn file_names(self) -> &'static [&'static str] {
         match self {
             Self::Cudart => &["libcudart.so.13", "libcudart.so.12"],
@@ -93,6 +96,7 @@ impl Library {
             Self::TorchTrtRuntime => &["libtorchtrt_runtime.so"],
             Self::NvInferLean => &["libnvinfer_lean.so.10"],
             Self::TorchTrtc => &["torchtrtc"],
+            Self::NvInferBuilder => &["libnvinfer_builder_resource*.so.10"],
             Self::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12"],
         }
     }
@@ -102,7 +106,7 @@ impl Library {
         match self {
             Self::Cudart => "it comes with the CUDA toolkit, JetPack, or `pip install nvidia-cuda-runtime`",
             Self::TorchCuda => "this libtorch has no CUDA half: install a CUDA build of PyTorch 2.11 and build against it",
-            Self::NvInfer | Self::NvInferPlugin => {
+            Self::NvInfer | Self::NvInferPlugin | Self::NvInferBuilder => {
                 "install TensorRT 10.15: NVIDIA's packages `libnvinfer10` and `libnvinfer-plugin10`, its archive, JetPack, \
                  or `pip install tensorrt-cu13` from NVIDIA's index"
             }
@@ -198,11 +202,23 @@ impl Surroundings {
         }
         library.file_names().iter().find_map(|name| {
             places.iter().find_map(|place| {
-                let path = place.folder.join(name);
-                path.is_file().then_some(Found { library, path, rule: place.rule })
+                let path = named(&place.folder, name)?;
+                Some(Found { library, path, rule: place.rule })
             })
         })
     }
+}
+
+/// The folder's file of this name; of a name with a star ([`Library::file_names`]) the first one.
+fn named(folder: &Path, name: &str) -> Option<PathBuf> {
+    let Some((start, end)) = name.split_once('*') else {
+        return Some(folder.join(name)).filter(|path| path.is_file());
+    };
+    let fits = |path: &PathBuf| {
+        let rest = path.file_name().and_then(|name| name.to_str()?.strip_prefix(start));
+        rest.is_some_and(|rest| rest.contains(end)) && path.is_file()
+    };
+    std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).filter(fits).min()
 }
 
 fn split(folders: Option<&str>) -> impl Iterator<Item = PathBuf> + '_ {
@@ -232,6 +248,33 @@ pub fn torch_tensorrt_version(file: &Path) -> Option<String> {
     let version = std::fs::read_to_string(file.parent()?.parent()?.join("_version.py")).ok()?;
     let line = version.lines().find_map(|l| l.trim().strip_prefix("__version__ = "))?;
     Some(line.trim_matches(['"', '\'']).to_string())
+}
+
+/// Version of a library, without loading it: what its file's name ends in, links followed (`libcudart.so.13.0.96`), else that
+/// of the wheel whose list of files has it (files of wheels are no links).
+pub fn version_of_file(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let in_name = path.file_name().and_then(|name| name.to_str()?.rsplit_once(".so.")).map(|(_, version)| version);
+    // The major version alone is in the name of every such file.
+    match in_name.filter(|version| version.contains('.')) {
+        Some(version) => Some(version.to_string()),
+        None => wheel_version(&path),
+    }
+}
+
+fn wheel_version(file: &Path) -> Option<String> {
+    // The deepest place is `nvidia/cu13/lib`, in site-packages.
+    file.ancestors().skip(1).take(4).find_map(|site| {
+        let listed = file.strip_prefix(site).ok()?.to_str()?;
+        let entries = std::fs::read_dir(site).ok()?.flatten().map(|entry| entry.path());
+        let mut wheels = entries.filter(|path| path.extension().is_some_and(|e| e == "dist-info"));
+        let wheel = wheels.find(|wheel| {
+            let record = std::fs::read_to_string(wheel.join("RECORD")).unwrap_or_default();
+            record.lines().any(|line| line.split(',').next() == Some(listed))
+        })?;
+        let (_, version) = wheel.file_stem()?.to_str()?.rsplit_once('-')?;
+        Some(version.to_string())
+    })
 }
 
 /// Why engines cannot be run.
@@ -413,6 +456,8 @@ pub fn version_of(path: &Path) -> Result<TensorRtVersion, String> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
 
     fn touch(root: &Path, files: &[&str]) {
         for file in files {
@@ -497,6 +542,229 @@ mod tests {
         assert!(matches!(&error, RuntimeError::Version { found, .. } if found == "2.10.0"), "{error}");
         fs::write(&version, "__version__ = '2.11.0+cu130'\n").expect("temporary");
         assert!(find_all(&surroundings).is_ok());
+    }
+
+    #[test]
+    fn the_builders_kernels_are_found_under_each_of_their_names() {
+        let root = tempfile::tempdir().expect("temporary");
+        let surroundings =
+            Surroundings { folders: Some(root.path().to_string_lossy().into_owned()), ..Surroundings::default() };
+        let find = || surroundings.find(Library::NvInferBuilder).filter(|f| f.rule == FOLDERS).map(|f| f.path);
+        touch(root.path(), &["libnvinfer_builder_resource.so.8.6.1", "libnvinfer_builder_resource_sm90.txt"]);
+        assert_eq!(find(), None);
+        let of_one_generation = "tensorrt_libs/libnvinfer_builder_resource_sm90.so.10.15.1";
+        touch(root.path(), &[of_one_generation]);
+        assert_eq!(find(), Some(root.path().join(of_one_generation)));
+        // What is in the first folder comes first, and of one folder's the first.
+        touch(
+            root.path(),
+            &["lib/libnvinfer_builder_resource.so.10.15.1", "lib/libnvinfer_builder_resource_win.so.10.15.1"],
+        );
+        assert_eq!(find(), Some(root.path().join("lib/libnvinfer_builder_resource.so.10.15.1")));
+    }
+
+    #[test]
+    fn a_version_is_in_the_files_name_or_in_its_wheel() {
+        let root = tempfile::tempdir().expect("temporary");
+        let at = |file: &str| root.path().join(file);
+        touch(
+            root.path(),
+            &["system/libcudart.so.13.0.96", "site/nvidia/cu13/lib/libnvrtc.so.13", "site/lib/libx.so.1"],
+        );
+        symlink("libcudart.so.13.0.96", at("system/libcudart.so.13")).expect("temporary");
+        assert_eq!(version_of_file(&at("system/libcudart.so.13")).as_deref(), Some("13.0.96"));
+        assert_eq!(version_of_file(&at("site/nvidia/cu13/lib/libnvrtc.so.13")), None, "no wheel lists it yet");
+        touch(root.path(), &["site/other-1.0.dist-info/RECORD", "site/nvidia_cuda_nvrtc-13.0.88.dist-info/RECORD"]);
+        fs::write(at("site/other-1.0.dist-info/RECORD"), "other/libnvrtc.so.13,sha256=x,1\n").expect("temporary");
+        let list = "nvidia/cu13/lib/libnvrtc-builtins.so.13.0,,\nnvidia/cu13/lib/libnvrtc.so.13,sha256=x,1\n";
+        fs::write(at("site/nvidia_cuda_nvrtc-13.0.88.dist-info/RECORD"), list).expect("temporary");
+        assert_eq!(version_of_file(&at("site/nvidia/cu13/lib/libnvrtc.so.13")).as_deref(), Some("13.0.88"));
+        assert_eq!(version_of_file(&at("site/lib/libx.so.1")), None, "of no wheel");
+        assert_eq!(version_of_file(&at("absent.so.1.2")), None);
+    }
+
+    /// For a test in a process of its own: the folder of what it is to load.
+    const CHILD: &str = "SEMANTIC_DEPTH_TEST_LOADS_FROM";
+
+    /// Names of [`ORDER`] in words, so that a change of it is one of the tests, too.
+    const NAMES: [&str; 5] = [
+        "libcudart.so.13",
+        "libtorch_cuda.so",
+        "libnvinfer.so.10",
+        "libnvinfer_plugin.so.10",
+        "libtorchtrt_runtime.so",
+    ];
+
+    /// A library that notes its name in the file `STUB_LOG` when it is loaded, has a function and calls one.
+    const STUB: &str = r#"
+        #include <cstdio>
+        #include <cstdlib>
+        extern "C" int HAS() { return 101501; }
+        extern "C" int NEEDS();
+        __attribute__((constructor)) static void loaded() {
+            if (std::FILE* log = std::fopen(std::getenv("STUB_LOG"), "a")) {
+                std::fputs(NAME "\n", log);
+                std::fclose(log);
+            }
+            NEEDS();
+        }
+    "#;
+
+    /// Compiles `source` into the library `name`, which is linked with the libraries `with`.
+    fn compile(folder: &Path, name: &str, source: &str, flags: &[String], with: &[&str]) {
+        let file = folder.join("stub.cpp");
+        fs::write(&file, source).expect("temporary");
+        let mut compiler = Command::new("c++");
+        compiler.args(["-shared", "-fPIC", &format!("-Wl,-soname,{name}"), "-o"]).arg(folder.join(name)).args(flags);
+        let output = compiler.arg(&file).args(with.iter().map(|w| folder.join(w))).output().expect("a C++ compiler");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn stub(folder: &Path, name: &str, has: &str, needs: &str, with: &[&str]) {
+        let flags = [format!("-DNAME=\"{name}\""), format!("-DHAS={has}"), format!("-DNEEDS={needs}")];
+        compile(folder, name, STUB, &flags, with);
+    }
+
+    /// What loading in a process of its own came to.
+    struct Loaded {
+        /// What the process had before, of [`NAMES`].
+        before: Vec<String>,
+        /// The stubs, in the order in which they were loaded.
+        stubs: Vec<String>,
+        /// In words, a line a step.
+        outcome: Vec<String>,
+    }
+
+    /// Runs `test` of this module in a process of its own, whose [`loads_as_child`] then answers. The loader looks into
+    /// `search`, too.
+    fn load_apart(test: &str, folder: &Path, search: &[PathBuf]) -> Loaded {
+        let (_, module) = module_path!().split_once("::").expect("in a crate");
+        let lines = |name: &str| -> Vec<String> {
+            fs::read_to_string(folder.join(name)).unwrap_or_default().lines().map(String::from).collect()
+        };
+        for old in ["before", "stubs", "outcome"] {
+            let _ = fs::remove_file(folder.join(old));
+        }
+        let before = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let search = search.iter().cloned().chain(std::env::split_paths(&before).filter(|p| p.is_absolute()));
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--include-ignored", "--exact", &format!("{module}::{test}")])
+            .env(CHILD, folder)
+            .env("STUB_LOG", folder.join("stubs"))
+            .env("LD_LIBRARY_PATH", std::env::join_paths(search).expect("no colons"))
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        Loaded { before: lines("before"), stubs: lines("stubs"), outcome: lines("outcome") }
+    }
+
+    /// In such a process: loads what is in the folder, and then once more from nowhere.
+    fn loads_as_child() -> bool {
+        let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return false };
+        let maps = fs::read_to_string("/proc/self/maps").expect("Linux");
+        let is_there = |library: Library| library.file_names().iter().any(|name| maps.contains(&format!("/{name}")));
+        let all = ORDER.into_iter().zip(NAMES);
+        let before: Vec<_> = all.filter(|(library, _)| is_there(*library)).map(|(_, name)| name).collect();
+        fs::write(folder.join("before"), before.join("\n")).expect("temporary");
+        let engine = folder.join("engine.ts");
+        let load_engine = || {
+            let error = tch::CModule::load(&engine).err().map(|e| e.to_string()).unwrap_or_default();
+            error.replace('\n', " ")
+        };
+        let load_from = |folder: &Path| {
+            let found = |(library, name): (Library, &str)| Found { library, path: folder.join(name), rule: "test" };
+            let loaded = load(ORDER.into_iter().zip(NAMES).map(found).collect());
+            loaded.map_or_else(|e| e.to_string(), |runtime| format!("TensorRT {}", runtime.tensorrt))
+        };
+        let mut outcome = Vec::new();
+        if engine.exists() {
+            outcome.push(load_engine());
+        }
+        outcome.push(load_from(&folder));
+        if outcome.last().is_some_and(|said| said.starts_with("TensorRT ")) {
+            outcome.push(load_from(Path::new("/nonexistent")));
+        }
+        if engine.exists() {
+            outcome.push(load_engine());
+        }
+        fs::write(folder.join("outcome"), outcome.join("\n")).expect("temporary");
+        true
+    }
+
+    #[test]
+    fn libraries_are_loaded_in_order_and_one_that_cannot_be_is_named() {
+        if loads_as_child() {
+            return;
+        }
+        assert_eq!(ORDER.map(|library| library.file_names()[0]), NAMES);
+        let root = tempfile::tempdir().expect("temporary");
+        let folder = root.path();
+        let [cudart, torch_cuda, nvinfer, plugin, runtime] = NAMES;
+        let load = || load_apart("libraries_are_loaded_in_order_and_one_that_cannot_be_is_named", folder, &[]);
+        stub(folder, cudart, "stub_cudart", "stub_cudart", &[]);
+        stub(folder, torch_cuda, "stub_torch_cuda", "stub_torch_cuda", &[]);
+        stub(folder, nvinfer, "getInferLibVersion", "getInferLibVersion", &[]);
+        // Linked with nothing: it loads only where the symbols of what came before are global.
+        stub(folder, plugin, "initLibNvInferPlugins", "getInferLibVersion", &[]);
+        // As Torch-TensorRT's own: it asks for another library by name.
+        stub(folder, runtime, "stub_runtime", "initLibNvInferPlugins", &[plugin]);
+
+        let loaded = load();
+        // libtorch's CUDA builds bring the CUDA runtime, which is taken as it is; so is everything the second time.
+        let of_us: Vec<_> = NAMES.into_iter().filter(|name| !loaded.before.iter().any(|b| b == name)).collect();
+        assert!(of_us.ends_with(&[nvinfer, plugin, runtime]), "{of_us:?}");
+        assert_eq!(loaded.outcome, ["TensorRT 10.15.1", "TensorRT 10.15.1"]);
+        assert_eq!(loaded.stubs, of_us);
+
+        let until_plugin = &of_us[..of_us.len() - 2];
+        fs::remove_file(folder.join(plugin)).expect("it was compiled");
+        let loaded = load();
+        let expected = format!("{} cannot be loaded: ", folder.join(plugin).display());
+        assert!(loaded.outcome[0].starts_with(&expected), "{:?}", loaded.outcome);
+        assert_eq!(loaded.stubs, until_plugin);
+
+        stub(folder, plugin, "initLibNvInferPlugins", "nobody_has_this", &[]);
+        let loaded = load();
+        let said = &loaded.outcome[0];
+        assert!(said.starts_with(&expected) && said.contains("undefined symbol: nobody_has_this"), "{said}");
+        assert_eq!(loaded.stubs, until_plugin);
+    }
+
+    #[test]
+    #[ignore = "needs the wheels of Torch-TensorRT and of TensorRT's lean runtime, see tests/tensorrt.rs"]
+    fn the_real_runtime_is_loaded_where_stubs_stand_in_for_what_it_needs_a_gpu_for() {
+        if loads_as_child() {
+            return;
+        }
+        let site = std::env::var("SEMANTIC_DEPTH_TENSORRT_SITE").expect("SEMANTIC_DEPTH_TENSORRT_SITE is not set");
+        let surroundings = Surroundings { folders: Some(site), ..Surroundings::here() };
+        let real = |library| surroundings.find(library).unwrap_or_else(|| panic!("{library:?} is missing")).path;
+        let root = tempfile::tempdir().expect("temporary");
+        let folder = root.path();
+        let [cudart, torch_cuda, nvinfer, plugin, runtime] = NAMES;
+        symlink(real(Library::Cudart), folder.join(cudart)).expect("temporary");
+        symlink(real(Library::NvInferLean), folder.join(nvinfer)).expect("temporary");
+        symlink(real(Library::TorchTrtRuntime), folder.join(runtime)).expect("temporary");
+        let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tensorrt/one_engine.ts");
+        symlink(archive, folder.join("engine.ts")).expect("temporary");
+        stub(folder, plugin, "initLibNvInferPlugins", "initLibNvInferPlugins", &[]);
+        // libtorch's CUDA half and what that needs are gigabytes. What the runtime wants of it, graphs of CUDA, is not called
+        // before an engine runs.
+        let output = Command::new("nm").args(["-D", "--undefined-only"]).arg(folder.join(runtime)).output();
+        let symbols = String::from_utf8(output.expect("binutils").stdout).expect("text");
+        let wanted = symbols.lines().filter_map(|line| line.split_whitespace().next_back()?.split('@').next());
+        let wanted = wanted.filter(|symbol| symbol.starts_with("_ZN2at4cuda") || symbol.starts_with("_ZNK2at4cuda"));
+        let functions: String = wanted.map(|symbol| format!("extern \"C\" void {symbol}() {{}}\n")).collect();
+        compile(folder, torch_cuda, &functions, &[], &[]);
+
+        let test = "the_real_runtime_is_loaded_where_stubs_stand_in_for_what_it_needs_a_gpu_for";
+        // The lean runtime has another name of its own than the one that is asked for; libc10_cuda is beside libtorch.
+        let search: Vec<_> = [folder.to_path_buf()].into_iter().chain(libtorch_folder()).collect();
+        let Loaded { outcome, .. } = load_apart(test, folder, &search);
+        let [unknown, first, second, known] = outcome.as_slice() else { panic!("{outcome:?}") };
+        assert!(first.starts_with("TensorRT 10.15.1") && second == first, "{outcome:?}");
+        // The class of engines is known then; that there is no device comes later.
+        assert!(unknown.contains("tensorrt") && known != unknown, "{outcome:?}");
     }
 
     #[test]

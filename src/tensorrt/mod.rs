@@ -28,7 +28,7 @@ pub use libraries::{load_runtime, Runtime, RuntimeError};
 
 use crate::export::manifest::InputKind;
 use crate::export::trace::{self, WEIGHTS};
-use crate::export::Artifact;
+use crate::export::{Artifact, Manifest};
 use cache::{Key, Lookup};
 use compile::{Compiler, Job};
 use cuda::Gpu;
@@ -82,6 +82,14 @@ pub enum TensorRtError {
          --batch N for batches of up to N), or set backend to tensorrt"
     )]
     NotCompiled(String),
+    /// The cache has an engine of this model, which does not fit this GPU or these libraries, and there is no leave to compile.
+    #[error("the cache has an engine of this model that does not fit here ({why}); compile it anew with `{command}`")]
+    Stale {
+        /// What does not fit.
+        why: String,
+        /// What compiles it.
+        command: String,
+    },
     /// The compiler's input cannot be made.
     #[error("the network cannot be traced for the compiler: {0}")]
     Source(trace::ExportError),
@@ -94,6 +102,14 @@ pub enum TensorRtError {
     /// The model's manifest does not say what is needed.
     #[error("the model's manifest has no sha256 of {0}; export the model again")]
     Manifest(String),
+}
+
+impl TensorRtError {
+    /// Of [`prepare`] without leave to compile: whether the cache has an engine of the model, which cannot be run. It does not
+    /// fit (after an upgrade, on another GPU), or the libraries are missing, which are asked for only where there is one.
+    pub fn leaves_an_engine_unused(&self) -> bool {
+        matches!(self, Self::Stale { .. } | Self::Runtime(_))
+    }
 }
 
 /// What an engine is compiled from.
@@ -120,9 +136,14 @@ impl<'a> Model<'a> {
             torchscript: artifact.torchscript_path(),
             sha256: sha256.ok_or_else(|| TensorRtError::Manifest(manifest.torchscript.clone()))?,
             shape: [3, manifest.input.height, manifest.input.width],
-            outputs: manifest.output.tensors.as_ref().map_or(1, Vec::len),
+            outputs: outputs(manifest),
         })
     }
+}
+
+/// Tensors of a model's answer: an engine has as many outputs.
+pub fn outputs(manifest: &Manifest) -> usize {
+    manifest.output.tensors.as_ref().map_or(1, Vec::len)
 }
 
 /// Loads the runtime and returns a TorchScript file with engines of this model for this GPU, which was inspected: out of
@@ -130,8 +151,8 @@ impl<'a> Model<'a> {
 ///
 /// # Errors
 /// A model whose input is bytes, nothing cached that could be this model's where nothing may be compiled (then nothing is
-/// loaded); no CUDA device, a missing library or compiler, a failed compilation, an engine that does not run here, or a cache
-/// that cannot be written.
+/// loaded), or what is cached does not fit; no CUDA device, a missing library or compiler, a failed compilation, an engine
+/// that does not run here, or a cache that cannot be written.
 pub fn prepare(artifact: &Artifact, gpu: usize, build: &BuildOptions) -> Result<PathBuf, TensorRtError> {
     let model = Model::of(artifact)?;
     if build.engine.is_none() && !build.compile {
@@ -169,6 +190,18 @@ fn is_perhaps_cached(model: &Model<'_>, build: &BuildOptions) -> Result<(), Tens
     Err(TensorRtError::NotCompiled(format!("none of this model in {precision} for batches of {min} to {max}")))
 }
 
+/// What compiles the engine that is wanted.
+fn command(model: &Model<'_>, gpu: &Gpu, build: &BuildOptions) -> String {
+    let folder = model.torchscript.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    format!(
+        "semantic_depth export --tensorrt --model {} --precision {} --batch {} --gpu {}",
+        folder.display(),
+        build.precision.name(),
+        build.batch.max,
+        gpu.index
+    )
+}
+
 fn prepare_on(
     model: &Model<'_>,
     gpu: &Gpu,
@@ -203,7 +236,10 @@ fn prepare_on(
     // Without the lock first: a cache that is only read (an image of a container) may be in a folder that cannot be written.
     match ready() {
         Ok(path) => return Ok(path),
-        Err(why) if build.engine.is_none() && !build.compile => return Err(TensorRtError::NotCompiled(why)),
+        Err(why) if build.engine.is_none() && !build.compile => {
+            is_perhaps_cached(model, build)?;
+            return Err(TensorRtError::Stale { why, command: command(model, gpu, build) });
+        }
         Err(_) => {}
     }
     let lock = cache.lock(&key)?;
@@ -391,6 +427,37 @@ mod tests {
         }
         let other = Model { sha256: "cd".repeat(32), torchscript: "other.ts".into(), ..b.model };
         assert!(is_perhaps_cached(&other, &options).is_err());
+    }
+
+    #[test]
+    fn an_engine_that_does_not_fit_any_more_is_told_from_none() {
+        let b = bench();
+        let options = BuildOptions { compile: false, ..b.options() };
+        let ask = |gpu: &Gpu, runtime: &Runtime| {
+            prepare_on(&b.model, gpu, runtime, &options, || panic!("nothing is compiled"))
+        };
+        let none = ask(&b.gpu, &b.runtime).expect_err("the cache is empty");
+        assert!(matches!(none, TensorRtError::NotCompiled(_)) && !none.leaves_an_engine_unused(), "{none}");
+        let engine =
+            prepare_on(&b.model, &b.gpu, &b.runtime, &b.options(), || Ok(b.compiler(mine()))).expect("compiled");
+
+        let patch = b.runtime.tensorrt.patch + 1;
+        let upgraded =
+            Runtime { tensorrt: version::TensorRtVersion { patch, ..b.runtime.tensorrt }, ..b.runtime.clone() };
+        let other = Gpu { index: 1, name: "Thor".into(), ..b.gpu.clone() };
+        for (gpu, runtime, words) in
+            [(&b.gpu, &upgraded, "differs in tensorrt"), (&other, &b.runtime, "differs in gpu")]
+        {
+            let error = ask(gpu, runtime).expect_err("it was made for another case");
+            assert!(matches!(error, TensorRtError::Stale { .. }) && error.leaves_an_engine_unused(), "{error:?}");
+            let (message, folder) = (error.to_string(), b.folder.path().display());
+            let command = format!("export --tensorrt --model {folder} --precision fp16 --batch 1 --gpu {}`", gpu.index);
+            assert!(message.contains(words) && message.ends_with(&command), "{message}");
+        }
+        fs::write(&engine, "damaged").expect("temporary");
+        assert!(matches!(ask(&b.gpu, &b.runtime), Err(TensorRtError::Stale { .. })));
+        // A missing library is asked for only where there is an engine.
+        assert!(TensorRtError::from(RuntimeError::NoDevice(String::new())).leaves_an_engine_unused());
     }
 
     #[test]

@@ -289,14 +289,14 @@ pub enum Cache {
 pub struct Watch {
     /// Steps between two looks at the validation splits.
     pub validate_every: usize,
-    /// Steps between two checkpoints.
+    /// Steps between two checkpoints. After each look there is one, too.
     pub checkpoint_every: usize,
     /// Most frames of a source's validation split that are looked at, evenly chosen.
     pub frames: usize,
     /// Pixels of the network's input a pixel of the frame, for whole frames.
     pub scale: f32,
     /// The measure that says which weights are the best: `miou` (highest) or `abs_rel` (lowest), the mean of the sources that
-    /// have it, or of one source as `NAME/miou`.
+    /// have it, or of one source as `NAME/miou`. With `refinement: alone` it is `abs_rel`.
     pub best: String,
     /// Frames of each source in the picture grid.
     pub pictures: usize,
@@ -457,6 +457,10 @@ impl TrainConfig {
         }
         if source.is_some_and(|name| !self.sources.iter().any(|s| s.name == name)) {
             bail!("watch.best: expected the name of a source before the slash, found {}", self.watch.best);
+        }
+        if self.refinement == Refinement::Alone && measure == "miou" {
+            let best = &self.watch.best;
+            bail!("watch.best: refinement: alone leaves the labels as they are; expected abs_rel, found {best}");
         }
         let task = if measure == "miou" { Task::Segmentation } else { Task::Depth };
         if self.head(task).is_none() {
@@ -660,6 +664,8 @@ mod tests {
             ("phases:", "heads: [{task: segmentation, level_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
             ("phases:", "refinement: alone\nprecision: bf16\nphases:", "fp32"),
+            ("phases:", "refinement: alone\nphases:", "expected abs_rel, found miou"),
+            ("phases:", "refinement: alone\nwatch: {best: a/miou}\nphases:", "expected abs_rel, found a/miou"),
             ("phases:", "heads: [{task: depth}]\nphases:", "miou needs a head for segmentation"),
             ("phases:", "heads: [{task: segmentation}]\nwatch: {best: a/abs_rel}\nphases:", "a head for depth"),
         ] {

@@ -6,7 +6,7 @@
 //! - [`labels`], [`targets`]: the truth of each task; [`expert`]: a model's answers where a source has no truth
 //! - [`losses`], [`objective`]: each task's loss, and their sum
 //! - [`step`]: one pass forwards and backwards; [`quarter`]: the 1/4 stage's part of it on a processor
-//! - [`optimizer`], [`schedule`], [`ema`]: how weights move
+//! - [`optimizer`], [`schedule`], [`loss_scale`], [`ema`]: how weights move
 //! - [`checkpoint`]: all of a run's state in one file
 //! - [`validate`], [`record`], [`events`], [`pictures`]: how a run is looked at
 //! - [`run`]: the loop
@@ -18,6 +18,7 @@ pub mod ema;
 pub mod events;
 pub mod expert;
 pub mod labels;
+pub mod loss_scale;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;

@@ -318,8 +318,7 @@ unsafe fn forward_in<S: Isa, E: Element>(
                 let sum = chain_sum::<S>(room, &plus, i);
                 for (head, out) in outs.iter_mut().enumerate() {
                     let factor = S::load(stage.factors.as_ptr().add(head * channels + from));
-                    let answer = S::min(S::max(S::mul(factor, sum), S::splat(0.0)), S::splat(6.0));
-                    E::store::<S>(answer, out.as_mut_ptr().add(i * channels + from));
+                    E::store::<S>(relu6::<S>(S::mul(factor, sum)), out.as_mut_ptr().add(i * channels + from));
                 }
             }
         }
@@ -376,10 +375,9 @@ unsafe fn pools<S: Isa, E: Element, const CHOICES: bool>(stage: &Stage<'_, E>, f
     let Room { x, pooled, across, along, ring, line, .. } = room;
     // SAFETY: the caller's conditions; rows of blocks are found by checked indices.
     unsafe {
-        let (zero, six) = (S::splat(0.0), S::splat(6.0));
         for (i, x) in x.iter_mut().enumerate() {
             let value = E::load::<S>(stage.x.as_ptr().add(i * channels + from));
-            S::store(S::min(S::max(value, zero), six), x.as_mut_ptr());
+            S::store(relu6::<S>(value), x.as_mut_ptr());
         }
         line[..REACH].fill([f32::NEG_INFINITY; LANES]);
         line[REACH + width..].fill([f32::NEG_INFINITY; LANES]);
@@ -453,6 +451,16 @@ unsafe fn largest<S: Isa, const CHOICES: bool>(first: usize, values: &[*const f3
         }
         (most, which)
     }
+}
+
+/// ReLU6. A NaN stays one, so that the loss tells it: where either operand is NaN, `max` and `min` give the second.
+///
+/// # Safety
+/// The processor has `S`'s instruction set.
+#[inline(always)]
+unsafe fn relu6<S: Isa>(value: S::V) -> S::V {
+    // SAFETY: the caller's condition.
+    unsafe { S::min(S::splat(6.0), S::max(S::splat(0.0), value)) }
 }
 
 /// `pull` where ReLU6 of `value` has a slope, else 0.
@@ -652,6 +660,22 @@ mod tests {
         for stage in stages() {
             let g = stage.backward(&x, &ones, &factors, std::slice::from_ref(&pull)).expect("backwards");
             assert!(difference(&g.x, &x.grad()) < 1e-5, "{:?}", stage.level);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let x = Tensor::ones([2, 16, 4, 5], (Kind::Float, Device::Cpu));
+            let _ = x.get(0).get(7).get(2).get(3).fill_(f64::NAN);
+            let ones = |rows: i64| Tensor::ones([rows, 16], (Kind::Float, Device::Cpu));
+            for stage in stages() {
+                for map in stage.forward(&x.to_kind(kind), &ones(4), &ones(2)).expect("forwards") {
+                    let map = map.to_kind(Kind::Float);
+                    assert!(map.double_value(&[0, 7, 2, 3]).is_nan(), "{kind:?} {:?}", stage.level);
+                    assert!(map.get(1).isfinite().all().int64_value(&[]) == 1, "another picture");
+                }
+            }
         }
     }
 

@@ -5,11 +5,15 @@ use super::config::TrainConfig;
 use super::events::EventWriter;
 use super::validate::Validation;
 use crate::data::disk::write_atomically;
+use crate::export::trace::LIBTORCH_VERSION;
+use crate::frame::network::device_name;
 use crate::model::Task;
 use anyhow::Context as _;
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tch::Device;
 
 /// The configuration as resolved.
 pub const CONFIG: &str = "config.yaml";
@@ -19,7 +23,11 @@ pub const RUN: &str = "run.json";
 const MINUTES: &str = "minutes";
 /// Key of [`RUN`]: [`crate::data::source::Facts::focal_share`] of the camera that depth is learned from.
 const FOCAL_SHARE: &str = "focal_length_share";
+/// Key of [`RUN`]: by what the run was gone on with, where that was another program, device or number of threads.
+const RESUMED: &str = "resumed";
 const METRICS: &str = "metrics.csv";
+/// Length of the progress bar of a run that follows the clock: its share of the time.
+const CLOCK: u64 = 1000;
 
 /// A run's records.
 #[derive(Debug)]
@@ -29,6 +37,7 @@ pub struct Record {
     columns: Vec<String>,
     events: EventWriter,
     bar: indicatif::ProgressBar,
+    by_clock: bool,
 }
 
 /// Numbers of a few steps.
@@ -50,13 +59,48 @@ pub struct StepReport<'a> {
     pub waiting: f64,
 }
 
+impl StepReport<'_> {
+    fn losses(&self) -> String {
+        let losses: Vec<String> = self.losses.iter().map(|(task, v)| format!("{} {v:.4}", task.name())).collect();
+        losses.join("  ")
+    }
+
+    fn pace(&self) -> String {
+        format!("{:.1} crops/s  waiting {:.0}%", self.crops_per_s, 100.0 * self.waiting)
+    }
+
+    /// A line of the log.
+    fn line(&self, share: f64, left: Duration) -> String {
+        format!(
+            "step {}  {:.1}%  {}  rate {:.2e}  {}  {} left",
+            self.total,
+            100.0 * share,
+            self.losses(),
+            self.learning_rate,
+            self.pace(),
+            indicatif::HumanDuration(left)
+        )
+    }
+
+    /// What stands beside the progress bar, which knows by itself what is left where it counts steps.
+    fn beside_bar(&self, left: Option<Duration>) -> String {
+        let left = left.map_or_else(String::new, |d| format!("{} left  ", indicatif::HumanDuration(d)));
+        format!("{left}{}  {}", self.losses(), self.pace())
+    }
+}
+
 impl Record {
-    /// Opens the records of a run of `steps` steps; what an earlier part of the run wrote after the step of `progress`, or
-    /// of a look that it does not count yet, is cut off.
+    /// Opens the records of a run of `steps` steps, `None` where it follows the clock; what an earlier part of the run
+    /// wrote after the step of `progress`, or of a look that it does not count yet, is cut off.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn open(folder: &Path, config: &TrainConfig, progress: &Progress, steps: usize) -> anyhow::Result<Self> {
+    pub fn open(
+        folder: &Path,
+        config: &TrainConfig,
+        progress: &Progress,
+        steps: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let mut columns: Vec<String> =
             ["step", "phase", "learning_rate", "gradient_norm", "crops_per_s", "waiting"].map(String::from).to_vec();
         columns.extend(config.heads.iter().map(|h| format!("loss_{}", h.task.name())));
@@ -80,19 +124,22 @@ impl Record {
             }
         }
         let context = || path.display().to_string();
-        fs::write(&path, kept.join("\n") + "\n").with_context(context)?;
+        write_atomically(&path, |file| writeln!(file, "{}", kept.join("\n")))?;
         let metrics = fs::OpenOptions::new().append(true).open(&path).with_context(context)?;
         let events = EventWriter::create(folder, done as i64 + 1)?;
         let bar = if std::io::stderr().is_terminal() {
-            let style = "{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}";
-            indicatif::ProgressBar::new(steps as u64)
+            let (style, length, position) = match steps {
+                Some(steps) => ("{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}", steps as u64, done as u64),
+                None => ("{bar:30} {percent}%  {msg}", CLOCK, 0),
+            };
+            indicatif::ProgressBar::new(length)
                 .with_style(indicatif::ProgressStyle::with_template(style)?)
-                .with_position(done as u64)
+                .with_position(position)
         } else {
             indicatif::ProgressBar::hidden()
         };
         bar.reset_eta();
-        Ok(Self { folder: folder.into(), metrics, columns, events, bar })
+        Ok(Self { folder: folder.into(), metrics, columns, events, bar, by_clock: steps.is_none() })
     }
 
     fn row(&mut self, step: usize, phase: usize, values: &[(String, f64)]) -> anyhow::Result<()> {
@@ -112,7 +159,9 @@ impl Record {
 
     /// One step was taken.
     pub fn advance(&self) {
-        self.bar.inc(1);
+        if !self.by_clock {
+            self.bar.inc(1);
+        }
     }
 
     /// A line that does not break the progress bar.
@@ -120,30 +169,19 @@ impl Record {
         self.bar.suspend(|| log::info!("{text}"));
     }
 
-    /// Records the numbers of a few steps.
+    /// Records the numbers of a few steps. `share` of the phase is done and so much time is `left` for it; of the whole
+    /// run, where it follows the clock.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn steps(
-        &mut self,
-        report: &StepReport<'_>,
-        share: f64,
-        left: Option<std::time::Duration>,
-    ) -> anyhow::Result<()> {
-        let losses: Vec<String> = report.losses.iter().map(|(task, v)| format!("{} {v:.4}", task.name())).collect();
-        let losses = losses.join("  ");
+    pub fn steps(&mut self, report: &StepReport<'_>, share: f64, left: Duration) -> anyhow::Result<()> {
         if self.bar.is_hidden() {
-            let left = left.map_or_else(String::new, |d| format!("  {} left", indicatif::HumanDuration(d)));
-            log::info!(
-                "step {}  {:.1}%  {losses}  rate {:.2e}  {:.1} crops/s  waiting {:.0}%{left}",
-                report.total,
-                100.0 * share,
-                report.learning_rate,
-                report.crops_per_s,
-                100.0 * report.waiting
-            );
+            log::info!("{}", report.line(share, left));
         } else {
-            self.bar.set_message(losses);
+            if self.by_clock {
+                self.bar.set_position((share.clamp(0.0, 1.0) * CLOCK as f64) as u64);
+            }
+            self.bar.set_message(report.beside_bar(self.by_clock.then_some(left)));
         }
         let mut values = vec![
             ("learning_rate".to_string(), report.learning_rate),
@@ -188,12 +226,30 @@ impl Record {
     }
 }
 
-/// Writes the configuration as resolved, and what made the run: versions, seed, the time that it was given, and the commit
-/// of the repository in which the configuration file lies, where it lies in one.
+/// By what a part of a run is made.
+fn made_by(device: Device) -> serde_json::Value {
+    serde_json::json!({
+        "semantic_depth": env!("CARGO_PKG_VERSION"),
+        "libtorch": LIBTORCH_VERSION,
+        "device": device_name(device),
+        "threads": tch::get_num_threads(),
+        "started": jiff::Timestamp::now().to_string(),
+    })
+}
+
+/// Writes the configuration as resolved, and what made the run: versions, device, threads, seed, the time that it was
+/// given, and the commit of the repository in which the configuration file lies, where it lies in one. That need not be
+/// the commit of this program.
 ///
 /// # Errors
 /// The folder cannot be written to.
-pub fn describe(folder: &Path, config: &TrainConfig, config_file: &Path, minutes: Option<f64>) -> anyhow::Result<()> {
+pub fn describe(
+    folder: &Path,
+    config: &TrainConfig,
+    config_file: &Path,
+    minutes: Option<f64>,
+    device: Device,
+) -> anyhow::Result<()> {
     let context = || folder.display().to_string();
     fs::write(folder.join(CONFIG), serde_yaml::to_string(config)?).with_context(context)?;
     let parent = config_file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -201,17 +257,29 @@ pub fn describe(folder: &Path, config: &TrainConfig, config_file: &Path, minutes
         let output = std::process::Command::new("git").arg("-C").arg(parent).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    let run = serde_json::json!({
-        "semantic_depth": env!("CARGO_PKG_VERSION"),
-        "libtorch": crate::export::trace::LIBTORCH_VERSION,
-        "seed": config.seed,
-        MINUTES: minutes,
-        "configuration_file": config_file.display().to_string(),
-        "git_commit": git(&["rev-parse", "HEAD"]),
-        "git_clean": git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| s.is_empty()),
-        "started": jiff::Timestamp::now().to_string(),
-        "command": std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
-    });
+    let mut run = made_by(device);
+    run["seed"] = config.seed.into();
+    run[MINUTES] = minutes.into();
+    run["configuration_file"] = config_file.display().to_string().into();
+    run["git_commit"] = git(&["rev-parse", "HEAD"]).into();
+    run["git_clean"] = git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| s.is_empty()).into();
+    run["command"] = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    write_run(folder, &run)
+}
+
+/// Adds to the record by what a run is gone on with, where that is not what its newest part was made by.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn add_part(folder: &Path, device: Device) -> anyhow::Result<()> {
+    let mut run = read_run(folder).unwrap_or_else(|| serde_json::json!({}));
+    let mut parts = run[RESUMED].as_array().cloned().unwrap_or_default();
+    let (newest, part) = (parts.last().unwrap_or(&run), made_by(device));
+    if ["semantic_depth", "libtorch", "device", "threads"].iter().all(|key| newest[key] == part[key]) {
+        return Ok(());
+    }
+    parts.push(part);
+    run[RESUMED] = parts.into();
     write_run(folder, &run)
 }
 
@@ -242,4 +310,65 @@ pub fn add_focal_share(folder: &Path, focal_share: Option<f64>) -> anyhow::Resul
 /// What [`add_focal_share`] added to the record of a run; `None` where there is none, or no one camera.
 pub fn focal_share(folder: &Path) -> Option<f64> {
     read_run(folder)?.get(FOCAL_SHARE)?.as_f64().filter(|f| f.is_finite() && *f > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TrainConfig {
+        let text = "sources: [{name: a, data: {layout: cityscapes, root: x}}]\nphases: []";
+        serde_yaml::from_str(text).expect("a configuration")
+    }
+
+    #[test]
+    fn a_report_tells_losses_pace_and_what_is_left() {
+        let losses = [(Task::Segmentation, 1.25), (Task::Depth, 0.5)];
+        let report = StepReport {
+            phase: 0,
+            total: 40,
+            learning_rate: 1e-3,
+            losses: &losses,
+            gradient_norm: None,
+            crops_per_s: 12.34,
+            waiting: 0.071,
+        };
+        let left = Duration::from_secs(120);
+        let (losses, pace) = ("segmentation 1.2500  depth 0.5000", "12.3 crops/s  waiting 7%");
+        let line = format!("step 40  50.0%  {losses}  rate 1.00e-3  {pace}  2 minutes left");
+        assert_eq!(report.line(0.5, left), line);
+        assert_eq!(report.beside_bar(None), format!("{losses}  {pace}"));
+        assert_eq!(report.beside_bar(Some(left)), format!("2 minutes left  {losses}  {pace}"));
+    }
+
+    #[test]
+    fn metrics_are_cut_to_what_counts_in_a_file_of_their_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, link) = (folder.path().join(METRICS), folder.path().join("link"));
+        let before = "step,phase,learning_rate\n20,1,0.001\n40,1,0.001\n";
+        fs::write(&path, before).expect("written");
+        fs::hard_link(&path, &link).expect("linked");
+        let progress = Progress { total: 20, ..Progress::default() };
+        Record::open(folder.path(), &config(), &progress, Some(100)).expect("opened");
+        let text = fs::read_to_string(&path).expect("metrics");
+        assert!(text.starts_with("step,phase,") && text.ends_with("\n20,1,0.001\n"), "{text}");
+        assert_eq!(fs::read_to_string(&link).expect("read"), before, "nothing is written in place");
+    }
+
+    #[test]
+    fn what_a_run_is_gone_on_with_is_noted_where_it_differs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        describe(path, &config(), &path.join("config.yaml"), None, Device::Cpu).expect("written");
+        let run = || read_run(path).expect("a record");
+        assert!(run()["device"] == "cpu" && run()["threads"].is_i64(), "{}", run());
+        let resumed = |device| {
+            add_part(path, device).expect("written");
+            run()[RESUMED].as_array().map_or(0, Vec::len)
+        };
+        assert_eq!(resumed(Device::Cpu), 0);
+        assert_eq!((resumed(Device::Cuda(1)), resumed(Device::Cuda(1)), resumed(Device::Cpu)), (1, 1, 2));
+        let run = run();
+        assert!(run["device"] == "cpu" && run[RESUMED][0]["device"] == "cuda:1", "{run}");
+    }
 }

@@ -5,6 +5,7 @@ use super::checkpoint::{Progress, State, CHECKPOINT};
 use super::config::{LabelSpace, Refinement, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
 use super::labels::LabelTable;
+use super::loss_scale::LossScale;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use super::quarter::QuarterStage;
@@ -30,8 +31,6 @@ const REPORT_EVERY: usize = 20;
 const LAST: &str = "last.safetensors";
 /// Weights with the best watched measure.
 const BEST: &str = "best.safetensors";
-/// Steps without overflow after which half precision's loss scale doubles, as in PyTorch's `GradScaler`.
-const SCALE_GROWTH: usize = 2000;
 
 /// What a run is started with besides its configuration.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +58,7 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     if config.refinement == Refinement::Alone && config.init.is_empty() {
         bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
-    prepare(config, options)?;
+    prepare(config, options, device)?;
     let mut run = Run::new(config, options, device)?;
     let result = run.phases();
     run.record.finish();
@@ -74,7 +73,7 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
 }
 
 /// Makes the folder, or checks that it is the one to resume.
-fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
+fn prepare(config: &TrainConfig, options: &Options, device: Device) -> anyhow::Result<()> {
     let out = &options.out;
     let checkpoint = out.join(CHECKPOINT);
     if !options.resume {
@@ -82,14 +81,14 @@ fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
             bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
         }
         fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        return record::describe(out, config, &options.config_file, options.minutes);
+        return record::describe(out, config, &options.config_file, options.minutes, device);
     }
     let saved = out.join(record::CONFIG);
     if !checkpoint.is_file() {
         // A run that was killed before its first checkpoint begins anew.
         log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
         fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        return record::describe(out, config, &options.config_file, options.minutes);
+        return record::describe(out, config, &options.config_file, options.minutes, device);
     }
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
     let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
@@ -118,7 +117,7 @@ fn prepare(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    record::add_part(out, device)
 }
 
 /// Everything of a run at work.
@@ -154,6 +153,8 @@ struct Sums {
     /// Of the gradient's norm, where it is looked at.
     gradient: Option<Tensor>,
     steps: usize,
+    /// Steps of these that moved the weights: in half precision not all do.
+    taken: usize,
     crops: usize,
     waited: Duration,
     since: Option<Instant>,
@@ -235,7 +236,7 @@ impl<'a> Run<'a> {
             frames,
             table: Arc::new(table),
             watched,
-            record: Record::open(&options.out, config, &progress, steps)?,
+            record: Record::open(&options.out, config, &progress, options.minutes.is_none().then_some(steps))?,
             progress,
         })
     }
@@ -306,8 +307,7 @@ impl<'a> Run<'a> {
             self.record.advance();
             let total = self.progress.total;
             if total.is_multiple_of(REPORT_EVERY) {
-                let left = seconds.unwrap_or_else(|| self.progress.phase_elapsed_s / share.max(1e-9)) * (1.0 - share);
-                self.report(&mut sums, rate, share, left)?;
+                self.report(&mut sums, rate, share)?;
             }
             let is_look = total.is_multiple_of(self.config.watch.validate_every);
             if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
@@ -317,7 +317,8 @@ impl<'a> Run<'a> {
             if is_look {
                 self.look()?;
             }
-            if total.is_multiple_of(self.config.watch.checkpoint_every) {
+            // After a look, too: it may have replaced the best weights, and what goes on has to know how good they are.
+            if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
                 self.checkpoint()?;
             }
         }
@@ -373,18 +374,14 @@ impl<'a> Run<'a> {
         sums.steps += 1;
         if half {
             self.optimizer.scale_gradients(1.0 / scale);
-            if !self.optimizer.gradients_are_finite() {
-                // As PyTorch's GradScaler: leave the step out and scale less.
-                self.progress.loss_scale /= 2.0;
-                self.progress.steady = 0;
+            let mut scale = LossScale { factor: scale, steady: self.progress.steady };
+            let is_taken = scale.follow(self.optimizer.gradients_are_finite())?;
+            (self.progress.loss_scale, self.progress.steady) = (scale.factor, scale.steady);
+            if !is_taken {
                 return Ok(());
             }
-            self.progress.steady += 1;
-            if self.progress.steady >= SCALE_GROWTH {
-                self.progress.loss_scale *= 2.0;
-                self.progress.steady = 0;
-            }
         }
+        sums.taken += 1;
         if self.config.clip_gradient > 0.0 {
             let norm = self.optimizer.clip_gradient_norm(self.config.clip_gradient).to_kind(Kind::Double);
             sums.gradient = Some(match sums.gradient.take() {
@@ -414,12 +411,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64, left_s: f64) -> anyhow::Result<()> {
+    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64) -> anyhow::Result<()> {
         let sums = std::mem::take(sums);
         self.check_losses(&sums.losses)?;
-        let mean = |sum: &Tensor| sum.double_value(&[]) / sums.steps as f64;
-        let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, mean(v))).collect();
-        let gradient_norm = sums.gradient.as_ref().map(mean);
+        let mean = |sum: &Tensor, steps: usize| sum.double_value(&[]) / steps as f64;
+        let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, mean(v, sums.steps))).collect();
+        let gradient_norm = sums.gradient.as_ref().map(|sum| mean(sum, sums.taken));
+        let Progress { elapsed_s, phase_elapsed_s, .. } = self.progress;
+        let (share, left_s) = match self.options.minutes.map(|minutes| minutes * 60.0) {
+            // Of the whole run, as all of its time is known.
+            Some(all_s) => ((elapsed_s / all_s).min(1.0), all_s - elapsed_s),
+            None => (share, phase_elapsed_s / share.max(1e-9) * (1.0 - share)),
+        };
         let seconds = sums.since.map_or(0.0, |s| s.elapsed().as_secs_f64()).max(1e-9);
         let report = StepReport {
             phase: self.progress.phase,
@@ -430,7 +433,7 @@ impl<'a> Run<'a> {
             crops_per_s: sums.crops as f64 / seconds,
             waiting: sums.waited.as_secs_f64() / seconds,
         };
-        self.record.steps(&report, share, Some(Duration::from_secs_f64(left_s.clamp(0.0, 1e9))))
+        self.record.steps(&report, share, Duration::from_secs_f64(left_s.clamp(0.0, 1e9)))
     }
 
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.

@@ -121,8 +121,8 @@ mod tests {
             .collect()
     }
 
-    /// Losses and gradients of a network with some heads, by libtorch's operators and around the stage.
-    fn compare(heads: &str, more: &str) {
+    /// A network with some heads, its loss and a batch for it.
+    fn prepared(heads: &str, more: &str) -> (VarStore, Network, Objective, Batch) {
         let text = format!(
             "sources: [{{name: a, data: {{layout: cityscapes, root: x}}}}]\nphases: []\nheads: {heads}\n\
              {more}\n"
@@ -142,6 +142,12 @@ mod tests {
             normals: None,
             edges: None,
         };
+        (vs, network, objective, batch)
+    }
+
+    /// Losses and gradients of a network with some heads, by libtorch's operators and around the stage.
+    fn compare(heads: &str, more: &str) {
+        let (vs, network, objective, batch) = prepared(heads, more);
         let stage = QuarterStage::new(Device::Cpu, Kind::Float).expect("a processor");
         let one = |stage| {
             let loss = pass(&network, &objective, stage, &batch, Kind::Float, 0.5).expect("a pass");
@@ -167,6 +173,32 @@ mod tests {
         compare("[{task: segmentation}, {task: depth, loss: relative}]", "refinement: joint");
         compare("[{task: depth}]", "");
         compare("[{task: segmentation}, {task: depth}]", "extra_light: true");
+    }
+
+    /// Half precision, as it trains on CUDA, with the loss scaled by what a run starts with: on a processor the same operators
+    /// are there, only slow.
+    #[test]
+    fn half_precision_pulls_as_single_precision_does() {
+        let (vs, network, objective, batch) =
+            prepared("[{task: segmentation}, {task: depth, loss: relative}]", "refinement: joint");
+        let one = |kind, scale| {
+            let loss = pass(&network, &objective, None, &batch, kind, scale).expect("a pass");
+            (loss.total.double_value(&[]), gradients(&vs))
+        };
+        let scale = 65536.0;
+        let ((loss, expected), (half, found)) = (one(Kind::Float, 1.0), one(Kind::Half, scale));
+        assert!((loss - half).abs() < 1e-2 * loss, "{loss} and {half}");
+        let flat = |gradients: &BTreeMap<String, Tensor>, by: f64| {
+            assert!(gradients.len() > 100 && gradients.values().all(|t| t.kind() == Kind::Float));
+            let parts: Vec<Tensor> = gradients.values().map(|t| t.view([-1]) / by).collect();
+            Tensor::cat(&parts, 0).to_kind(Kind::Double)
+        };
+        let (expected, found) = (flat(&expected, 1.0), flat(&found, scale));
+        assert_ne!(found.isfinite().all().int64_value(&[]), 0);
+        let norm = |t: &Tensor| t.norm().double_value(&[]);
+        let cosine = (&expected * &found).sum(Kind::Double).double_value(&[]) / (norm(&expected) * norm(&found));
+        assert!(cosine > 0.995, "{cosine}");
+        assert!((norm(&found) / norm(&expected) - 1.0).abs() < 0.05, "{} and {}", norm(&found), norm(&expected));
     }
 
     /// The batch has no normals, so nothing pulls at that head.

@@ -8,6 +8,7 @@ generous because the machine may be slow and busy.
 
 import contextlib
 import fcntl
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -32,6 +33,7 @@ os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "f
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 import rclpy  # noqa: E402
+from ament_index_python.packages import get_package_share_directory  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.qos import qos_profile_services_default  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
@@ -69,6 +71,25 @@ def installed(relative, variable):
         if candidate.is_file():
             return candidate
     pytest.fail(f"{relative} was not found: set {variable}, or source the workspace; looked at {candidates}")
+
+
+def launch_path(name):
+    """Where an installed launch file is."""
+    return pathlib.Path(get_package_share_directory("semantic_depth")) / "launch" / name
+
+
+def launch_module(name):
+    """An installed launch file, imported as the launch system imports it."""
+    spec = importlib.util.spec_from_file_location(name.partition(".")[0], launch_path(name))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def launch_is_there():
+    """Whether the real `launch` and `launch_ros` can be imported; a mere folder, as launch/ here, has no origin."""
+    found = [importlib.util.find_spec(name) for name in ("launch", "launch_ros")]
+    return all(spec is not None and spec.origin is not None for spec in found)
 
 
 @pytest.fixture(scope="session")
@@ -151,19 +172,21 @@ def until(condition, what, limit_s=LIMIT_S, step=None):
 
 
 class NodeProcess:
-    """A running semantic_depth_node."""
+    """A running semantic_depth_node; `command` is a whole command line instead of program, parameters and arguments."""
 
-    def __init__(self, program, folder, parameters, domain=None, arguments=()):
+    def __init__(self, program, folder, parameters, domain=None, arguments=(), command=None):
         self.owns_domain = domain is None
         self.domain = new_domain() if domain is None else domain
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "parameters.yaml"
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        if command is None:
+            file = folder / "parameters.yaml"
+            file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+            command = [str(program), "--ros-args", "--params-file", str(file), *arguments]
         self.log_path = folder / "node.log"
         self._log = open(self.log_path, "wb")
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain)}
         self.process = subprocess.Popen(
-            [str(program), "--ros-args", "--params-file", str(file), *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -218,9 +241,9 @@ def start_node(node_program, model, tmp_path):
     with contextlib.ExitStack() as stack:
         count = itertools.count()
 
-        def start(domain=None, arguments=(), **parameters):
+        def start(domain=None, arguments=(), command=None, **parameters):
             parameters = {"model_path": str(model), "device": "cpu", **parameters}
-            node = NodeProcess(node_program, tmp_path / f"node{next(count)}", parameters, domain, arguments)
+            node = NodeProcess(node_program, tmp_path / f"node{next(count)}", parameters, domain, arguments, command)
             stack.callback(node.close)
             return node
 
@@ -335,6 +358,7 @@ class Peer:
         self.images, self.infos, self.outputs = first.images, first.infos, first.outputs
         self.answers, self.ask, self.send = first.answers, first.ask, first.send
         self.ask_calibrated = first.ask_calibrated
+        self.clients = {}
         self.diagnostics = []
         self.node.create_subscription(
             DiagnosticArray,
@@ -380,14 +404,14 @@ class Peer:
 
     def call(self, kind, name, limit_s=LIMIT_S, **fields):
         """Calls a service of the node under test; returns the response."""
-        client = self.node.create_client(kind, f"{NAME}/{name}", qos_profile=qos_profile_services_default)
-        try:
-            self.until(client.service_is_ready, f"the service {name}")
-            future = client.call_async(kind.Request(**fields))
-            self.until(future.done, f"an answer of {name}", limit_s)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        # One client for all calls: an answer to a client that the server has not discovered yet is lost.
+        if (client := self.clients.get(name)) is None:
+            client = self.node.create_client(kind, f"{NAME}/{name}", qos_profile=qos_profile_services_default)
+            self.clients[name] = client
+        self.until(client.service_is_ready, f"the service {name}")
+        future = client.call_async(kind.Request(**fields))
+        self.until(future.done, f"an answer of {name}", limit_s)
+        return future.result()
 
     def set_parameters(self, values):
         """Sets parameters by name, each on its own; returns the results."""

@@ -20,6 +20,7 @@ from rosbags.rosbag2 import Reader
 
 PREFIX = "/semantic_depth"
 LARGE = ("labels", "depth", "overlay")
+LABEL_INFO = f"{PREFIX}/output/label_info"
 
 
 def get_message(type_name):
@@ -95,7 +96,7 @@ def test_rosbags_reads_every_message(played):
     played_stamps = stamps(f"{PREFIX}/input/image")
     assert played_stamps == stamps(f"{PREFIX}/input/camera_info") == sorted(set(played_stamps))
     for topic in by_topic:
-        if topic.startswith(f"{PREFIX}/output"):
+        if topic.startswith(f"{PREFIX}/output") and topic != LABEL_INFO:
             assert set(stamps(topic)) <= set(played_stamps), topic
             assert all(m.header.frame_id == "camera_front_optical_frame" for m, _ in by_topic[topic])
     timings = [m for m, _ in by_topic[f"{PREFIX}/output/timing"]]
@@ -104,6 +105,24 @@ def test_rosbags_reads_every_message(played):
     assert last.sequence == report["frames"]["answered"] and last.dropped == report["frames"]["dropped"]
     totals = sorted(t.total_ns for t in timings)
     assert report["stages"][-1]["max_ms"] == pytest.approx(totals[-1] / 1e6)
+
+
+def test_the_bag_has_what_was_said_before_it_began(played):
+    """As any recorder gets it: what the labels mean, and the node's log."""
+    out, report, _ = played
+    assert set(report["bag"]["messages"]) == {
+        *(f"{PREFIX}/input/{name}" for name in ("image", "camera_info")),
+        *(f"{PREFIX}/output/{name}" for name in ("labels", "depth", "overlay", "camera_info", "timing", "label_info")),
+        "/diagnostics",
+        "/rosout",
+    }
+    with AnyReader([out / "bag"]) as reader:
+        found = {LABEL_INFO: [], "/rosout": []}
+        for connection, _, raw in reader.messages([c for c in reader.connections if c.topic in found]):
+            found[connection.topic].append(reader.deserialize(raw, connection.msgtype))
+    (info,) = found[LABEL_INFO]
+    assert {"road", "car", "person"} <= {entry.class_name for entry in info.class_map}
+    assert {record.name for record in found["/rosout"]} == {"semantic_depth"}
 
 
 def test_ros_and_rosbags_agree_on_the_bytes(played):
@@ -224,6 +243,8 @@ def test_a_video(tool_program, node_program, model, tmp_path):
         (["--param", "backend:=none"], ["backend", "none", "native"]),
         (["--param", "output_size:=network"], ["--param output_size: the demo needs source"]),
         (["--param", "image_transport:=compressed"], ["--param image_transport: the demo needs raw"]),
+        (["--param", "use_sim_time:=true"], ["--param use_sim_time: the demo needs false"]),
+        (["--param", "model_path:=/a/model.yaml"], ["--param model_path: use --model"]),
     ],
 )
 def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_program, model, tmp_path, arguments, words):

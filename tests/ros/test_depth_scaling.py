@@ -132,7 +132,7 @@ def test_the_factor_can_be_set_while_frames_come(node, front):
             assert level == b"\x00"
         for value in ("camera", "-1", 0.0, "nan", "inf"):
             (result,) = node.set_parameters({"front.depth_scaling": value})
-            assert not result.successful and "camera_info, none, or a factor above 0" in result.reason, value
+            assert not result.successful and "camera_info, none, or a factor from 0.001 to 1000" in result.reason, value
         np.testing.assert_allclose(factor_of(front.ask_calibrated(wall(), info)), 3.0, rtol=1e-5)
     finally:
         node.change("front.depth_scaling", "camera_info")

@@ -19,7 +19,7 @@ from conftest import NAME, TYPES, Peer, encode, key, picture, qos, running
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from test_lifecycle import loops_on_white
 
 OK, WARN, ERROR, STALE = b"\x00", b"\x01", b"\x02", b"\x03"
@@ -28,6 +28,8 @@ QUICK = {"diagnostics_rate_hz": 10.0, "diagnostics_window_s": WINDOW_S, "stale_a
 COUNTS = ("answered", "dropped", "refused", "skipped")
 STAGES = ("receive", "wait", "decode", "infer", "labels", "depth", "confidence", "overlay", "mask", "points", "compress")
 STAGES += ("postprocess", "publish", "total")
+# The status of all cameras together, where there are several.
+ALL = "all cameras"
 
 
 def calibration(focal_px=50.0):
@@ -107,7 +109,8 @@ def table(tool_program):
         [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
     )
     statuses = json.loads(printed.stdout)["diagnostics"]
-    keys = {s["status"].rpartition("]")[2].rpartition(" ")[2]: [k["key"] for k in s["keys"]] for s in statuses}
+    names = [s["status"].removeprefix("NODE: ").removeprefix("[CAMERA ]") for s in statuses]
+    keys = dict(zip(names, [[k["key"] for k in s["keys"]] for s in statuses]))
     return {name: {k.replace("STAGE", s) for k in ks for s in (STAGES if "STAGE" in k else [""])} for name, ks in keys.items()}
 
 
@@ -144,7 +147,7 @@ def test_every_status_and_key_of_the_table_and_no_other(peer, table, feed):
             assert len(pairs) == len(set(pairs)), f"{status.name} has a key twice"
             assert all(v.value for v in status.values), f"{status.name}: a key without a value"
             seen.setdefault(status.name.removeprefix("semantic_depth: "), set()).update(pairs)
-    assert list(seen) == list(table), "statuses, in this order"
+    assert list(seen) == [name for name in table if name != ALL], "statuses, in this order"
     for subtask in ("input", "timing", "model"):
         assert seen[subtask] == table[subtask], subtask
     for output in others:
@@ -240,6 +243,65 @@ def test_a_silent_camera_is_stale(peer, feed):
     finally:
         peer.change("stale_after_s", STALE_AFTER_S)
     feed.until("input", OK)
+
+
+def test_all_cameras_together(start_node, connect, table):
+    names = ("front", "left", "silent")
+    node = start_node(cameras=list(names), input_reliability="reliable", **QUICK)
+    peer = connect(node, ("labels", "timing"), names)
+
+    def report(condition, what):
+        """The values by status, and the levels, of the first report that fits."""
+        peer.diagnostics.clear()
+
+        def fits():
+            for name in names[:2]:
+                peer.cameras[name].send(picture(64, 32), calibration())
+            peer.spin(0.05)
+            for _, array in peer.diagnostics:
+                found = {s.name.removeprefix("semantic_depth: "): s for s in array.status}
+                values, levels = {n: values_of(s) for n, s in found.items()}, {n: s.level for n, s in found.items()}
+                if ALL in found and condition(values, levels):
+                    return values, levels, found[ALL].message
+            return None
+
+        return peer.until(fits, what, 20)
+
+    def at_work(values, levels):
+        # The first frames may have been answered slowly, and without a calibration.
+        each = [levels[f"{name} {what}"] for name in names[:2] for what in ("input", "timing")]
+        answered = all("Image age p50 (ms)" in values[f"{name} input"] for name in names[:2])
+        return each == [OK] * 4 and answered and float(values[ALL]["Output frequency (Hz)"]) > 0
+
+    values, levels, message = report(at_work, "two cameras at work beside a silent one")
+    assert list(levels) == [*(f"{n} {what}" for n in names for what in ("input", "timing")), ALL, "model", "device"]
+    every = values[ALL]
+    assert levels[ALL] == levels["silent input"] == STALE and message == "silent is STALE"
+    assert (every["Cameras"], every["Cameras stale"], every["Cameras with a QoS problem"]) == ("3", "1", "0")
+    for count in ("received", "throttled", *COUNTS):
+        assert int(every[f"Frames {count}"]) == sum(int(values[f"{n} input"][f"Frames {count}"]) for n in names), count
+    for rate in ("Actual frequency (Hz)", "Output frequency (Hz)"):
+        total_hz = sum(float(values[f"{n} input"][rate]) for n in names)
+        assert float(every[rate]) == pytest.approx(total_hz, abs=0.01) and total_hz > 0, rate
+    assert 0 <= float(every["Drop ratio in window"]) <= 1
+    heard = [values[f"{n} input"] for n in names[:2]]
+    for percentile in ("p50", "p95", "p99", "max"):
+        ages = [float(v[f"Image age {percentile} (ms)"]) for v in heard]
+        assert min(ages) <= float(every[f"Image age {percentile} (ms)"]) <= max(ages), percentile
+        if percentile != "max":
+            assert float(every[f"Worst camera's image age {percentile} (ms)"]) == max(ages)
+        infer = [float(values[f"{n} timing"][f"infer {percentile} (ms)"]) for n in names[:2]]
+        assert min(infer) <= float(every[f"infer {percentile} (ms)"]) <= max(infer), percentile
+    pictures = ("confidence", "overlay", "mask", "points", "compress", "depth")
+    unused = {f"{stage} {percentile} (ms)" for stage in pictures for percentile in ("p50", "p95", "p99", "max")}
+    assert set(every) == table[ALL] - unused
+    # A publisher that cannot be heard is the reason for the silence.
+    peer.node.create_publisher(Image, f"{NAME}/silent/input/image", qos("best effort"))
+    values, levels, message = report(
+        lambda *found: at_work(*found) and found[0][ALL]["Cameras with a QoS problem"] == "1", "the problem"
+    )
+    assert levels[ALL] == levels["silent input"] == ERROR and message == "silent is ERROR"
+    assert values[ALL]["Cameras stale"] == "0"
 
 
 @pytest.mark.parametrize("what", ["age", "decode", "infer", "postprocess", "publish", "total"])

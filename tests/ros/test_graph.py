@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from conftest import NAME, Collector, key, picture, qos
+from conftest import NAME, Collector, Peer, key, picture, qos
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
 
@@ -50,6 +50,40 @@ def test_camera_info_goes_along(shared):
     assert answer.header == info.header
     assert (answer.width, answer.height) == (64, 48)
     assert list(answer.k) == list(info.k) and list(answer.p) == list(info.p) and list(answer.d) == list(info.d)
+
+
+@pytest.mark.parametrize(
+    ("transport", "more", "expected"),
+    [
+        ("raw", {}, {"/camera/image_raw", "/camera/camera_info"}),
+        ("raw", {"camera_info": "/elsewhere/info"}, {"/camera/image_raw", "/elsewhere/info"}),
+        ("compressed", {}, {"/camera/image_raw/compressed", "/camera/camera_info"}),
+        ("compressed", {"image/compressed": "/elsewhere/jpeg"}, {"/elsewhere/jpeg", "/camera/camera_info"}),
+    ],
+)
+def test_what_belongs_to_a_remapped_image_is_beside_it(start_node, transport, more, expected):
+    """As image_transport has it; what is remapped itself is where it was put."""
+    rules = [f"~/input/{name}:={to}" for name, to in {"image": "/camera/image_raw", **more}.items()]
+    arguments = [argument for rule in rules for argument in ("-r", rule)]
+    node = start_node(image_transport=transport, arguments=arguments)
+    peer = Peer(node, outputs=())
+    try:
+        kinds = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo")
+
+        def subscribed():
+            names = {name for name, _ in peer.node.get_topic_names_and_types()}
+            return {
+                topic
+                for topic in names
+                for info in peer.node.get_subscriptions_info_by_topic(topic)
+                if info.node_name == "semantic_depth" and info.topic_type in kinds
+            }
+
+        peer.until(lambda: subscribed() >= expected, f"subscriptions to {expected}")
+        assert subscribed() == expected
+        assert ("the camera_info beside the image" in node.log()) == ("camera_info" not in more)
+    finally:
+        peer.close()
 
 
 def test_newest_frame_wins_and_the_counts_add_up(shared):

@@ -1,6 +1,5 @@
 """The installed package as a user starts it: the command line is the installed launch file's own."""
 
-import importlib.util
 import os
 import re
 import signal
@@ -8,10 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import launch_stand_in
 import pytest
 import rclpy
 import yaml
-from ament_index_python.packages import get_package_share_directory
+from conftest import launch_is_there, launch_module
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -20,28 +20,19 @@ START_S = 60.0
 STOP_S = 5.0
 
 
-def installed_launch_file(name):
-    """An installed launch file, imported as the launch system imports it."""
-    path = Path(get_package_share_directory("semantic_depth")) / "launch" / name
-    spec = importlib.util.spec_from_file_location(name.partition(".")[0], path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def launch_file():
-    return installed_launch_file("semantic_depth.launch.py")
+    return launch_module("semantic_depth.launch.py")
 
 
 @pytest.fixture(scope="module")
 def multi():
-    return installed_launch_file("semantic_depth_multi.launch.py")
+    return launch_module("semantic_depth_multi.launch.py")
 
 
 @pytest.fixture(scope="module")
 def beside():
-    return installed_launch_file("with_depth_image_proc.launch.py")
+    return launch_module("with_depth_image_proc.launch.py")
 
 
 def start(launch_file, values):
@@ -60,7 +51,8 @@ def test_what_the_launch_file_names_is_installed(launch_file):
     assert os.access(command[0], os.X_OK), command[0]
     params_file = command[command.index("--params-file") + 1]
     assert Path(params_file).is_file(), params_file
-    shipped = ("rviz/semantic_depth.rviz", "foxglove/semantic_depth.json", "plotjuggler/semantic_depth.xml")
+    views = [f"rviz/{name}" for _, name in launch_file.VIEWS.values()]
+    shipped = (*views, "foxglove/semantic_depth.json", "plotjuggler/semantic_depth.xml")
     for path in (launch_file.PROFILE, launch_file.INSTALLED_MODEL, *(launch_file.SHARE / name for name in shipped)):
         assert path.is_file(), path
 
@@ -92,6 +84,7 @@ def parameters(command):
 def test_what_is_not_said_is_left_to_the_parameter_file(launch_file):
     assert parameters(launch_file.node_command()) == {}
     assert remapped(launch_file.node_command()) == []
+    assert "--log-level" not in launch_file.node_command()
 
 
 def test_every_parameter_reaches_the_node(launch_file):
@@ -105,6 +98,7 @@ def test_every_parameter_reaches_the_node(launch_file):
         "autostart": "False",
         "use_sim_time": "true",
         "cameras": "front, left",
+        "log_level": "debug",
     }
     assert parameters(launch_file.node_command(said)) == {
         "model_path": "'/it''s/model.yaml'",
@@ -116,9 +110,17 @@ def test_every_parameter_reaches_the_node(launch_file):
         "autostart": "false",
         "use_sim_time": "true",
         "cameras": "['front', 'left']",
+        "log_level": "'debug'",
     }
+
+
+def test_the_log_level_holds_from_the_start_and_beats_the_file(launch_file):
     command = launch_file.node_command({"log_level": "debug"})
     assert command[command.index("--log-level") + 1] == "debug"
+    assert command.index("--params-file") < command.index("log_level:='debug'")
+    # Which is no value of the parameter.
+    command = launch_file.node_command({"log_level": "fatal"})
+    assert command[command.index("--log-level") + 1] == "fatal" and parameters(command) == {}
 
 
 def test_a_gpu_is_named_once(launch_file):
@@ -337,11 +339,37 @@ def test_rviz_shows_one_camera(launch_file):
         launch_file.rviz_action({**values, "rviz_camera": "rear"})
 
 
-def test_rvizs_remappings_are_of_the_topics_in_its_configuration(launch_file):
-    configuration = yaml.safe_load((launch_file.SHARE / "rviz" / "semantic_depth.rviz").read_text())
+def test_rviz_takes_compressed_images_where_the_node_does(launch_file, tmp_path):
+    """By the name in its configuration: a remapping alone changes no transport."""
+    file = tmp_path / "params.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    image_transport: compressed\n")
+    image = {"namespace": "v", "image": "s/image"}
+    written = {**image, "params_file": str(file)}
+    for values in ({**image, "image_transport": "compressed"}, written):
+        action = launch_file.rviz_action(values, outer="out")
+        assert action["arguments"] == ["-d", str(launch_file.SHARE / "rviz" / "semantic_depth_compressed.rviz")]
+        inputs = [pair for pair in action["remappings"] if "/input/" in pair[0]]
+        assert inputs == [("/semantic_depth/input/image/compressed", "/out/v/s/image/compressed")]
+    action = launch_file.rviz_action({**written, "image_transport": "raw"})
+    assert action["arguments"] == ["-d", str(launch_file.SHARE / "rviz" / "semantic_depth.rviz")]
+    assert ("/semantic_depth/input/image", "/v/s/image") in action["remappings"]
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_rvizs_remappings_are_of_the_topics_in_its_configuration(launch_file, transport):
+    action = launch_file.rviz_action({"namespace": "x", "image_transport": transport})
+    configuration = yaml.safe_load(Path(action["arguments"][1]).read_text())
     displays = configuration["Visualization Manager"]["Displays"]
     shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
-    assert {source for source, _ in launch_file.rviz_action({"namespace": "x"})["remappings"]} == shown
+    assert {source for source, _ in action["remappings"]} == shown
+
+
+def test_rvizs_two_configurations_differ_in_the_sources_topic_alone(launch_file):
+    paths = [launch_file.SHARE / "rviz" / name for _, name in launch_file.VIEWS.values()]
+    raw, compressed = (path.read_text().splitlines() for path in paths)
+    differ = [(a.strip(), b.strip()) for a, b in zip(raw, compressed, strict=True) if a != b]
+    topic = "Value: /semantic_depth/input/image"
+    assert differ == [(topic, f"{topic}/compressed")]
 
 
 def test_the_components_are_wired_to_the_node(launch_file, beside):
@@ -389,6 +417,143 @@ def test_the_container_needs_to_know_the_images(launch_file, beside):
         beside.component_descriptions(launch_file)
     with pytest.raises(ValueError, match="color:=depth"):
         beside.component_descriptions(launch_file, {"image": "/a/b", "color": "depth"})
+
+
+# --- the launch files' own lines, with a stand-in for the launch system ----------------------------------------------
+
+FILES = ("semantic_depth.launch.py", "semantic_depth_multi.launch.py", "with_depth_image_proc.launch.py")
+# What can be started.
+KINDS = (launch_stand_in.ComposableNodeContainer, launch_stand_in.ExecuteProcess, launch_stand_in.Node)
+NO_PROFILE = {"FASTRTPS_DEFAULT_PROFILES_FILE": "", "FASTDDS_DEFAULT_PROFILES_FILE": ""}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What a launch file starts with these arguments: its actions."""
+    if launch_is_there():
+        pytest.skip("the real launch is there, and test_launch_system.py runs")
+    launch_stand_in.install(monkeypatch)
+    for name, value in NO_PROFILE.items():
+        monkeypatch.setenv(name, value)
+
+    def launch(name, outer="", **arguments):
+        actions = launch_stand_in.run(launch_module(name).generate_launch_description(), arguments, outer)
+        assert all(isinstance(action, KINDS) for action in actions)
+        return actions
+
+    return launch
+
+
+def test_the_launch_files_declare_their_arguments(launched, launch_file, multi, beside):
+    own = {name: default for name, (default, _) in beside.ARGUMENTS.items()}
+    expected = (launch_file.defaults(), {**launch_file.defaults(), **multi.CHANGED}, {**launch_file.defaults(), **own})
+    for name, defaults in zip(FILES, expected, strict=True):
+        *declared, last = launch_module(name).generate_launch_description().entities
+        assert isinstance(last, launch_stand_in.OpaqueFunction)
+        assert {argument.name: argument.default_value for argument in declared} == defaults
+        assert all(argument.description for argument in declared)
+
+
+def test_one_node_is_launched(launched, launch_file):
+    (node,) = launched("semantic_depth.launch.py")
+    profile = str(launch_file.PROFILE)
+    assert node.said == {
+        "package": "semantic_depth",
+        "executable": "semantic_depth_node",
+        "name": "semantic_depth",
+        "namespace": "",
+        "remappings": [],
+        "ros_arguments": ["--params-file", str(launch_file.SHARE / "config" / "semantic_depth.param.yaml")],
+        "additional_env": {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile},
+        "respawn": False,
+        "respawn_delay": 2.0,
+        "sigterm_timeout": "10",
+        "output": "screen",
+    }
+
+
+def test_recorder_node_and_rviz_are_launched_in_this_order(launched):
+    arguments = {"namespace": "v", "image": "cam/image", "image_transport": "compressed", "use_sim_time": "true"}
+    switches = {"record": "true", "record_outputs": "labels", "record_input": "true", "rviz": "true", "respawn": "true"}
+    recorder, node, rviz = launched("semantic_depth.launch.py", "out", **arguments, **switches)
+    assert recorder.name == "record" and recorder.sigterm_timeout == "30"
+    assert "--use-sim-time" in recorder.cmd
+    assert recorded(recorder.cmd) == [
+        "/out/v/semantic_depth/output/labels",
+        "/out/v/cam/camera_info",
+        "/out/v/cam/image/compressed",
+        "/diagnostics",
+        "/tf",
+        "/tf_static",
+    ]
+    # The namespace around it is the launch system's to add.
+    assert node.executable == "semantic_depth_node" and node.namespace == "v" and node.respawn is True
+    assert node.remappings == [
+        ("~/input/image", "cam/image"),
+        ("~/input/image/compressed", "cam/image/compressed"),
+        ("~/input/camera_info", "cam/camera_info"),
+    ]
+    assert node.ros_arguments[2:] == ["-p", "image_transport:='compressed'", "-p", "use_sim_time:=true"]
+    assert (rviz.package, rviz.executable) == ("rviz2", "rviz2")
+    assert rviz.arguments[1].endswith("/semantic_depth_compressed.rviz")
+    assert ("/semantic_depth/input/image/compressed", "/out/v/cam/image/compressed") in rviz.remappings
+    # The launch ends when nothing of it runs any more: no process ends the others.
+    assert not any("on_exit" in action.said for action in (recorder, node, rviz))
+
+
+def test_three_cameras_are_launched(launched):
+    (node,) = launched("semantic_depth_multi.launch.py")
+    assert node.ros_arguments[2:] == ["-p", "cameras:=['front', 'left', 'right']"]
+    assert [target for source, target in node.remappings if source.endswith("input/image")] == [
+        f"/sensors/{name}/image_raw" for name in ("front", "left", "right")
+    ]
+    (node,) = launched("semantic_depth_multi.launch.py", cameras="rear", image="/cam")
+    assert node.remappings[0] == ("~/rear/input/image", "/cam")
+
+
+def test_the_container_is_launched_beside_the_node(launched, launch_file):
+    values = {"namespace": "v", "image": "/cam/image", "image_transport": "compressed", "rviz": "true"}
+    container, node, _ = launched("with_depth_image_proc.launch.py", "out", **values)
+    assert container.said == {
+        "name": "semantic_depth_image_proc",
+        "namespace": "v",
+        "package": "rclcpp_components",
+        "executable": "component_container_mt",
+        "composable_node_descriptions": container.composable_node_descriptions,
+        "additional_env": {name: str(launch_file.PROFILE) for name in NO_PROFILE},
+        "output": "screen",
+    }
+    (points,) = container.composable_node_descriptions
+    assert isinstance(points, launch_stand_in.ComposableNode) and points.namespace == "/out/v"
+    assert node.remappings[0] == ("~/input/image", "/cam/image")
+
+    container, node, rviz = launched("with_depth_image_proc.launch.py", "out", rectify="true", **values)
+    assert [component.name for component in container.composable_node_descriptions] == ["rectify", "points"]
+    assert node.remappings[0] == ("~/input/image", "~/rectified/image_rect")
+    assert node.ros_arguments[2:] == ["-p", "image_transport:='raw'", "-p", "input_rectified:=true"]
+    # What is rectified is not compressed.
+    assert rviz.arguments[1] == str(launch_file.SHARE / "rviz" / "semantic_depth.rviz")
+    assert ("/semantic_depth/input/image", "/out/v/semantic_depth/rectified/image_rect") in rviz.remappings
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_build_only_launches_the_node_alone(launched, file):
+    switches = {name: "true" for name in ("build_only", "record", "rviz", "respawn")}
+    (node,) = launched(file, image="/{camera}/image", cameras="a,b", **switches)
+    assert node.executable == "semantic_depth_node" and node.respawn is False
+    assert "build_only:=true" in node.ros_arguments
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_wrong_argument_launches_nothing(launched, file):
+    for wrong in ("record", "rviz"):
+        with pytest.raises(ValueError, match=f"{wrong}:=maybe: expected true or false"):
+            launched(file, image="/{camera}/image", cameras="a,b", **{wrong: "maybe"})
+
+
+def test_the_stand_in_takes_the_real_keywords_only(launched):
+    with pytest.raises(TypeError, match="Node: unknown or missing keywords .'node_name', 'executable'."):
+        launch_stand_in.Node(package="a", node_name="b")
 
 
 def test_the_users_own_middleware_profile_wins(launch_file):

@@ -1,7 +1,8 @@
 """The launch files in the real launch system: a LaunchService of its own process, and the node that it starts.
 
 Where the packages `launch` and `launch_ros` cannot be imported, this is skipped (a sourced ROS 2 has them, the ROS 2
-packages on PyPI do not); what the launch files decide is tested without them in test_installed_launch.py.
+packages on PyPI do not); what the launch files decide is tested without them in test_installed_launch.py, and what they
+hand to the launch system with stand-ins for it.
 """
 
 import contextlib
@@ -19,22 +20,14 @@ from pathlib import Path
 import pytest
 import rclpy
 import yaml
-from ament_index_python.packages import get_package_share_directory
-from conftest import LIMIT_S, key, new_domain, picture, qos, until
+from conftest import LIMIT_S, key, launch_is_there, launch_module, launch_path, new_domain, picture, qos, until
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, Image
 
 
-def importable(name):
-    """Whether a real package of that name is there; a mere folder, as launch/ in the repository, has no origin."""
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None
-
-
-missing = [name for name in ("launch", "launch_ros") if not importable(name)]
 pytestmark = pytest.mark.skipif(
-    bool(missing), reason=f"{' and '.join(missing)} cannot be imported: source a ROS 2 that has ros2launch"
+    not launch_is_there(), reason="launch and launch_ros cannot be imported: source a ROS 2 that has ros2launch"
 )
 
 STOP_S = 20.0
@@ -67,18 +60,6 @@ service = LaunchService(argv=arguments, noninteractive=True)
 service.include_launch_description(description)
 sys.exit(service.run())
 """
-
-
-def installed(name):
-    return Path(get_package_share_directory("semantic_depth")) / "launch" / name
-
-
-def module(name):
-    """An installed launch file as a module."""
-    spec = importlib.util.spec_from_file_location(name.partition(".")[0], installed(name))
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 class Launched:
@@ -211,7 +192,7 @@ def exit_codes(launched):
 
 
 def test_an_image_is_answered_and_control_c_ends_it(start):
-    launched = start(installed("semantic_depth.launch.py"), namespace="front", image="/camera/image_raw")
+    launched = start(launch_path("semantic_depth.launch.py"), namespace="front", image="/camera/image_raw")
     with camera(launched, "/camera/image_raw", "/front/semantic_depth/output/labels") as peer:
         labels = peer.ask(picture(64, 48))
     assert (labels.width, labels.height, labels.encoding) == (64, 48, "mono8")
@@ -223,17 +204,18 @@ def test_an_image_is_answered_and_control_c_ends_it(start):
 
 def test_the_command_line_is_the_one_that_is_tested_without_launch(start, model):
     values = {"namespace": "front", "image": "camera/image_raw", "use_sim_time": "true", "log_level": "warn"}
-    launched = start(installed("semantic_depth.launch.py"), **values)
+    launched = start(launch_path("semantic_depth.launch.py"), **values)
     until(launched.started, "the node's start")
-    expected = module("semantic_depth.launch.py").node_command({"model_path": str(model), "device": "cpu", **values})
+    values = {"model_path": str(model), "device": "cpu", **values}
+    expected = launch_module("semantic_depth.launch.py").node_command(values)
     assert launched.started() == [expected]
 
 
 def test_a_pushed_namespace_goes_before_the_nodes(start):
     """The names that the launch file works out itself, for the recorder, are those on the graph."""
     values = {"namespace": "front", "image": "camera/image_raw"}
-    launched = start(installed("semantic_depth.launch.py"), outer="vehicle", **values)
-    base = module("semantic_depth.launch.py")
+    launched = start(launch_path("semantic_depth.launch.py"), outer="vehicle", **values)
+    base = launch_module("semantic_depth.launch.py")
     labels = base.resolved("~/output/labels", base.complete(values), "vehicle")
     assert labels == "/vehicle/front/semantic_depth/output/labels"
     with camera(launched, base.resolved("camera/image_raw", base.complete(values), "vehicle"), labels) as peer:
@@ -267,7 +249,7 @@ def test_ros2_launch_starts_it(tmp_path, model):
     command = ["ros2", "launch", "semantic_depth", "semantic_depth.launch.py"]
     shown = subprocess.run([*command, "--show-args"], capture_output=True, text=True, timeout=LIMIT_S)
     assert shown.returncode == 0, shown.stderr
-    for name, (_, meaning) in module("semantic_depth.launch.py").ARGUMENTS.items():
+    for name, (_, meaning) in launch_module("semantic_depth.launch.py").ARGUMENTS.items():
         assert f"'{name}':" in shown.stdout and meaning in shown.stdout, name
     command += [f"model_path:={model}", "device:=cpu", "image:=/camera/image_raw"]
     launched = Launched(tmp_path, command, tmp_path / "none")
@@ -281,21 +263,21 @@ def test_ros2_launch_starts_it(tmp_path, model):
 
 @pytest.mark.parametrize("file", ["semantic_depth.launch.py", "semantic_depth_multi.launch.py", "with_depth_image_proc.launch.py"])
 def test_a_wrong_argument_starts_nothing_and_is_named(start, file):
-    launched = start(installed(file), build_only="maybe", image="/cam/{camera}/image", cameras="a,b")
+    launched = start(launch_path(file), build_only="maybe", image="/cam/{camera}/image", cameras="a,b")
     assert launched.wait() != 0
     assert "build_only:=maybe: expected true or false" in launched.log()
     assert launched.started() == []
 
 
 def test_a_model_that_is_not_there_ends_the_launch(start):
-    launched = start(installed("semantic_depth.launch.py"), model_path="/nonexistent/model.yaml")
+    launched = start(launch_path("semantic_depth.launch.py"), model_path="/nonexistent/model.yaml")
     launched.wait()
     assert exit_codes(launched)["semantic_depth_node"] != 0
     assert "/nonexistent/model.yaml" in launched.log()
 
 
 def test_a_node_that_ends_by_itself_is_started_again(start):
-    launched = start(installed("semantic_depth.launch.py"), respawn="true", image="/camera/image_raw")
+    launched = start(launch_path("semantic_depth.launch.py"), respawn="true", image="/camera/image_raw")
     with camera(launched, "/camera/image_raw", "/semantic_depth/output/labels") as peer:
         peer.ask(picture(64, 32))
         (first,) = [event["pid"] for event in launched.events() if "started" in event]
@@ -306,10 +288,10 @@ def test_a_node_that_ends_by_itself_is_started_again(start):
 
 
 def test_three_cameras(start):
-    params = yaml.safe_load((installed(".").parent / "config" / "semantic_depth.param.yaml").read_text())
+    params = yaml.safe_load((launch_path(".").parent / "config" / "semantic_depth.param.yaml").read_text())
     if "cameras" not in params["/**"]["ros__parameters"]:
         pytest.skip("the installed node has one camera: no parameter `cameras` in its parameter file")
-    launched = start(installed("semantic_depth_multi.launch.py"))
+    launched = start(launch_path("semantic_depth_multi.launch.py"))
     for name in ("front", "left", "right"):
         labels = f"/semantic_depth/{name}/output/labels"
         with camera(launched, f"/sensors/{name}/image_raw", labels) as peer:
@@ -317,7 +299,7 @@ def test_three_cameras(start):
 
 
 def test_compressed_images(start):
-    params = yaml.safe_load((installed(".").parent / "config" / "semantic_depth.param.yaml").read_text())
+    params = yaml.safe_load((launch_path(".").parent / "config" / "semantic_depth.param.yaml").read_text())
     if "image_transport" not in params["/**"]["ros__parameters"]:
         pytest.skip("the installed node reads raw images only: no parameter `image_transport` in its parameter file")
     import io
@@ -328,7 +310,7 @@ def test_compressed_images(start):
     encoded = io.BytesIO()
     Picture.fromarray(pixels(64, 48)).save(encoded, "PNG")
     message = CompressedImage(format="rgb8; png compressed bgr8", data=encoded.getvalue())
-    launched = start(installed("semantic_depth.launch.py"), image="/cam/image_raw", image_transport="compressed")
+    launched = start(launch_path("semantic_depth.launch.py"), image="/cam/image_raw", image_transport="compressed")
     labels = "/semantic_depth/output/labels"
     with camera(launched, "/cam/image_raw/compressed", labels, kind=CompressedImage) as peer:
         answer = peer.ask(message)
@@ -356,10 +338,10 @@ def test_the_recorder_is_started_before_and_ended_with_the_node(start, tmp_path)
         """,
     )
     values = {"namespace": "front", "image": "camera/image_raw", "record": "true", "record_path": "drive 1"}
-    launched = start(installed("semantic_depth.launch.py"), outer="vehicle", environment=environment, **values)
+    launched = start(launch_path("semantic_depth.launch.py"), outer="vehicle", environment=environment, **values)
     until(lambda: len(launched.started()) == 2, "two processes")
     recorder, node = launched.started()
-    assert recorder == module("semantic_depth.launch.py").record_command(values, "vehicle")
+    assert recorder == launch_module("semantic_depth.launch.py").record_command(values, "vehicle")
     assert Path(node[0]).name == "semantic_depth_node"
     with camera(launched, "/vehicle/front/camera/image_raw", "/vehicle/front/semantic_depth/output/labels") as peer:
         peer.ask(picture(64, 32))
@@ -386,7 +368,7 @@ def test_a_recording_holds_what_was_answered(start, tmp_path):
 
     bag = tmp_path / "bag"
     launched = start(
-        installed("semantic_depth.launch.py"), image="/camera/image_raw", record="true", record_path=str(bag)
+        launch_path("semantic_depth.launch.py"), image="/camera/image_raw", record="true", record_path=str(bag)
     )
     with camera(launched, "/camera/image_raw", "/semantic_depth/output/labels") as peer:
         # The recorder and this listener.
@@ -403,7 +385,7 @@ def test_a_recording_holds_what_was_answered(start, tmp_path):
 def test_build_only_starts_the_node_alone(start, tmp_path):
     environment = stand_in(tmp_path / "bin", "ros2", "raise SystemExit('must not be called')")
     arguments = {"build_only": "true", "record": "true", "respawn": "true"}
-    launched = start(installed("semantic_depth.launch.py"), environment=environment, **arguments)
+    launched = start(launch_path("semantic_depth.launch.py"), environment=environment, **arguments)
     until(launched.started, "the node's start")
     launched.process.send_signal(signal.SIGINT)
     launched.wait()
@@ -456,14 +438,14 @@ def test_the_components_are_loaded_beside_the_node(start, tmp_path):
         "LOADED": str(loaded_path),
     }
     values = {"namespace": "front", "image": "camera/image_raw", "color": "overlay"}
-    launched = start(installed("with_depth_image_proc.launch.py"), outer="vehicle", environment=environment, **values)
+    launched = start(launch_path("with_depth_image_proc.launch.py"), outer="vehicle", environment=environment, **values)
 
     def loaded():
         return loaded_path.exists() and [json.loads(line) for line in loaded_path.read_text().splitlines()]
 
     (component,) = until(loaded, f"the components:\n{launched.log()}")
-    base = module("semantic_depth.launch.py")
-    (expected,) = module("with_depth_image_proc.launch.py").component_descriptions(base, values, "vehicle")
+    base = launch_module("semantic_depth.launch.py")
+    (expected,) = launch_module("with_depth_image_proc.launch.py").component_descriptions(base, values, "vehicle")
     assert component["plugin"] == "depth_image_proc depth_image_proc::PointCloudXyzrgbNode"
     assert component["namespace"] == expected["namespace"] == "/vehicle/front"
     assert component["remappings"] == [f"{source}:={target}" for source, target in expected["remappings"]]
@@ -481,6 +463,6 @@ def test_the_components_are_loaded_beside_the_node(start, tmp_path):
 
 def test_the_node_listens_below_its_own_name(start):
     """A remapping to a private name, as the container's rectified images have."""
-    launched = start(installed("semantic_depth.launch.py"), namespace="v", image="~/rectified/image_rect")
+    launched = start(launch_path("semantic_depth.launch.py"), namespace="v", image="~/rectified/image_rect")
     with camera(launched, "/v/semantic_depth/rectified/image_rect", "/v/semantic_depth/output/labels") as peer:
         peer.ask(picture(64, 32))

@@ -92,6 +92,16 @@ def test_the_parameter_counts_even_where_it_has_that_value_already(start_node, p
     assert levels(peer, OWN) == [20]
 
 
+@pytest.mark.parametrize("parameters", [{}, {"log_level": "error"}])
+def test_fatal_on_the_command_line_is_left_as_it_is(start_node, peer_of, parameters):
+    """No value of the parameter is fatal; one that is given counts."""
+    node = start_node(autostart=False, arguments=("--log-level", "fatal"), **parameters)
+    peer = peer_of(node)
+    assert levels(peer, OWN, "") == [40 if parameters else 0, 50]
+    provoke(peer)
+    assert "[WARN]" not in node.log()
+
+
 @contextlib.contextmanager
 def listener(domain):
     """The records of /rosout, and what takes them: of a node that ends by itself."""

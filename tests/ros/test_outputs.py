@@ -324,6 +324,43 @@ def test_without_a_calibration_there_are_no_points_and_it_is_said(start_node, co
     assert "no points: no camera_info has arrived" in node.log()
 
 
+def test_nothing_is_computed_for_a_cloud_that_cannot_be(start_node, connect, tiny):
+    """Points are the only output that is subscribed to."""
+    node = start_node(
+        model_path=str(tiny), input_reliability="reliable", depth_scaling="none", diagnostics_rate_hz=10.0
+    )
+    peer = connect(node, ("points",))
+
+    def until(why, info=None):
+        def said():
+            peer.send(encode(RGB, "rgb8"), info)
+            level, message, values = peer.status("input")
+            return why in values.get("Point cloud", "") and (level, message, values)
+
+        return peer.until(said, f"a point cloud's {why}", 20)
+
+    level, message, values = until("no camera_info has arrived")
+    assert level == b"\x01" and "there is no point cloud: no camera_info has arrived" in message
+    unknown = calibration()
+    unknown.distortion_model, unknown.d = "of_mars", [0.1] * 5
+    level, message, values = until("of_mars", unknown)
+    assert level == b"\x01" and "of_mars" in message and "no points: " in node.log()
+    assert int(values["Frames skipped"]) > 0 and int(values["Frames answered"]) == 0
+    assert not peer.outputs["points"].messages
+    # It comes with a calibration that will do, and nothing is said of it where nobody wants it.
+    level, message, values = until("ok", calibration())
+    assert level == b"\x00", message
+    peer.until(lambda: peer.outputs["points"].messages, "a cloud")
+    peer.listen("labels")
+    peer.deaf_to("points")
+
+    def forgotten():
+        peer.send(encode(RGB, "rgb8"), calibration())
+        return "Point cloud" not in peer.status("input")[2]
+
+    peer.until(forgotten, "a status without a point cloud", 20)
+
+
 def test_voxels_make_a_dense_cloud_without_order(node, settings):
     size_m = 0.59
     settings(points__voxel_size_m=size_m)

@@ -311,6 +311,8 @@ def test_wrong_files_are_a_reason_to_end(start_node, parameters, expected):
 def test_qos_overrides_are_honoured(start_node):
     overrides = {
         "/camera/image": {"subscription": {"reliability": "reliable", "depth": 3}},
+        # Beside the image, which alone is remapped.
+        "/camera/camera_info": {"subscription": {"reliability": "reliable"}},
         f"{NAME}/output/labels": {"publisher": {"reliability": "best_effort", "durability": "transient_local"}},
         f"{NAME}/transition_event": {"publisher": {"reliability": "best_effort"}},
         "/rosout": {"publisher": {"durability": "volatile"}},
@@ -327,8 +329,8 @@ def test_qos_overrides_are_honoured(start_node):
 
         [image] = peer.until(ours, "the node's subscription to the image")
         assert image.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-        [info] = peer.until(lambda: found(f"{NAME}/input/camera_info"), "the subscription to the calibration")
-        assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT, "not overridden"
+        [info] = peer.until(lambda: found("/camera/camera_info"), "the subscription to the calibration")
+        assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         found = peer.node.get_publishers_info_by_topic
         [labels] = peer.until(lambda: found(f"{NAME}/output/labels"), "the publisher of labels")
         assert labels.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT

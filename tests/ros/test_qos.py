@@ -43,6 +43,21 @@ def test_a_calibration_that_cannot_be_heard_is_named_beside_images_that_can(star
     peer.until(lambda: peer.status("input")[2]["Publisher QoS"] == "ok", "the end of it", 20)
 
 
+def test_the_diagnostics_do_not_wait_for_their_turn(start_node, connect):
+    peer = connect(start_node(input_reliability="reliable", diagnostics_rate_hz=10.0))
+    peer.change("diagnostics_rate_hz", 0.1)
+    # The next report is ten seconds away now, but for this.
+    peer.spin_for(0.5)
+    peer.diagnostics.clear()
+    peer.node.create_publisher(Image, f"{NAME}/input/image", qos("best effort"))
+
+    def said():
+        status = peer.statuses().get("semantic_depth: input")
+        return status and "best effort" in {v.key: v.value for v in status.values}["Publisher QoS"]
+
+    peer.until(said, "a report of the problem", 6)
+
+
 def test_a_publisher_of_another_type_is_named(start_node, connect):
     peer = connect(start_node())
     # One participant cannot have a topic with two types: another one.

@@ -1,15 +1,18 @@
 """From a Cityscapes-shaped data set to a running node, by the README's five commands, on a small rendered set.
 
-`ros2 launch` is the fifth command; here the node that it would start is started directly. The article's recipe is only
-made short and small.
+`ros2 launch` is the fifth command; here the command line that the launch file makes is run without it. The article's
+recipe is only made short and small. And, as small, the commands that made the released weights.
 """
 
 import json
+import os
 import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT, picture
+import yaml
+from conftest import ROOT, launch_module, picture
+from PIL import Image as Picture
 
 SHORT = [
     "phases.0={crop: [128, 64], scale: [0.5, 1.0], batch: 4, epochs: 4, max_learning_rate: 5.0e-4}",
@@ -62,9 +65,53 @@ def test_from_stereo_pictures_to_a_running_node(run_tool, tmp_path, start_node, 
     assert len(bottom) == 6 and sum(bottom) == 0
     assert "<svg" in (report / "report.html").read_text()
 
-    peer = connect(start_node(model_path=str(model / "model.yaml"), device="cpu"))
+    # With the parameter file that a user gets; Fast DDS's profile is in our environment already.
+    values = {"model_path": str(model / "model.yaml"), "device": "cpu"}
+    peer = connect(start_node(command=launch_module("semantic_depth.launch.py").node_command(values)))
     peer.ask(picture(256, 128))
     labels, depth_image = peer.outputs["labels"].messages[-1], peer.outputs["depth"].messages[-1]
     assert (labels.width, labels.height, depth_image.width) == (256, 128, 256)
     metres = np.frombuffer(depth_image.data, np.float32)
     assert np.isfinite(metres).all() and metres.max() <= 250
+
+
+def write_camvid(root):
+    """CamVid's folders, size and class ids: blocks of all classes, each class in a colour of its own under noise."""
+    rng = np.random.default_rng(3)
+    for split, count in (("train", 4), ("val", 2)):
+        for part in ("images", "labels"):
+            (root / split / part).mkdir(parents=True)
+        for index in range(count):
+            blocks = rng.permutation(np.arange(9 * 12) % 12).reshape(9, 12).astype(np.uint8)
+            ids = blocks.repeat(40, 0).repeat(40, 1)
+            colours = ids[..., None] * np.array([20, 7, 13], np.uint8)
+            noise = rng.integers(0, 30, colours.shape, dtype=np.uint8)
+            Picture.fromarray(colours + noise).save(root / split / "images" / f"{index:04}.png")
+            Picture.fromarray(ids).save(root / split / "labels" / f"{index:04}.png")
+
+
+def test_the_commands_of_the_released_weights_go_through(tool_program, tmp_path):
+    camvid, out = tmp_path / "camvid", tmp_path / "out"
+    write_camvid(camvid)
+    path = f"{tool_program.parent}{os.pathsep}{os.environ['PATH']}"
+
+    def make():
+        command = [str(ROOT / "models" / "street" / "make.sh"), str(camvid), str(out)]
+        environment = {**os.environ, "SMALL": "1", "PATH": path}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, f"{done.stdout[-2000:]} {done.stderr[-3000:]}"
+
+    def written():
+        """When each training wrote its state and its weights."""
+        files = ("checkpoint.safetensors", "last.safetensors")
+        return {(file, run.parent.name): run.stat().st_mtime_ns for file in files for run in out.glob(f"*/{file}")}
+
+    make()
+    for folder, name in (("model", "street"), ("refined", "street_refined")):
+        assert yaml.safe_load((out / folder / "model.yaml").read_text())["name"] == name
+    parts = {"first", "second", "third", "fourth", "refinement", "fifth", "behind", "sixth", "seventh"}
+    first = written()
+    assert {run for _, run in first} == parts and len(first) == 2 * len(parts)
+    # What is done is not done again.
+    make()
+    assert written() == first

@@ -1,12 +1,11 @@
 //! The frames of a split: paired by their names, and checked before anything long begins.
 
 use super::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
-use crate::data::npy;
-use image::{ColorType, ImageDecoder as _};
+use crate::data::{npy, picture};
+use image::ColorType;
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,7 +140,7 @@ impl Sample {
 
     /// [`Sample::check`], and the same of further parts, whatever the options say.
     fn check_with(&self, further: &[Part]) -> Result<(u32, u32), DataError> {
-        let size = picture_size(&self.path(Part::Left), None)?;
+        let size = picture::size(&self.path(Part::Left), None)?;
         if self.options.labels != LabelFiles::None {
             self.check_part(Part::Labels, size)?;
         }
@@ -160,9 +159,9 @@ impl Sample {
     fn check_part(&self, part: Part, size: (u32, u32)) -> Result<(), DataError> {
         let path = self.path(part);
         let found = match part {
-            Part::Left | Part::Right => picture_size(&path, None)?,
-            Part::Labels => picture_size(&path, Some(ColorType::L8))?,
-            Part::Disparity => picture_size(&path, Some(ColorType::L16))?,
+            Part::Left | Part::Right => picture::size(&path, None)?,
+            Part::Labels => picture::size(&path, Some(ColorType::L8))?,
+            Part::Disparity => picture::size(&path, Some(ColorType::L16))?,
             Part::Depth => npy::read_size(&path)?,
             Part::Camera => {
                 self.read_camera()?;
@@ -218,36 +217,4 @@ fn same_size(path: &Path, found: (u32, u32), expected: (u32, u32)) -> Result<(),
 fn named(paths: &[PathBuf]) -> String {
     let first: Vec<_> = paths.iter().take(NAMED).map(|p| p.display().to_string()).collect();
     first.join(", ") + if paths.len() > NAMED { ", ..." } else { "" }
-}
-
-/// A PNG's last chunk: length 0, IEND, checksum.
-const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
-const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
-
-/// Width and height by the file's header, which has to be of the `expected` kind; a PNG that does not end as one is cut
-/// short.
-pub(in crate::data) fn picture_size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
-    let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
-    let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
-    let decoder = reader.map_err(DataError::io(path))?.into_decoder().map_err(bad)?;
-    let (size, found) = (decoder.dimensions(), decoder.color_type());
-    if let Some(expected) = expected.filter(|e| *e != found) {
-        return Err(DataError::bad(path, format!("expected a picture of kind {expected:?}, found {found:?}")));
-    }
-    let ends = || -> std::io::Result<bool> {
-        let mut file = fs::File::open(path)?;
-        let (mut start, mut end) = ([0; 8], [0; 12]);
-        file.read_exact(&mut start)?;
-        if start != PNG_START {
-            return Ok(true);
-        }
-        file.seek(SeekFrom::End(-12))?;
-        file.read_exact(&mut end)?;
-        Ok(end == PNG_END)
-    };
-    if ends().map_err(DataError::io(path))? {
-        Ok(size)
-    } else {
-        Err(DataError::bad(path, "the PNG has no end: it is cut short"))
-    }
 }

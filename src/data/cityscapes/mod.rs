@@ -10,15 +10,15 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub(super) use index::picture_size;
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
-use super::disk::{create_parent, write_atomically, DataError};
+use super::disk::{write_atomically, DataError};
+use super::picture::{self, write_png};
 use super::street::Camera;
 use super::{classes, npy};
-use image::{ImageBuffer, ImageEncoder as _, Luma, RgbImage};
+use image::{ColorType, ImageBuffer, Luma, RgbImage};
 use std::fs;
-use std::io::BufWriter;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -168,10 +168,7 @@ impl Sample {
             LabelFiles::None => return Err(self.not_asked_for("labels")),
         };
         let path = self.path(Part::Labels);
-        let picture = image::open(&path).map_err(|e| DataError::bad(&path, e.to_string()))?;
-        let image::DynamicImage::ImageLuma8(ids) = picture else {
-            return Err(DataError::bad(&path, format!("expected 8-bit grey label ids, found {:?}", picture.color())));
-        };
+        let ids = picture::read_ids(&path)?;
         let (w, h) = ids.dimensions();
         let mut train_ids = ids.into_raw();
         for (i, id) in train_ids.iter_mut().enumerate() {
@@ -210,7 +207,7 @@ impl Sample {
     /// Disparity in pixels (0 where it is not known), with width and height.
     pub fn read_disparity(&self) -> Result<(Vec<f32>, u32, u32), DataError> {
         let path = self.path(Part::Disparity);
-        let picture = image::open(&path).map_err(|e| DataError::bad(&path, e.to_string()))?;
+        let picture = picture::read(&path, Some(ColorType::L16))?;
         let image::DynamicImage::ImageLuma16(codes) = picture else {
             return Err(DataError::bad(
                 &path,
@@ -290,7 +287,7 @@ impl Sample {
             .ok_or_else(|| DataError::bad(&path, format!("{n} disparities for {width}x{height} pixels")))?;
         let mut png = std::io::Cursor::new(Vec::new());
         picture.write_to(&mut png, image::ImageFormat::Png).map_err(|e| DataError::bad(&path, e.to_string()))?;
-        write_atomically(&path, |file| std::io::Write::write_all(file, png.get_ref()))
+        write_atomically(&path, |file| file.write_all(png.get_ref()))
     }
 
     /// Writes exact depth.
@@ -300,8 +297,6 @@ impl Sample {
 
     /// Writes the camera under Cityscapes' keys.
     pub fn write_camera(&self, camera: &Camera) -> Result<(), DataError> {
-        let path = self.path(Part::Camera);
-        create_parent(&path)?;
         let json = serde_json::json!({
             "extrinsic": {
                 "baseline": camera.baseline_m, "pitch": camera.pitch, "roll": camera.roll, "x": 0.0, "y": 0.0,
@@ -311,18 +306,32 @@ impl Sample {
                 "fx": camera.focal_px, "fy": camera.focal_px, "u0": camera.center_x, "v0": camera.center_y,
             },
         });
-        fs::write(&path, format!("{json:#}\n")).map_err(DataError::io(&path))
+        write_atomically(&self.path(Part::Camera), |file| writeln!(file, "{json:#}"))
+    }
+
+    /// Removes a part, if it is there.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn remove(&self, part: Part) -> Result<(), DataError> {
+        let path = self.path(part);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DataError::io(&path)(e)),
+            _ => Ok(()),
+        }
     }
 }
 
 fn read_picture(path: &Path) -> Result<RgbImage, DataError> {
-    Ok(image::open(path).map_err(|e| DataError::bad(path, e.to_string()))?.into_rgb8())
+    Ok(picture::read(path, None)?.into_rgb8())
 }
 
-/// Cityscapes' 16-bit code of a disparity in pixels; 0 for none.
+/// Cityscapes' 16-bit code of a disparity in pixels; 0 for none, and for one that has no code: 256 pixels or more,
+/// which the largest code would show too far away.
 pub fn encode_disparity(pixels: f32) -> u16 {
-    if pixels.is_finite() && pixels > 0.0 {
-        (pixels * 256.0 + 1.0).round().clamp(1.0, 65535.0) as u16
+    let code = (pixels * 256.0 + 1.0).round();
+    if pixels > 0.0 && code <= f32::from(u16::MAX) {
+        code as u16
     } else {
         0
     }
@@ -335,13 +344,4 @@ pub fn decode_disparity(code: u16) -> f32 {
     } else {
         (f32::from(code) - 1.0) / 256.0
     }
-}
-
-fn write_png(path: &Path, bytes: &[u8], w: u32, h: u32, kind: image::ExtendedColorType) -> Result<(), DataError> {
-    use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-    create_parent(path)?;
-    let file = fs::File::create(path).map_err(DataError::io(path))?;
-    PngEncoder::new_with_quality(BufWriter::new(file), CompressionType::Fast, FilterType::Sub)
-        .write_image(bytes, w, h, kind)
-        .map_err(|e| DataError::bad(path, e.to_string()))
 }

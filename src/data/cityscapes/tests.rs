@@ -131,3 +131,44 @@ fn a_check_finds_what_is_broken_without_decoding_it() {
     let error = Sample::check_all(&all("auto"), &[]).expect_err("broken").to_string();
     assert!(error.contains("6 of 7 frames cannot be used") && error.ends_with("; ..."), "{error}");
 }
+
+#[test]
+fn a_disparity_that_has_no_code_is_unknown() {
+    for pixels in [0.004, 10.0, 255.9, 255.992] {
+        let back = decode_disparity(encode_disparity(pixels));
+        assert!((back - pixels).abs() <= 1.0 / 512.0, "{pixels} came back as {back}");
+    }
+    for pixels in [0.0, -3.0, f32::NAN, f32::INFINITY, 256.0, 4000.0] {
+        assert_eq!(encode_disparity(pixels), 0, "{pixels}");
+    }
+}
+
+#[test]
+fn what_is_written_leaves_what_it_was_linked_to() {
+    let (folder, samples) = data_set(1);
+    let parts = [Part::Left, Part::Labels, Part::Disparity, Part::Camera];
+    let links = parts.map(|part| folder.path().join(format!("{part:?}")));
+    let bytes = |path: &Path| fs::read(path).expect("read");
+    for (part, link) in parts.iter().zip(&links) {
+        fs::hard_link(samples[0].path(*part), link).expect("linked");
+    }
+    let before = links.each_ref().map(|link| bytes(link));
+    let camera = Camera {
+        focal_px: 50.0,
+        center_x: 1.0,
+        center_y: 1.0,
+        baseline_m: 0.1,
+        height_m: 2.0,
+        pitch: 0.1,
+        yaw: 0.1,
+        roll: 0.1,
+    };
+    samples[0].write_picture(Part::Left, &RgbImage::new(2, 2)).expect("written");
+    samples[0].write_labels(&[5; 4], 2, 2).expect("written");
+    samples[0].write_disparity(&[3.0; 4], &camera, 2, 2).expect("written");
+    samples[0].write_camera(&camera).expect("written");
+    for ((part, link), before) in parts.iter().zip(&links).zip(&before) {
+        assert_eq!(bytes(link), *before, "{part:?}");
+        assert_ne!(bytes(&samples[0].path(*part)), *before, "{part:?}");
+    }
+}

@@ -1,7 +1,10 @@
 //! Which device the network runs on, and libtorch's CUDA half, which is loaded only where it is asked for.
 
 use super::NetworkError;
+use log::Level;
+use std::fmt;
 use std::str::FromStr;
+use std::sync::{Once, OnceLock};
 use tch::Device;
 use thiserror::Error;
 
@@ -41,6 +44,24 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// Why libtorch's CUDA half is not in the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NoCudaHalf {
+    /// The machine has no NVIDIA device.
+    NoDevice,
+    /// The loader's message.
+    Load(String),
+}
+
+impl fmt::Display for NoCudaHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDevice => f.write_str("this machine has no NVIDIA device"),
+            Self::Load(reason) => write!(f, "libtorch's CUDA half cannot be loaded: {reason}"),
+        }
+    }
+}
+
 /// Loads libtorch's CUDA half where there is an NVIDIA device. To be called before libtorch is used for anything: the first
 /// operation that asks whether there is CUDA settles it for the life of the process.
 pub fn load_cuda_half() {
@@ -53,15 +74,15 @@ pub fn load_cuda_half() {
 ///
 /// The binary is linked against the CPU half only, so that it starts everywhere; with the CUDA half loaded, its
 /// devices are registered and `tch::Cuda` sees them.
-fn load_cuda() -> Result<(), String> {
-    static LOADED: std::sync::OnceLock<Result<(), String>> = std::sync::OnceLock::new();
+fn load_cuda() -> Result<(), NoCudaHalf> {
+    static LOADED: OnceLock<Result<(), NoCudaHalf>> = OnceLock::new();
     LOADED.get_or_init(dlopen_cuda).clone()
 }
 
 #[allow(unsafe_code)]
-fn dlopen_cuda() -> Result<(), String> {
+fn dlopen_cuda() -> Result<(), NoCudaHalf> {
     if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/nvhost-gpu").exists() {
-        return Err("this machine has no NVIDIA device".into());
+        return Err(NoCudaHalf::NoDevice);
     }
     let mut reason = String::new();
     let beside_libtorch = option_env!("SEMANTIC_DEPTH_LIBTORCH_LIB").map(|lib| format!("{lib}/libtorch_cuda.so"));
@@ -77,7 +98,29 @@ fn dlopen_cuda() -> Result<(), String> {
             Err(error) => reason = error.to_string(),
         }
     }
-    Err(reason)
+    Err(NoCudaHalf::Load(reason))
+}
+
+/// What `auto` says where it takes the processor, and how loudly: a device that lies idle is worth a warning, unless there is
+/// none, or the user has hidden it (`hidden`: the value of `CUDA_VISIBLE_DEVICES`).
+fn why_the_processor(loaded: &Result<(), NoCudaHalf>, hidden: Option<&str>) -> (Level, String) {
+    // An empty list or -1 is how devices are hidden.
+    let chosen = hidden.map(str::trim).is_some_and(|list| list.is_empty() || list.starts_with('-'));
+    let why = match loaded {
+        Err(NoCudaHalf::NoDevice) => return (Level::Debug, format!("device: cpu; {}", NoCudaHalf::NoDevice)),
+        _ if chosen => return (Level::Debug, "device: cpu; CUDA_VISIBLE_DEVICES hides every CUDA device".into()),
+        Err(error) => format!("{error}; install a libtorch 2.11 with CUDA and build against it"),
+        Ok(()) => {
+            "libtorch sees no CUDA device: install a driver that serves its CUDA (`semantic_depth doctor` shows both)"
+                .into()
+        }
+    };
+    (
+        Level::Warn,
+        format!(
+            "device: cpu, though this machine has an NVIDIA device: {why}; or set device to cpu, and this is not said"
+        ),
+    )
 }
 
 /// Finds the device that was asked for.
@@ -97,7 +140,13 @@ pub fn resolve(choice: DeviceChoice) -> Result<Device, NetworkError> {
     }
     match choice {
         DeviceChoice::Auto => {
-            log::debug!("no CUDA device: {}", loaded.err().unwrap_or_else(|| "none is visible".into()));
+            // Nothing of it changes in the life of a process.
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                let hidden = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+                let (level, why) = why_the_processor(&loaded, hidden.as_deref());
+                log::log!(level, "{why}");
+            });
             Ok(Device::Cpu)
         }
         _ => Err(NetworkError::NoCuda {
@@ -136,6 +185,27 @@ mod tests {
             let error = bad.parse::<DeviceChoice>().expect_err(bad);
             assert!(error.to_string().contains("auto, cpu"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_device_that_lies_idle_is_warned_of_unless_the_user_wants_that() {
+        let slim = Err(NoCudaHalf::Load("libtorch_cuda.so: cannot open shared object file".into()));
+        let (level, why) = why_the_processor(&slim, None);
+        assert_eq!(level, Level::Warn);
+        assert!(why.contains("libtorch_cuda.so: cannot open") && why.contains("or set device to cpu"), "{why}");
+        let (level, why) = why_the_processor(&Ok(()), Some("0"));
+        assert_eq!(level, Level::Warn);
+        assert!(why.contains("install a driver"), "{why}");
+        for hidden in ["", " ", "-1"] {
+            for loaded in [&slim, &Ok(())] {
+                let (level, why) = why_the_processor(loaded, Some(hidden));
+                assert_eq!(level, Level::Debug, "{why}");
+                assert!(why.contains("CUDA_VISIBLE_DEVICES"), "{why}");
+            }
+        }
+        let (level, why) = why_the_processor(&Err(NoCudaHalf::NoDevice), None);
+        assert_eq!(level, Level::Debug, "{why}");
+        assert!(why.contains("no NVIDIA device"), "{why}");
     }
 
     #[test]

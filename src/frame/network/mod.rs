@@ -110,6 +110,9 @@ pub enum NetworkError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The cache has an engine of the model that cannot be used here: it does not fit, or its libraries are missing.
+    #[error("the tensorrt back end cannot be used: {0}")]
+    EngineUnused(String),
     /// The answer to the model's golden input is not what it should be.
     #[error(
         "{backend} in {precision} on {device} answers the model's golden input otherwise than the network did at export: \
@@ -201,7 +204,10 @@ fn tensorrt_engine(artifact: &Artifact, wanted: &Selection, precision: Precision
             Compile::Never => false,
         },
     };
-    tensorrt::prepare(artifact, gpu, &build).map_err(|e| error(e.to_string()))
+    tensorrt::prepare(artifact, gpu, &build).map_err(|e| match e.leaves_an_engine_unused() && !build.compile {
+        true => NetworkError::EngineUnused(e.to_string()),
+        false => error(e.to_string()),
+    })
 }
 
 /// Refuses a file with TensorRT engines: libtorch would deserialise them before anything can be checked, and of some

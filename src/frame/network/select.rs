@@ -133,10 +133,12 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
     }))
 }
 
-/// How loudly it is said that a back end was not taken. That there is no engine is the rule; that our own kernels cannot be
-/// had, or that something runs and answers wrongly or not in this precision, is worth a line.
+/// How loudly it is said that a back end was not taken. That there is no engine is the rule; that there is one and it lies idle
+/// is for somebody to mend; that our own kernels cannot be had, or that something runs and answers wrongly or not in this
+/// precision, is worth a line.
 fn level_of(error: &NetworkError, backend: Backend, asked: bool) -> log::Level {
     match error {
+        NetworkError::EngineUnused(_) if asked => log::Level::Warn,
         NetworkError::Golden { .. } | NetworkError::Precision { .. } => log::Level::Info,
         _ if asked && backend == Backend::Native => log::Level::Info,
         _ => log::Level::Debug,
@@ -239,6 +241,10 @@ mod tests {
             assert_eq!(level_of(&missing, Backend::TensorRt, asked), log::Level::Debug);
         }
         assert_eq!(level_of(&missing, Backend::Native, true), log::Level::Info);
+        let unused = NetworkError::EngineUnused("the cache has an engine of this model that does not fit here".into());
+        assert_eq!(level_of(&unused, Backend::TensorRt, true), log::Level::Warn);
+        assert_eq!(level_of(&unused, Backend::TensorRt, false), log::Level::Debug);
+        assert!(unused.to_string().starts_with("the tensorrt back end cannot be used: "), "{unused}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl TorchScript {
         Maps::new(&self.answer(input)?).map_err(torch_error("copy the network's answer"))
     }
 
-    /// Answers a batch, `[B, 3, H, W]` anywhere: `[B, channels, H, W]` on the module's device, in its number format. Of an
+    /// Answers a batch, `[B, 3, H, W]` anywhere: `[B, channels, H, W]` where the module left it, in its number format. Of an
     /// input of bytes the values are whole numbers.
     ///
     /// # Errors

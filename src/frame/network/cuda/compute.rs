@@ -99,13 +99,15 @@ impl<D: Device> Module<D> {
 }
 
 /// What a module answers to the first `batch` inputs of `[max_batch, H, W, 3]`: single precision, `[batch, h, w, channels]`,
-/// contiguous.
+/// contiguous, on the module's device.
 fn answer(module: &TorchScript, input: &Tensor, batch: usize) -> Result<Tensor, NetworkError> {
     let _no_grad = tch::no_grad_guard();
     // The logical [B, 3, H, W], in libtorch's channels-last format.
     let view = input.f_narrow(0, 0, batch as i64).and_then(|t| t.f_permute([0, 3, 1, 2]));
     let answer = module.answer(&view.map_err(torch_error("view the network's input"))?)?;
-    channels_last(&answer).map_err(torch_error("read the network's answer"))
+    // A module may answer elsewhere, as one that ends with `.cpu()` does; kernels are to read it.
+    let answer = answer.f_to_device(module.device()).and_then(|answer| channels_last(&answer));
+    answer.map_err(torch_error("read the network's answer"))
 }
 
 fn address(tensor: &Tensor) -> Address {

@@ -333,7 +333,8 @@ impl Decoding {
     }
 }
 
-/// Some tables in one allocation on the device.
+/// Some tables in one allocation on the device. Kernels alone read them; those that go from a cache make room for others,
+/// whose making has waited for the kernels ([`super::machine::Machine::upload`]).
 #[derive(Debug)]
 pub(super) struct OnDevice<D: Device, const N: usize> {
     _memory: D::Buffer,

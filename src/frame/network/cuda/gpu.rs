@@ -17,7 +17,16 @@ const LEAST: (u32, u32) = (8, 0);
 const OVERLAPS: (u32, u32) = (9, 0);
 
 fn failed(what: &str) -> impl FnOnce(DriverError) -> MachineError + '_ {
-    move |error| MachineError { what: what.into(), reason: format!("{:?}", error.0) }
+    move |error| {
+        let reason = match error.0 {
+            // The CUDA toolkit's, to link against; cudarc opens what it finds first.
+            code @ sys::CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                format!("{code:?}: a stub libcuda.so is in LD_LIBRARY_PATH; take its folder out of the variable")
+            }
+            code => format!("{code:?}"),
+        };
+        MachineError { what: what.into(), reason }
+    }
 }
 
 /// Lets a kernel have all the shared memory that a block may have; without being asked, the driver gives 48 KiB.
@@ -73,7 +82,8 @@ impl DeviceMemory for Buffer {
 impl Drop for Buffer {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: allocated by `Gpu::buffer`, freed once; freeing waits for what still uses it.
+        // SAFETY: allocated by `Gpu::buffer`, freed once. Nothing uses it any more (see `Device::buffer`): the driver may
+        // wait for what does, and need not.
         let _ = self.context.enter().map(|()| unsafe { result::free_sync(self.at) });
     }
 }
@@ -195,9 +205,9 @@ pub(in crate::frame) struct Gpu {
     overlaps: bool,
     capacity: Capacity,
     shares_memory: bool,
-    /// What [`Machine::allocate`] gave.
-    memory: RefCell<Vec<Buffer>>,
     handles: Handles,
+    /// What [`Machine::allocate`] gave. Behind the handles, which go when the streams have done everything.
+    memory: RefCell<Vec<Buffer>>,
 }
 
 // SAFETY: functions belong to the module, which `handles` keeps; as events.
@@ -257,7 +267,7 @@ impl Gpu {
         }
         let shares_memory = zero_copy.unwrap_or(is_integrated);
         let (overlaps, memory) = (found >= OVERLAPS, RefCell::default());
-        Ok(Self { context, functions, overlaps, capacity, shares_memory, memory, handles })
+        Ok(Self { context, functions, overlaps, capacity, shares_memory, handles, memory })
     }
 
     fn stream(&self, lane: Lane) -> sys::CUstream {
@@ -463,5 +473,19 @@ impl Machine for Gpu {
                 .result()
                 .map_err(failed(&what()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_of_the_driver_is_told_from_a_driver_that_fails() {
+        let message = |code| failed("start")(DriverError(code)).to_string();
+        let stub = message(sys::CUresult::CUDA_ERROR_STUB_LIBRARY);
+        assert!(stub.contains("CUDA_ERROR_STUB_LIBRARY: a stub libcuda.so is in LD_LIBRARY_PATH"), "{stub}");
+        let memory = message(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        assert_eq!(memory, "CUDA could not start: CUDA_ERROR_OUT_OF_MEMORY");
     }
 }

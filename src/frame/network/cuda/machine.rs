@@ -295,7 +295,7 @@ pub(in crate::frame) trait Device: Machine + Send {
     fn capacity(&self) -> Capacity;
     /// Whether it reads and writes the host's memory as quickly as its own, so that nothing need be copied.
     fn shares_memory(&self) -> bool;
-    /// Memory that goes with the value, all zero. Before it goes, what has been asked for is done.
+    /// Memory that goes with the value, all zero. Whoever lets it go has waited for what uses it: the device need not.
     fn buffer(&self, bytes: usize) -> Result<Self::Buffer, MachineError>;
     /// The same of the host.
     fn pinned(&self, bytes: usize) -> Result<Self::Pinned, MachineError>;

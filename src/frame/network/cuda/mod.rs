@@ -245,9 +245,11 @@ impl<D: Device> Cuda<D> {
     /// Where the network gains nothing from several images at once, frames go in turn: so their transfers cost no time of
     /// their own. What it gains is measured, by the device's clock.
     fn choose_orders(&mut self) -> Result<(), NetworkError> {
-        let one = self.quickest(1)?;
+        let mut one = self.quickest(1)?;
         for batch in 2..=self.slots.len() {
             let together = self.quickest(batch)?;
+            // On both sides of the batch: an idle device's clocks are low, and rise while it works.
+            one = one.min(self.quickest(1)?);
             let gains = together < ORDER_GAIN * batch as f32 * one;
             let order = if gains { Order::Together } else { Order::InTurn };
             log::debug!("{batch} images together take {together:.3} ms, one takes {one:.3} ms: {order:?}");

@@ -116,7 +116,7 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
                 let mut bytes = vec![0_u8; size];
                 ok("give its messages", log(program, bytes.as_mut_ptr().cast()))?;
                 let text = String::from_utf8_lossy(&bytes);
-                let line = text.trim_matches(['\0', '\n', ' ']).lines().next().unwrap_or_default().to_string();
+                let line = reason(&text);
                 Err(format!("NVRTC did not compile the kernels for {architecture}: {line} (error {compiled})"))
             })
         };
@@ -125,9 +125,24 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// The line of the compiler's messages that says why it failed; warnings may come before it.
+fn reason(messages: &str) -> &str {
+    let lines = || messages.trim_matches(['\0', '\n', ' ']).lines();
+    lines().find(|line| line.contains("error")).or(lines().next()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_compilers_messages_the_first_error_is_told() {
+        let warning = "frame.cu(3): warning #177-D: variable \"a\" was declared but never referenced";
+        let error = "frame.cu(9): error: identifier \"b\" is undefined";
+        assert_eq!(reason(&format!("{warning}\n  int a;\n\n{error}\n  b;\n1 error detected\n\0")), error);
+        assert_eq!(reason(&format!("\n{warning}\n  int a;\n\0")), warning);
+        assert_eq!(reason("\0"), "");
+    }
 
     #[test]
     fn what_was_compiled_is_kept_by_program_and_architecture() {

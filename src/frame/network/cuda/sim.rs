@@ -44,6 +44,8 @@ struct State {
     lanes: [VecDeque<Task>; 3],
     events: Vec<Recorded>,
     chance: u64,
+    /// Of all buffers that were asked for.
+    buffer_bytes: usize,
 }
 
 // SAFETY: addresses of memory that stays until the state goes.
@@ -104,13 +106,23 @@ impl Sim {
     /// `None` where there is no C++ compiler for the kernels.
     pub fn new(seed: u64, shares_memory: bool) -> Option<Self> {
         let (lanes, events) = (Default::default(), Vec::new());
-        let state = State { host: Host::new()?, lanes, events, chance: seed };
+        let state = State { host: Host::new()?, lanes, events, chance: seed, buffer_bytes: 0 };
         let capacity = Capacity { blocks: 1, shared: 99 << 10 };
         Some(Self { state: Arc::new(Mutex::new(state)), capacity, shares_memory })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic before")
+    }
+
+    /// Bytes of all buffers that were asked for until now.
+    pub fn buffer_bytes(&self) -> usize {
+        self.state().buffer_bytes
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Memory, MachineError> {
+        assert!(bytes > 0);
+        Ok(Memory { at: self.allocate(bytes)?, bytes, sim: self.clone() })
     }
 
     fn ask(&self, lane: Lane, task: Task) {
@@ -128,7 +140,7 @@ pub(in crate::frame) struct Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // As a driver that frees memory.
+        // As a driver may.
         self.sim.state().finish();
     }
 }
@@ -209,12 +221,12 @@ impl Device for Sim {
     }
 
     fn buffer(&self, bytes: usize) -> Result<Memory, MachineError> {
-        assert!(bytes > 0);
-        Ok(Memory { at: self.allocate(bytes)?, bytes, sim: self.clone() })
+        self.state().buffer_bytes += bytes;
+        self.memory(bytes)
     }
 
     fn pinned(&self, bytes: usize) -> Result<Memory, MachineError> {
-        self.buffer(bytes)
+        self.memory(bytes)
     }
 
     fn address_of(&self, pinned: &Memory) -> Result<Address, MachineError> {

@@ -28,21 +28,29 @@ impl<D: Device> Default for Room<D> {
 impl<D: Device> Room<D> {
     /// Makes it at least this large, and gives the device's address.
     pub fn fit(&mut self, gpu: &D, bytes: usize) -> Result<Address, MachineError> {
-        if self.host.as_ref().is_none_or(|host| host.bytes().len() < bytes) {
-            // What is on its way to or from the old memory arrives first.
-            gpu.finish()?;
-            (self.device, self.host) = (None, None);
-            if !gpu.shares_memory() {
-                self.device = Some(gpu.buffer(bytes)?);
-            }
-            // The last one: it says that there is room.
-            self.host = Some(gpu.pinned(bytes)?);
-        }
+        self.grow(gpu, bytes, !gpu.shares_memory())?;
         match (&self.device, &self.host) {
             (Some(buffer), _) => Ok(buffer.at()),
             (None, Some(host)) => gpu.address_of(host),
             (None, None) => Err(Self::missing()),
         }
+    }
+
+    /// Makes the host's half at least this large, and the device's with it where that is needed.
+    fn grow(&mut self, gpu: &D, bytes: usize, on_device: bool) -> Result<(), MachineError> {
+        let is_large = self.host.as_ref().is_some_and(|host| host.bytes().len() >= bytes);
+        if is_large && (self.device.is_some() || !on_device) {
+            return Ok(());
+        }
+        // What is on its way to or from the old memory arrives first.
+        gpu.finish()?;
+        (self.device, self.host) = (None, None);
+        if on_device {
+            self.device = Some(gpu.buffer(bytes)?);
+        }
+        // The last one: it says that there is room.
+        self.host = Some(gpu.pinned(bytes)?);
+        Ok(())
     }
 
     fn missing() -> MachineError {
@@ -96,7 +104,8 @@ impl<D: Device> Download<D> {
     /// Begins to fetch so many bytes: of the room's own device half, or of another place.
     pub fn start(&mut self, gpu: &D, lane: Lane, from: Option<Address>, bytes: usize) -> Result<(), MachineError> {
         (self.bytes, self.lane) = (bytes, lane);
-        self.room.fit(gpu, bytes)?;
+        // What is elsewhere on the device needs no room there.
+        self.room.grow(gpu, bytes, from.is_none() && !gpu.shares_memory())?;
         for (i, part) in parts(bytes).enumerate() {
             match from {
                 Some(from) => gpu.fetch(lane, from + part.start as Address, self.room.host()?, part)?,
@@ -156,4 +165,31 @@ impl<D: Device> Download<D> {
 
 fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
     (0..bytes).step_by(PART).map(move |start| start..(start + PART).min(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::{bytes_of, Machine as _};
+    use super::super::sim::Sim;
+    use super::*;
+
+    #[test]
+    fn what_comes_from_elsewhere_on_the_device_needs_no_room_there() {
+        let Some(sim) = Sim::new(1, false) else { return };
+        // In several parts.
+        let values: Vec<f32> = (0..2000).map(|i| i as f32).collect();
+        let bytes = size_of_val(values.as_slice());
+        let elsewhere = sim.buffer(bytes).expect("memory");
+        sim.upload(elsewhere.at(), bytes_of(&values)).expect("memory");
+        assert_eq!(sim.buffer_bytes(), bytes);
+        let mut download = Download::<Sim>::default();
+        for _ in 0..2 {
+            download.start(&sim, Lane::Out, Some(elsewhere.at()), bytes).expect("it starts");
+            assert_eq!(download.floats().expect("it comes"), values);
+        }
+        assert_eq!(sim.buffer_bytes(), bytes);
+        // Kernels that write to it have to have it there.
+        download.fit(&sim, bytes).expect("memory");
+        assert_eq!(sim.buffer_bytes(), 2 * bytes);
+    }
 }

@@ -1,0 +1,148 @@
+//! Pictures of a data set: checked and decoded in one way, so that what passes the check can be read; and written.
+
+use super::disk::{write_atomically, DataError};
+use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageReader, Limits};
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+/// A PNG's last chunk: length 0, IEND, checksum.
+const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
+/// Where a PNG says how many bits a number has; its first chunk is always the one that does.
+const PNG_BITS: usize = 24;
+
+/// The picture behind a file's header, which has to be of the `expected` kind: by its content, whatever its name ends
+/// in, and no larger than is decoded.
+fn decoder(path: &Path, expected: Option<ColorType>) -> Result<Box<dyn ImageDecoder>, DataError> {
+    let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
+    let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
+    let mut start = Vec::with_capacity(PNG_BITS + 1);
+    file.by_ref().take(PNG_BITS as u64 + 1).read_to_end(&mut start).map_err(DataError::io(path))?;
+    file.rewind().map_err(DataError::io(path))?;
+    let reader = ImageReader::new(file).with_guessed_format().map_err(DataError::io(path))?;
+    let decoder = reader.into_decoder().map_err(bad)?;
+    if let Some(expected) = expected {
+        let found = decoder.color_type();
+        if found != expected {
+            return Err(DataError::bad(path, format!("expected a picture of kind {expected:?}, found {found:?}")));
+        }
+        // Numbers of fewer bits are stretched to eight: what they count would be something else.
+        let bits = start.get(PNG_BITS).copied().filter(|bits| start.starts_with(&PNG_START) && *bits < 8);
+        if let Some(bits) = bits {
+            let what =
+                format!("expected a picture of kind {expected:?}, found L{bits}; write it anew with 8 bits a pixel");
+            return Err(DataError::bad(path, what));
+        }
+    }
+    Limits::default().reserve(decoder.total_bytes()).map_err(bad)?;
+    Ok(Box::new(decoder))
+}
+
+/// Width and height by the file's header, which has to be of the `expected` kind; a PNG that does not end as one is cut
+/// short. What passes is decoded by [`read`], unless the pixels themselves are broken.
+///
+/// # Errors
+/// The file cannot be read, is no picture or of another kind, or is larger than is decoded.
+pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
+    let size = decoder(path, expected)?.dimensions();
+    let ends = || -> std::io::Result<bool> {
+        let mut file = File::open(path)?;
+        let (mut start, mut end) = ([0; 8], [0; 12]);
+        file.read_exact(&mut start)?;
+        if start != PNG_START {
+            return Ok(true);
+        }
+        file.seek(SeekFrom::End(-12))?;
+        file.read_exact(&mut end)?;
+        Ok(end == PNG_END)
+    };
+    if ends().map_err(DataError::io(path))? {
+        Ok(size)
+    } else {
+        Err(DataError::bad(path, "the PNG has no end: it is cut short"))
+    }
+}
+
+/// Decodes a picture, which has to be of the `expected` kind.
+///
+/// # Errors
+/// As [`size`], and broken pixels.
+pub(crate) fn read(path: &Path, expected: Option<ColorType>) -> Result<DynamicImage, DataError> {
+    DynamicImage::from_decoder(decoder(path, expected)?).map_err(|e| DataError::bad(path, e.to_string()))
+}
+
+/// Decodes a picture of 8-bit grey values: class ids.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_ids(path: &Path) -> Result<image::GrayImage, DataError> {
+    match read(path, Some(ColorType::L8))? {
+        DynamicImage::ImageLuma8(ids) => Ok(ids),
+        other => Err(DataError::bad(path, format!("expected 8-bit grey ids, found {:?}", other.color()))),
+    }
+}
+
+/// Writes a PNG, quickly rather than small. It appears whole or not at all, and whatever else the place is a link to
+/// stays as it is.
+///
+/// # Errors
+/// `bytes` do not fit the size, or the folder cannot be written to.
+pub(crate) fn write_png(path: &Path, bytes: &[u8], w: u32, h: u32, kind: ExtendedColorType) -> Result<(), DataError> {
+    use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+    let mut png = Vec::new();
+    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Sub)
+        .write_image(bytes, w, h, kind)
+        .map_err(|e| DataError::bad(path, e.to_string()))?;
+    write_atomically(path, |file| file.write_all(&png))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_the_check_is_decoded_whatever_its_name_ends_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.png");
+        image::RgbImage::new(5, 3).save_with_format(&path, image::ImageFormat::Jpeg).expect("written");
+        assert_eq!(size(&path, None).expect("checked"), (5, 3));
+        assert_eq!(read(&path, None).expect("decoded").into_rgb8().dimensions(), (5, 3));
+    }
+
+    #[test]
+    fn ids_of_fewer_than_eight_bits_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ids.png");
+        for (bits, depth) in [(1, png::BitDepth::One), (2, png::BitDepth::Two), (4, png::BitDepth::Four)] {
+            let mut encoder = png::Encoder::new(File::create(&path).expect("a file"), 8, 1);
+            encoder.set_color(png::ColorType::Grayscale);
+            encoder.set_depth(depth);
+            let mut writer = encoder.write_header().expect("a header");
+            writer.write_image_data(&vec![0x1b; bits]).expect("eight pixels");
+            writer.finish().expect("written");
+            let errors = [size(&path, Some(ColorType::L8)).err(), read_ids(&path).err()];
+            for error in errors {
+                let error = error.expect("refused").to_string();
+                assert!(error.contains("expected a picture of kind L8") && error.contains(&format!("found L{bits};")));
+            }
+            assert_eq!(size(&path, None).expect("a picture all the same"), (8, 1));
+        }
+        write_png(&path, &[3; 8], 8, 1, ExtendedColorType::L8).expect("written");
+        assert_eq!(size(&path, Some(ColorType::L8)).expect("eight bits"), (8, 1));
+        assert_eq!(read_ids(&path).expect("ids").into_raw(), [3; 8]);
+    }
+
+    #[test]
+    fn a_picture_that_is_too_large_to_be_decoded_does_not_pass_the_check() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("large.png");
+        let mut encoder = png::Encoder::new(File::create(&path).expect("a file"), 20_000, 20_000);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().expect("a header");
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 0x01, 0, 0, 0, 0, 0, 0]).expect("a chunk");
+        writer.finish().expect("an end");
+        let error = size(&path, None).expect_err("1.2 GB").to_string();
+        assert!(error.contains("large.png") && error.contains("limit"), "{error}");
+    }
+}

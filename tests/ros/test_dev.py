@@ -1,0 +1,100 @@
+"""Functions of ./dev, which is sourced for it: none of its verbs runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+BUILDS = ("build", "install", "build-overlay", "overlay")
+
+
+def bash(script, *arguments, **environment):
+    """Runs lines of bash after ./dev; arguments are $1 and so on."""
+    command = ["bash", "-c", f'. "{ROOT}/dev"\n{script}', "bash", *map(str, arguments)]
+    environment = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+def program(folder, name, text):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(("verb", "is_asked"), [("lint", True), ("test", True), ("demo", False), ("doctor", False)])
+def test_rustfmt_and_clippy_are_asked_for_where_they_are_needed(tmp_path, verb, is_asked):
+    program(tmp_path / "bin", "cargo", '[ "$1" = --version ] && echo "cargo 1.95.0 (0000000 2026-01-01)"')
+    done = bash('PATH=$1:$PATH; check_prerequisites "$2"', tmp_path / "bin", verb)
+    assert ("rustup component add rustfmt clippy" in done.stderr) == is_asked, done.stderr
+    assert "rustup update" not in done.stderr
+    if is_asked:
+        assert done.returncode == 1
+
+
+@pytest.fixture
+def dropped(tmp_path):
+    """Makes folders of a build, looks with which Python, ROS 2 and root they were made, and says which are left."""
+    state, venv = tmp_path / "dev", tmp_path / "venv"
+    (state / "stamps").mkdir(parents=True)
+    program(venv, "3.12", "echo 3.12 /usr")
+    program(venv, "3.13", "echo 3.13 /usr")
+    for name in ("jazzy", "kilted"):
+        (tmp_path / name / "lib").mkdir(parents=True)
+        (tmp_path / name / "lib" / "librcl.so").touch()
+
+    def look(root="/clone", python="3.12", ros="jazzy"):
+        made = [state / name for name in BUILDS] + [state / "target"]
+        for folder in made:
+            folder.mkdir(exist_ok=True)
+        stamp = state / "stamps" / "vision_msgs overlay"
+        stamp.touch()
+        (venv / "bin").mkdir(exist_ok=True)
+        (venv / "bin" / "python").unlink(missing_ok=True)
+        (venv / "bin" / "python").symlink_to(venv / python)
+        prefixes = [str((state if name in BUILDS else tmp_path) / name) for name in ros.split()]
+        script = "root=$1 state=$2 venv=$3; drop_foreign_builds"
+        done = bash(script, root, state, venv, AMENT_PREFIX_PATH=os.pathsep.join(prefixes))
+        assert done.returncode == 0, done.stderr
+        left = {folder.name for folder in made if folder.exists()}
+        # What is removed is said, and made anew.
+        assert ("removing" in done.stderr) == (left != {*BUILDS, "target"}) == (not stamp.exists())
+        return left
+
+    return look
+
+
+def test_what_was_built_with_other_paths_is_removed(dropped):
+    whole = {*BUILDS, "target"}
+    # Made before there was a stamp; then as every day, and inside `./dev shell`, where our own folders are on the path.
+    assert dropped() == dropped() == dropped(ros="install overlay jazzy") == dropped(ros="jazzy workspace") == whole
+    for change in ({"root": "/moved"}, {"python": "3.13"}, {"ros": "kilted"}):
+        assert dropped(**change) == {"target"}, change
+        assert dropped(**change) == whole, change
+        assert dropped() == {"target"}
+
+
+def test_a_ros_of_the_users_is_told_from_our_own(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "librcl.so").touch()
+    prefixes = f"/nowhere{os.pathsep}{tmp_path}"
+    sourced = {"ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": prefixes, "SEMANTIC_DEPTH_DEV": None}
+    assert bash("ros_is_sourced", **sourced).returncode == 0
+    for change in ({"ROS_DISTRO": None}, {"AMENT_PREFIX_PATH": "/nowhere"}, {"SEMANTIC_DEPTH_DEV": str(ROOT)}):
+        assert bash("ros_is_sourced || exit 3", **{**sourced, **change}).returncode == 3, change
+
+
+def test_ffmpeg_is_the_users_own_or_that_of_the_test_tools(tmp_path):
+    script = 'venv=$1 PATH=$2; find_ffmpeg; printf %s "${SEMANTIC_DEPTH_FFMPEG:-none}"'
+    (tmp_path / "empty").mkdir()
+    unset = {"SEMANTIC_DEPTH_FFMPEG": None}
+    found = bash(script, sys.prefix, tmp_path / "empty", **unset)
+    assert os.access(found.stdout, os.X_OK), found
+    assert bash(script, sys.prefix, tmp_path / "empty", SEMANTIC_DEPTH_FFMPEG="/my/ffmpeg").stdout == "/my/ffmpeg"
+    program(tmp_path / "bin", "ffmpeg", "exit 0")
+    assert bash(script, sys.prefix, tmp_path / "bin", **unset).stdout == "none"
+    # Without one there is none, and no error.
+    program(tmp_path / "broken" / "bin", "python", "exit 1")
+    nothing = bash(script, tmp_path / "broken", tmp_path / "empty", **unset)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "none", "")
