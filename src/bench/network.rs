@@ -16,7 +16,7 @@ use crate::frame::view::{ImageView, LayoutError};
 use crate::model::weights::RefinementSource;
 use crate::model::Cost;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs of each kernel.
 const KERNEL_REPETITIONS: usize = 50;
@@ -217,9 +217,22 @@ struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
     fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("semantic_depth_bench.{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// The process's id alone is no name: an interrupted process leaves its folder, and in a container that is started
+    /// again the next one has the same id.
+    fn within(root: &Path) -> std::io::Result<Self> {
+        let name = format!("semantic_depth_bench.{}", std::process::id());
+        let mut path = root.join(&name);
+        let mut taken = 0;
+        loop {
+            match std::fs::create_dir(&path) {
+                Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => taken += 1,
+                made => return made.map(|()| Self(path)),
+            }
+            path = root.join(format!("{name}.{taken}"));
+        }
     }
 }
 
@@ -228,5 +241,24 @@ impl Drop for TemporaryFolder {
         if let Err(why) = std::fs::remove_dir_all(&self.0) {
             log::warn!("{} is left behind: {why}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_an_interrupted_process_left_is_passed_over() {
+        let root = tempfile::tempdir().expect("a folder");
+        let name = format!("semantic_depth_bench.{}", std::process::id());
+        std::fs::create_dir(root.path().join(&name)).expect("writable");
+        std::fs::create_dir(root.path().join(format!("{name}.1"))).expect("writable");
+        let folder = TemporaryFolder::within(root.path()).expect("another name");
+        assert_eq!(folder.0, root.path().join(format!("{name}.2")));
+        drop(folder);
+        assert!(!root.path().join(format!("{name}.2")).exists() && root.path().join(name).exists());
+        let nowhere = TemporaryFolder::within(&root.path().join("missing"));
+        assert_eq!(nowhere.err().map(|why| why.kind()), Some(std::io::ErrorKind::NotFound));
     }
 }

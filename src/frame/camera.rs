@@ -125,6 +125,19 @@ impl Calibration {
         self.pinhole(rectified).map(|p| (p.fx, p.fy))
     }
 
+    /// Whether all of it is the same, numbers to the bit: `==` never holds where one is NaN, and what is made of a
+    /// calibration once would be made for every picture.
+    pub fn is_same(&self, other: &Self) -> bool {
+        fn bits(c: &Calibration) -> impl Iterator<Item = u64> + '_ {
+            c.d.iter().chain(&c.k).chain(&c.r).chain(&c.p).map(|number| number.to_bits())
+        }
+        let Self { width, height, model, d: _, k: _, r: _, p: _, binning_x, binning_y, roi } = self;
+        (*width, *height, *binning_x, *binning_y) == (other.width, other.height, other.binning_x, other.binning_y)
+            && *model == other.model
+            && *roi == other.roi
+            && bits(self).eq(bits(other))
+    }
+
     /// Columns and rows of the picture beside this calibration, or `None` where it does not say.
     pub fn image_size(&self) -> Option<(u32, u32)> {
         let (width, height) =
@@ -853,6 +866,33 @@ mod tests {
         assert!(near(f64::from(x), 0.5, 1e-7) && near(f64::from(y), 0.1, 1e-7), "{x} {y}");
         assert_eq!(calibration().focal_px(true), Some((900.0, 910.0)));
         assert_eq!(calibration().focal_px(false), Some((1000.0, 990.0)));
+    }
+
+    #[test]
+    fn a_calibration_with_nan_is_the_same_as_itself() {
+        let mut c = calibration();
+        c.p[3] = f64::NAN;
+        let copy = c.clone();
+        assert!(c != copy && c.is_same(&copy));
+        let changes: [fn(&mut Calibration); 12] = [
+            |c| c.width += 1,
+            |c| c.height += 1,
+            |c| c.model.clear(),
+            |c| c.d[4] = f64::NAN,
+            |c| c.d.truncate(4),
+            |c| c.k[8] = 0.5,
+            |c| c.r[0] = 0.5,
+            |c| c.p[3] = 0.0,
+            |c| c.p[11] = 0.5,
+            |c| c.binning_x = 2,
+            |c| c.binning_y = 2,
+            |c| c.roi.do_rectify = true,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut other = c.clone();
+            change(&mut other);
+            assert!(!c.is_same(&other) && !other.is_same(&c), "change {i}");
+        }
     }
 
     #[test]

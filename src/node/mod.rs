@@ -130,11 +130,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
         std::thread::sleep(FAREWELL);
     }
     let code = u8::from(result.is_err());
-    if app.is_stuck() {
-        end_at_once(code);
-    }
-    if app.is_loading() {
-        // The thread that loads knows nothing of ROS. A participant that is not destroyed would leave its shared memory.
+    if app.is_loading() || app.is_stuck() {
+        // A participant that is not destroyed would leave its shared memory, and peers would see the node for a while.
+        // A thread in libtorch does not hold it up: r2r owns the publishers, and a later call is an error.
         let App { node, .. } = app;
         drop(node);
         end_at_once(code);
@@ -196,9 +194,10 @@ impl App {
         rosout: logger::Rosout,
     ) -> anyhow::Result<Self> {
         let settings = Settings::of(parameters.set());
-        if settings.node.num_threads > 0 {
-            tch::set_num_threads(settings.node.num_threads);
-        }
+        // libtorch counts cores and not a container's share of their time, and its threads wait by spinning.
+        let cores = std::thread::available_parallelism().map_or(i32::MAX, |n| n.get() as i32);
+        let threads = settings.node.num_threads;
+        tch::set_num_threads(if threads > 0 { threads } else { tch::get_num_threads().min(cores) });
         start_workers(settings.node.num_threads)?;
         // The default is what `--log-level` said, and fatal is no value of the parameter: only what was given counts.
         let is_given = lock(&node.params).contains_key("log_level");
@@ -539,12 +538,11 @@ impl App {
     fn end(&mut self) -> anyhow::Result<()> {
         if self.is_loading() {
             log::info!("ending while a model loads");
-            return Ok(());
         }
-        if let Phase::Running { worker, inbox, .. } = &self.phase {
-            inbox.close();
-            worker.wait(END_LIMIT, Worker::has_ended)?;
-        }
+        // A phase `Loading` stays: it is what [`run`] asks for.
+        let Phase::Running { worker, inbox, .. } = &self.phase else { return Ok(()) };
+        inbox.close();
+        worker.wait(END_LIMIT, Worker::has_ended)?;
         if let Phase::Running { worker, .. } = std::mem::replace(&mut self.phase, Phase::Idle) {
             worker.end()?;
         }

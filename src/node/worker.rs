@@ -3,7 +3,7 @@
 use super::arrival::{camera_info, Calibrations, Content, Frame, Header};
 use super::inbox::{Batching, Inbox, Taken};
 use super::lock;
-use super::publishers::{is_heard, Publishers};
+use super::publishers::{is_heard, Native, Publishers};
 use super::settings::{ClassSets, Settings, SettingsCell};
 use super::stats::{CalibrationState, FrameTimes, Stats, Throttle};
 use crate::export;
@@ -21,6 +21,7 @@ use crate::interface::settings::DepthEncoding;
 use crate::interface::CameraSettings;
 use anyhow::{anyhow, bail, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
+use r2r::sensor_msgs::msg::{CompressedImage, Image};
 use r2r::Clock;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether the thread has come to something.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long the spinning thread waits for a frame that is being published when it says that no more are.
+/// How long the spinning thread waits for an output that is being sent when it says that no more are.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What was loaded.
@@ -165,7 +166,7 @@ struct Shared {
     enabled: Arc<AtomicBool>,
     /// The managed node is active.
     active: AtomicBool,
-    /// Outputs are on their way to the middleware.
+    /// An output is on its way to the middleware.
     publishing: AtomicBool,
     /// Since when the thread is at something else than waiting for frames.
     busy_since: Mutex<Option<Instant>>,
@@ -173,11 +174,24 @@ struct Shared {
 
 impl Shared {
     /// Whether frames are to be answered. Sequentially consistent, together with `publishing`: either who says no sees
-    /// that a frame is being published, or that frame's last look sees the no.
+    /// that an output is being sent, or the look before that output sees the no.
     fn is_open(&self) -> bool {
         self.active.load(Ordering::SeqCst) && self.enabled.load(Ordering::SeqCst)
     }
+
+    /// Sends one output if frames are to be answered still. Each on its own: what is made between two of them may take
+    /// far longer than [`SETTLE`].
+    fn send<T>(&self, output: impl FnOnce() -> T) -> Result<T, Closed> {
+        self.publishing.store(true, Ordering::SeqCst);
+        let sent = if self.is_open() { Ok(output()) } else { Err(Closed) };
+        self.publishing.store(false, Ordering::SeqCst);
+        sent
+    }
 }
+
+/// The node was disabled or deactivated while a frame was answered: nothing more of it is sent.
+#[derive(Debug, PartialEq, Eq)]
+struct Closed;
 
 /// The running thread.
 #[derive(Debug)]
@@ -231,8 +245,8 @@ impl Worker {
         }
     }
 
-    /// For who has just said that no frame is to be answered: waits until the frame that is being published is out. Not
-    /// for longer than 0.1 s, in which nothing else is answered.
+    /// For who has just said that no frame is to be answered: waits until the output that is being sent is out. Not for
+    /// longer than 0.1 s, in which nothing else is answered.
     pub fn settle(&self) {
         let start = Instant::now();
         while self.shared.publishing.load(Ordering::SeqCst) && start.elapsed() < SETTLE && !self.has_ended() {
@@ -447,7 +461,7 @@ impl Loop {
                 |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
             info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
             let result = products.publishers.label_info.publish(&info);
-            products.check("label_info", result);
+            check(&mut products.failures, "label_info", result);
         }
         #[cfg(not(has_vision_msgs))]
         let _ = settings;
@@ -467,7 +481,7 @@ impl Loop {
         let (mut jobs, mut flights) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
         for (index, (camera, settings)) in cameras.iter_mut().zip(&settings.cameras).enumerate() {
             let Some((_, frame)) = frames.iter().find(|(i, _)| *i == index) else { continue };
-            if let Some((job, flight)) = camera.prepare(frame, settings, size, &ready.manifest) {
+            if let Some((job, flight)) = camera.prepare(frame, settings, size, &ready.manifest, shared) {
                 jobs.push(job);
                 flights.push(flight);
             }
@@ -483,16 +497,12 @@ impl Loop {
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
             let batch_size = jobs.len() as u32;
-            shared.publishing.store(true, Ordering::SeqCst);
             for (job, flight) in jobs.iter_mut().zip(flights) {
-                // The network takes its time: the node may have been disabled or deactivated meanwhile.
-                if shared.is_open() {
-                    flight.publish(job, ready, clock, batch_size);
-                } else {
-                    Stats::count(&flight.products.stats.skipped);
+                let stats = flight.products.stats.clone();
+                if flight.publish(job, ready, clock, batch_size, shared) == Err(Closed) {
+                    Stats::count(&stats.skipped);
                 }
             }
-            shared.publishing.store(false, Ordering::SeqCst);
         }
         drop(jobs);
         frames.clear();
@@ -547,6 +557,7 @@ impl Camera {
         settings: &'a CameraSettings,
         network: (usize, usize),
         manifest: &Manifest,
+        shared: &Shared,
     ) -> Option<(Job<'a>, InFlight<'a>)> {
         let wait_ns = nanoseconds(frame.arrived.elapsed().saturating_sub(frame.receive));
         let header = frame.header();
@@ -567,7 +578,8 @@ impl Camera {
             Stats::count(&stats.skipped);
             if demand.camera_info && fit(geometry, &settings.placement, frame.size(), network).is_ok() {
                 let geometry = geometry.as_ref().map(|(_, _, geometry)| geometry);
-                products.publish_camera_info(&header, calibration.as_deref(), geometry?);
+                // The frame is counted already, sent or not.
+                let _ = products.publish_camera_info(&header, calibration.as_deref(), geometry?, shared);
             }
             return None;
         }
@@ -643,7 +655,19 @@ fn fit(
 }
 
 impl InFlight<'_> {
-    fn publish(self, job: &mut Job<'_>, ready: &Ready, clock: &Mutex<Clock>, batch_size: u32) {
+    /// Makes and sends what is demanded; what is left when the node closes is not.
+    fn publish(
+        self,
+        job: &mut Job<'_>,
+        ready: &Ready,
+        clock: &Mutex<Clock>,
+        batch_size: u32,
+        shared: &Shared,
+    ) -> Result<(), Closed> {
+        // The network takes its time: there may be nothing to make any more.
+        if !shared.is_open() {
+            return Err(Closed);
+        }
         let Self { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products } = self;
         let receive_ns = nanoseconds(frame.receive);
         let mut times = FrameTimes { receive_ns, wait_ns, stages: job.times, ..FrameTimes::default() };
@@ -651,10 +675,11 @@ impl InFlight<'_> {
         // Publishing is interleaved with what is made from labels and depth, so that a raw image does not wait for a
         // cloud or a PNG; its parts are added up.
         let mut publishing = Duration::ZERO;
-        let mut timed = |work: &mut dyn FnMut()| {
+        let mut timed = |work: &mut dyn FnMut() -> Result<(), Closed>| {
             let start = Instant::now();
-            work();
+            let sent = work();
             publishing += start.elapsed();
+            sent
         };
         // Once, for whichever output needs them first.
         let is_published_in_mm = demand.depth && settings.depth_encoding == DepthEncoding::Millimetres;
@@ -663,17 +688,17 @@ impl InFlight<'_> {
             depth_mm(&job.outputs.depth_m, &mut products.depth_mm);
             times.stages.depth_ns += nanoseconds(start.elapsed());
         }
-        timed(&mut || products.publish_images(&header, &demand, settings, job.outputs));
+        timed(&mut || products.publish_images(&header, &demand, settings, job.outputs, shared))?;
         let output = job.geometry.output();
         if demand.camera_info {
-            timed(&mut || products.publish_camera_info(&header, calibration.as_deref(), job.geometry));
+            timed(&mut || products.publish_camera_info(&header, calibration.as_deref(), job.geometry, shared))?;
         }
         if demand.labels_compressed {
             let start = Instant::now();
             let Products { encoder, png, .. } = &mut *products;
             let encoded = encoder.grey8(&job.outputs.labels, output.0, output.1, settings.png_level, png);
             times.compress_ns += nanoseconds(start.elapsed());
-            timed(&mut || products.publish_png(&encoded, 0, &header, |p| &mut p.labels_compressed));
+            timed(&mut || products.publish_png(&encoded, 0, &header, |p| &mut p.labels_compressed, shared))?;
         }
         if demand.depth_compressed || demand.depth_compressed_depth {
             let start = Instant::now();
@@ -683,31 +708,27 @@ impl InFlight<'_> {
             }
             let encoded = encoder.compressed_depth(mm, output.0, output.1, settings.png_level, png);
             times.compress_ns += nanoseconds(start.elapsed());
-            timed(&mut || {
-                if demand.depth_compressed_depth {
-                    products.publish_png(&encoded, 0, &header, |p| &mut p.depth_compressed_depth);
-                }
-                if demand.depth_compressed {
-                    // The same file without the transport's own header.
-                    let skip = COMPRESSED_DEPTH_HEADER.len();
-                    products.publish_png(&encoded, skip, &header, |p| &mut p.depth_compressed);
-                }
-            });
+            if demand.depth_compressed_depth {
+                timed(&mut || products.publish_png(&encoded, 0, &header, |p| &mut p.depth_compressed_depth, shared))?;
+            }
+            if demand.depth_compressed {
+                // The same file without the transport's own header.
+                let skip = COMPRESSED_DEPTH_HEADER.len();
+                timed(&mut || products.publish_png(&encoded, skip, &header, |p| &mut p.depth_compressed, shared))?;
+            }
         }
         if demand.points {
             let start = Instant::now();
             let made = products.make_points(&job.image, job.geometry, job.outputs, settings, sets);
             times.points_ns = nanoseconds(start.elapsed());
             if made {
-                timed(&mut || {
-                    let result = products.publishers.points.publish(&header, &mut products.cloud);
-                    products.check("points", result);
-                });
+                timed(&mut || products.publish_points(&header, shared))?;
             }
         }
         times.publish_ns = nanoseconds(publishing);
         times.total_ns = nanoseconds(frame.arrived.elapsed());
-        products.publish_timing(header, &times, settings, ready, clock, batch_size);
+        products.publish_timing(header, &times, settings, ready, clock, batch_size, shared);
+        Ok(())
     }
 }
 
@@ -719,45 +740,42 @@ impl Products {
         self.failures.warn(format_args!("an image{of}{camera} was refused: {why}"));
     }
 
-    fn check(&mut self, output: &str, result: r2r::Result<()>) {
-        if let Err(e) = result {
-            self.failures.warn(format_args!("{output} could not be published: {e}"));
-        }
-    }
-
-    fn publish_images(&mut self, header: &Header, demand: &Demand, settings: &CameraSettings, o: &mut Outputs) {
+    fn publish_images(
+        &mut self,
+        header: &Header,
+        demand: &Demand,
+        settings: &CameraSettings,
+        o: &mut Outputs,
+        shared: &Shared,
+    ) -> Result<(), Closed> {
+        let Self { publishers: p, depth_mm: mm, failures, .. } = self;
         let size = (o.width, o.height);
-        let p = &mut self.publishers;
-        let mut results = [const { None }; 6];
+        let mut send = |output: &str, image: &mut Native<Image>, encoding: &str, pixel: usize, data: &mut [u8]| {
+            let result = shared.send(|| image.publish(header, encoding, size, size.0 * pixel, data));
+            result.map(|result| check(failures, output, result))
+        };
         if demand.labels {
-            results[0] = Some(("labels", p.labels.publish(header, "mono8", size, size.0, &mut o.labels)));
+            send("labels", &mut p.labels, "mono8", 1, &mut o.labels)?;
         }
         if demand.depth {
-            let result = match settings.depth_encoding {
-                DepthEncoding::Metres => p.depth.publish(header, "32FC1", size, size.0 * 4, bytes_of(&mut o.depth_m)),
-                DepthEncoding::Millimetres => {
-                    p.depth.publish(header, "16UC1", size, size.0 * 2, bytes_of(&mut self.depth_mm))
-                }
-            };
-            results[1] = Some(("depth", result));
+            match settings.depth_encoding {
+                DepthEncoding::Metres => send("depth", &mut p.depth, "32FC1", 4, bytes_of(&mut o.depth_m))?,
+                DepthEncoding::Millimetres => send("depth", &mut p.depth, "16UC1", 2, bytes_of(mm))?,
+            }
         }
         if demand.confidence {
-            let result = p.confidence.publish(header, "32FC1", size, size.0 * 4, bytes_of(&mut o.confidence));
-            results[2] = Some(("confidence", result));
+            send("confidence", &mut p.confidence, "32FC1", 4, bytes_of(&mut o.confidence))?;
         }
         if demand.overlay {
-            results[3] = Some(("overlay", p.overlay.publish(header, "rgb8", size, size.0 * 3, &mut o.overlay)));
+            send("overlay", &mut p.overlay, "rgb8", 3, &mut o.overlay)?;
         }
         if demand.labels_color {
-            let result = p.labels_color.publish(header, "rgb8", size, size.0 * 3, &mut o.colors);
-            results[4] = Some(("labels_color", result));
+            send("labels_color", &mut p.labels_color, "rgb8", 3, &mut o.colors)?;
         }
         if demand.mask {
-            results[5] = Some(("mask", p.mask.publish(header, "mono8", size, size.0, &mut o.mask)));
+            send("mask", &mut p.mask, "mono8", 1, &mut o.mask)?;
         }
-        for (output, result) in results.into_iter().flatten() {
-            self.check(output, result);
-        }
+        Ok(())
     }
 
     fn publish_png(
@@ -765,27 +783,48 @@ impl Products {
         encoded: &Result<(), PngError>,
         skip: usize,
         header: &Header,
-        topic: impl FnOnce(&mut Publishers) -> &mut super::publishers::Native<r2r::sensor_msgs::msg::CompressedImage>,
-    ) {
+        topic: impl FnOnce(&mut Publishers) -> &mut Native<CompressedImage>,
+        shared: &Shared,
+    ) -> Result<(), Closed> {
+        let Self { publishers, png, failures, .. } = self;
         match encoded {
             Ok(()) => {
-                let result = topic(&mut self.publishers).publish(header, self.png.get_mut(skip..).unwrap_or_default());
-                self.check("a compressed image", result);
+                let file = png.get_mut(skip..).unwrap_or_default();
+                let result = shared.send(|| topic(publishers).publish(header, file))?;
+                check(failures, "a compressed image", result);
             }
-            Err(e) => self.failures.warn(format_args!("an image could not be compressed: {e}")),
+            Err(e) => failures.warn(format_args!("an image could not be compressed: {e}")),
         }
+        Ok(())
+    }
+
+    /// The cloud that [`Self::make_points`] filled.
+    fn publish_points(&mut self, header: &Header, shared: &Shared) -> Result<(), Closed> {
+        let Self { publishers, cloud, failures, .. } = self;
+        let result = shared.send(|| publishers.points.publish(header, cloud))?;
+        check(failures, "points", result);
+        Ok(())
     }
 
     /// The calibration as it is at the outputs' size. That of images of another size is not published: nothing in the
     /// message would say that its K is wrong.
-    fn publish_camera_info(&mut self, header: &Header, calibration: Option<&Calibration>, geometry: &Geometry) {
-        let Some(calibration) = calibration else { return };
+    fn publish_camera_info(
+        &mut self,
+        header: &Header,
+        calibration: Option<&Calibration>,
+        geometry: &Geometry,
+        shared: &Shared,
+    ) -> Result<(), Closed> {
+        let Some(calibration) = calibration else { return Ok(()) };
         if let Err(e) = calibration.check_size(geometry.source()) {
-            return self.misfits.warn(format_args!("camera_info is not published: {e}"));
+            self.misfits.warn(format_args!("camera_info is not published: {e}"));
+            return Ok(());
         }
         let scaled = calibration.scaled(&geometry.output_from_source(), geometry.output());
-        let result = self.publishers.camera_info.publish(&camera_info(&scaled, header));
-        self.check("camera_info", result);
+        let message = camera_info(&scaled, header);
+        let result = shared.send(|| self.publishers.camera_info.publish(&message))?;
+        check(&mut self.failures, "camera_info", result);
+        Ok(())
     }
 
     /// Says, when it changes, where the depth's scale comes from.
@@ -828,7 +867,7 @@ impl Products {
             false
         };
         let Some(calibration) = calibration else { return none("no camera_info has arrived") };
-        let fits = |((c, r, g), _): &(RaysKey, _)| c == calibration && *r == rectified && g == geometry;
+        let fits = |((c, r, g), _): &(RaysKey, _)| c.is_same(calibration) && *r == rectified && g == geometry;
         if !rays.as_ref().is_some_and(fits) {
             let made = Rays::new(calibration, rectified, geometry).map_err(|e| e.to_string());
             *rays = Some(((calibration.clone(), rectified, geometry.clone()), made));
@@ -877,6 +916,7 @@ impl Products {
         ready: &Ready,
         clock: &Mutex<Clock>,
         batch_size: u32,
+        shared: &Shared,
     ) {
         let now_ns = lock(clock).get_now().map_or(0, |d| d.as_nanos() as i64);
         let age_ns = now_ns - header.stamp_ns();
@@ -920,8 +960,17 @@ impl Products {
         message.header.stamp.sec = header.sec;
         message.header.stamp.nanosec = header.nanosec;
         message.header.frame_id = header.frame_id;
-        let result = self.publishers.timing.publish(&message);
-        self.check("timing", result);
+        // A frame whose outputs are all sent is answered, even if this is not sent.
+        if let Ok(result) = shared.send(|| self.publishers.timing.publish(&message)) {
+            check(&mut self.failures, "timing", result);
+        }
+    }
+}
+
+/// Logs that an output could not be published.
+fn check(failures: &mut Throttle, output: &str, result: r2r::Result<()>) {
+    if let Err(e) = result {
+        failures.warn(format_args!("{output} could not be published: {e}"));
     }
 }
 
@@ -961,6 +1010,24 @@ impl PlainNumber for u16 {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_is_sent_only_while_frames_are_to_be_answered() {
+        let shared = Shared::default();
+        let is_publishing = || shared.publishing.load(Ordering::SeqCst);
+        assert_eq!(shared.send(is_publishing), Err(Closed), "neither active nor enabled");
+        shared.active.store(true, Ordering::SeqCst);
+        shared.enabled.store(true, Ordering::SeqCst);
+        assert_eq!(shared.send(is_publishing), Ok(true), "who closes the node sees it");
+        assert!(!is_publishing(), "and does not wait for what is made next");
+        for flag in [&shared.active, &*shared.enabled] {
+            flag.store(false, Ordering::SeqCst);
+            let mut is_sent = false;
+            assert_eq!(shared.send(|| is_sent = true), Err(Closed));
+            assert!(!is_sent && !is_publishing());
+            flag.store(true, Ordering::SeqCst);
+        }
+    }
 
     #[test]
     fn the_matrix_without_a_focal_length_is_named() {

@@ -6,7 +6,8 @@
 //!
 //! The layout (read in Torch-TensorRT's `core/runtime` of 2.2 to 2.13, and in archives that libtorch 2.11 wrote): a zip
 //! with `NAME/data.pkl`, which holds an engine as an attribute of a module, and `NAME/constants.pkl`, which holds it once
-//! the module is frozen. An engine is a list of strings whose order never changed and whose length grew with the ABI:
+//! the module is frozen. libtorch takes capital letters in these names for small ones. An engine is a list of strings
+//! whose order never changed and whose length grew with the ABI:
 //!
 //! | index | what | since ABI |
 //! |---|---|---|
@@ -26,9 +27,9 @@ use super::pickle;
 use super::version::{ComputeCapability, TensorRtVersion};
 use base64ct::{Base64, Encoding as _};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
@@ -46,6 +47,17 @@ const PLAN_VERSION: Range<usize> = 24..28;
 
 /// What separates names of bindings, and parts of a device.
 const DELIMITER: char = '%';
+
+/// The plan and the metadata, which may be long: only their sizes are kept.
+const SIZES_ONLY: [usize; 2] = [3, 7];
+/// Bytes of the other strings of all engines of a record. An engine has some hundreds; a hostile one refers to one long
+/// string again and again.
+const MOST_TEXT: usize = 1 << 20;
+
+/// Files in an archive. A network has one for each of its tensors and of its source files.
+const MOST_FILES: u64 = 65_535;
+/// Least bytes of a file's entry in a zip's directory.
+const LEAST_ENTRY: u64 = 46;
 
 /// Why an archive cannot be inspected.
 #[derive(Debug, thiserror::Error)]
@@ -154,41 +166,102 @@ pub fn inspect(path: &Path) -> Result<Archive, ArchiveError> {
     Ok(Archive { path: path.into(), engines })
 }
 
-fn engines_of(file: impl Read + Seek, file_bytes: u64) -> Result<Vec<Engine>, String> {
+fn engines_of(mut file: impl Read + Seek, file_bytes: u64) -> Result<Vec<Engine>, String> {
+    check_end(&mut file, file_bytes)?;
     let mut zip = ZipArchive::new(file).map_err(|e| format!("it is no zip archive ({e})"))?;
     // As libtorch does: the archive's name is the folder of its first file.
-    let first = zip.by_index_raw(0).map_err(|e| format!("it has no files ({e})"))?.name().to_string();
-    let (folder, _) = first.split_once('/').ok_or_else(|| format!("its first file, {first:?}, is in no folder"))?;
-    let names_engines = zip.file_names().any(|name| name.strip_prefix(folder) == Some(&format!("/{ENGINE_CODE}")));
+    let first = zip.by_index_raw(0).map_err(|e| format!("it has no files ({e})"))?.name_raw().to_vec();
+    let slash = first.iter().position(|&b| b == b'/');
+    let slash =
+        slash.ok_or_else(|| format!("its first file, {:?}, is in no folder", String::from_utf8_lossy(&first)))?;
+    // It takes capital letters for small ones; which of two equal names it finds depends on all the others.
+    let mut files = HashMap::new();
+    for index in 0..zip.len() {
+        let file = zip.by_index_raw(index).map_err(|e| format!("file {index}: {e}"))?;
+        if files.insert(file.name_raw().to_ascii_lowercase(), index).is_some() {
+            let name = file.name();
+            return Err(format!("{name:?} is in it twice (capital and small letters are the same to libtorch)"));
+        }
+    }
+    let find = |name: &str| files.get(&[&first[..=slash], name.as_bytes()].concat().to_ascii_lowercase()).copied();
 
     let mut engines = Vec::new();
     for record in RECORDS {
-        let bytes = read(&mut zip, &format!("{folder}/{record}"), file_bytes)?;
         let in_record = |what: String| format!("{record}: {what}");
-        let mut plans = HashSet::new();
+        let index = find(record).ok_or_else(|| in_record("it is missing".into()))?;
+        let bytes = read(&mut zip, index, file_bytes).map_err(in_record)?;
+        let mut seen = Seen::default();
         for strings in pickle::engines(&bytes).map_err(in_record)? {
             let number = engines.len();
-            let engine = parse(record, &bytes, &strings, &mut plans);
+            let engine = parse(record, &bytes, &strings, &mut seen);
             engines.push(engine.map_err(|what| in_record(format!("engine {number}: {what}")))?);
         }
     }
-    if names_engines && engines.is_empty() {
+    if engines.is_empty() && find(ENGINE_CODE).is_some() {
         return Err("its code names TensorRT engines, but its records hold none".into());
     }
     Ok(engines)
 }
 
+/// Checks what stands at the end of a zip before the zip crate trusts it: it reserves memory for as many files as are
+/// claimed, and searches the whole file for a zip64 record that is not where it should be. libtorch writes the
+/// directory, zip64's record, its locator and the end record without gaps, and no comment.
+fn check_end(file: &mut (impl Read + Seek), file_bytes: u64) -> Result<(), String> {
+    let no_zip = || "it is no zip archive, or not all of one: its last 22 bytes are no end record".to_string();
+    let end_at = file_bytes.checked_sub(22).ok_or_else(no_zip)?;
+    let end: [u8; 22] = bytes_at(file, end_at)?;
+    if !end.starts_with(b"PK\x05\x06") {
+        return Err(no_zip());
+    }
+    let (mut count, mut bytes, mut from) = (number(&end[10..12]), number(&end[12..16]), number(&end[16..20]));
+    let mut to = end_at;
+
+    let locator_at = end_at.saturating_sub(20);
+    let locator: [u8; 20] = bytes_at(file, locator_at)?;
+    if locator.starts_with(b"PK\x06\x07") {
+        to = number(&locator[8..16]);
+        if to.checked_add(56) != Some(locator_at) {
+            return Err(format!("its zip64 record is said to be at byte {to}, expected it to end at {locator_at}"));
+        }
+        let record: [u8; 56] = bytes_at(file, to)?;
+        if !record.starts_with(b"PK\x06\x06") {
+            return Err(format!("it has no zip64 record at byte {to}, where it is said to be"));
+        }
+        (count, bytes, from) = (number(&record[32..40]), number(&record[40..48]), number(&record[48..56]));
+    }
+    if count > MOST_FILES || count * LEAST_ENTRY > bytes || from.checked_add(bytes) != Some(to) {
+        return Err(format!(
+            "its end record claims {count} files in {bytes} bytes from byte {from} on: expected up to {MOST_FILES}, \
+             at least {LEAST_ENTRY} bytes for each, that end at byte {to}"
+        ));
+    }
+    Ok(())
+}
+
+fn bytes_at<const N: usize>(file: &mut (impl Read + Seek), at: u64) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
+    read.map_err(|e| format!("{N} bytes at byte {at}: {e}"))?;
+    Ok(bytes)
+}
+
+/// Of at most eight bytes, the lowest first.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |above, &byte| (above << 8) | u64::from(byte))
+}
+
 /// A whole record. libtorch stores records uncompressed, so none is larger than the file.
-fn read(zip: &mut ZipArchive<impl Read + Seek>, name: &str, file_bytes: u64) -> Result<Vec<u8>, String> {
-    let entry = zip.by_name(name).map_err(|e| format!("{name}: {e}"))?;
+fn read(zip: &mut ZipArchive<impl Read + Seek>, index: usize, file_bytes: u64) -> Result<Vec<u8>, String> {
+    // Not `by_index`, which panics if the entry says that it is encrypted with AES.
+    let entry = zip.by_index_decrypt(index, b"").map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     if entry.compression() != CompressionMethod::Stored || entry.size() > file_bytes {
-        return Err(format!("{name}: expected an uncompressed record, as libtorch writes it"));
+        return Err("expected an uncompressed record, as libtorch writes it".into());
     }
     let (size, mut bytes) = (entry.size(), Vec::new());
     // One byte more than it should have: the checksum is verified at the end of the entry.
-    entry.take(size + 1).read_to_end(&mut bytes).map_err(|e| format!("{name}: {e}"))?;
+    entry.take(size + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if bytes.len() as u64 != size {
-        return Err(format!("{name}: expected {size} bytes, found {}", bytes.len()));
+        return Err(format!("expected {size} bytes, found {}", bytes.len()));
     }
     Ok(bytes)
 }
@@ -206,12 +279,21 @@ fn strings_of(abi: u32) -> Option<usize> {
     })
 }
 
-fn parse(
-    record: &'static str,
-    bytes: &[u8],
-    strings: &[Range<usize>],
-    plans: &mut HashSet<Range<usize>>,
-) -> Result<Engine, String> {
+/// What earlier engines of a record held.
+#[derive(Default)]
+struct Seen {
+    /// Plans that were looked through; engines may share one.
+    plans: HashSet<Range<usize>>,
+    /// Bytes of strings other than [`SIZES_ONLY`].
+    text: usize,
+}
+
+fn parse(record: &'static str, bytes: &[u8], strings: &[Range<usize>], seen: &mut Seen) -> Result<Engine, String> {
+    let kept = strings.iter().enumerate().filter(|(index, _)| !SIZES_ONLY.contains(index));
+    seen.text += kept.map(|(_, range)| range.len()).sum::<usize>();
+    if seen.text > MOST_TEXT {
+        return Err(format!("up to it, the engines' names and settings take more than {MOST_TEXT} bytes"));
+    }
     let text = |index: usize, what: &str| -> Result<&str, String> {
         let range = strings
             .get(index)
@@ -233,7 +315,7 @@ fn parse(
     }
     let plan = text(3, "the plan")?;
     let (tensorrt, plan_bytes) = plan_header(plan)?;
-    if plans.insert(strings[3].clone()) {
+    if seen.plans.insert(strings[3].clone()) {
         check_alphabet(plan)?;
     }
     Ok(Engine {

@@ -16,9 +16,10 @@ const MOST_OPERATIONS: usize = 1 << 20;
 const MOST_ENGINES: usize = 1024;
 const MOST_STRINGS: usize = 64;
 
-/// `module`, a line feed, `name`, as they follow `GLOBAL`.
-const ENGINE: &[u8] = b"__torch__.torch.classes.tensorrt\nEngine\n";
-const RESTORE_TYPE_TAG: &[u8] = b"torch.jit._pickle\nrestore_type_tag\n";
+/// `module.name` of the two lines that follow `GLOBAL`: libtorch joins them, wherever they part.
+const ENGINE: &[u8] = b"__torch__.torch.classes.tensorrt.Engine";
+/// `module` and `name`, which libtorch compares one by one.
+const RESTORE_TYPE_TAG: (&[u8], &[u8]) = (b"torch.jit._pickle", b"restore_type_tag");
 
 /// Longest name of a module or a class.
 const LONGEST_LINE: usize = 4096;
@@ -81,13 +82,13 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Passes one line feed.
-    fn line(&mut self) -> Result<(), Failure> {
+    /// Up to a line feed, which goes, too.
+    fn line(&mut self) -> Result<&'a [u8], Failure> {
         let rest = &self.record[self.at..];
         let rest = &rest[..rest.len().min(LONGEST_LINE)];
         let n = rest.iter().position(|&b| b == b'\n').ok_or("a class name has no end")?;
         self.at += n + 1;
-        Ok(())
+        Ok(&rest[..n])
     }
 
     fn push(&mut self, value: Value) {
@@ -148,13 +149,13 @@ impl<'a> Reader<'a> {
     }
 
     fn global(&mut self) -> Result<(), Failure> {
-        let from = self.at;
-        self.line()?;
-        self.line()?;
-        self.push(match &self.record[from..self.at] {
-            ENGINE => Value::EngineClass,
-            RESTORE_TYPE_TAG => Value::RestoreTypeTag,
-            _ => Value::Opaque,
+        let (module, name) = (self.line()?, self.line()?);
+        self.push(if (module, name) == RESTORE_TYPE_TAG {
+            Value::RestoreTypeTag
+        } else if [module, name].join(&b'.') == ENGINE {
+            Value::EngineClass
+        } else {
+            Value::Opaque
         });
         Ok(())
     }
@@ -180,17 +181,30 @@ impl<'a> Reader<'a> {
         let result = match (callee, arguments) {
             // The tag says what the list holds; the list itself comes back.
             (Value::RestoreTypeTag, Value::Aggregate(n)) => *self.aggregates[n].first().unwrap_or(&Value::Opaque),
+            // libtorch would create one here as well; its pickler never writes that.
+            (Value::EngineClass | Value::Engine(_), _) => return Err(self.created_otherwise()),
             _ => Value::Opaque,
         };
         self.push(result);
         Ok(())
     }
 
+    fn created_otherwise(&self) -> Failure {
+        format!("an engine is created without NEWOBJ and BUILD at byte {}", self.at)
+    }
+
     /// `BUILD`: the state is popped, the object stays.
     fn build(&mut self) -> Result<(), Failure> {
         let state = self.pop()?;
         let object = *self.stack.last().ok_or("a state without its object")?;
-        let Value::Engine(number) = object else { return Ok(()) };
+        let number = match object {
+            Value::Engine(number) => number,
+            Value::EngineClass => return Err(self.created_otherwise()),
+            _ => return Ok(()),
+        };
+        if self.engines[number].is_some() {
+            return Err(format!("engine {number} has a second state"));
+        }
         let Value::Aggregate(list) = state else {
             return Err(format!("the state of engine {number} is no list"));
         };

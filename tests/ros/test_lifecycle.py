@@ -16,7 +16,7 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTran
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_srvs.srv import SetBool, Trigger
 
 UNCONFIGURED, INACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE
@@ -373,6 +373,20 @@ def settled(manager):
     return manager.until(add_up, "counts that add up")
 
 
+def keep_busy(manager, received):
+    """Sends white pictures until one is computed and one waits; `received` had come before. Returns their stamps."""
+    white = encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
+    sent = []
+
+    def have_arrived():
+        sent.append(manager.send(white))
+        manager.spin_for(0.2)
+        return counts(manager)["received"] >= received + 2
+
+    manager.until(have_arrived, "a frame that is computed and one that waits")
+    return sent
+
+
 @pytest.mark.parametrize("way", ["deactivated", "disabled"])
 def test_what_is_computed_meanwhile_is_not_published(start_node, manage, tmp_path, way):
     def go_on(answering):
@@ -388,15 +402,7 @@ def test_what_is_computed_meanwhile_is_not_published(start_node, manage, tmp_pat
     manager.until(manager.is_subscribed, "the node's subscription")
     manager.ask(picture(64, 32))
     before = settled(manager)
-    white = encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
-    sent = []
-
-    def have_arrived():
-        sent.append(manager.send(white))
-        manager.spin_for(0.2)
-        return counts(manager)["received"] >= before["received"] + 2
-
-    manager.until(have_arrived, "a frame that is computed and one that waits")
+    sent = keep_busy(manager, before["received"])
     go_on(False)
     after = settled(manager)
     manager.spin_for(0.5)
@@ -406,6 +412,40 @@ def test_what_is_computed_meanwhile_is_not_published(start_node, manage, tmp_pat
     go_on(True)
     manager.until(manager.is_subscribed, "the node's subscription")
     manager.ask(picture(64, 32))
+
+
+def test_nothing_is_sent_once_it_is_inactive(start_node, manage, tiny):
+    """To compress so large a depth takes far longer than a deactivation waits for an output that is being sent."""
+    large = {"output_size": "4096x2048", "png_level": 9, "diagnostics_rate_hz": 10.0}
+    manager = manage(start_node(autostart=False, model_path=str(tiny), **large), outputs=("labels",))
+    # By the sender's clock, as the events' are: what was sent before may arrive after.
+    sent_ns = []
+    manager.node.create_subscription(
+        CompressedImage,
+        f"{NAME}/output/depth/compressed",
+        lambda _, info: sent_ns.append(info["source_timestamp"]),
+        qos(),
+    )
+    assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+
+    def is_heard():
+        manager.ask(picture(64, 32), ("labels",))
+        return sent_ns
+
+    manager.until(is_heard, "a compressed depth")
+    end = ("deactivating", "transition_success", "inactive")
+    for _ in range(3):
+        # Labels go out before the depth is compressed.
+        manager.ask(picture(64, 32), ("labels",))
+        manager.events.clear()
+        assert manager.change(DEACTIVATE)
+        manager.until(lambda: seen(manager.events)[-1:] == [end], "the event")
+        settled(manager)
+        manager.spin_for(0.5)
+        assert max(sent_ns) <= manager.events[-1].timestamp, "a depth was sent by an inactive node"
+        assert manager.change(ACTIVATE)
+        manager.until(manager.is_subscribed, "the node's subscription")
 
 
 def test_every_step_is_published(start_node, manage):
@@ -550,6 +590,28 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
     assert manager.change(way)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
+    assert "ending while a model loads" in node.log()
+    assert not any(path.exists() for path in own), "its shared memory is left behind"
+
+
+def test_a_signal_ends_it_while_a_model_loads_and_images_are_answered(start_node, manage, model, tmp_path):
+    slow = tiny_model.write(tmp_path / "model", code=loops_on_white(1_500_000))
+    node = start_node(autostart=False, model_path=str(slow), diagnostics_rate_hz=10.0)
+    own = own_memory(node)
+    manager = manage(node)
+    assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
+    # The largest one that is installed: it has to load for longer than what is done meanwhile.
+    result = manager.set_parameter("model_path", str(model.parents[1] / "street_1024x512"))
+    assert result.successful, result.reason
+    client = manager.node.create_client(Trigger, f"{NAME}/reload_model")
+    manager.until(client.service_is_ready, "the service")
+    keep_busy(manager, settled(manager)["received"])
+    client.call_async(Trigger.Request())
+    manager.until(lambda: "loading the model anew" in node.log(), "the begin of the reload")
+    code, _ = node.end()
+    assert code == 0, node.log()[-3000:]
     assert "ending while a model loads" in node.log()
     assert not any(path.exists() for path in own), "its shared memory is left behind"
 

@@ -1,6 +1,5 @@
 use super::super::check::{check, Here, Mismatch, PLATFORM, TORCH_TENSORRT_ABI};
 use super::*;
-use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
 
 /// The files of tests/tensorrt, which libtorch wrote.
@@ -91,6 +90,23 @@ fn constants(engines: &[Vec<String>]) -> Vec<u8> {
     let mut pickler = Pickler { bytes: b"\x80\x02".to_vec(), ..Pickler::default() };
     engines.iter().for_each(|e| pickler.engine(e));
     pickler.bytes.push([b')', 0x85, 0x86, 0x87][engines.len()]);
+    pickler.bytes.push(b'.');
+    pickler.bytes
+}
+
+/// A record of so many engines, one or more, that share a list of strings.
+fn sharing(strings: &[String], engines: usize) -> Vec<u8> {
+    let mut pickler = Pickler::default();
+    pickler.global("__torch__.torch.classes.tensorrt", "Engine");
+    pickler.bytes.extend(b")\x81](");
+    strings.iter().for_each(|s| pickler.text(s));
+    pickler.bytes.push(b'e');
+    let list = pickler.next;
+    pickler.put();
+    pickler.bytes.push(b'b');
+    for _ in 1..engines {
+        pickler.bytes.extend([b'h', 0, b')', 0x81, b'h', list, b'b']);
+    }
     pickler.bytes.push(b'.');
     pickler.bytes
 }
@@ -189,7 +205,8 @@ fn an_older_abi_is_read_as_far_as_it_goes_and_refused() {
 fn what_these_tests_write_is_what_libtorch_writes() {
     let second = with(1, "forward_engine_1");
     let mut zip = ZipArchive::new(Cursor::new(FROZEN)).expect("libtorch wrote it");
-    let written = read(&mut zip, "frozen/constants.pkl", FROZEN.len() as u64).expect("there");
+    let mut written = Vec::new();
+    zip.by_name("frozen/constants.pkl").expect("there").read_to_end(&mut written).expect("whole");
     assert_eq!(constants(&[strings(), second]), written);
     let engines = read_engines(&archive(&[strings()])).expect("the same layout");
     assert_eq!(engines[0].name, "forward_engine");
@@ -298,6 +315,12 @@ fn records_that_libtorch_does_not_write_are_refused() {
         (then(b"."), "its state is missing"),
         (then(b"}b."), "the state of engine 0 is no list"),
         (then(b"](K\x01eb."), "holds more than texts"),
+        (then(b"q\x00](ebh\x00](eb."), "engine 0 has a second state"),
+        // What libtorch takes for the same class, and creates engines of as well.
+        (b"c__torch__\ntorch.classes.tensorrt.Engine\n)\x81.".to_vec(), "its state is missing"),
+        (b"c__torch__.torch.classes.tensorrt\nEngine\n](eR.".to_vec(), "without NEWOBJ"),
+        (b"c__torch__.torch.classes.tensorrt\nEngine\n](eb.".to_vec(), "without NEWOBJ"),
+        (then(b"](eR."), "without NEWOBJ"),
         (vec![b'N'; 2 << 20], "operations"),
         (then(b"0").repeat(2000), "more than 1024 engines"),
     ] {
@@ -319,6 +342,89 @@ fn archives_that_libtorch_does_not_write_are_refused() {
     assert!(matches!(missing, ArchiveError::Io { .. }), "{missing}");
     let folder = inspect(&std::env::temp_dir()).expect_err("a folder");
     assert!(matches!(folder, ArchiveError::Io { .. }), "{folder}");
+}
+
+#[test]
+fn names_are_compared_as_libtorch_does() {
+    let empty: &[u8] = b"\x80\x02).";
+    let engine = constants(&[with(0, "7")[..10].to_vec()]);
+    for name in ["constants.pkl", "CONSTANTS.PKL", "constants.Pkl"] {
+        let alone = zipped(&[(RECORDS[0], empty), (name, &engine)]);
+        assert_eq!(read_engines(&alone).expect("libtorch finds it")[0].abi, 7, "{name}");
+        for records in [[(name, &*engine), (RECORDS[1], empty)], [(RECORDS[1], empty), (name, &*engine)]] {
+            let all = [vec![(RECORDS[0], empty)], records.to_vec()].concat();
+            let error = read_engines(&zipped(&all)).expect_err("libtorch may take either");
+            assert!(error.contains("is in it twice"), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn engines_that_refer_to_one_long_text_are_refused() {
+    let empty: &[u8] = b"\x80\x02).";
+    let read_sharing = |strings: &[String], engines| {
+        read_engines(&zipped(&[(RECORDS[0], empty), (RECORDS[1], &sharing(strings, engines))]))
+    };
+    assert_eq!(read_sharing(&strings(), 1000).map(|engines| engines.len()), Ok(1000));
+    let long = "n%".repeat(4096);
+    // Metadata may be long: only its size is kept.
+    assert_eq!(read_sharing(&with(7, &long), 1000).map(|engines| engines.len()), Ok(1000));
+    for index in [1, 4, 5, 8] {
+        let strings = with(index, &long);
+        assert_eq!(read_sharing(&strings, 10).map(|engines| engines.len()), Ok(10));
+        let error = read_sharing(&strings, 1000).expect_err("8 MB");
+        assert!(error.contains("names and settings take more than"), "{index}: {error}");
+    }
+}
+
+#[test]
+fn what_a_zip_claims_at_its_end_is_checked_before_it_is_believed() {
+    let refusal = |bytes: &[u8]| read_engines(bytes).expect_err("it is wrong");
+    let changed = |bytes: &[u8], at: usize, value: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        refusal(&bytes)
+    };
+    // libtorch's files end with a zip64 record, its locator and an end record; small ones of the zip crate with that.
+    let end = ONE.len() - 22;
+    let (locator, record) = (end - 20, end - 20 - 56);
+    for count in [1000, 70_000, u64::MAX / 8, u64::MAX] {
+        let error = changed(ONE, record + 32, &count.to_le_bytes());
+        assert!(error.contains(&format!("claims {count} files")), "{error}");
+    }
+    for at in [0, record as u64 - 1, record as u64 + 1, u64::MAX - 55, u64::MAX] {
+        let error = changed(ONE, locator + 8, &at.to_le_bytes());
+        assert!(error.contains("its zip64 record is said to be at byte"), "{at}: {error}");
+    }
+    assert!(changed(ONE, record, b"PK\x01\x02").contains("no zip64 record"));
+    for from in [0, u64::MAX] {
+        let error = changed(ONE, record + 48, &from.to_le_bytes());
+        assert!(error.contains(&format!("from byte {from} on")), "{error}");
+    }
+    let small = archive(&[strings()]);
+    let error = changed(&small, small.len() - 12, &60_000_u16.to_le_bytes());
+    assert!(error.contains("claims 60000 files"), "{error}");
+    // The zip crate, other than libtorch, would look for the directory elsewhere.
+    assert!(refusal(&[b"#".as_slice(), &small].concat()).contains("its end record claims"));
+    assert!(refusal(&[ONE, b"\n"].concat()).contains("it is no zip archive"));
+}
+
+#[test]
+fn a_record_that_says_it_is_encrypted_is_refused() {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::FileOptions::default().compression_method(CompressionMethod::Stored);
+    zip.start_file_with_extra_data("network/data.pkl", options).expect("in memory");
+    // An extra field, 7 bytes long, with what zip's AES has in it.
+    zip.write_all(b"??\x07\0\x01\0AE\x01\0\0").expect("in memory");
+    zip.end_extra_data().expect("in memory");
+    let mut bytes = zip.finish().expect("in memory").into_inner();
+    let fields: Vec<usize> = (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(b"??\x07\0")).collect();
+    assert_eq!(fields.len(), 2, "one before the file, one in the directory");
+    for at in fields {
+        bytes[at..at + 2].copy_from_slice(&0x9901_u16.to_le_bytes());
+    }
+    let error = read_engines(&bytes).expect_err("libtorch does not encrypt");
+    assert!(error.contains("data.pkl: ") && error.contains("password"), "{error}");
 }
 
 /// The zip's checksum finds almost every flip; so the records are also cut and flipped inside a whole zip.
@@ -349,7 +455,7 @@ fn every_cut_and_every_flip_is_an_answer_and_no_panic() {
             record[at] = value;
             let Ok(found) = pickle::engines(&record) else { continue };
             for strings in found {
-                let _ = parse("constants.pkl", &record, &strings, &mut HashSet::new());
+                let _ = parse("constants.pkl", &record, &strings, &mut Seen::default());
             }
         }
     }
