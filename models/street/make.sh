@@ -12,11 +12,14 @@ camvid=$1
 out=$2
 
 drives=700 held=val=24,test=64 size=1024x512
-# minutes M: options of a training of M minutes; nothing where its configuration counts steps.
+# minutes M [PHASES]: options of a training of M minutes; nothing where its configuration counts steps.
 minutes() { [ -z "$1" ] || echo "--minutes $1"; }
 if [ -n "${SMALL:-}" ]; then
   drives=4 held=val=2,test=2 size=256x128
-  minutes() { echo "--minutes 0.03 --set watch.frames=2"; }
+  minutes() {
+    echo "--minutes 0.03 --set watch.frames=2 --set phases.0.batch=2"
+    [ "${2:-1}" -eq 1 ] || echo "--set phases.1.batch=2"
+  }
 fi
 
 if [ ! -f "$out/rendered" ]; then
@@ -24,14 +27,14 @@ if [ ! -f "$out/rendered" ]; then
   semantic_depth render --out "$out/street" --seed 1 --splits $held --frames 1 --rate 0.3 --size $size --no-stereo --add
   touch "$out/rendered"
 fi
-semantic_depth train config/train/street.yaml --data "$out/street" --out "$out/first" $(minutes 130) --resume
+semantic_depth train config/train/street.yaml --data "$out/street" --out "$out/first" $(minutes 130 2) --resume
 semantic_depth train config/train/street_camvid.yaml --data "street=$out/street" --data "camvid=$camvid" \
   --init "$out/first/last.safetensors" --out "$out/second" $(minutes 100) --resume
 semantic_depth train config/train/street_camvid_whole.yaml --data "street=$out/street" --data "camvid=$camvid" \
   --init "$out/second/last.safetensors" --out "$out/third" $(minutes 45) --resume
 # On a GPU (--device cuda) seven minutes.
 semantic_depth train config/train/street_camvid_gpu.yaml --data "street=$out/street" --data "camvid=$camvid" \
-  --init "$out/third/last.safetensors" --out "$out/fourth" $(minutes "${FOURTH_MINUTES:-270}") --resume
+  --init "$out/third/last.safetensors" --out "$out/fourth" $(minutes "${FOURTH_MINUTES:-270}" 2) --resume
 semantic_depth train config/train/street_refinement.yaml --data "$out/street" --init "$out/fourth/last.safetensors" \
   --out "$out/refinement" $(minutes 38) --resume
 semantic_depth train config/train/street_joint.yaml --data "street=$out/street" --data "camvid=$camvid" \

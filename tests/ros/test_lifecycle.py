@@ -395,7 +395,7 @@ def test_what_is_computed_meanwhile_is_not_published(start_node, manage, tmp_pat
         else:
             assert manager.change(ACTIVATE if answering else DEACTIVATE)
 
-    model = tiny_model.write(tmp_path / "model", code=loops_on_white(5_000_000))
+    model = tiny_model.write(tmp_path / "model", code=loops_on_white(1_000_000))
     manager = manage(start_node(autostart=False, model_path=str(model), diagnostics_rate_hz=10.0))
     assert manager.change(CONFIGURE) and manager.change(ACTIVATE)
     assert manager.call(SetBool, "enable", data=True).success  # the client is there
@@ -595,7 +595,7 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
 
 
 def test_a_signal_ends_it_while_a_model_loads_and_images_are_answered(start_node, manage, model, tmp_path):
-    slow = tiny_model.write(tmp_path / "model", code=loops_on_white(1_500_000))
+    slow = tiny_model.write(tmp_path / "model", code=loops_on_white(300_000))
     node = start_node(autostart=False, model_path=str(slow), diagnostics_rate_hz=10.0)
     own = own_memory(node)
     manager = manage(node)
