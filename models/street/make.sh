@@ -46,9 +46,12 @@ semantic_depth train config/train/street_joint_whole.yaml --data "street=$out/st
   --init "$out/mean.safetensors" --init "$out/behind/last.safetensors" --out "$out/sixth" $(minutes "") --resume
 semantic_depth train config/train/street_joint_whole.yaml --set phases.0.steps=3900 --set heads.1.weight=1.5 --set seed=83 \
   --data "street=$out/street" --data "camvid=$camvid" --init "$out/sixth/last.safetensors" --out "$out/seventh" $(minutes "") --resume
-weights=$out/seventh/last.safetensors
-semantic_depth export --weights "$weights" --refinement none --focal-length 565.6 --size 512x256 --name street --out "$out/model"
-semantic_depth export --weights "$weights" --focal-length 565.6 --size 768x384 --name street_refined --out "$out/refined"
+# As they are released: models/street/weights.safetensors and models/street_refined/refinement.safetensors.
+python3 scripts/split_refinement.py "$out/seventh/last.safetensors" "$out/weights.safetensors" "$out/refinement.safetensors"
+semantic_depth export --weights "$out/weights.safetensors" --refinement none --focal-length 565.6 --size 512x256 --name street \
+  --out "$out/model"
+semantic_depth export --weights "$out/weights.safetensors" --refinement "$out/refinement.safetensors" --focal-length 565.6 \
+  --size 768x384 --name street_refined --out "$out/refined"
 semantic_depth evaluate --model "$out/model" --data "$out/street" --split test
 semantic_depth evaluate --model "$out/refined" --data "$out/street" --split test
 semantic_depth evaluate --model "$out/model" --data "$camvid" --split val --layout folder --mapping config/data/camvid.yaml

@@ -109,6 +109,9 @@ def test_the_commands_of_the_released_weights_go_through(tool_program, tmp_path)
     make()
     for folder, name in (("model", "street"), ("refined", "street_refined")):
         assert yaml.safe_load((out / folder / "model.yaml").read_text())["name"] == name
+    assert {file.name for file in out.glob("*.safetensors")} == {
+        "mean.safetensors", "weights.safetensors", "refinement.safetensors",
+    }  # fmt: skip
     parts = {"first", "second", "third", "fourth", "refinement", "fifth", "behind", "sixth", "seventh"}
     first = written()
     assert {run for _, run in first} == parts and len(first) == 2 * len(parts)
