@@ -1,22 +1,14 @@
 //! Versions of the libraries that did the work, as far as they can be told.
 
 use crate::model::panics::caught;
-use crate::system::text;
-use crate::tensorrt::libraries::{libtorch_folder, version_of_file, Library, Surroundings};
+use crate::tensorrt::libraries::{libtorch_folder, libtorch_version, version_of_file, Library, Surroundings};
 use crate::tensorrt::{cuda, load_runtime};
 use serde::Serialize;
 use std::fmt;
-use std::path::Path;
 
-/// Of the libtorch in this process; `None` where its folder does not say, as where a distribution has packed it.
+/// Of the libtorch in this process; `None` where its folder does not say.
 pub fn libtorch() -> Option<String> {
-    libtorch_in(&libtorch_folder()?)
-}
-
-/// `folder` is that of its libraries. Beside it an archive has a file with the version; a wheel has it in its name.
-fn libtorch_in(folder: &Path) -> Option<String> {
-    let archive = folder.parent().and_then(|parent| text(&parent.join("build-version")));
-    archive.or_else(|| version_of_file(&folder.join("libtorch_cpu.so")))
+    libtorch_version(&libtorch_folder()?)
 }
 
 /// Of what computes on a GPU; `None` where it cannot be told.
@@ -81,20 +73,6 @@ fn cudnn_version(number: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::fixture::write;
-
-    #[test]
-    fn an_archive_and_a_wheel_say_their_version() {
-        let root = tempfile::tempdir().expect("a folder");
-        let folder = root.path().join("torch/lib");
-        write(root.path(), &[("torch/lib/libtorch_cpu.so", "")]);
-        assert_eq!(libtorch_in(&folder), None);
-        let record = "torch/version.py,,\ntorch/lib/libtorch_cpu.so,sha256=x,0\n";
-        write(root.path(), &[("torch-2.11.0+cpu.dist-info/RECORD", record)]);
-        assert_eq!(libtorch_in(&folder).as_deref(), Some("2.11.0+cpu"));
-        write(root.path(), &[("torch/build-version", "2.11.0+cu130\n")]);
-        assert_eq!(libtorch_in(&folder).as_deref(), Some("2.11.0+cu130"));
-    }
 
     #[test]
     fn versions_are_in_the_usual_form_and_what_is_not_known_is_left_out() {

@@ -322,22 +322,11 @@ impl Libtorch {
         let folder = surroundings.libtorch.clone();
         Self {
             expected: LIBTORCH_VERSION,
-            version: folder.as_deref().and_then(libtorch_version),
+            version: folder.as_deref().and_then(libraries::libtorch_version),
             cuda_half: surroundings.find(Library::TorchCuda).map(|found| found.path),
             folder,
         }
     }
-}
-
-/// What a libtorch says of itself: PyTorch's package in `version.py`, an archive in `build-version`, beside the folder of the
-/// libraries.
-fn libtorch_version(folder: &Path) -> Option<String> {
-    let package = folder.parent()?;
-    let read = |name: &str| std::fs::read_to_string(package.join(name)).ok();
-    let python = read("version.py");
-    let version =
-        python.as_deref().and_then(|v| after(v, "__version__", '=')).map(|v| v.trim_matches('\'').to_string());
-    version.or_else(|| read("build-version").map(|v| v.trim().to_string()))
 }
 
 impl TensorRt {
@@ -384,7 +373,7 @@ impl Part {
                     return libraries::version_of(&f.path).map(|version| version.to_string());
                 }
                 Library::TorchTrtRuntime | Library::TorchTrtc => libraries::torch_tensorrt_version(&f.path),
-                Library::TorchCuda => f.path.parent().and_then(libtorch_version),
+                Library::TorchCuda => f.path.parent().and_then(libraries::libtorch_version),
                 _ => None,
             };
             own.or_else(|| libraries::version_of_file(&f.path)).ok_or_else(unsaid)
@@ -843,17 +832,6 @@ mod tests {
         assert_eq!(jetson(&format!("{line}\n# more")).as_deref(), Some("L4T 36.4.3 (JetPack 6)"));
         assert_eq!(jetson("# R99 (release), REVISION: 0").as_deref(), Some("L4T 99.0"));
         assert_eq!(jetson("another form").as_deref(), Some("another form"));
-    }
-
-    #[test]
-    fn libtorch_says_its_version_as_a_package_and_as_an_archive() {
-        let root = tempfile::tempdir().expect("temporary");
-        let (folder, file) = (root.path().join("lib"), |name: &str| root.path().join(name));
-        assert_eq!(libtorch_version(&folder), None);
-        std::fs::write(file("build-version"), "2.11.0+cpu\n").expect("temporary");
-        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cpu"));
-        std::fs::write(file("version.py"), "debug = False\n__version__ = '2.11.0+cu130'\n").expect("temporary");
-        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cu130"));
     }
 
     #[test]

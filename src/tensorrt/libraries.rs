@@ -245,8 +245,22 @@ pub fn libtorch_folder() -> Option<PathBuf> {
 
 /// Version of the Torch-TensorRT wheel that a file in its `lib` or `bin` belongs to, where it says so.
 pub fn torch_tensorrt_version(file: &Path) -> Option<String> {
-    let version = std::fs::read_to_string(file.parent()?.parent()?.join("_version.py")).ok()?;
-    let line = version.lines().find_map(|l| l.trim().strip_prefix("__version__ = "))?;
+    version_in(&file.parent()?.parent()?.join("_version.py"))
+}
+
+/// Version of the libtorch whose libraries are in `folder`: beside it PyTorch's package says so in `version.py`, an archive in
+/// `build-version`; else that of the wheel. `None` where nobody says, as where a distribution has packed it.
+pub fn libtorch_version(folder: &Path) -> Option<String> {
+    let package = folder.parent()?;
+    let archive = || crate::system::text(&package.join("build-version"));
+    let stated = version_in(&package.join("version.py")).or_else(archive);
+    stated.or_else(|| version_of_file(&folder.join("libtorch_cpu.so")))
+}
+
+/// What a Python file says of its package's version.
+fn version_in(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|l| l.trim().strip_prefix("__version__ = "))?;
     Some(line.trim_matches(['"', '\'']).to_string())
 }
 
@@ -581,6 +595,21 @@ mod tests {
         assert_eq!(version_of_file(&at("site/nvidia/cu13/lib/libnvrtc.so.13")).as_deref(), Some("13.0.88"));
         assert_eq!(version_of_file(&at("site/lib/libx.so.1")), None, "of no wheel");
         assert_eq!(version_of_file(&at("absent.so.1.2")), None);
+    }
+
+    #[test]
+    fn libtorch_says_its_version_as_a_package_as_an_archive_and_as_a_wheel() {
+        let root = tempfile::tempdir().expect("temporary");
+        let (folder, file) = (root.path().join("torch/lib"), |name: &str| root.path().join(name));
+        touch(root.path(), &["torch/lib/libtorch_cpu.so", "torch-2.11.0+xpu.dist-info/RECORD"]);
+        assert_eq!(libtorch_version(&folder), None);
+        fs::write(file("torch-2.11.0+xpu.dist-info/RECORD"), "torch/lib/libtorch_cpu.so,sha256=x,0\n")
+            .expect("temporary");
+        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+xpu"));
+        fs::write(file("torch/build-version"), "2.11.0+cpu\n").expect("temporary");
+        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cpu"));
+        fs::write(file("torch/version.py"), "debug = False\n__version__ = '2.11.0+cu130'\n").expect("temporary");
+        assert_eq!(libtorch_version(&folder).as_deref(), Some("2.11.0+cu130"));
     }
 
     /// For a test in a process of its own: the folder of what it is to load.

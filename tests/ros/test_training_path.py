@@ -94,27 +94,15 @@ def test_the_commands_of_the_released_weights_go_through(tool_program, tmp_path)
     camvid, out = tmp_path / "camvid", tmp_path / "out"
     write_camvid(camvid)
     path = f"{tool_program.parent}{os.pathsep}{os.environ['PATH']}"
-
-    def make():
-        command = [str(ROOT / "models" / "street" / "make.sh"), str(camvid), str(out)]
-        environment = {**os.environ, "SMALL": "1", "PATH": path}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, f"{done.stdout[-2000:]} {done.stderr[-3000:]}"
-
-    def written():
-        """When each training wrote its state and its weights."""
-        files = ("checkpoint.safetensors", "last.safetensors")
-        return {(file, run.parent.name): run.stat().st_mtime_ns for file in files for run in out.glob(f"*/{file}")}
-
-    make()
+    command = [str(ROOT / "models" / "street" / "make.sh"), str(camvid), str(out)]
+    environment = {**os.environ, "SMALL": "1", "PATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, f"{done.stdout[-2000:]} {done.stderr[-3000:]}"
     for folder, name in (("model", "street"), ("refined", "street_refined")):
         assert yaml.safe_load((out / folder / "model.yaml").read_text())["name"] == name
     assert {file.name for file in out.glob("*.safetensors")} == {
         "mean.safetensors", "weights.safetensors", "refinement.safetensors",
     }  # fmt: skip
-    parts = {"first", "second", "third", "fourth", "refinement", "fifth", "behind", "sixth", "seventh"}
-    first = written()
-    assert {run for _, run in first} == parts and len(first) == 2 * len(parts)
-    # What is done is not done again.
-    make()
-    assert written() == first
+    assert {run.parent.name for run in out.glob("*/checkpoint.safetensors")} == {
+        "first", "second", "third", "fourth", "refinement", "fifth", "behind", "sixth", "seventh",
+    }  # fmt: skip
