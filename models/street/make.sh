@@ -12,7 +12,8 @@ camvid=$1
 out=$2
 
 drives=700 held=val=24,test=64 size=1024x512
-# minutes M [PHASES]: options of a training of M minutes; nothing where its configuration counts steps.
+# minutes M [PHASES]: options of a training of M minutes; nothing where its configuration counts steps. PHASES, how many it has
+# (1), matters in small only: each is to have small batches.
 minutes() { [ -z "$1" ] || echo "--minutes $1"; }
 if [ -n "${SMALL:-}" ]; then
   drives=4 held=val=2,test=2 size=256x128
