@@ -10,16 +10,18 @@
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use processor_time::ProcessorTime;
+use semantic_depth::bench::encode::encode;
 use semantic_depth::data::street::{Drive, DriveConfig};
 use semantic_depth::data::{classes, depth};
 use semantic_depth::export::manifest::{
     ChannelOrder, ClassKind, DepthCode, DepthDecoding, InputKind, InputSpec, Manifest, OutputSpec, Provenance,
     SCHEMA_VERSION,
 };
+use semantic_depth::frame::convert::Converter;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::input::InputBuilder;
 use semantic_depth::frame::output::{OutputBuilder, Packed};
-use semantic_depth::frame::view::ImageView;
+use semantic_depth::frame::view::{Encoding, ImageView};
 use semantic_depth::model::NetworkConfig;
 use std::hint::black_box;
 use std::time::Duration;
@@ -133,6 +135,18 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
         [("decode", &image, &stretch), ("decode bgra8", &bgra, &stretch), ("decode roi 1920x1000", &image, &roi)]
     {
         group.bench_function(name, |b| b.iter(|| input.build(black_box(image), geometry, &mut tensor)));
+    }
+    let mut converter = Converter::new();
+    for encoding in [Encoding::BayerRggb8, Encoding::BayerRggb16, Encoding::Uyvy, Encoding::Nv12, Encoding::Rgb16] {
+        let (name, data) = (encoding.name(), encode(encoding, SOURCE, &picture));
+        let size = (SOURCE.0 as u32, SOURCE.1 as u32);
+        let image = ImageView::without_padding(encoding, size, &data).expect("a valid layout");
+        group.bench_function(format!("decode {name}"), |b| {
+            b.iter(|| input.build(black_box(&image), &stretch, &mut tensor));
+        });
+        group.bench_function(format!("decode {name}, a whole picture first"), |b| {
+            b.iter(|| input.build(&converter.eight_bit(black_box(&image)), &stretch, &mut tensor));
+        });
     }
     let (mut labels, mut metres, mut confidence, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (of, packed) in [("", &packed), (" of 1/4", &quarter)] {

@@ -5,6 +5,7 @@ use semantic_depth::export::trace::{export, write_engine_source, ExportRequest};
 use semantic_depth::export::{self, Artifact};
 use semantic_depth::frame::network::{Backend, BackendChoice, DeviceChoice, Precision};
 use semantic_depth::frame::pipeline::{LoadOptions, Pipeline};
+use semantic_depth::frame::view::Encoding;
 use semantic_depth::model::{weights, Network, NetworkConfig};
 use std::fs;
 use std::io::Read as _;
@@ -307,7 +308,7 @@ fn outputs_of_trained_weights_are_those_of_the_articles_own_form() {
         let (full, deployed) = (exported("full", true), exported("deployed", false));
         assert_eq!((full.manifest.answer_size(), deployed.manifest.answer_size()), ((256, 128), (64, 32)));
 
-        let mut camera = Cameras::new(1, (256, 128), (256, 128)).expect("it fits");
+        let mut camera = Cameras::new(1, (256, 128), (256, 128), Encoding::Rgb8).expect("it fits");
         let (input, depth) = (&full.manifest.input, &full.manifest.output.depth);
         let of = |values: [f32; 3]| Tensor::from_slice(&values);
         let image = Tensor::from_slice(camera.picture(0)).view([1, 128, 256, 3]);

@@ -1,9 +1,8 @@
 //! The TensorRT path through the tool, on whatever this machine has.
 //!
-//! What needs NVIDIA's libraries is ignored by default. With `SEMANTIC_DEPTH_TENSORRT_SITE` naming a folder into which
-//! `pip install --no-deps --target FOLDER torch-tensorrt==2.11.0 tensorrt-lean-cu13-libs==10.15.1.29` installed:
-//! `cargo test --release --lib --test tensorrt -- --ignored` (the loader's own such test is in
-//! src/tensorrt/libraries.rs).
+//! What needs NVIDIA's libraries is ignored by default; `./dev test` installs them (scripts/requirements/tensorrt.in) and runs it:
+//! `SEMANTIC_DEPTH_TENSORRT_SITE=FOLDER cargo test --release --lib --test tensorrt -- --ignored` (the loader's own such test is
+//! in src/tensorrt/libraries.rs).
 
 use semantic_depth::tensorrt::libraries::{self, Library, Surroundings, FOLDERS};
 use semantic_depth::tensorrt::{cuda, inspect, load_runtime, RuntimeError};

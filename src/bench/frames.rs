@@ -1,18 +1,17 @@
 //! What a user feels: bytes of whole frames in host memory in, labels and metric depth at their size in host memory out.
 
+use super::encode::encode;
 use super::measure::{Spread, Stopwatch, Timing};
 use super::memory::{resident, GpuMemory, OnGpu, Resident};
+use super::network::BenchError;
 use crate::data::street::{Drive, DriveConfig};
 use crate::frame::clock::StageTimes;
-use crate::frame::geometry::{Geometry, GeometryError, Placement};
+use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{Job, Outputs, Pipeline, PipelineError, Wanted};
-use crate::frame::view::ImageView;
+use crate::frame::view::{Encoding, ImageView, LayoutError};
 use serde::Serialize;
 use std::ops::Range;
 use tch::Device;
-
-/// A frame's encoding.
-pub const ENCODING: &str = "rgb8";
 
 /// After how many frames memory is expected to stay as it is.
 const SETTLED: usize = 100;
@@ -22,6 +21,7 @@ const COURSE: usize = 20;
 /// Cameras with a picture each, and where their answers go.
 #[derive(Debug)]
 pub struct Cameras {
+    encoding: Encoding,
     pictures: Vec<Vec<u8>>,
     geometry: Geometry,
     outputs: Vec<Outputs>,
@@ -33,12 +33,19 @@ fn street((width, height): (usize, usize)) -> Vec<u8> {
 }
 
 impl Cameras {
-    /// `count` cameras of this size (width, height) for a network of that size. Each looks at the same rendered street,
-    /// turned round by another angle.
+    /// `count` cameras of this size (width, height) and encoding for a network of that size. Each looks at the same rendered
+    /// street, turned round by another angle.
     ///
     /// # Errors
-    /// A size that is not usable.
-    pub fn new(count: usize, size: (usize, usize), network: (usize, usize)) -> Result<Self, GeometryError> {
+    /// A size that is not usable, or that the encoding cannot have.
+    pub fn new(
+        count: usize,
+        size: (usize, usize),
+        network: (usize, usize),
+        encoding: Encoding,
+    ) -> Result<Self, BenchError> {
+        // Before a picture is drawn: it takes seconds.
+        encoding.check_size((size.0 as u32, size.1 as u32))?;
         let geometry = Geometry::new(&Placement::default(), size, network)?;
         let picture = street(size);
         let turned = |by: usize| {
@@ -48,8 +55,11 @@ impl Cameras {
             }
             turned
         };
-        let pictures = (0..count).map(turned).collect();
-        Ok(Self { pictures, geometry, outputs: vec![Outputs::default(); count] })
+        let pictures = (0..count).map(|camera| match encoding {
+            Encoding::Rgb8 => turned(camera),
+            other => encode(other, size, &turned(camera)),
+        });
+        Ok(Self { encoding, geometry, pictures: pictures.collect(), outputs: vec![Outputs::default(); count] })
     }
 
     /// How many.
@@ -57,9 +67,18 @@ impl Cameras {
         self.pictures.len()
     }
 
-    /// A camera's picture, rgb, `height x width x 3`.
+    /// The bytes of a camera's picture, without padding.
     pub fn picture(&self, camera: usize) -> &[u8] {
         &self.pictures[camera]
+    }
+
+    /// A camera's picture.
+    ///
+    /// # Errors
+    /// None that [`Self::new`] has not returned.
+    pub fn image(&self, camera: usize) -> Result<ImageView<'_>, LayoutError> {
+        let (width, height) = self.geometry.source();
+        ImageView::without_padding(self.encoding, (width as u32, height as u32), self.picture(camera))
     }
 
     /// What a camera's last frame was answered with.
@@ -75,11 +94,11 @@ impl Cameras {
     /// [`PipelineError`].
     pub fn run(&mut self, pipeline: &mut Pipeline, which: Range<usize>) -> Result<StageTimes, PipelineError> {
         let (width, height) = self.geometry.source();
-        let geometry = &self.geometry;
+        let (geometry, encoding) = (&self.geometry, self.encoding);
         let mut jobs = Vec::with_capacity(which.len());
         for (picture, outputs) in self.pictures[which.clone()].iter().zip(&mut self.outputs[which]) {
             // Made anew for each frame, as a frame's bytes come: its check is part of the work.
-            let image = ImageView::rgb8(width as u32, height as u32, picture).map_err(|e| {
+            let image = ImageView::without_padding(encoding, (width as u32, height as u32), picture).map_err(|e| {
                 PipelineError::Network(crate::frame::network::NetworkError::Torch {
                     what: "read the bench's own picture".into(),
                     reason: e.to_string(),
@@ -220,7 +239,7 @@ pub fn alone(
     let frames = stopwatch.timing().map(|whole| Frames {
         width,
         height,
-        encoding: ENCODING,
+        encoding: cameras.encoding.name(),
         whole,
         stages: STAGES.iter().filter_map(|&(name, of)| Some(Stage { name, wall_ms: spread(of)? })).collect(),
         frames_a_second: 1e3 / whole.wall_ms.mean,

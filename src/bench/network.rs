@@ -12,7 +12,7 @@ use crate::export::{Artifact, ArtifactError};
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
 use crate::frame::network::{KernelRun, Network, NetworkError};
-use crate::frame::view::{ImageView, LayoutError};
+use crate::frame::view::{Encoding, LayoutError};
 use crate::model::weights::RefinementSource;
 use crate::model::Cost;
 use serde::Serialize;
@@ -102,10 +102,9 @@ impl OnDevice {
 fn fill(network: &mut Network, artifact: &Artifact) -> Result<(), BenchError> {
     let spec = &artifact.manifest.input;
     let size = (spec.width, spec.height);
-    let cameras = Cameras::new(1, size, size)?;
-    let image = ImageView::rgb8(size.0 as u32, size.1 as u32, cameras.picture(0))?;
+    let cameras = Cameras::new(1, size, size, Encoding::Rgb8)?;
     let geometry = Geometry::new(&Placement::default(), size, size)?;
-    InputBuilder::new(spec).build(&image, &geometry, network.input_mut());
+    InputBuilder::new(spec).build(&cameras.image(0)?, &geometry, network.input_mut());
     Ok(())
 }
 

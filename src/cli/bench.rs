@@ -14,6 +14,7 @@ use crate::export::trace::WEIGHTS;
 use crate::export::{self, Artifact};
 use crate::frame::network::{resolve, select, Backend, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
 use crate::frame::pipeline::{LoadOptions, Pipeline};
+use crate::frame::view::Encoding;
 use crate::model::Cost;
 use anyhow::{bail, Context as _};
 use std::collections::BTreeSet;
@@ -121,6 +122,9 @@ pub struct Args {
     /// Width and height of the frames.
     #[arg(long, default_value = "2048x1024", value_parser = parse_size)]
     frame_size: (usize, usize),
+    /// Encoding of the frames, as ROS names it: rgb8, bayer_rggb8, uyvy, nv12 and so on.
+    #[arg(long, value_name = "NAME", default_value = "rgb8", value_parser = parse_encoding)]
+    encoding: Encoding,
     /// Together: from one to this many cameras, 1 to 32 [default: 8].
     #[arg(long, value_name = "N", value_parser = parse_cameras)]
     cameras: Option<usize>,
@@ -156,6 +160,11 @@ fn parse_count(text: &str) -> Result<usize, String> {
 
 fn parse_cameras(text: &str) -> Result<usize, String> {
     parse_in(text, 1, crate::frame::pipeline::MOST_BATCH)
+}
+
+fn parse_encoding(text: &str) -> Result<Encoding, String> {
+    let names = || Encoding::ALL.map(Encoding::name).join(", ");
+    Encoding::parse(text).ok_or_else(|| format!("expected one of {}, found '{text}'", names()))
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -244,7 +253,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let of_frames = [Part::Frames, Part::Energy, Part::Together].iter().any(|part| parts.contains(part));
     // Drawing a large picture takes seconds that nobody needs for the network alone.
     let frame_size = if of_frames { args.frame_size } else { network_size };
-    let mut cameras = Cameras::new(count, frame_size, network_size)?;
+    let mut cameras = Cameras::new(count, frame_size, network_size, args.encoding)?;
     let load = || Pipeline::from_artifact(artifact.clone(), &args.load_options(1));
     let mut frames = None;
     let mut pipeline = if parts.contains(&Part::Frames) {
@@ -362,7 +371,7 @@ fn against_ceilings(report: &mut Report, device: Device, artifact: &Artifact) ->
 /// `[H, W]` as bytes, `depth_m` `[H, W]` in single precision.
 fn save_answer(path: &Path, pipeline: &mut Pipeline) -> anyhow::Result<()> {
     let (width, height) = pipeline.network_size();
-    let mut camera = Cameras::new(1, (width, height), (width, height))?;
+    let mut camera = Cameras::new(1, (width, height), (width, height), Encoding::Rgb8)?;
     camera.run(pipeline, 0..1)?;
     let (size, outputs) = ([height as i64, width as i64], camera.outputs(0));
     let image = Tensor::f_from_slice(camera.picture(0))?.f_view([size[0], size[1], 3])?;

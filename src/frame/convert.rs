@@ -1,11 +1,13 @@
-//! Any encoding to 8-bit colours, before the network reads it. What is already 8-bit and interleaved passes untouched.
+//! Any encoding to 8-bit colours: row by row while the network's input is made of them ([`Rows`]), or a whole picture for who
+//! needs one ([`Converter`]). What is already 8-bit and interleaved passes untouched. `network/cuda/frame.cu` does the same
+//! on a device, pixel by pixel.
 //!
 //! The answers are OpenCV's to the bit, so that a picture is what `cv_bridge` would have made of it: 16 bits are scaled
 //! by 255/65535 and rounded; Bayer mosaics are interpolated bilinearly (`cvtColor`'s `COLOR_BayerXX2RGB`, 16-bit ones
 //! in 16 bits); YUV is BT.601 in limited range, in OpenCV's fixed point (`COLOR_YUV2RGB_UYVY`, `_YUY2`, `_NV12`).
 //! tests/encodings.rs holds that.
 //!
-//! Rows go to the pool's threads. Within a row the work is done in blocks on the stack: taken apart into planes, then
+//! Within a row the work is done in blocks on the stack: taken apart into planes, then
 //! computed in loops without branches, which vectorise, then put together.
 
 use super::view::{Encoding, ImageView, Layout};
@@ -16,7 +18,41 @@ const BLOCK: usize = 64;
 /// Pairs of pixels of a block.
 const PAIRS: usize = BLOCK / 2;
 
-/// Makes 8-bit pictures of images of any encoding, in one reused buffer.
+/// What the pixels of an encoding become: the same if it is direct ([`Encoding::is_direct`]), else rgb8, of mono16 mono8.
+pub(super) fn eight_bit(encoding: Encoding) -> Encoding {
+    match encoding {
+        Encoding::Mono16 => Encoding::Mono8,
+        direct if direct.is_direct() => direct,
+        _ => Encoding::Rgb8,
+    }
+}
+
+/// Row `y` of an image that is not direct, as pixels of [`eight_bit`]: `out` is as long as they are.
+fn convert_row(image: &ImageView<'_>, y: usize, out: &mut [u8]) {
+    let encoding = image.encoding();
+    match (encoding.layout(), image.is_bigendian()) {
+        (Layout::Interleaved, false) => sixteen::<false>(encoding, image.row(y), out),
+        (Layout::Interleaved, true) => sixteen::<true>(encoding, image.row(y), out),
+        (Layout::Bayer { red_column, red_row }, big_endian) => {
+            // OpenCV's border: the first and last row repeat their neighbours.
+            let y = y.clamp(1, image.height() - 2);
+            let lines = [image.row(y - 1), image.row(y), image.row(y + 1)];
+            let red = y % 2 == red_row;
+            // The row's own colour lies in red's columns if that is red, else in the others.
+            let even = if red { red_column == 0 } else { red_column == 1 };
+            match (encoding.is_sixteen_bit(), big_endian) {
+                (false, _) => bayer_row::<Byte, { BLOCK + 2 }>(lines, red, even, out),
+                (true, false) => bayer_row::<Word<false>, { 2 * (BLOCK + 2) }>(lines, red, even, out),
+                (true, true) => bayer_row::<Word<true>, { 2 * (BLOCK + 2) }>(lines, red, even, out),
+            }
+        }
+        (Layout::Packed422 { luma: 0 }, _) => packed422::<0>(image.row(y), out),
+        (Layout::Packed422 { .. }, _) => packed422::<1>(image.row(y), out),
+        (Layout::Nv12, _) => nv12(image.row(y), image.chroma_row(y), out),
+    }
+}
+
+/// Makes 8-bit pictures of images of any encoding, in one reused buffer: for who needs pixels in any order, or often.
 #[derive(Debug, Default)]
 pub struct Converter {
     pixels: Vec<u8>,
@@ -31,37 +67,78 @@ impl Converter {
     /// The image itself if its encoding is direct ([`Encoding::is_direct`]), else an rgb8 picture (mono8 of a mono16
     /// image) of the same size, tightly packed in the converter's own buffer.
     pub fn eight_bit<'a>(&'a mut self, image: &ImageView<'a>) -> ImageView<'a> {
-        let encoding = image.encoding();
-        if encoding.is_direct() {
+        if image.encoding().is_direct() {
             return *image;
         }
-        let answer = if encoding == Encoding::Mono16 { Encoding::Mono8 } else { Encoding::Rgb8 };
+        let answer = eight_bit(image.encoding());
         let (width, height) = (image.width(), image.height());
         let row = width * answer.channels();
         // Every byte is overwritten; only what is new is zeroed here.
         self.pixels.resize(row * height, 0);
-        let rows = self.pixels.par_chunks_mut(row).enumerate();
-        match (encoding.layout(), image.is_bigendian()) {
-            (Layout::Interleaved, false) => rows.for_each(|(y, out)| sixteen::<false>(encoding, image.row(y), out)),
-            (Layout::Interleaved, true) => rows.for_each(|(y, out)| sixteen::<true>(encoding, image.row(y), out)),
-            (Layout::Bayer { red_column, red_row }, big_endian) => rows.for_each(|(y, out)| {
-                // OpenCV's border: the first and last row repeat their neighbours.
-                let y = y.clamp(1, height - 2);
-                let lines = [image.row(y - 1), image.row(y), image.row(y + 1)];
-                let red = y % 2 == red_row;
-                // The row's own colour lies in red's columns if that is red, else in the others.
-                let even = if red { red_column == 0 } else { red_column == 1 };
-                match (encoding.is_sixteen_bit(), big_endian) {
-                    (false, _) => bayer_row::<Byte, { BLOCK + 2 }>(lines, red, even, out),
-                    (true, false) => bayer_row::<Word<false>, { 2 * (BLOCK + 2) }>(lines, red, even, out),
-                    (true, true) => bayer_row::<Word<true>, { 2 * (BLOCK + 2) }>(lines, red, even, out),
-                }
-            }),
-            (Layout::Packed422 { luma: 0 }, _) => rows.for_each(|(y, out)| packed422::<0>(image.row(y), out)),
-            (Layout::Packed422 { .. }, _) => rows.for_each(|(y, out)| packed422::<1>(image.row(y), out)),
-            (Layout::Nv12, _) => rows.for_each(|(y, out)| nv12(image.row(y), image.chroma_row(y), out)),
-        }
+        self.pixels.par_chunks_mut(row).enumerate().for_each(|(y, out)| convert_row(image, y, out));
         ImageView::packed(answer, width, height, &self.pixels)
+    }
+}
+
+/// The memory of [`Rows`]: the last two that were converted, each at the place of its parity, so that two neighbours are
+/// there together.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    numbers: [Option<usize>; 2],
+    rows: [Vec<u8>; 2],
+}
+
+impl Kept {
+    /// For the rows of one image, none of which is there yet.
+    pub fn of<'a>(&'a mut self, image: &'a ImageView<'a>) -> Rows<'a> {
+        self.numbers = [None; 2];
+        Rows { image, pixels: eight_bit(image.encoding()), kept: self }
+    }
+}
+
+/// Rows of an image of any encoding as pixels of 8 bits: in place if it is direct, else each converted when it is asked for,
+/// so that its pixels are still in the processor's cache when they are read. Who asks in order has each converted once.
+#[derive(Debug)]
+pub(super) struct Rows<'a> {
+    image: &'a ImageView<'a>,
+    pixels: Encoding,
+    kept: &'a mut Kept,
+}
+
+impl Rows<'_> {
+    /// The encoding of the pixels.
+    pub fn pixels(&self) -> Encoding {
+        self.pixels
+    }
+
+    /// Row `y`.
+    pub fn row(&mut self, y: usize) -> &[u8] {
+        if self.image.encoding().is_direct() {
+            return self.image.row(y);
+        }
+        self.convert(y);
+        &self.kept.rows[y % 2]
+    }
+
+    /// Rows `y` and `y + 1`.
+    pub fn pair(&mut self, y: usize) -> [&[u8]; 2] {
+        if self.image.encoding().is_direct() {
+            return [self.image.row(y), self.image.row(y + 1)];
+        }
+        self.convert(y);
+        self.convert(y + 1);
+        [&self.kept.rows[y % 2], &self.kept.rows[(y + 1) % 2]]
+    }
+
+    fn convert(&mut self, y: usize) {
+        if self.kept.numbers[y % 2] == Some(y) {
+            return;
+        }
+        let row = &mut self.kept.rows[y % 2];
+        // Every byte is overwritten; only what is new is zeroed here.
+        row.resize(self.image.width() * self.pixels.channels(), 0);
+        convert_row(self.image, y, row);
+        self.kept.numbers[y % 2] = Some(y);
     }
 }
 
@@ -311,6 +388,7 @@ fn nv12(luma: &[u8], chroma: &[u8], out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::view::tests::image_of;
     use super::*;
 
     #[test]
@@ -370,6 +448,29 @@ mod tests {
                         assert_eq!(wrong, None, "{} {width}x{height} row {y}", encoding.name());
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_those_of_the_whole_picture_in_whatever_order_they_are_asked_for() {
+        let data: Vec<u8> = (0..20_000_u32).map(|i| (i * i * 7 + i * 31) as u8).collect();
+        let mut kept = Kept::default();
+        let mut converter = Converter::new();
+        for encoding in Encoding::ALL {
+            for (size, big_endian) in [((18, 12), false), ((70, 4), true)] {
+                let image = image_of(encoding, size, big_endian, &data).expect("every encoding has even sizes");
+                let whole = converter.eight_bit(&image);
+                let mut rows = kept.of(&image);
+                assert_eq!(rows.pixels(), whole.encoding());
+                for y in [0, 1, 1, 3, 0, 2, 3, 2, 1] {
+                    assert_eq!(rows.row(y), whole.row(y), "{} row {y}", encoding.name());
+                }
+                for y in [0, 1, 2, 0, 2] {
+                    assert_eq!(rows.pair(y), [whole.row(y), whole.row(y + 1)], "{} rows from {y}", encoding.name());
+                }
+                // The next image begins at the row at which this one ended.
+                assert_eq!(rows.row(0), whole.row(0));
             }
         }
     }

@@ -1,5 +1,7 @@
-//! Bytes -> the network's input: resized as the geometry says and normalised, in one pass into one reused buffer.
+//! Bytes of any encoding -> the network's input: converted, resized as the geometry says and normalised, in one pass into one
+//! reused buffer.
 
+use super::convert::Kept;
 use super::geometry::{Geometry, Rect};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
@@ -39,8 +41,8 @@ pub struct InputBuilder {
     padding: [f32; CHANNELS],
     /// By what is resized to what size.
     resamplers: Cache<(Rect, (usize, usize)), Resampler>,
-    /// Rows of sources.
-    rows: Spare<Vec<f32>>,
+    /// Rows of sources: as pixels, and summed.
+    rows: Spare<(Kept, Vec<f32>)>,
 }
 
 impl InputBuilder {
@@ -84,30 +86,36 @@ impl InputBuilder {
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
         let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
         let row = self.width * CHANNELS;
-        self.rows.share(out.chunks_mut(row * TASK_ROWS).enumerate(), Vec::new, |scratch, (task, out)| {
-            for (y, out) in out.chunks_exact_mut(row).enumerate() {
-                let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
-                let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
-                    pixels.fill(padding);
-                    continue;
-                };
-                pixels[..to.x].fill(padding);
-                pixels[to.x + to.width..].fill(padding);
-                let pixels = &mut pixels[to.x..to.x + to.width];
-                let ordered = |[r, g, b]: [f32; 3]| if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
-                match kind {
-                    InputKind::Float => resampler.row(image, y, scratch, pixels, |out, values| {
-                        let values = ordered(values);
-                        for c in 0..CHANNELS {
-                            out[c] = values[c] * scale[c] + bias[c];
+        self.rows.share(
+            out.chunks_mut(row * TASK_ROWS).enumerate(),
+            Default::default,
+            |(kept, scratch), (task, out)| {
+                let mut source = kept.of(image);
+                for (y, out) in out.chunks_exact_mut(row).enumerate() {
+                    let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
+                    let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
+                        pixels.fill(padding);
+                        continue;
+                    };
+                    pixels[..to.x].fill(padding);
+                    pixels[to.x + to.width..].fill(padding);
+                    let pixels = &mut pixels[to.x..to.x + to.width];
+                    let ordered = |[r, g, b]: [f32; 3]| if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
+                    match kind {
+                        InputKind::Float => resampler.row(&mut source, y, scratch, pixels, |out, values| {
+                            let values = ordered(values);
+                            for c in 0..CHANNELS {
+                                out[c] = values[c] * scale[c] + bias[c];
+                            }
+                        }),
+                        InputKind::U8 => {
+                            resampler
+                                .row(&mut source, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
                         }
-                    }),
-                    InputKind::U8 => {
-                        resampler.row(image, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
@@ -119,7 +127,9 @@ fn byte(value: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::convert::Converter;
     use crate::frame::geometry::{Placement, ResizeMode};
+    use crate::frame::view::tests::image_of;
     use crate::frame::view::Encoding;
 
     fn spec(width: usize, height: usize, channel_order: ChannelOrder) -> InputSpec {
@@ -230,6 +240,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_image_of_any_encoding_is_read_as_its_picture() {
+        let spec = spec(16, 8, ChannelOrder::Bgr);
+        let (mut builder, mut converter) = (InputBuilder::new(&spec), Converter::new());
+        let (mut found, mut expected) = (vec![f32::NAN; builder.len()], vec![f32::NAN; builder.len()]);
+        let mut compared = 0;
+        for encoding in Encoding::ALL.into_iter().filter(|e| !e.is_direct()) {
+            for (w, h) in [(3, 3), (7, 9), (16, 8), (24, 12), (64, 16), (62, 38), (61, 37), (100, 20)] {
+                let data = bytes((w * 8 + 3) * (h + h / 2));
+                for (mode, big_endian) in
+                    [(ResizeMode::Stretch, false), (ResizeMode::Letterbox, true), (ResizeMode::Crop, false)]
+                {
+                    let Some(image) = image_of(encoding, (w, h), big_endian, &data) else { continue };
+                    let placement = Placement { mode, ..Placement::default() };
+                    let geometry = Geometry::new(&placement, (w, h), (16, 8)).expect("it fits");
+                    builder.build(&image, &geometry, &mut found);
+                    builder.build(&converter.eight_bit(&image), &geometry, &mut expected);
+                    assert_eq!(found, expected, "{} {w}x{h} {mode:?}", encoding.name());
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 200, "{compared}");
     }
 
     #[test]

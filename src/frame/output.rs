@@ -6,6 +6,7 @@
 //! pixels need no interpolation. Elsewhere only channels count that are not below a corner's winner at all four corners.
 //! Both follow from what interpolation is; single precision, in which two scores may round to the same, does not enter.
 
+use super::convert::Kept;
 use super::geometry::{Axis, Geometry, Position, Rect, LANES};
 use super::resample::{Cache, Resampler};
 use super::view::ImageView;
@@ -319,19 +320,20 @@ impl OutputBuilder {
         out.resize(width * height * 3, 0);
         // Fixed point with 8 bits: exact at both ends.
         let opacity = (opacity.clamp(0.0, 1.0) * 256.0).round() as u16;
-        let (n, [r, g, b]) = (image.encoding().channels(), image.encoding().rgb_offsets());
         let (colors, rooms) = (&self.colors, &self.rooms.tint);
         let Plan { columns, rows, picture } = plan(&mut self.plans, geometry, self.size);
         let tasks = out.chunks_mut(width * 3 * TASK_ROWS).zip(labels.chunks(width * TASK_ROWS)).enumerate();
-        rooms.share(tasks, TintScratch::default, |TintScratch { row, tint }, (task, (out, labels))| {
+        rooms.share(tasks, TintScratch::default, |TintScratch { kept, row, tint }, (task, (out, labels))| {
+            let mut source = kept.of(image);
+            let (n, [r, g, b]) = (source.pixels().channels(), source.pixels().rgb_offsets());
             let lines = out.chunks_exact_mut(width * 3).zip(labels.chunks_exact(width));
             for (y, (out, labels)) in lines.enumerate() {
                 let y = task * TASK_ROWS + y;
                 let (pixels, _) = out.as_chunks_mut::<3>();
                 match picture {
-                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(image.row(y)),
+                    None if [r, g, b, n] == [0, 1, 2, 3] => pixels.as_flattened_mut().copy_from_slice(source.row(y)),
                     None => {
-                        for (out, pixel) in pixels.iter_mut().zip(image.row(y).chunks_exact(n)) {
+                        for (out, pixel) in pixels.iter_mut().zip(source.row(y).chunks_exact(n)) {
                             *out = [pixel[r], pixel[g], pixel[b]];
                         }
                     }
@@ -342,7 +344,7 @@ impl OutputBuilder {
                         };
                         pixels[..to.x].fill([0; 3]);
                         pixels[to.x + to.width..].fill([0; 3]);
-                        resampler.row(image, y, row, &mut pixels[to.columns()], |out, values| {
+                        resampler.row(&mut source, y, row, &mut pixels[to.columns()], |out, values| {
                             *out = values.map(|v| (v + 0.5) as u8);
                         });
                     }
@@ -410,7 +412,9 @@ impl RowScratch {
 /// A row of an overlay.
 #[derive(Debug, Default)]
 struct TintScratch {
-    /// Of the source.
+    /// The source's, as pixels.
+    kept: Kept,
+    /// The source's, summed.
     row: Vec<f32>,
     /// Colours of the labels.
     tint: Vec<[u8; 3]>,
@@ -853,6 +857,9 @@ fn corner_weights(wx: f32, wy: f32) -> [f32; 4] {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::convert::Converter;
+    use super::super::view::tests::image_of;
+    use super::super::view::Encoding;
     use super::*;
     use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
     use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
@@ -1284,6 +1291,27 @@ pub(super) mod tests {
                     }
                 }
                 assert!(count > 100, "{placement:?}: {count} compared");
+            }
+        }
+    }
+
+    #[test]
+    fn an_overlay_shows_an_image_of_any_encoding() {
+        let size = (40, 30);
+        let data: Vec<u8> = (0..40_000_u32).map(|i| (i * i * 7 + i * 31) as u8).collect();
+        let mut converter = Converter::new();
+        let mut b = builder(4);
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        for encoding in Encoding::ALL {
+            let image = image_of(encoding, size, true, &data).expect("every encoding has even sizes");
+            for output in [OutputSize::Source, OutputSize::Network] {
+                let geometry =
+                    Geometry::new(&Placement { output, ..Placement::default() }, size, (16, 8)).expect("it fits");
+                let (width, height) = geometry.output();
+                let labels: Vec<u8> = (0..width * height).map(|i| (i % 5) as u8).collect();
+                b.overlay(&image, &geometry, &labels, 0.5, &mut found);
+                b.overlay(&converter.eight_bit(&image), &geometry, &labels, 0.5, &mut expected);
+                assert_eq!(found, expected, "{} {output:?}", encoding.name());
             }
         }
     }

@@ -184,7 +184,7 @@ impl Outputs {
 /// One frame's order.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// The image, in one of the encodings that are read in place.
+    /// The image, in any encoding.
     pub image: ImageView<'a>,
     /// Where things are; made for this image's size and this pipeline's network.
     pub geometry: &'a Geometry,

@@ -3,8 +3,8 @@
 //! Down-scaling by 2 or more averages over the covered area (so that nothing aliases); anything else is bilinear with
 //! half-pixel centres. At exactly 2 the two agree: both are the 2x2 mean.
 
+use super::convert::Rows;
 use super::geometry::Rect;
-use super::view::ImageView;
 use multiversion::multiversion;
 use std::convert::Infallible;
 use std::ops::Range;
@@ -94,20 +94,21 @@ impl Resampler {
     #[inline(always)]
     pub fn row<T>(
         &self,
-        image: &ImageView<'_>,
+        source: &mut Rows<'_>,
         y: usize,
         scratch: &mut Vec<f32>,
         out: &mut [T],
         put: impl Fn(&mut T, [f32; 3]),
     ) {
-        let n = image.encoding().channels();
+        let pixels = source.pixels();
+        let n = pixels.channels();
         let len = self.span.len() * n;
         // Pixels are read four values at a time below; what is beyond the last one is read and not used.
         scratch.resize(len + 4, 0.0);
         let weights = &self.rows.weights[y * self.rows.count..][..self.rows.count];
-        blend(image, self.rows.firsts[y], self.span.start * n, weights, &mut scratch[..len]);
+        blend(source, self.rows.firsts[y], self.span.start * n, weights, &mut scratch[..len]);
         // Constant pixel sizes and orders let the compiler unroll.
-        match (n, image.encoding().rgb_offsets()) {
+        match (n, pixels.rgb_offsets()) {
             (1, _) => self.gather::<1, T>(scratch, out, |out, [v, ..]| put(out, [v; 3])),
             (3, [0, ..]) => self.gather::<3, T>(scratch, out, |out, [r, g, b, _]| put(out, [r, g, b])),
             (3, _) => self.gather::<3, T>(scratch, out, |out, [b, g, r, _]| put(out, [r, g, b])),
@@ -152,26 +153,52 @@ impl Resampler {
 }
 
 /// The weighted sum of rows from `first`, of the bytes from `start`.
-#[multiversion(targets("x86_64+avx2"))]
-fn blend(image: &ImageView<'_>, first: usize, start: usize, weights: &[f32], out: &mut [f32]) {
+#[inline(always)]
+fn blend(source: &mut Rows<'_>, first: usize, start: usize, weights: &[f32], out: &mut [f32]) {
+    let bytes = start..start + out.len();
     // Two rows at a time halve the passes over `out`.
     for (i, pair) in weights.chunks(2).enumerate() {
         let y = first + 2 * i;
-        let a = &image.row(y)[start..start + out.len()];
-        match (pair, i) {
-            (&[wa, wb], 0) => {
-                let b = &image.row(y + 1)[start..start + out.len()];
-                out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = wa * f32::from(a) + wb * f32::from(b));
+        match *pair {
+            [a, b] => {
+                let rows = source.pair(y).map(|row| &row[bytes.clone()]);
+                if i == 0 {
+                    begin_two(rows, [a, b], out);
+                } else {
+                    add_two(rows, [a, b], out);
+                }
             }
-            (&[wa, wb], _) => {
-                let b = &image.row(y + 1)[start..start + out.len()];
-                out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o += wa * f32::from(a) + wb * f32::from(b));
+            [weight] => {
+                let row = &source.row(y)[bytes.clone()];
+                if i == 0 {
+                    begin_one(row, weight, out);
+                } else {
+                    add_one(row, weight, out);
+                }
             }
-            (&[wa], 0) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = wa * f32::from(a)),
-            (&[wa], _) => out.iter_mut().zip(a).for_each(|(o, &a)| *o += wa * f32::from(a)),
             _ => {}
         }
     }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn begin_two([a, b]: [&[u8]; 2], [wa, wb]: [f32; 2], out: &mut [f32]) {
+    out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = wa * f32::from(a) + wb * f32::from(b));
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn add_two([a, b]: [&[u8]; 2], [wa, wb]: [f32; 2], out: &mut [f32]) {
+    out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o += wa * f32::from(a) + wb * f32::from(b));
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn begin_one(row: &[u8], weight: f32, out: &mut [f32]) {
+    out.iter_mut().zip(row).for_each(|(o, &v)| *o = weight * f32::from(v));
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn add_one(row: &[u8], weight: f32, out: &mut [f32]) {
+    out.iter_mut().zip(row).for_each(|(o, &v)| *o += weight * f32::from(v));
 }
 
 /// What was made for the keys that were used last. Cameras take turns on one pipeline, so one entry is not enough; a

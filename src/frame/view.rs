@@ -53,7 +53,7 @@ pub enum Encoding {
 
 /// Where the colours of an encoding lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(crate) enum Layout {
     /// Every pixel has all its channels, side by side.
     Interleaved,
     /// One colour a pixel; red at the pixels whose column and row are odd (1) or even (0) as given, blue diagonally
@@ -99,7 +99,7 @@ impl Encoding {
         Self::Nv12,
     ];
 
-    /// The encodings that are read in place; every other is converted first (`frame::convert`).
+    /// The encodings whose pixels are read as they are; of every other they are converted (`frame::convert`).
     pub const DIRECT: [Self; 5] = [Self::Rgb8, Self::Bgr8, Self::Rgba8, Self::Bgra8, Self::Mono8];
 
     /// ROS's name of the encoding.
@@ -169,7 +169,7 @@ impl Encoding {
         )
     }
 
-    pub(super) fn layout(self) -> Layout {
+    pub(crate) fn layout(self) -> Layout {
         match self {
             Self::BayerRggb8 | Self::BayerRggb16 => Layout::Bayer { red_column: 0, red_row: 0 },
             Self::BayerBggr8 | Self::BayerBggr16 => Layout::Bayer { red_column: 1, red_row: 1 },
@@ -191,8 +191,26 @@ impl Encoding {
         }
     }
 
+    /// Whether an image of it can have this width and height.
+    ///
+    /// # Errors
+    /// [`LayoutError::Empty`], [`LayoutError::Size`].
+    pub fn check_size(self, (width, height): (u32, u32)) -> Result<(), LayoutError> {
+        if width == 0 || height == 0 {
+            return Err(LayoutError::Empty { width, height });
+        }
+        let size = |expected| LayoutError::Size { encoding: self.name(), expected, width, height };
+        match self.layout() {
+            Layout::Packed422 { .. } if width % 2 == 1 => Err(size("an even width")),
+            Layout::Nv12 if width % 2 == 1 || height % 2 == 1 => Err(size("an even width and height")),
+            // In fewer pixels some colour has no neighbours to be interpolated from.
+            Layout::Bayer { .. } if width < 3 || height < 3 => Err(size("at least 3x3 pixels")),
+            _ => Ok(()),
+        }
+    }
+
     /// The encoding of a name of ROS.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         match name {
             "yuv422" => Some(Self::Uyvy),
             "yuv422_yuy2" => Some(Self::Yuyv),
@@ -274,9 +292,8 @@ pub enum LayoutError {
 
 /// An image whose layout has been proven: `height` rows, `step` bytes apart, each of `width` pixels.
 ///
-/// What the network reads is a picture whose encoding [`Encoding::is_direct`]; `frame::convert` makes one of any
-/// other. Even so nothing here goes out of bounds for the others: a row has at least `width` x
-/// [`Encoding::channels`] bytes, whatever the encoding.
+/// Of an encoding that [`Encoding::is_direct`] the bytes of a row are its pixels; of any other `frame::convert` makes pixels
+/// of them.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageView<'a> {
     encoding: Encoding,
@@ -318,24 +335,13 @@ impl<'a> ImageView<'a> {
         data: &'a [u8],
     ) -> Result<Self, LayoutError> {
         let name = encoding.name();
-        if width == 0 || height == 0 {
-            return Err(LayoutError::Empty { width, height });
-        }
-        let size = |expected| LayoutError::Size { encoding: name, expected, width, height };
-        let layout = encoding.layout();
-        match layout {
-            Layout::Packed422 { .. } if width % 2 == 1 => return Err(size("an even width")),
-            Layout::Nv12 if width % 2 == 1 || height % 2 == 1 => return Err(size("an even width and height")),
-            // In fewer pixels some colour has no neighbours to be interpolated from.
-            Layout::Bayer { .. } if width < 3 || height < 3 => return Err(size("at least 3x3 pixels")),
-            _ => {}
-        }
+        encoding.check_size((width, height))?;
         // u32 x 8 fits u64.
         let row = u64::from(width) * encoding.pixel_bytes() as u64;
         if u64::from(step) < row {
             return Err(LayoutError::Step { encoding: name, width, expected: row, actual: step });
         }
-        let (rows, planes) = match layout {
+        let (rows, planes) = match encoding.layout() {
             Layout::Nv12 => (u64::from(height) + u64::from(height / 2), " x 3/2"),
             _ => (u64::from(height), ""),
         };
@@ -354,13 +360,17 @@ impl<'a> ImageView<'a> {
     /// # Errors
     /// [`LayoutError`] as for [`ImageView::new`].
     pub fn rgb8(width: u32, height: u32, data: &'a [u8]) -> Result<Self, LayoutError> {
-        let step = width.checked_mul(3).ok_or(LayoutError::Step {
-            encoding: "rgb8",
-            width,
-            expected: u64::from(width) * 3,
-            actual: u32::MAX,
-        })?;
-        Self::new("rgb8", width, height, step, false, data)
+        Self::without_padding(Encoding::Rgb8, (width, height), data)
+    }
+
+    /// A tightly packed image; 16-bit values have their low byte first.
+    ///
+    /// # Errors
+    /// [`LayoutError`] as for [`ImageView::new`].
+    pub fn without_padding(encoding: Encoding, size: (u32, u32), data: &'a [u8]) -> Result<Self, LayoutError> {
+        let row = u64::from(size.0) * encoding.pixel_bytes() as u64;
+        let too_long = LayoutError::Step { encoding: encoding.name(), width: size.0, expected: row, actual: u32::MAX };
+        Self::of(encoding, size, u32::try_from(row).map_err(|_| too_long)?, false, data)
     }
 
     /// A tightly packed picture that a conversion wrote; the encoding is direct.
@@ -413,8 +423,26 @@ impl<'a> ImageView<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::frame) mod tests {
     use super::*;
+
+    /// An image of any encoding whose rows have a few bytes of padding, from the beginning of `data` (8 bytes a pixel and 16 a
+    /// row are enough); `None` where the encoding cannot have the size.
+    pub(in crate::frame) fn image_of(
+        encoding: Encoding,
+        (width, height): (usize, usize),
+        big_endian: bool,
+        data: &[u8],
+    ) -> Option<ImageView<'_>> {
+        let step = width * encoding.pixel_bytes() + 3;
+        let rows = if encoding == Encoding::Nv12 { height + height / 2 } else { height };
+        let view =
+            ImageView::of(encoding, (width as u32, height as u32), step as u32, big_endian, &data[..step * rows]);
+        match view {
+            Err(LayoutError::Size { .. }) => None,
+            view => Some(view.expect("a valid layout")),
+        }
+    }
 
     #[test]
     fn every_encoding_reads_its_rows_and_skips_the_padding() {

@@ -584,7 +584,9 @@ impl Camera {
             return None;
         }
         let converting = Instant::now();
-        let (encoding, image) = match picture(frame, converter, decoder) {
+        // For these its pixels are read once more, and in another order.
+        let is_read_again = wanted.overlay || demand.points;
+        let (encoding, image) = match picture(frame, is_read_again.then_some(converter), decoder) {
             Ok(picture) => picture,
             Err(why) => {
                 products.refuse(&why);
@@ -626,14 +628,14 @@ impl Camera {
     }
 }
 
-/// Encoding and pixels of a frame, as an 8-bit picture.
+/// Encoding and pixels of a frame; with a converter they become an 8-bit picture.
 fn picture<'a>(
     frame: &'a Frame,
-    converter: &'a mut Converter,
+    converter: Option<&'a mut Converter>,
     decoder: &'a mut Decoder,
 ) -> Result<(&'static str, ImageView<'a>), String> {
     match frame.content().map_err(|e| e.to_string())? {
-        Content::Raw(view) => Ok((view.encoding().name(), converter.eight_bit(&view))),
+        Content::Raw(view) => Ok((view.encoding().name(), converter.map_or(view, |c| c.eight_bit(&view)))),
         Content::Compressed { format, data } => {
             decoder.decode(format, data).map(|view| ("compressed", view)).map_err(|e| e.to_string())
         }

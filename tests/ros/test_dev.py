@@ -98,3 +98,23 @@ def test_ffmpeg_is_the_users_own_or_that_of_the_test_tools(tmp_path):
     program(tmp_path / "broken" / "bin", "python", "exit 1")
     nothing = bash(script, tmp_path / "broken", tmp_path / "empty", **unset)
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "none", "")
+
+
+@pytest.mark.parametrize("features", [(), ("--no-default-features",)], ids=["ros", "without_ros"])
+def test_the_tests_ask_dependencies_for_nothing_that_the_build_does_not(features):
+    """Else `cargo test` would compile r2r, tch and this crate a second time after `cargo build`: see Cargo.toml."""
+
+    def features_of_dependencies(kinds):
+        command = ["cargo", "tree", "--locked", "--prefix=none", "--no-dedupe", "--format={p} {f}", f"--edges={kinds}", *features]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = {}
+        for line in done.stdout.splitlines():
+            name, version, rest = (line + "  ").split(" ", 2)
+            found.setdefault((name, version), set()).add(rest.strip())
+        return found
+
+    built, tested = features_of_dependencies("normal,build"), features_of_dependencies("normal,build,dev")
+    assert ("tch", "v0.24.0") in built and len(tested) > len(built)
+    differ = {name: (tested[name] - built[name], built[name] - tested[name]) for name in built if not built[name] <= tested[name]}
+    assert not differ, f"dependencies with (features in tests, features in the build): {differ}"

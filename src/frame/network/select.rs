@@ -113,6 +113,13 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                     Some(error) if !asked => log::warn!("back end: {what} instead of what was asked for: {error}"),
                     _ => log::info!("back end: {what}; {checked}"),
                 }
+                if wanted.device == Device::Cpu && !is_native_to_processor(precision) {
+                    let name = precision.name();
+                    log::warn!(
+                        "this processor has no instructions for {name}, so it is emulated: fp32 is several times as quick; \
+                         set precision to auto"
+                    );
+                }
                 return Ok(network);
             }
             Err(error) => {
@@ -131,6 +138,25 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
         backend: "auto",
         reason: format!("none computes in {} on {}", wanted.precision.name(), device_name(wanted.device)),
     }))
+}
+
+/// Whether the processor here multiplies in this number format, so that it is not slower than single precision.
+fn is_native_to_processor(precision: Precision) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let (bf16, fp16) = (
+        is_x86_feature_detected!("avx512bf16") || is_x86_feature_detected!("avxneconvert"),
+        is_x86_feature_detected!("avx512fp16"),
+    );
+    #[cfg(target_arch = "aarch64")]
+    let (bf16, fp16) =
+        (std::arch::is_aarch64_feature_detected!("bf16"), std::arch::is_aarch64_feature_detected!("fp16"));
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let (bf16, fp16) = (false, false);
+    match precision {
+        Precision::Auto | Precision::Fp32 => true,
+        Precision::Bf16 => bf16,
+        Precision::Fp16 => fp16,
+    }
 }
 
 /// How loudly it is said that a back end was not taken. That there is no engine is the rule; that there is one and it lies idle

@@ -10,7 +10,7 @@ enum { INPUT_HALF = 0, INPUT_FLOAT = 1, INPUT_BYTES = 2 };
 // Bytes of a picture -> the network's input: resampled by tables of weights, normalised. One thread a pixel of the
 // input.
 struct Prepare {
-    const u8* bytes;       // rows of `step` bytes, from the first row that is read
+    const u8* bytes;       // rows of `step` bytes, from the first row that is there
     void* out;
     const int* columns;    // first source column of each, from the rectangle's start
     const float* column_weights;  // [to_width][column_taps]
@@ -23,14 +23,16 @@ struct Prepare {
     float scale[3], bias[3], padding[3];
 };
 
-KERNEL prepare(Prepare p) {
-    wait_for_input();
+// `Pixels(source, first row, first column).at(row, column, v)` puts the bytes of the picture's pixel at (first row + row, first
+// column + column) into `v`, in the input's order of colours.
+template <typename Pixels, typename Source>
+DEVICE void prepare_from(const Source& source, const Prepare& p) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.width * p.height) return;
     int x = i % p.width - p.to_x, y = i / p.width - p.to_y;
     float v[3] = {p.padding[0], p.padding[1], p.padding[2]};
     if (x >= 0 && x < p.to_width && y >= 0 && y < p.to_height) {
-        const u8* base = p.bytes + (u64)p.rows[y] * p.step + (u64)p.columns[x] * p.pixel;
+        Pixels pixels(source, p.rows[y], p.columns[x]);
         const float* wy = p.row_weights + y * p.row_taps;
         const float* wx = p.column_weights + x * p.column_taps;
         float sum[3] = {0, 0, 0};
@@ -38,18 +40,17 @@ KERNEL prepare(Prepare p) {
             // In the order of the processor's resampler: pairs of rows first, then columns.
             float column[3] = {0, 0, 0};
             for (int k = 0; k < p.row_taps; k += 2) {
-                const u8* a = base + (u64)k * p.step + j * p.pixel;
+                u8 a[3], b[3];
+                pixels.at(k, j, a);
                 float wa = wy[k];
                 if (k + 1 < p.row_taps) {
-                    const u8* b = a + p.step;
+                    pixels.at(k + 1, j, b);
                     float wb = wy[k + 1];
-                    column[0] += MUL(wa, a[p.offset0]) + MUL(wb, b[p.offset0]);
-                    column[1] += MUL(wa, a[p.offset1]) + MUL(wb, b[p.offset1]);
-                    column[2] += MUL(wa, a[p.offset2]) + MUL(wb, b[p.offset2]);
+#pragma unroll
+                    for (int c = 0; c < 3; c++) column[c] += MUL(wa, a[c]) + MUL(wb, b[c]);
                 } else {
-                    column[0] += MUL(wa, a[p.offset0]);
-                    column[1] += MUL(wa, a[p.offset1]);
-                    column[2] += MUL(wa, a[p.offset2]);
+#pragma unroll
+                    for (int c = 0; c < 3; c++) column[c] += MUL(wa, a[c]);
                 }
             }
             float w = wx[j];
@@ -71,6 +72,129 @@ KERNEL prepare(Prepare p) {
 #pragma unroll
         for (int c = 0; c < 3; c++) out[c] = v[c];
     }
+}
+
+// Pixels that lie in memory as they are.
+struct Direct {
+    const Prepare& p;
+    const u8* first;
+
+    DEVICE_MEMBER Direct(const Prepare& p, int row, int column)
+        : p(p), first(p.bytes + (u64)row * p.step + (u64)column * p.pixel) {}
+
+    DEVICE_MEMBER void at(int row, int column, u8 v[3]) const {
+        const u8* pixel = first + (u64)row * p.step + column * p.pixel;
+        v[0] = pixel[p.offset0];
+        v[1] = pixel[p.offset1];
+        v[2] = pixel[p.offset2];
+    }
+};
+
+KERNEL prepare(Prepare p) {
+    wait_for_input();
+    prepare_from<Direct>(p, p);
+}
+
+enum { LAYOUT_WORDS = 0, LAYOUT_BAYER = 1, LAYOUT_PACKED = 2, LAYOUT_NV12 = 3 };
+
+// A picture of another encoding, whose pixels are made as they are needed, to the bit as `frame/convert.rs` makes them. Its
+// whole rows are there, as many beside those that are read as these need.
+struct PrepareConverted {
+    // `bytes`: of row `top`; `step`: of a row; `pixel`, of 16-bit channels: bytes of one; `offset0` and so on: channels of red,
+    // green and blue in the pixel. Columns and rows are from the corner of the rectangle that is read.
+    Prepare p;
+    u64 colors;            // NV12: where the first row of colours is, in bytes
+    int layout;
+    int left, above;       // the rectangle's corner
+    int top;               // the first row that is there
+    int width, height;     // the picture's size
+    int is_wide, is_big;   // 16 bits; high byte first
+    int red_column, red_row;  // Bayer: 0 or 1
+    int luma;              // packed 4:2:2: the first pixel's byte of its pair
+    int is_bgr;            // the input's order
+};
+
+struct Converted {
+    const PrepareConverted& s;
+    int y, x;
+
+    DEVICE_MEMBER Converted(const PrepareConverted& s, int row, int column) : s(s), y(row + s.above), x(column + s.left) {}
+
+    // A channel or a mosaic's value.
+    DEVICE_MEMBER int value(const u8* at) const {
+        if (!s.is_wide) return at[0];
+        return s.is_big ? at[0] << 8 | at[1] : at[1] << 8 | at[0];
+    }
+
+    // 16 bits are scaled by 255/65535 and rounded.
+    DEVICE_MEMBER int eight_bit(int v) const { return s.is_wide ? (int)(((u32)v * 255 + 32895) >> 16) : v; }
+
+    DEVICE_MEMBER const u8* line(int y) const { return s.p.bytes + (u64)(y - s.top) * s.p.step; }
+
+    DEVICE_MEMBER int mosaic(int y, int x) const { return value(line(y) + (s.is_wide ? 2 * x : x)); }
+
+    DEVICE_MEMBER static int clamp(int v, int least, int most) { return v < least ? least : v > most ? most : v; }
+
+    // Bilinear; the picture's border repeats its neighbours.
+    DEVICE_MEMBER void bayer(int y, int x, int v[3]) const {
+        y = clamp(y, 1, s.height - 2);
+        x = clamp(x, 1, s.width - 2);
+        bool is_red_row = y % 2 == s.red_row, is_red_column = x % 2 == s.red_column;
+        int here = mosaic(y, x), left = mosaic(y, x - 1), right = mosaic(y, x + 1);
+        int up = mosaic(y - 1, x), down = mosaic(y + 1, x);
+        if (is_red_row == is_red_column) {
+            // Red's place or blue's: the other of the two is diagonally beside it.
+            int corners = mosaic(y - 1, x - 1) + mosaic(y - 1, x + 1) + mosaic(y + 1, x - 1) + mosaic(y + 1, x + 1);
+            int other = (corners + 2) >> 2;
+            v[0] = is_red_row ? here : other;
+            v[1] = (up + down + left + right + 2) >> 2;
+            v[2] = is_red_row ? other : here;
+        } else {
+            int across = (left + right + 1) >> 1, along = (up + down + 1) >> 1;
+            v[0] = is_red_row ? across : along;
+            v[1] = here;
+            v[2] = is_red_row ? along : across;
+        }
+        for (int c = 0; c < 3; c++) v[c] = eight_bit(v[c]);
+    }
+
+    // BT.601 in limited range, in fixed point with 20 bits.
+    DEVICE_MEMBER static void yuv(int luma, int u, int w, int v[3]) {
+        const int half = 1 << 19;
+        luma = (luma < 16 ? 0 : luma - 16) * 1220542;
+        u -= 128;
+        w -= 128;
+        v[0] = clamp((luma + half + 1673527 * w) >> 20, 0, 255);
+        v[1] = clamp((luma + half - 852492 * w - 409993 * u) >> 20, 0, 255);
+        v[2] = clamp((luma + half + 2116026 * u) >> 20, 0, 255);
+    }
+
+    DEVICE_MEMBER void at(int row, int column, u8 out[3]) const {
+        int y = this->y + row, x = this->x + column;
+        int v[3];
+        if (s.layout == LAYOUT_BAYER) {
+            bayer(y, x, v);
+        } else if (s.layout == LAYOUT_PACKED) {
+            const u8* four = line(y) + 4 * (x / 2);
+            yuv(four[s.luma + 2 * (x % 2)], four[1 - s.luma], four[3 - s.luma], v);
+        } else if (s.layout == LAYOUT_NV12) {
+            const u8* two = s.p.bytes + s.colors + (u64)(y / 2 - s.top / 2) * s.p.step + 2 * (x / 2);
+            yuv(line(y)[x], two[0], two[1], v);
+        } else {
+            const u8* pixel = line(y) + (u64)x * s.p.pixel;
+            v[0] = eight_bit(value(pixel + 2 * s.p.offset0));
+            v[1] = eight_bit(value(pixel + 2 * s.p.offset1));
+            v[2] = eight_bit(value(pixel + 2 * s.p.offset2));
+        }
+        out[0] = (u8)v[s.is_bgr ? 2 : 0];
+        out[1] = (u8)v[1];
+        out[2] = (u8)v[s.is_bgr ? 0 : 2];
+    }
+};
+
+KERNEL prepare_converted(PrepareConverted s) {
+    wait_for_input();
+    prepare_from<Converted>(s, s.p);
 }
 
 // ---- after the network ------------------------------------------------------------------------------------------------

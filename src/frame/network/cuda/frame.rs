@@ -6,7 +6,7 @@ use crate::frame::geometry::{Axis, Geometry, Rect};
 use crate::frame::input::{normalisation, padding};
 use crate::frame::output::published_ids;
 use crate::frame::resample::Resampler;
-use crate::frame::view::ImageView;
+use crate::frame::view::{self, ImageView};
 
 /// Twin of `Prepare` in `frame.cu`.
 #[repr(C)]
@@ -30,6 +30,26 @@ struct PrepareTwin {
     scale: [f32; 3],
     bias: [f32; 3],
     padding: [f32; 3],
+}
+
+/// Twin of `PrepareConverted`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PrepareConvertedTwin {
+    prepare: PrepareTwin,
+    colors: u64,
+    layout: i32,
+    left: i32,
+    above: i32,
+    top: i32,
+    width: i32,
+    height: i32,
+    is_wide: i32,
+    is_big: i32,
+    red_column: i32,
+    red_row: i32,
+    luma: i32,
+    is_bgr: i32,
 }
 
 /// Twin of `Best`.
@@ -126,6 +146,64 @@ impl Normalisation {
     }
 }
 
+/// The bytes of a picture that travel to the device: rows of one length, without gaps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excerpt {
+    /// The picture's first row.
+    top: usize,
+    /// How many of its rows.
+    rows: usize,
+    /// How many rows of colours behind them (NV12).
+    color_rows: usize,
+    /// The first byte of each row.
+    start: usize,
+    /// Bytes of each row.
+    pub row_bytes: usize,
+}
+
+impl Excerpt {
+    /// What is read for the part `from` of the picture: the part itself, or, if its pixels are made of others', whole rows and
+    /// some beside them.
+    pub fn new(image: &ImageView<'_>, from: Rect) -> Self {
+        let encoding = image.encoding();
+        if encoding.is_direct() {
+            let pixel = encoding.channels();
+            let (start, row_bytes) = (from.x * pixel, from.width * pixel);
+            return Self { top: from.y, rows: from.height, color_rows: 0, start, row_bytes };
+        }
+        let (first, end) = (from.y, from.y + from.height);
+        let (top, bottom) = match encoding.layout() {
+            // The border's rows are made of their neighbours' neighbours.
+            view::Layout::Bayer { .. } => {
+                (first.saturating_sub(1).min(image.height() - 3), (end + 1).clamp(3, image.height()))
+            }
+            // Two rows share theirs.
+            view::Layout::Nv12 => (first / 2 * 2, end.next_multiple_of(2)),
+            view::Layout::Packed422 { .. } | view::Layout::Interleaved => (first, end),
+        };
+        let rows = bottom - top;
+        let color_rows = if encoding.layout() == view::Layout::Nv12 { rows / 2 } else { 0 };
+        Self { top, rows, color_rows, start: 0, row_bytes: image.row(top).len() }
+    }
+
+    /// Rows in all.
+    pub fn len(&self) -> usize {
+        self.rows + self.color_rows
+    }
+
+    /// Row `i` of the excerpt.
+    ///
+    /// # Panics
+    /// If `i` is not less than [`Self::len`], or the excerpt another picture's.
+    pub fn row<'a>(&self, image: &ImageView<'a>, i: usize) -> &'a [u8] {
+        let row = match i.checked_sub(self.rows) {
+            None => image.row(self.top + i),
+            Some(color) => image.chroma_row(self.top + 2 * color),
+        };
+        &row[self.start..][..self.row_bytes]
+    }
+}
+
 /// Tables of a resampling, in host memory.
 #[derive(Debug)]
 pub(super) struct InputTables {
@@ -154,30 +232,33 @@ impl InputTables {
         }
     }
 
-    /// The kernel that fills one image of the input, from `bytes`: the part that is read, without gaps.
+    /// The kernel that fills one image of the input, from the excerpt's `bytes`.
     pub fn launch(
         &self,
         tables: [Address; 4],
         norm: &Normalisation,
-        image: &ImageView<'_>,
+        (image, excerpt): (&ImageView<'_>, &Excerpt),
         bytes: Address,
         out: Address,
     ) -> Launch {
-        let pixel = image.encoding().channels();
-        let mut offsets = image.encoding().rgb_offsets().map(|o| o as i32);
-        if norm.order == ChannelOrder::Bgr {
+        let encoding = image.encoding();
+        let is_bgr = norm.order == ChannelOrder::Bgr;
+        let mut offsets = encoding.rgb_offsets().map(|o| o as i32);
+        // The other kernel orders what it has made.
+        if is_bgr && encoding.is_direct() {
             offsets.reverse();
         }
+        let value_bytes = if encoding.is_sixteen_bit() { 2 } else { 1 };
         let to = self.to;
-        let arguments = PrepareTwin {
+        let prepare = PrepareTwin {
             bytes,
             out,
             columns: tables[0],
             column_weights: tables[1],
             rows: tables[2],
             row_weights: tables[3],
-            step: (self.from.width * pixel) as i32,
-            pixel: pixel as i32,
+            step: excerpt.row_bytes as i32,
+            pixel: (encoding.channels() * value_bytes) as i32,
             offsets,
             column_taps: self.taps[0] as i32,
             row_taps: self.taps[1] as i32,
@@ -193,7 +274,33 @@ impl InputTables {
             bias: norm.bias,
             padding: norm.padding,
         };
-        Launch::each(Kernel::Prepare, norm.width * norm.height, arguments)
+        let pixels = norm.width * norm.height;
+        if encoding.is_direct() {
+            return Launch::each(Kernel::Prepare, pixels, prepare);
+        }
+        let (layout, [red_column, red_row], luma) = match encoding.layout() {
+            view::Layout::Interleaved => (0, [0; 2], 0),
+            view::Layout::Bayer { red_column, red_row } => (1, [red_column, red_row], 0),
+            view::Layout::Packed422 { luma } => (2, [0; 2], luma),
+            view::Layout::Nv12 => (3, [0; 2], 0),
+        };
+        let arguments = PrepareConvertedTwin {
+            prepare,
+            colors: (excerpt.rows * excerpt.row_bytes) as u64,
+            layout,
+            left: self.from.x as i32,
+            above: self.from.y as i32,
+            top: excerpt.top as i32,
+            width: image.width() as i32,
+            height: image.height() as i32,
+            is_wide: i32::from(encoding.is_sixteen_bit()),
+            is_big: i32::from(image.is_bigendian()),
+            red_column: red_column as i32,
+            red_row: red_row as i32,
+            luma: luma as i32,
+            is_bgr: i32::from(is_bgr),
+        };
+        Launch::each(Kernel::PrepareConverted, pixels, arguments)
     }
 
     /// Columns, their weights, rows, theirs: as bytes.
@@ -365,6 +472,7 @@ mod tests {
     use crate::frame::input::InputBuilder;
     use crate::frame::output::tests::{builder, of_labels, packed_data, placements};
     use crate::frame::output::{OutputBuilder, Packed};
+    use crate::frame::view::tests::image_of;
     use crate::frame::view::Encoding;
     use half::f16;
 
@@ -407,12 +515,13 @@ mod tests {
         let mut expected = vec![0.0; pixels * 3];
         InputBuilder::new(spec).build(image, &geometry, &mut expected);
         let tables = InputTables::new(&geometry);
-        let (from, pixel) = (tables.from, image.encoding().channels());
-        let rows = from.rows().flat_map(|y| &image.row(y)[from.x * pixel..][..from.width * pixel]);
-        let [bytes] = upload(host, [&rows.copied().collect::<Vec<u8>>()]);
+        let excerpt = Excerpt::new(image, tables.from);
+        let rows: Vec<_> = (0..excerpt.len()).flat_map(|i| excerpt.row(image, i)).copied().collect();
+        let [bytes] = upload(host, [&rows]);
         let out = host.allocate(pixels * layout.pixel()).expect("memory");
         let norm = Normalisation::new(spec, layout);
-        host.launch(&tables.launch(upload(host, tables.bytes()), &norm, image, bytes, out)).expect("it runs");
+        host.launch(&tables.launch(upload(host, tables.bytes()), &norm, (image, &excerpt), bytes, out))
+            .expect("it runs");
         (out, expected)
     }
 
@@ -421,17 +530,19 @@ mod tests {
         let Some(host) = Host::new() else { return };
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
         let of = |channel_order, kind| InputSpec { width: 16, height: 8, channel_order, kind, mean, std };
-        for encoding in Encoding::DIRECT {
+        let mut seen = 0;
+        for encoding in Encoding::ALL {
             for order in [ChannelOrder::Rgb, ChannelOrder::Bgr] {
                 for (w, h) in [(1, 1), (5, 3), (32, 16), (61, 37), (100, 20), (209, 9)] {
+                    let data: Vec<u8> = (0..(w * 8 + 3) * (h + h / 2)).map(|i| (i * i * 7 + i * 31) as u8).collect();
                     for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+                        let Some(image) = image_of(encoding, (w, h), order == ChannelOrder::Bgr, &data) else {
+                            continue;
+                        };
                         let roi = (w > 9).then_some(Rect { x: 3, y: 2, width: w - 5, height: h - 4 });
                         let placement = Placement { mode, roi, ..Placement::default() };
-                        let step = w * encoding.channels() + 3;
-                        let data: Vec<u8> = (0..step * h).map(|i| (i * i * 7 + i * 31) as u8).collect();
-                        let image = ImageView::new(encoding.name(), w as u32, h as u32, step as u32, false, &data)
-                            .expect("a valid layout");
                         let what = format!("{} {order:?} {w}x{h} {mode:?}", encoding.name());
+                        seen += 1;
                         // A module's is the processor's, to the bit; ours is that, rounded.
                         for kind in [InputKind::Float, InputKind::U8] {
                             let (out, expected) = inputs(&host, &of(order, kind), &placement, &image, Layout::Float);
@@ -446,6 +557,36 @@ mod tests {
                             assert_eq!(found, expected, "{what} pixel {i}");
                         }
                     }
+                }
+            }
+        }
+        assert!(seen > 600, "{seen}");
+    }
+
+    /// What is read at a picture's edges and for parts of one row and one column: of every row that a pixel is made of there is
+    /// all, and no more than two rows beside the part.
+    #[test]
+    fn an_excerpt_has_what_its_pixels_are_made_of() {
+        let Some(host) = Host::new() else { return };
+        let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        let spec =
+            InputSpec { width: 4, height: 3, channel_order: ChannelOrder::Rgb, kind: InputKind::Float, mean, std };
+        let (w, h) = (10, 6);
+        let data: Vec<u8> = (0..(w * 8 + 3) * (h + h / 2)).map(|i| (i * i * 7 + i * 31) as u8).collect();
+        for encoding in Encoding::ALL {
+            let image = image_of(encoding, (w, h), false, &data).expect("every encoding has even sizes");
+            for (y, height) in (0..h).flat_map(|y| (1..=h - y).map(move |height| (y, height))) {
+                for (x, width) in [(0, 1), (w - 1, 1), (3, 2), (0, w)] {
+                    let roi = Rect { x, y, width, height };
+                    let excerpt = Excerpt::new(&image, roi);
+                    assert!(
+                        (height..=height.max(1) + 2).contains(&excerpt.rows),
+                        "{} {roi:?}: {excerpt:?}",
+                        encoding.name()
+                    );
+                    let placement = Placement { mode: ResizeMode::Roi, roi: Some(roi), ..Placement::default() };
+                    let (out, expected) = inputs(&host, &spec, &placement, &image, Layout::Float);
+                    assert_eq!(host.values::<f32>(out, 4 * 3 * 3), expected, "{} {roi:?}", encoding.name());
                 }
             }
         }

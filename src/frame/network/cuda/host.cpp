@@ -5,6 +5,7 @@
 #include "refine.cu"
 
 HOST_KERNEL(prepare, Prepare)
+HOST_KERNEL(prepare_converted, PrepareConverted)
 HOST_KERNEL(best, Best)
 HOST_KERNEL(outputs, Outputs)
 HOST_KERNEL(narrow, Narrow)

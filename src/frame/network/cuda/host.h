@@ -3,11 +3,13 @@
 
 #define HOST
 #include <math.h>
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
+#include <deque>
 #include <vector>
 
 typedef uint16_t u16;
@@ -28,16 +30,20 @@ struct Copy {
     bool is_there;
 };
 
+// One for each thread of a block; it lives on, and runs that thread of the next blocks and kernels, too.
 struct Fiber {
-    ucontext_t context;
     std::vector<char> stack;
+    bool has_begun = false;
+    // Where it goes on. Jumps do without the system calls of `swapcontext`, which took most of a test's time.
+    jmp_buf here;
     std::vector<Copy> copies;
     int groups;  // of copies, ended
     bool is_done;
 };
 
-static thread_local std::vector<Fiber> fibers;
-static thread_local ucontext_t scheduler;
+// Does not move what it holds.
+static thread_local std::deque<Fiber> fibers;
+static thread_local jmp_buf scheduler;
 static thread_local int running;
 
 // A barrier: who arrives last lets all go on.
@@ -47,7 +53,10 @@ struct Barrier {
 static thread_local Barrier block_barrier, warp_barriers[32];
 static thread_local std::vector<char> dynamic;
 
-static void yield() { swapcontext(&fibers[running].context, &scheduler); }
+// Not inlined, so that no caller's variables live across the jump.
+__attribute__((noinline)) static void yield() {
+    if (_setjmp(fibers[running].here) == 0) _longjmp(scheduler, 1);
+}
 
 static void meet(Barrier& barrier, int parties) {
     int turn = barrier.turn;
@@ -213,17 +222,34 @@ static thread_local Body body;
 static thread_local const void* argument;
 
 static void enter() {
-    body(argument);
-    fibers[running].is_done = true;
-    swapcontext(&fibers[running].context, &scheduler);
+    for (;;) {
+        body(argument);
+        fibers[running].is_done = true;
+        yield();
+    }
+}
+
+__attribute__((noinline)) static void resume(Fiber& fiber) {
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.has_begun) _longjmp(fiber.here, 1);
+    fiber.has_begun = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.data();
+    context.uc_stack.ss_size = fiber.stack.size();
+    context.uc_link = nullptr;
+    makecontext(&context, enter, 0);
+    setcontext(&context);
 }
 
 static void launch(Body kernel, const void* arguments, const u32* grid, u32 threads, u32 shared) {
     body = kernel;
     argument = arguments;
     dynamic.resize(shared + 16);
-    fibers.resize(threads);
-    for (Fiber& fiber : fibers) fiber.stack.resize(1 << 16);
+    while (fibers.size() < threads) {
+        fibers.emplace_back();
+        fibers.back().stack.resize(1 << 16);
+    }
     gridDim = {(int)grid[0], (int)grid[1], (int)grid[2]};
     blockDim = {(int)threads, 1, 1};
     for (u32 block = 0; block < grid[0] * grid[1] * grid[2]; block++) {
@@ -232,15 +258,10 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
         for (Barrier& barrier : warp_barriers) barrier = {0, 0};
         // No numbers, so that it is seen if somebody reads what nobody wrote.
         memset(dynamic.data(), 0xff, dynamic.size());
-        for (Fiber& fiber : fibers) {
-            fiber.is_done = false;
-            fiber.copies.clear();
-            fiber.groups = 0;
-            getcontext(&fiber.context);
-            fiber.context.uc_stack.ss_sp = fiber.stack.data();
-            fiber.context.uc_stack.ss_size = fiber.stack.size();
-            fiber.context.uc_link = nullptr;
-            makecontext(&fiber.context, enter, 0);
+        for (u32 i = 0; i < threads; i++) {
+            fibers[i].is_done = false;
+            fibers[i].copies.clear();
+            fibers[i].groups = 0;
         }
         for (bool is_alive = true; is_alive;) {
             is_alive = false;
@@ -251,7 +272,7 @@ static void launch(Body kernel, const void* arguments, const u32* grid, u32 thre
                 is_alive = true;
                 running = (int)i;
                 threadIdx = {(int)i, 0, 0};
-                swapcontext(&scheduler, &fibers[i].context);
+                resume(fibers[i]);
             }
         }
     }

@@ -41,6 +41,7 @@ impl Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::frame) enum Kernel {
     Prepare,
+    PrepareConverted,
     Best,
     Outputs,
     Narrow,
@@ -77,10 +78,11 @@ pub(in crate::frame) enum Kernel {
 
 impl Kernel {
     /// The first so many are those of `frame.cu`.
-    const FRAME: usize = 3;
+    const FRAME: usize = 4;
 
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Prepare,
+        Self::PrepareConverted,
         Self::Best,
         Self::Outputs,
         Self::Narrow,
@@ -119,6 +121,7 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::PrepareConverted => "prepare_converted",
             Self::Best => "best",
             Self::Outputs => "outputs",
             Self::Narrow => "narrow",

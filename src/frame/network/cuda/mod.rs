@@ -36,7 +36,7 @@ use crate::frame::resample::Cache;
 use crate::frame::view::ImageView;
 use crate::model::NumberFormat;
 use compute::{Compute, Module, Own};
-use frame::{Decoding, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
+use frame::{Decoding, Excerpt, FrameAddresses, InputTables, Normalisation, OnDevice, OutputTables};
 use gpu::Gpu;
 use layers::{Layers, Weights};
 pub(in crate::frame) use machine::Device;
@@ -349,9 +349,9 @@ impl<D: Device> Cuda<D> {
             OnDevice::new(gpu, tables.bytes()).map(|on_device| (tables, on_device))
         })?;
         let Slot { picture, sent, read, .. } = &mut self.slots[slot];
-        let (from, pixel) = (tables.from, image.encoding().channels());
-        let row = from.width * pixel;
-        let at = picture.fit(gpu, row * from.height)?;
+        let excerpt = Excerpt::new(image, tables.from);
+        let (row, height) = (excerpt.row_bytes, excerpt.len());
+        let at = picture.fit(gpu, row * height)?;
         // What came before may still be on its way, or unread, where an earlier batch failed half-way.
         if gpu.shares_memory() {
             read.wait()?;
@@ -362,8 +362,8 @@ impl<D: Device> Cuda<D> {
             }
         }
         let rows_a_part = (PART / row).max(1);
-        for first in (0..from.height).step_by(rows_a_part) {
-            let rows = first..(first + rows_a_part).min(from.height);
+        for first in (0..height).step_by(rows_a_part) {
+            let rows = first..(first + rows_a_part).min(height);
             let part = rows.start * row..rows.end * row;
             let rows_a_task = (TASK / row).max(1);
             let tasks = picture.host()?.bytes_mut()[part.clone()].chunks_mut(row * rows_a_task).enumerate();
@@ -373,8 +373,7 @@ impl<D: Device> Cuda<D> {
                 || (),
                 |(), (task, to)| {
                     for (i, to) in to.chunks_exact_mut(row).enumerate() {
-                        let source = image.row(from.y + rows.start + task * rows_a_task + i);
-                        to.copy_from_slice(&source[from.x * pixel..][..row]);
+                        to.copy_from_slice(excerpt.row(image, rows.start + task * rows_a_task + i));
                     }
                 },
             );
@@ -386,7 +385,7 @@ impl<D: Device> Cuda<D> {
         }
         let [height, width] = self.input;
         let input = self.compute.input() + (number * height * width * self.compute.layout().pixel()) as Address;
-        gpu.launch(&tables.launch(on_device.at, &self.normalisation, image, at, input))?;
+        gpu.launch(&tables.launch(on_device.at, &self.normalisation, (image, &excerpt), at, input))?;
         Ok(gpu.record(Lane::Work, read)?)
     }
 
@@ -529,6 +528,8 @@ mod tests {
     use crate::frame::network::{BackendChoice, DeviceChoice};
     use crate::frame::output::OutputBuilder;
     use crate::frame::pipeline::{run_on_device, Job, LoadOptions, Outputs, Pipeline, Wanted};
+    use crate::frame::view::tests::image_of;
+    use crate::frame::view::Encoding;
     use crate::model::weights::RefinementSource;
     use crate::model::{NetworkConfig, Task};
     use std::path::Path;
@@ -635,8 +636,13 @@ mod tests {
                 ];
                 let geometries = placements.map(|p| Geometry::new(&p, size, network).expect("it fits"));
                 let pictures: Vec<Vec<u8>> = (0..count).map(|i| picture(size, 10 * round + i)).collect();
-                let images =
-                    pictures.iter().map(|p| ImageView::rgb8(size.0 as u32, size.1 as u32, p).expect("a layout"));
+                let encodings = [
+                    [Encoding::Rgb8, Encoding::Nv12, Encoding::BayerGrbg16],
+                    [Encoding::Bgr16, Encoding::Rgba8, Encoding::Uyvy],
+                ];
+                let images = pictures.iter().enumerate().map(|(i, data)| {
+                    image_of(encodings[round % 2][i], size, i % 2 == 0, data).expect("of this size, too")
+                });
                 let images: Vec<_> = images.collect();
                 let mut found = vec![Outputs::default(); count];
                 let mut expected = found.clone();
@@ -685,8 +691,9 @@ mod tests {
         }
     }
 
+    /// Bytes for an image of any encoding.
     fn picture((width, height): (usize, usize), seed: usize) -> Vec<u8> {
-        (0..width * height * 3).map(|i| ((i * i * 7 + i * (31 + seed)) / 5 + seed * 40) as u8).collect()
+        (0..(width * 8 + 3) * height).map(|i| ((i * i * 7 + i * (31 + seed)) / 5 + seed * 40) as u8).collect()
     }
 
     /// An exported network with random weights.
