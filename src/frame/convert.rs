@@ -11,6 +11,7 @@
 //! computed in loops without branches, which vectorise, then put together.
 
 use super::view::{Encoding, ImageView, Layout};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Pixels of a block; even, so that every block begins at the same place of a Bayer pattern.
@@ -28,6 +29,7 @@ pub(super) fn eight_bit(encoding: Encoding) -> Encoding {
 }
 
 /// Row `y` of an image that is not direct, as pixels of [`eight_bit`]: `out` is as long as they are.
+#[multiversion(targets("x86_64+avx2"))]
 fn convert_row(image: &ImageView<'_>, y: usize, out: &mut [u8]) {
     let encoding = image.encoding();
     match (encoding.layout(), image.is_bigendian()) {
@@ -170,6 +172,7 @@ fn high_byte(v: u16) -> u8 {
 }
 
 /// A row of 16-bit channels.
+#[inline(always)]
 fn sixteen<const BIG: bool>(encoding: Encoding, row: &[u8], out: &mut [u8]) {
     let offsets = encoding.rgb_offsets();
     match (encoding.channels(), offsets) {
@@ -259,6 +262,7 @@ impl<const BIG: bool> Sample for Word<BIG> {
 /// own colour, green is the mean of the four beside it and the other colour the mean of the four diagonal ones; at a
 /// green pixel, the own colour is the mean of left and right, the other of above and below. `even`: the own colour is
 /// in the even columns. `BYTES`: of a block's columns and the two beside it.
+#[inline(always)]
 fn bayer_row<S: Sample, const BYTES: usize>(lines: [&[u8]; 3], red: bool, even: bool, out: &mut [u8]) {
     let inner = out.len() - 3;
     // Blocks begin at column 1, so that the own colour is at a block's even positions if it is in the odd columns.
@@ -356,6 +360,7 @@ impl Yuv {
 }
 
 /// A row of UYVY (`LUMA` 1) or YUYV (`LUMA` 0).
+#[inline(always)]
 fn packed422<const LUMA: usize>(row: &[u8], out: &mut [u8]) {
     for (row, out) in row.chunks(4 * PAIRS).zip(out.chunks_mut(3 * BLOCK)) {
         let mut block = Yuv::EMPTY;
@@ -371,6 +376,7 @@ fn packed422<const LUMA: usize>(row: &[u8], out: &mut [u8]) {
 }
 
 /// A row of NV12 from its brightness and its colours.
+#[inline(always)]
 fn nv12(luma: &[u8], chroma: &[u8], out: &mut [u8]) {
     for ((luma, chroma), out) in luma.chunks(BLOCK).zip(chroma.chunks(BLOCK)).zip(out.chunks_mut(3 * BLOCK)) {
         let mut block = Yuv::EMPTY;

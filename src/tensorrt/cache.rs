@@ -19,6 +19,19 @@ use std::path::{Path, PathBuf};
 /// Names the cache's folder.
 pub const FOLDER: &str = "SEMANTIC_DEPTH_CACHE";
 
+/// Where what is compiled for this machine lies: the folder that [`FOLDER`] names, else this one among the user's own caches.
+///
+/// # Errors
+/// No variable names one.
+pub fn folder(name: &str) -> Result<PathBuf, CacheError> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let own = |caches: PathBuf| caches.join("semantic_depth").join(name);
+    variable(FOLDER)
+        .or_else(|| variable("XDG_CACHE_HOME").map(own))
+        .or_else(|| variable("HOME").map(|home| own(home.join(".cache"))))
+        .ok_or(CacheError::NoPlace)
+}
+
 /// Everything that an engine depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +109,7 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// Neither of the variables that name a place is set.
-    #[error("no place for compiled engines: set {FOLDER}, XDG_CACHE_HOME or HOME")]
+    #[error("no place for what is compiled: set {FOLDER}, XDG_CACHE_HOME or HOME")]
     NoPlace,
     /// The file system.
     #[error("engine cache: {0}")]
@@ -156,11 +169,7 @@ impl Cache {
     /// # Errors
     /// No variable names one.
     pub fn default_folder() -> Result<PathBuf, CacheError> {
-        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        variable(FOLDER)
-            .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("semantic_depth/tensorrt")))
-            .or_else(|| variable("HOME").map(|home| home.join(".cache/semantic_depth/tensorrt")))
-            .ok_or(CacheError::NoPlace)
+        folder("tensorrt")
     }
 
     fn file(&self, key: &Key, ending: &str) -> PathBuf {
