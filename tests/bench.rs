@@ -48,6 +48,34 @@ fn check_spread(report: &Value, path: &str, count: f64) {
 }
 
 #[test]
+fn frames_of_another_encoding_are_measured_and_one_that_cannot_be_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("bench.json");
+    let with = |encoding: &str, size: &str| {
+        let json = json.to_str().expect("UTF-8");
+        let more = ["--quick", "--parts", "frames", "--encoding", encoding, "--frame-size", size, "--json", json];
+        bench(&model(), &more)
+    };
+    for encoding in ["bayer_grbg16", "nv12", "mono8"] {
+        let output = with(encoding, "320x160");
+        assert!(output.status.success(), "{encoding}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("a frame, 320x160 {encoding} in")));
+        let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("the file")).expect("JSON");
+        assert_eq!(report["frames"]["encoding"], encoding);
+        assert!(number(&report, "/frames/whole/wall_ms/count") > 0.0);
+    }
+    for (encoding, size, code, words) in [
+        ("nv12", "320x161", 1, "an even width and height, but this one is 320x161"),
+        ("nv21", "320x160", 2, "expected one of mono8"),
+    ] {
+        let output = with(encoding, size);
+        assert_eq!(output.status.code(), Some(code), "{encoding}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(words) && !error.contains("panicked"), "{error}");
+    }
+}
+
+#[test]
 fn everything_is_measured_and_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let (json, answer) = (folder.path().join("bench.json"), folder.path().join("answer.safetensors"));
