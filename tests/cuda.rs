@@ -2,14 +2,16 @@
 //! tested on the processor (`src/frame/network/cuda`), and these tests say that they were skipped. With
 //! `SEMANTIC_DEPTH_CUDA_ZERO_COPY=1` they run without copies, as on a Jetson.
 
+use semantic_depth::bench::encode::encode;
 use semantic_depth::data::street::{Drive, DriveConfig};
 use semantic_depth::export::trace::{export, ExportRequest};
 use semantic_depth::export::Artifact;
 use semantic_depth::frame::clock::StageTimes;
+use semantic_depth::frame::convert::Converter;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::network::{resolve, Backend, BackendChoice, DeviceChoice, Precision};
 use semantic_depth::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
-use semantic_depth::frame::view::ImageView;
+use semantic_depth::frame::view::{Encoding, ImageView};
 use semantic_depth::model::weights::RefinementSource;
 use semantic_depth::tensorrt::cuda::driver;
 use std::path::Path;
@@ -52,26 +54,30 @@ fn pipeline(folder: &Path, device: DeviceChoice, backend: Backend, precision: Pr
     Pipeline::load(&folder.join("model/model.yaml"), &options).expect("it loads")
 }
 
+fn street((width, height): (usize, usize)) -> Vec<u8> {
+    Drive::new(&DriveConfig::new(3, 1, width, height)).frame(0, false).left.into_raw()
+}
+
+fn rgb8((width, height): (usize, usize), picture: &[u8]) -> ImageView<'_> {
+    ImageView::rgb8(width as u32, height as u32, picture).expect("a valid layout")
+}
+
 /// Outputs of one frame a geometry, together.
-fn answers(pipeline: &mut Pipeline, picture: &[u8], geometries: &[Geometry], wanted: Wanted) -> Vec<Outputs> {
+fn answers(pipeline: &mut Pipeline, image: ImageView<'_>, geometries: &[Geometry], wanted: Wanted) -> Vec<Outputs> {
     let mut outputs = vec![Outputs::default(); geometries.len()];
     let mut jobs: Vec<_> = geometries
         .iter()
         .zip(&mut outputs)
-        .map(|(geometry, outputs)| {
-            let (width, height) = geometry.source();
-            let image = ImageView::rgb8(width as u32, height as u32, picture).expect("a valid layout");
-            Job {
-                image,
-                geometry,
-                wanted,
-                confidence_stride: 1,
-                depth_factor: 1.25,
-                overlay_opacity: 0.5,
-                mask_values: &[7; 256],
-                outputs,
-                times: StageTimes::default(),
-            }
+        .map(|(geometry, outputs)| Job {
+            image,
+            geometry,
+            wanted,
+            confidence_stride: 1,
+            depth_factor: 1.25,
+            overlay_opacity: 0.5,
+            mask_values: &[7; 256],
+            outputs,
+            times: StageTimes::default(),
         })
         .collect();
     pipeline.run(&mut jobs).expect("it answers");
@@ -113,7 +119,8 @@ fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usiz
     };
     let way = format!("{} {} {network:?}", on_device.backend(), on_device.precision_name());
     for size in [(2048, 1024), (611, 301)] {
-        let picture = Drive::new(&DriveConfig::new(3, 1, size.0, size.1)).frame(0, false).left.into_raw();
+        let picture = street(size);
+        let image = rgb8(size, &picture);
         let roi = Some(Rect { x: 11, y: 7, width: size.0 - 40, height: size.1 - 30 });
         let placements = [
             Placement::default(),
@@ -123,8 +130,8 @@ fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usiz
         let geometries = placements.map(|p| Geometry::new(&p, size, network).expect("it fits"));
         // All together, then one: another graph, and buffers that have been used.
         for count in [3, 1] {
-            let found = answers(on_device, &picture, &geometries[..count], Wanted::ALL);
-            let expected = answers(on_processor, &picture, &geometries[..count], Wanted::ALL);
+            let found = answers(on_device, image, &geometries[..count], Wanted::ALL);
+            let expected = answers(on_processor, image, &geometries[..count], Wanted::ALL);
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 assert_eq!(found.labels.len(), expected.labels.len());
                 let pixels = expected.labels.len() as f64;
@@ -157,6 +164,37 @@ fn compare(on_device: &mut Pipeline, on_processor: &mut Pipeline, network: (usiz
     }
 }
 
+/// Without a device on the processor alone.
+#[test]
+fn an_image_of_any_encoding_is_answered_as_its_picture() {
+    let (folder, _) = model((256, 128), false);
+    let size = (612, 302);
+    let rgb = street(size);
+    let roi = Some(Rect { x: 11, y: 7, width: 571, height: 271 });
+    let placements = [Placement::default(), Placement { mode: ResizeMode::Roi, roi, output: OutputSize::Network }];
+    let geometries = placements.map(|p| Geometry::new(&p, size, (256, 128)).expect("it fits"));
+    let wanted = Wanted { labels: true, depth: true, overlay: true, ..Wanted::default() };
+    let has_kernels = back_ends().contains(&Backend::Native);
+    let device = has_kernels.then_some((DeviceChoice::Cuda(0), Precision::Fp16));
+    let mut converter = Converter::new();
+    for (device, precision) in [(DeviceChoice::Cpu, Precision::Fp32)].into_iter().chain(device) {
+        let mut pipeline = pipeline(folder.path(), device, Backend::Native, precision, 2);
+        for encoding in Encoding::ALL {
+            let data = encode(encoding, size, &rgb);
+            let image =
+                ImageView::without_padding(encoding, (size.0 as u32, size.1 as u32), &data).expect("a valid layout");
+            let found = answers(&mut pipeline, image, &geometries, wanted);
+            let expected = answers(&mut pipeline, converter.eight_bit(&image), &geometries, wanted);
+            for (found, expected) in found.iter().zip(&expected) {
+                let what = format!("{} on {}", encoding.name(), pipeline.device_name());
+                assert!(found.labels == expected.labels && found.overlay == expected.overlay, "{what}");
+                let bits = |outputs: &Outputs| outputs.depth_m.iter().map(|m| m.to_bits()).collect::<Vec<_>>();
+                assert!(bits(found) == bits(expected), "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_same_frame_has_the_same_answer() {
     let back_ends = back_ends();
@@ -165,12 +203,13 @@ fn the_same_frame_has_the_same_answer() {
     }
     let (folder, _) = model((512, 256), false);
     let size = (1024, 512);
-    let picture = Drive::new(&DriveConfig::new(3, 1, size.0, size.1)).frame(0, false).left.into_raw();
+    let picture = street(size);
+    let image = rgb8(size, &picture);
     let geometry = Geometry::new(&Placement::default(), size, (512, 256)).expect("it fits");
     let wanted = Wanted { labels: true, depth: true, ..Wanted::default() };
     for backend in back_ends {
         let mut on_device = pipeline(folder.path(), DeviceChoice::Cuda(0), backend, Precision::Fp16, 1);
-        let first = answers(&mut on_device, &picture, std::slice::from_ref(&geometry), wanted);
+        let first = answers(&mut on_device, image, std::slice::from_ref(&geometry), wanted);
         // libtorch promises the same sums for the same input only to who asks for it: of the pixels so large a share may
         // differ, and of the others the depth by so much. That is a bit of a code in half precision: 2^-10 from 1 on, of
         // which the decoding makes five times as much.
@@ -185,11 +224,11 @@ fn the_same_frame_has_the_same_answer() {
             other as f32 <= most && far as f32 <= most
         };
         for _ in 0..300 {
-            assert!(is_first(&answers(&mut on_device, &picture, std::slice::from_ref(&geometry), wanted)));
+            assert!(is_first(&answers(&mut on_device, image, std::slice::from_ref(&geometry), wanted)));
         }
         // On another thread: the device's context is taken there, too.
         let moved = std::thread::scope(|scope| {
-            let frame = || answers(&mut on_device, &picture, std::slice::from_ref(&geometry), wanted);
+            let frame = || answers(&mut on_device, image, std::slice::from_ref(&geometry), wanted);
             let thread = std::thread::Builder::new().name("another".into()).spawn_scoped(scope, frame);
             thread.expect("a thread").join().expect("no panic")
         });

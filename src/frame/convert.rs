@@ -7,15 +7,17 @@
 //! in 16 bits); YUV is BT.601 in limited range, in OpenCV's fixed point (`COLOR_YUV2RGB_UYVY`, `_YUY2`, `_NV12`).
 //! tests/encodings.rs holds that.
 //!
-//! Within a row the work is done in blocks on the stack: taken apart into planes, then
-//! computed in loops without branches, which vectorise, then put together.
+//! Within a row the work is done in blocks on the stack: taken apart into planes, then computed in loops without branches, which
+//! vectorise, then put together.
 
 use super::view::{Encoding, ImageView, Layout};
+use crate::cpu::team::share;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 /// Pixels of a block; even, so that every block begins at the same place of a Bayer pattern.
 const BLOCK: usize = 64;
+/// Rows of one task.
+const TASK_ROWS: usize = 16;
 /// Pairs of pixels of a block.
 const PAIRS: usize = BLOCK / 2;
 
@@ -77,7 +79,16 @@ impl Converter {
         let row = width * answer.channels();
         // Every byte is overwritten; only what is new is zeroed here.
         self.pixels.resize(row * height, 0);
-        self.pixels.par_chunks_mut(row).enumerate().for_each(|(y, out)| convert_row(image, y, out));
+        let tasks = self.pixels.chunks_mut(TASK_ROWS * row).enumerate();
+        share(
+            tasks,
+            || (),
+            |(), (task, out)| {
+                for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                    convert_row(image, task * TASK_ROWS + i, out);
+                }
+            },
+        );
         ImageView::packed(answer, width, height, &self.pixels)
     }
 }
