@@ -79,20 +79,29 @@ impl FileArgs {
     }
 }
 
+/// Radius of the median, where none is given.
+const SMOOTH_RADIUS: u8 = 1;
+/// Pixels of the widest hole that is filled, where nothing is given.
+const HOLE_PX: u16 = 16;
+
+/// The help of an option that is told from one which was not given, and so has no default of clap's.
+fn usual(what: &str, value: impl std::fmt::Display) -> String {
+    format!("{what} [default: {value}]")
+}
+
 /// Cleaning.
 #[derive(Debug, clap::Args)]
 struct CleanArgs {
     /// Leave the edges as they are.
     #[arg(long)]
     no_crop: bool,
-    /// Share of the height that is taken off at the bottom: the own vehicle [default: 0.2].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", help = usual(
+        "Share of the height that is taken off at the bottom: the own vehicle", Edges::default().bottom))]
     crop_bottom: Option<f64>,
-    /// Share of the width that is taken off at the left: what the right camera does not see [default: 0.0625].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", help = usual(
+        "Share of the width that is taken off at the left: what the right camera does not see", Edges::default().left))]
     crop_left: Option<f64>,
-    /// Share of the height that is taken off at the top [default: 0.05].
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", help = usual("Share of the height that is taken off at the top", Edges::default().top))]
     crop_top: Option<f64>,
     /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
     /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there. ROOT is neither the
@@ -102,29 +111,29 @@ struct CleanArgs {
     /// Do not smooth.
     #[arg(long)]
     no_smooth: bool,
-    /// Median over a square of 2 x RADIUS + 1 pixels [default: 1].
-    #[arg(long, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15))]
+    #[arg(long, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15), help = usual(
+        "Median over a square of 2 x RADIUS + 1 pixels", SMOOTH_RADIUS))]
     smooth: Option<u8>,
     /// Do not fill holes.
     #[arg(long)]
     no_inpaint: bool,
-    /// Widest hole that is filled, in pixels [default: 16].
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..), help = usual(
+        "Widest hole that is filled, in pixels", HOLE_PX))]
     inpaint: Option<u16>,
 }
 
 impl CleanArgs {
     fn options(&self) -> CleanOptions {
-        let usual = Edges::default();
+        let default = Edges::default();
         let edges = Edges {
-            left: self.crop_left.unwrap_or(usual.left),
-            top: self.crop_top.unwrap_or(usual.top),
-            bottom: self.crop_bottom.unwrap_or(usual.bottom),
+            left: self.crop_left.unwrap_or(default.left),
+            top: self.crop_top.unwrap_or(default.top),
+            bottom: self.crop_bottom.unwrap_or(default.bottom),
         };
         CleanOptions {
             edges: (!self.no_crop).then_some(edges),
-            smooth_radius: if self.no_smooth { 0 } else { usize::from(self.smooth.unwrap_or(1)) },
-            hole_px: if self.no_inpaint { 0 } else { usize::from(self.inpaint.unwrap_or(16)) },
+            smooth_radius: if self.no_smooth { 0 } else { usize::from(self.smooth.unwrap_or(SMOOTH_RADIUS)) },
+            hole_px: if self.no_inpaint { 0 } else { usize::from(self.inpaint.unwrap_or(HOLE_PX)) },
         }
     }
 

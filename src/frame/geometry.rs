@@ -116,9 +116,9 @@ impl FromStr for OutputSize {
     type Err = OutputSizeError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        // `parse` alone would take "+1".
+        // `parse` alone would take "+1", and "007", which the JSON schema's pattern has no room for.
         let side = |text: &str| {
-            (text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()))
+            (text.len() <= 5 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()))
                 .then(|| text.parse().ok())
                 .flatten()
                 .filter(|n| (1..=MOST_PIXELS).contains(n))
@@ -505,7 +505,20 @@ mod tests {
         assert_eq!("source".parse(), Ok(OutputSize::Source));
         assert_eq!("network".parse(), Ok(OutputSize::Network));
         assert_eq!("640x360".parse(), Ok(OutputSize::Fixed { width: 640, height: 360 }));
-        for bad in ["", "x", "640", "640x", "0x360", "+640x360", "640x-1", "640X360", "9000x2", "640x360x3", "1e3x3"] {
+        for bad in [
+            "",
+            "x",
+            "640",
+            "640x",
+            "0x360",
+            "0640x360",
+            "+640x360",
+            "640x-1",
+            "640X360",
+            "9000x2",
+            "640x360x3",
+            "1e3x3",
+        ] {
             let error = bad.parse::<OutputSize>().expect_err(bad);
             assert!(error.to_string().contains("WIDTHxHEIGHT"), "{error}");
         }

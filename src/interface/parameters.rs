@@ -191,7 +191,7 @@ impl Syntax {
         let failed = |found: &str| Err(format!("expected {}, got {found}", self.words()));
         match (self, value) {
             (Syntax::Device, Value::String(s)) if s.parse::<DeviceChoice>().is_ok() => Ok(()),
-            (Syntax::OutputSize, Value::String(s)) if is_output_size(s) => Ok(()),
+            (Syntax::OutputSize, Value::String(s)) if s.parse::<OutputSize>().is_ok() => Ok(()),
             (Syntax::DepthScaling, Value::String(s)) if is_depth_scaling(s) => Ok(()),
             (Syntax::Roi, Value::Integers(v)) if v.len() == 4 && v.iter().all(|n| (0..=65_535).contains(n)) => Ok(()),
             (Syntax::Cameras, Value::Strings(names)) => cameras(names),
@@ -202,11 +202,6 @@ impl Syntax {
             (_, value) => failed(&value.to_string()),
         }
     }
-}
-
-fn is_output_size(text: &str) -> bool {
-    let has_leading_zero = text.split('x').any(|side| side.starts_with('0'));
-    text.parse::<OutputSize>().is_ok() && !has_leading_zero
 }
 
 /// Of numbers the plain decimal ones, which can be told in a regular expression.

@@ -186,9 +186,10 @@ struct Converted {
             v[1] = eight_bit(value(pixel + 2 * s.p.offset1));
             v[2] = eight_bit(value(pixel + 2 * s.p.offset2));
         }
-        out[0] = (u8)v[s.is_bgr ? 2 : 0];
+        // No index that is known late: it would put the three into memory.
+        out[0] = (u8)(s.is_bgr ? v[2] : v[0]);
         out[1] = (u8)v[1];
-        out[2] = (u8)v[s.is_bgr ? 0 : 2];
+        out[2] = (u8)(s.is_bgr ? v[0] : v[2]);
     }
 };
 
