@@ -32,6 +32,11 @@ fn street((width, height): (usize, usize)) -> Vec<u8> {
     Drive::new(&DriveConfig::new(3, 1, width, height)).frame(0, false).left.into_raw()
 }
 
+fn view<'a>(encoding: Encoding, geometry: &Geometry, picture: &'a [u8]) -> Result<ImageView<'a>, LayoutError> {
+    let (width, height) = geometry.source();
+    ImageView::without_padding(encoding, (width as u32, height as u32), picture)
+}
+
 impl Cameras {
     /// `count` cameras of this size (width, height) and encoding for a network of that size. Each looks at the same rendered
     /// street, turned round by another angle.
@@ -77,8 +82,7 @@ impl Cameras {
     /// # Errors
     /// None that [`Self::new`] has not returned.
     pub fn image(&self, camera: usize) -> Result<ImageView<'_>, LayoutError> {
-        let (width, height) = self.geometry.source();
-        ImageView::without_padding(self.encoding, (width as u32, height as u32), self.picture(camera))
+        view(self.encoding, &self.geometry, self.picture(camera))
     }
 
     /// What a camera's last frame was answered with.
@@ -93,12 +97,11 @@ impl Cameras {
     /// # Errors
     /// [`PipelineError`].
     pub fn run(&mut self, pipeline: &mut Pipeline, which: Range<usize>) -> Result<StageTimes, PipelineError> {
-        let (width, height) = self.geometry.source();
         let (geometry, encoding) = (&self.geometry, self.encoding);
         let mut jobs = Vec::with_capacity(which.len());
         for (picture, outputs) in self.pictures[which.clone()].iter().zip(&mut self.outputs[which]) {
             // Made anew for each frame, as a frame's bytes come: its check is part of the work.
-            let image = ImageView::without_padding(encoding, (width as u32, height as u32), picture).map_err(|e| {
+            let image = view(encoding, geometry, picture).map_err(|e| {
                 PipelineError::Network(crate::frame::network::NetworkError::Torch {
                     what: "read the bench's own picture".into(),
                     reason: e.to_string(),

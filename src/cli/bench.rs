@@ -163,8 +163,7 @@ fn parse_cameras(text: &str) -> Result<usize, String> {
 }
 
 fn parse_encoding(text: &str) -> Result<Encoding, String> {
-    let names = || Encoding::ALL.map(Encoding::name).join(", ");
-    Encoding::parse(text).ok_or_else(|| format!("expected one of {}, found '{text}'", names()))
+    Encoding::parse(text).ok_or_else(|| format!("expected one of {}, found '{text}'", Encoding::names()))
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

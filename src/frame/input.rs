@@ -86,36 +86,32 @@ impl InputBuilder {
         let resampler = self.resamplers.get(&(from, size), || Resampler::new(from, size));
         let (scale, bias, order, kind, padding) = (self.scale, self.bias, self.order, self.kind, self.padding);
         let row = self.width * CHANNELS;
-        self.rows.share(
-            out.chunks_mut(row * TASK_ROWS).enumerate(),
-            Default::default,
-            |(kept, scratch), (task, out)| {
-                let mut source = kept.of(image);
-                for (y, out) in out.chunks_exact_mut(row).enumerate() {
-                    let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
-                    let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
-                        pixels.fill(padding);
-                        continue;
-                    };
-                    pixels[..to.x].fill(padding);
-                    pixels[to.x + to.width..].fill(padding);
-                    let pixels = &mut pixels[to.x..to.x + to.width];
-                    let ordered = |[r, g, b]: [f32; 3]| if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
-                    match kind {
-                        InputKind::Float => resampler.row(&mut source, y, scratch, pixels, |out, values| {
-                            let values = ordered(values);
-                            for c in 0..CHANNELS {
-                                out[c] = values[c] * scale[c] + bias[c];
-                            }
-                        }),
-                        InputKind::U8 => {
-                            resampler
-                                .row(&mut source, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
+        let tasks = out.chunks_mut(row * TASK_ROWS).enumerate();
+        self.rows.share(tasks, Default::default, |(kept, scratch), (task, out)| {
+            let mut source = kept.of(image);
+            for (y, out) in out.chunks_exact_mut(row).enumerate() {
+                let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
+                let Some(y) = (task * TASK_ROWS + y).checked_sub(to.y).filter(|y| *y < to.height) else {
+                    pixels.fill(padding);
+                    continue;
+                };
+                pixels[..to.x].fill(padding);
+                pixels[to.x + to.width..].fill(padding);
+                let pixels = &mut pixels[to.x..to.x + to.width];
+                let ordered = |[r, g, b]: [f32; 3]| if order == ChannelOrder::Rgb { [r, g, b] } else { [b, g, r] };
+                match kind {
+                    InputKind::Float => resampler.row(&mut source, y, scratch, pixels, |out, values| {
+                        let values = ordered(values);
+                        for c in 0..CHANNELS {
+                            out[c] = values[c] * scale[c] + bias[c];
                         }
+                    }),
+                    InputKind::U8 => {
+                        resampler.row(&mut source, y, scratch, pixels, |out, values| *out = ordered(values).map(byte));
                     }
                 }
-            },
-        );
+            }
+        });
     }
 }
 

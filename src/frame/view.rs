@@ -129,6 +129,11 @@ impl Encoding {
         }
     }
 
+    /// The names of all, for messages.
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
     /// Whether it is 8-bit and interleaved, so that a picture of it is read in place.
     pub fn is_direct(self) -> bool {
         Self::DIRECT.contains(&self)
@@ -229,8 +234,7 @@ pub(super) fn is_type_name(name: &str) -> bool {
 /// What is wrong with an encoding that is not read, and the names of those that are.
 fn advice(actual: &str) -> String {
     let why = if is_type_name(actual) { " (it says how many channels there are, not which colours)" } else { "" };
-    let names: Vec<_> = Encoding::ALL.iter().map(|e| e.name()).collect();
-    format!("{why}; publish one of {}", names.join(", "))
+    format!("{why}; publish one of {}", Encoding::names())
 }
 
 /// Why an image was refused.
