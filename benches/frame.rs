@@ -55,14 +55,14 @@ fn manifest() -> Manifest {
             classes: ClassKind::Scores,
             normals_channel: None,
             score_channels: classes::CLASSES,
-            depth_channel: classes::CLASSES,
-            depth: DepthDecoding {
+            depth_channel: Some(classes::CLASSES),
+            depth: Some(DepthDecoding {
                 code: DepthCode::Log,
                 scale: depth::LOG_SCALE,
                 min_m: 0.0,
                 max_m: depth::MAX_DEPTH_M,
                 focal_length_px: 565.63,
-            },
+            }),
         },
         classes: classes::cityscapes(),
         files: [].into(),

@@ -309,7 +309,8 @@ fn outputs_of_trained_weights_are_those_of_the_articles_own_form() {
         assert_eq!((full.manifest.answer_size(), deployed.manifest.answer_size()), ((256, 128), (64, 32)));
 
         let mut camera = Cameras::new(1, (256, 128), (256, 128), Encoding::Rgb8).expect("it fits");
-        let (input, depth) = (&full.manifest.input, &full.manifest.output.depth);
+        let input = &full.manifest.input;
+        let depth = full.manifest.output.depth.as_ref().expect("it answers depth");
         let of = |values: [f32; 3]| Tensor::from_slice(&values);
         let image = Tensor::from_slice(camera.picture(0)).view([1, 128, 256, 3]);
         let x = ((image / 255.0 - of(input.mean)) / of(input.std)).permute([0, 3, 1, 2]);

@@ -173,7 +173,7 @@ fn everything_is_measured_and_written() {
     let packed = module.forward_ts(&[x.permute([2, 0, 1]).unsqueeze(0)]).expect("it runs");
     // Its answer stays at the heads' resolution; outputs are interpolated from it.
     let packed = packed.upsample_bilinear2d([64, 96], false, None, None);
-    let depth = &artifact.manifest.output.depth;
+    let depth = artifact.manifest.output.depth.as_ref().expect("it answers depth");
     let expected = (packed.select(1, 20) * f64::from(depth.scale)).exp().clamp(0.0, f64::from(depth.max_m));
     let relative = ((expected.squeeze() - depth_m).abs() / depth_m.clamp_min(1e-3)).max().double_value(&[]);
     assert!(relative < 1e-3, "depth differs by {relative}");

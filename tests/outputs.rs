@@ -43,6 +43,8 @@ struct Model {
     stride: usize,
     /// The answer is in the host's memory, wherever the module runs.
     on_host: bool,
+    /// The answer lacks `classes` or `depth`.
+    lacks: Option<&'static str>,
 }
 
 impl Model {
@@ -83,8 +85,14 @@ impl Model {
             (false, _) => ("s", "z"),
         };
         let (kind, value) = match self.tensors {
-            None if self.on_host => ("Tensor".into(), format!("torch.cpu(torch.cat([{classes}, {depth}], 1))")),
-            None => ("Tensor".into(), format!("torch.cat([{classes}, {depth}], 1)")),
+            None => {
+                let all = match self.lacks {
+                    Some("classes") => depth.into(),
+                    Some(_) => classes.into(),
+                    None => format!("torch.cat([{classes}, {depth}], 1)"),
+                };
+                ("Tensor".into(), if self.on_host { format!("torch.cpu({all})") } else { all })
+            }
             Some(names) => {
                 let values: Vec<_> = names
                     .iter()
@@ -109,9 +117,22 @@ impl Model {
         let size = if self.stride == 1 { String::new() } else { format!("  width: {width}\n  height: {height}\n") };
         let tensors = self.tensors.map_or(String::new(), |t| format!("  tensors: [{}]\n", t.join(", ")));
         let (code, scale) = self.depth.map_or((String::new(), 5.0), |(code, scale)| (format!("code: {code}, "), scale));
-        let channels = if self.labels { 1 } else { IDS.len() };
+        let has = |part: &str| self.lacks != Some(part);
+        let channels = match (has("classes"), self.labels) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => IDS.len(),
+        };
         let classes = if self.labels { "  classes: labels\n" } else { "" };
-        let table: String = IDS
+        let ids = if has("classes") { &IDS[..] } else { &[] };
+        let depth = if has("depth") {
+            format!(
+                "  depth_channel: {channels}\n  depth: {{{code}scale: {scale}, min_m: 1, max_m: 80, focal_length_px: 60}}\n"
+            )
+        } else {
+            String::new()
+        };
+        let table: String = ids
             .iter()
             .map(|id| {
                 format!(
@@ -123,13 +144,13 @@ impl Model {
         format!(
             "schema_version: 1\nname: kinds\nnetwork: {{classes: {}}}\ntorchscript: network.ts\ninput:\n  width: {}\n  \
              height: {}\n  channel_order: rgb\n{}  mean: [0, 0, 0]\n  std: [1, 1, 1]\noutput:\n{size}{tensors}{classes}  \
-             score_channels: {channels}\n  depth_channel: {channels}\n  depth: {{{code}scale: {scale}, min_m: 1, max_m: 80, \
-             focal_length_px: 60}}\nclasses:\n{table}files: {{network.ts: {sha256}}}\nprovenance: {{package_version: '0', \
-             command: test, created: now, weights_sha256: none, libtorch: '2.11', training: none}}\n",
-            IDS.len(),
+             score_channels: {channels}\n{depth}classes:{}\n{table}files: {{network.ts: {sha256}}}\nprovenance: \
+             {{package_version: '0', command: test, created: now, weights_sha256: none, libtorch: '2.11', training: none}}\n",
+            ids.len(),
             NETWORK.0,
             NETWORK.1,
             if self.bytes { "  kind: u8\n" } else { "" },
+            if ids.is_empty() { " []" } else { "" },
         )
     }
 
@@ -357,6 +378,33 @@ fn every_kind_of_model_is_answered_by_the_definition() {
     }
 }
 
+#[test]
+fn a_model_of_one_task_answers_it_as_one_of_both_does_and_nothing_else() {
+    let source = (130, 81);
+    let data = picture(source);
+    let image = ImageView::rgb8(source.0 as u32, source.1 as u32, &data).expect("a valid layout");
+    let geometry = Geometry::new(&Placement::default(), source, NETWORK).expect("it fits");
+    let is_nan = |values: &[f32]| values.len() == source.0 * source.1 && values.iter().all(|v| v.is_nan());
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let plain = Model { stride: 4, ..Model::default() };
+    for (device, kind) in devices().into_iter().flat_map(|d| [plain, Model { labels: true, ..plain }].map(|m| (d, m))) {
+        let answer = |lacks| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = Model { lacks, ..kind }.write(folder.path());
+            let mut pipeline = Pipeline::load(&path, &options(device, Precision::Fp32)).expect("it loads");
+            run(&mut pipeline, &image, &geometry, Wanted::ALL)
+        };
+        let (both, classes, depth) = (answer(None), answer(Some("depth")), answer(Some("classes")));
+        let pictures = |o: &Outputs| [&o.labels, &o.overlay, &o.colors, &o.mask].map(Clone::clone);
+        assert_eq!(pictures(&classes), pictures(&both), "{device:?} {kind:?}");
+        assert_eq!(bits(&classes.confidence), bits(&both.confidence), "{device:?} {kind:?}");
+        assert!(is_nan(&classes.depth_m) && !is_nan(&both.depth_m), "{device:?} {kind:?}");
+        assert_eq!(bits(&depth.depth_m), bits(&both.depth_m), "{device:?} {kind:?}");
+        assert!(depth.labels.iter().all(|&label| label == 255) && is_nan(&depth.confidence), "{device:?} {kind:?}");
+        assert!(depth.colors.iter().all(|&c| c == 0), "{device:?} {kind:?}");
+    }
+}
+
 /// All values, numbers as their bits: bytes, then numbers.
 fn values(outputs: &Outputs) -> ([&[u8]; 4], [Vec<u32>; 3]) {
     let Outputs { width: _, height: _, labels, depth_m, confidence, overlay, colors, mask, normals } = outputs;
@@ -488,16 +536,31 @@ fn a_manifest_that_contradicts_itself_is_refused() {
     let labels = Model { labels: true, ..plain };
     let inverse = Model { depth: Some(("inverse", 90.0)), ..plain };
     type Change = fn(&str) -> String;
-    let cases: [(Model, Change, &str); 10] = [
+    let classes = Model { lacks: Some("depth"), ..plain };
+    let depth = Model { lacks: Some("classes"), ..plain };
+    let cases: [(Model, Change, &str); 15] = [
+        (
+            classes,
+            |t| t.replace("output:\n", "output:\n  depth_channel: 4\n"),
+            "output.depth_channel: expected none, the channel after the class channels where output.depth is given, found 4",
+        ),
+        (depth, |t| t.replace("  depth_channel: 0\n", ""), "output.depth_channel: expected 0, the channel after"),
+        (depth, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth]\n"), "expected 'classes' 0 times"),
+        (
+            depth,
+            |t| t.split("  depth_channel").next().map(String::from).unwrap_or_default() + t.split("60}\n").nth(1).unwrap_or(""),
+            "expected classes, output.depth or both, found neither",
+        ),
+        (depth, |t| t.replace("score_channels: 0", "score_channels: 1"), "expected 0 (one for each of the classes"),
         (
             plain,
             |t| t.replace("output:\n", "output:\n  tensors: [classes]\n"),
-            "expected 'depth' once, found it 0 times",
+            "expected 'depth' 1 times, as output.depth is given, found it 0 times",
         ),
         (
             plain,
             |t| t.replace("output:\n", "output:\n  tensors: [depth, other]\n"),
-            "expected 'classes' once, found it 0 times; the node needs segmentation and depth",
+            "expected 'classes' 1 times, as output.score_channels is given, found it 0 times",
         ),
         (plain, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth, depth]\n"), "found it 2 times"),
         (plain, |t| t.replace("output:\n", "output:\n  tensors: [scores]\n"), "unknown variant `scores`"),

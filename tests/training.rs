@@ -7,6 +7,7 @@ use semantic_depth::train::expert;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use tch::Tensor;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_semantic_depth");
 
@@ -232,13 +233,13 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert!(!metrics.contains("NaN") && metrics.contains("loss_depth"), "{metrics}");
 
     // It sees the whole picture: rows that the source leaves out change nothing of the others.
-    let completed = |remove_bottom: f64| {
+    let completed = |run: &Path, remove_bottom: f64| {
         let (labels, depth) = (LabelFiles::default(), DepthFiles::None);
         let data = Source::Cityscapes { root: root.path().join("data"), labels, depth, remove_bottom };
         let items = data.index("val", &mut Groups::default()).expect("an index");
-        expert::decode(&items, &four.join("model"), "street").expect("completed").swap_remove(0)
+        expert::decode(&items, &run.join("model"), "street").expect("completed").swap_remove(0)
     };
-    let (whole, cut) = (completed(0.0), completed(0.25));
+    let (whole, cut) = (completed(&four, 0.0), completed(&four, 0.25));
     assert_eq!((whole.height, cut.height), (64, 48));
     let (whole_m, cut_m) = (whole.depth_m.expect("depth"), cut.depth_m.expect("depth"));
     assert_eq!(cut_m.len(), 48 * 128);
@@ -257,14 +258,32 @@ fn further_heads_and_other_label_spaces_become_models() {
     // From a network of other heads: what fits is taken over.
     let one = root.path().join("one");
     let init = four.join("last.safetensors");
-    let output =
-        run(&train(&config, &one, &["--set", "heads=[{task: depth}]", "--init", init.to_str().expect("UTF-8")]));
+    fn text(path: &Path) -> &str {
+        path.to_str().expect("UTF-8")
+    }
+    let output = run(&train(&config, &one, &["--set", "heads=[{task: depth}]", "--init", text(&init)]));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && log.contains("0 variables start at random"), "{log}");
-    let output =
-        run(&["export", "--weights", one.join("last.safetensors").to_str().expect("UTF-8"), "--out", "unused"]);
+    // It is a model like others, and judged by what it answers.
+    let figures = evaluated(root.path(), &one);
+    assert!(figures["segmentation"].is_null() && figures["iou"].as_array().is_some_and(Vec::is_empty), "{figures}");
+    assert!(figures["depth"]["abs_rel"].as_f64().expect("a number") > 0.0);
+    assert!(figures["depth_detail"]["by_class"].as_array().is_some_and(|classes| !classes.is_empty()), "{figures}");
+    assert!(completed(&one, 0.0).depth_m.is_some(), "an expert answers what it can");
+    let classes = root.path().join("classes");
+    let alone = ["--set", "heads=[{task: segmentation}]", "--set", "watch.best=miou", "--init", text(&init)];
+    ok(&train(&config, &classes, &alone));
+    let figures = evaluated(root.path(), &classes);
+    assert!(figures["depth"].is_null() && figures["miou"].as_f64().is_some_and(|miou| miou > 0.0), "{figures}");
+    assert!(completed(&classes, 0.0).depth_m.is_none(), "an expert answers no more than it can");
+    // Weights of which nothing could be published.
+    let mut tensors = Tensor::read_safetensors(&init).expect("weights");
+    tensors.retain(|(name, _)| !["seg", "depth"].iter().any(|head| name.contains(&format!("decoder.{head}."))));
+    let weights = root.path().join("normals.safetensors");
+    Tensor::write_safetensors(&tensors, &weights).expect("written");
+    let output = run(&["export", "--weights", text(&weights), "--out", "unused"]);
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && log.contains("no segmentation head"), "{log}");
+    assert!(!output.status.success() && log.contains("no segmentation head in them, and no depth head"), "{log}");
 
     // Without camera files depth cannot be consistent with the scale, but for an expert's, which brings its own camera.
     std::fs::remove_dir_all(root.path().join("data/camera")).expect("removed");

@@ -9,6 +9,7 @@ use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{Job, Outputs, Pipeline, PipelineError, Wanted};
 use crate::frame::view::{Encoding, ImageView, LayoutError};
+use crate::model::Task;
 use serde::Serialize;
 use std::ops::Range;
 use tch::Device;
@@ -90,7 +91,8 @@ impl Cameras {
         &self.outputs[camera]
     }
 
-    /// Answers a frame of each of these cameras, together in one batch: labels and depth at the frame's size.
+    /// Answers a frame of each of these cameras, together in one batch: labels and depth, as far as the model answers them, at
+    /// the frame's size.
     ///
     /// Returns the stages' times, summed over the frames; the network's, which is one for all, once.
     ///
@@ -98,6 +100,8 @@ impl Cameras {
     /// [`PipelineError`].
     pub fn run(&mut self, pipeline: &mut Pipeline, which: Range<usize>) -> Result<StageTimes, PipelineError> {
         let (geometry, encoding) = (&self.geometry, self.encoding);
+        let answers = |task| pipeline.manifest().answers(task);
+        let (labels, depth) = (answers(Task::Segmentation), answers(Task::Depth));
         let mut jobs = Vec::with_capacity(which.len());
         for (picture, outputs) in self.pictures[which.clone()].iter().zip(&mut self.outputs[which]) {
             // Made anew for each frame, as a frame's bytes come: its check is part of the work.
@@ -110,7 +114,7 @@ impl Cameras {
             jobs.push(Job {
                 image,
                 geometry,
-                wanted: Wanted { labels: true, depth: true, ..Wanted::default() },
+                wanted: Wanted { labels, depth, ..Wanted::default() },
                 confidence_stride: 1,
                 depth_factor: 1.0,
                 overlay_opacity: 0.0,

@@ -189,7 +189,8 @@ pub fn scaling(
             network: manifest.network.clone(),
             size,
             full_size: false,
-            focal_length_px: manifest.output.depth.focal_length_px,
+            // Of a model without depth it says nothing.
+            focal_length_px: manifest.focal_length_px().unwrap_or(1.0),
             name: manifest.name.clone(),
             training: manifest.provenance.training.clone(),
             command: "semantic_depth bench".into(),

@@ -15,13 +15,13 @@ use crate::export::{self, Artifact};
 use crate::frame::network::{resolve, select, Backend, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
 use crate::frame::pipeline::{LoadOptions, Pipeline};
 use crate::frame::view::Encoding;
-use crate::model::Cost;
+use crate::model::{Cost, Task};
 use anyhow::{bail, Context as _};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -366,16 +366,20 @@ fn against_ceilings(report: &mut Report, device: Device, artifact: &Artifact) ->
     Ok(())
 }
 
-/// A rendered street at the network's size and what the pipeline answers to it: `image` `[H, W, 3]` and `labels`
-/// `[H, W]` as bytes, `depth_m` `[H, W]` in single precision.
+/// A rendered street at the network's size and what the pipeline answers to it: `image` `[H, W, 3]` as bytes and, of the two
+/// what the model answers, `labels` `[H, W]` as bytes and `depth_m` `[H, W]` in single precision.
 fn save_answer(path: &Path, pipeline: &mut Pipeline) -> anyhow::Result<()> {
     let (width, height) = pipeline.network_size();
     let mut camera = Cameras::new(1, (width, height), (width, height), Encoding::Rgb8)?;
     camera.run(pipeline, 0..1)?;
     let (size, outputs) = ([height as i64, width as i64], camera.outputs(0));
     let image = Tensor::f_from_slice(camera.picture(0))?.f_view([size[0], size[1], 3])?;
-    let labels = Tensor::f_from_slice(&outputs.labels)?.f_view(size)?;
-    let depth_m = Tensor::f_from_slice(&outputs.depth_m)?.f_view(size)?.f_to_kind(Kind::Float)?;
-    let tensors = [("image", image), ("labels", labels), ("depth_m", depth_m)];
+    let mut tensors = vec![("image", image)];
+    if pipeline.manifest().answers(Task::Segmentation) {
+        tensors.push(("labels", Tensor::f_from_slice(&outputs.labels)?.f_view(size)?));
+    }
+    if pipeline.manifest().answers(Task::Depth) {
+        tensors.push(("depth_m", Tensor::f_from_slice(&outputs.depth_m)?.f_view(size)?));
+    }
     Tensor::write_safetensors(&tensors, path).with_context(|| format!("--save-answer {}", path.display()))
 }

@@ -11,6 +11,7 @@ use crate::export::{self, Manifest};
 use crate::frame::geometry::Placement;
 use crate::frame::network::{self, device_name, usual, Backend, Compile, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::model::Task;
 use crate::tensorrt::archive::DeviceKind;
 use crate::tensorrt::cache::{Cache, Entry};
 use crate::tensorrt::check::{check_without_device, PLATFORM, TORCH_TENSORRT_ABI};
@@ -185,10 +186,12 @@ struct Check {
     golden: Option<Deviation>,
     /// Width and height.
     network_size: (usize, usize),
-    classes_seen: usize,
-    depth_min_m: f32,
-    depth_median_m: f32,
-    depth_max_m: f32,
+    /// Of a model that answers classes.
+    classes_seen: Option<usize>,
+    /// This and the next two of a model that answers depth.
+    depth_min_m: Option<f32>,
+    depth_median_m: Option<f32>,
+    depth_max_m: Option<f32>,
     /// The quickest of three, from the picture to labels and metres: a hint, no measurement.
     answer_ms: f64,
 }
@@ -531,7 +534,7 @@ impl Check {
         }
         let Outputs { labels, depth_m, .. } = &answerer.outputs;
 
-        let depth = &answerer.pipeline.manifest().output.depth;
+        let manifest = answerer.pipeline.manifest();
         let pixels = width * height;
         ensure!(
             labels.len() == pixels && depth_m.len() == pixels,
@@ -540,28 +543,38 @@ impl Check {
             depth_m.len()
         );
         // No depth is an answer, too, as is no class: the node publishes both.
-        let range = depth.min_m..=depth.max_m;
-        let outside = depth_m.iter().find(|d| !d.is_nan() && !range.contains(*d));
-        ensure!(outside.is_none(), "expected depths from {} to {} m, found {:?}", depth.min_m, depth.max_m, outside);
+        if let Some(depth) = &manifest.output.depth {
+            let range = depth.min_m..=depth.max_m;
+            let outside = depth_m.iter().find(|d| !d.is_nan() && !range.contains(*d));
+            ensure!(
+                outside.is_none(),
+                "expected depths from {} to {} m, found {:?}",
+                depth.min_m,
+                depth.max_m,
+                outside
+            );
+        }
         let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
         ensure!(
             *labels == first.labels && same(depth_m, &first.depth_m),
             "expected the same answer to the same picture, found two that differ"
         );
-        let ids: Vec<u8> = answerer.pipeline.manifest().classes.iter().map(|c| c.id).collect();
+        let ids: Vec<u8> = manifest.classes.iter().map(|c| c.id).collect();
         let unknown = labels.iter().find(|l| **l != UNLABELLED && !ids.contains(l));
         ensure!(unknown.is_none(), "expected labels of the manifest's classes, found {unknown:?}");
         let mut sorted: Vec<f32> = depth_m.iter().copied().filter(|d| !d.is_nan()).collect();
         sorted.sort_by(f32::total_cmp);
-        let classes_seen = ids.iter().filter(|id| labels.contains(id)).count();
-        ensure!(classes_seen > 0 && !sorted.is_empty(), "expected a class and a depth somewhere, found none");
+        let classes_seen =
+            manifest.answers(Task::Segmentation).then(|| ids.iter().filter(|id| labels.contains(id)).count());
+        ensure!(classes_seen != Some(0), "expected a class somewhere, found none");
+        ensure!(!manifest.answers(Task::Depth) || !sorted.is_empty(), "expected a depth somewhere, found none");
         Ok(Self {
             golden: answerer.pipeline.golden_deviation(),
             network_size: (width, height),
             classes_seen,
-            depth_min_m: sorted[0],
-            depth_median_m: sorted[sorted.len() / 2],
-            depth_max_m: sorted[sorted.len() - 1],
+            depth_min_m: sorted.first().copied(),
+            depth_median_m: sorted.get(sorted.len() / 2).copied(),
+            depth_max_m: sorted.last().copied(),
             answer_ms,
         })
     }
@@ -678,7 +691,9 @@ fn describe_model(model: &Model) -> Result<String, fmt::Error> {
     match &model.manifest.0 {
         Err(error) => writeln!(f, "  {error}")?,
         Ok(m) => {
-            writeln!(f, "  {}: input {}x{}, {} classes", m.name, m.input.width, m.input.height, m.classes.len())?;
+            let depth = if m.answers(Task::Depth) { "depth" } else { "no depth" };
+            let (name, w, h, classes) = (&m.name, m.input.width, m.input.height, m.classes.len());
+            writeln!(f, "  {name}: input {w}x{h}, {classes} classes, {depth}")?;
             let p = &m.provenance;
             writeln!(f, "  made {} by version {} for libtorch {}", p.created, p.package_version, p.libtorch)?;
             for (name, sha256) in &m.files {
@@ -698,12 +713,14 @@ fn describe_model(model: &Model) -> Result<String, fmt::Error> {
                 let (width, height) = c.network_size;
                 writeln!(f, " runs{auto}")?;
                 writeln!(f, "    golden input: {golden}")?;
-                writeln!(
-                    f,
-                    "    a street of {width}x{height}: equal, finite answers, {} classes, depth {:.1} to {:.1} m, median \
-                     {:.1} m; about {:.1} ms",
-                    c.classes_seen, c.depth_min_m, c.depth_max_m, c.depth_median_m, c.answer_ms
-                )?;
+                write!(f, "    a street of {width}x{height}: equal, finite answers")?;
+                if let Some(classes) = c.classes_seen {
+                    write!(f, ", {classes} classes")?;
+                }
+                if let (Some(min), Some(median), Some(max)) = (c.depth_min_m, c.depth_median_m, c.depth_max_m) {
+                    write!(f, ", depth {min:.1} to {max:.1} m, median {median:.1} m")?;
+                }
+                writeln!(f, "; about {:.1} ms", c.answer_ms)?;
             }
             Err(error) => writeln!(f, " does not run: {error}")?,
         }

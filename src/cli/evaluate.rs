@@ -22,6 +22,7 @@ use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, ResizeMode};
 use crate::frame::network::{BackendChoice, DeviceChoice, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::model::Task;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::fs;
@@ -224,9 +225,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let pipeline = Pipeline::load(&args.model, &options)?;
     let classes = pipeline.manifest().classes.len();
     let of_categories = classes == CATEGORIES + 1;
-    if classes != CLASSES && !of_categories {
+    let (has_classes, has_depth) =
+        (pipeline.manifest().answers(Task::Segmentation), pipeline.manifest().answers(Task::Depth));
+    if has_classes && classes != CLASSES && !of_categories {
         bail!(
-            "{}: expected a model of the {CLASSES} Cityscapes classes or of its {} categories, found {classes}",
+            "{}: expected a model of the {CLASSES} Cityscapes classes or of its {} categories, or of depth alone, found {classes}",
             args.model.display(),
             CATEGORIES + 1
         );
@@ -241,7 +244,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let placement = Placement { mode: args.resize_mode, ..Placement::default() };
     let depth_scaling = args.depth_scaling;
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
-    let mut judge = Judge::new(table, args.cap);
+    let mut judge = Judge::new(table, args.cap).of_answers(has_classes, has_depth);
     let depth_factor = judge_all(&items, &mut runner, &mut judge, &args)?;
     let summary = judge.summary();
     let name = runner.pipeline.manifest().name.clone();

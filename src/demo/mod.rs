@@ -21,7 +21,9 @@ pub mod source;
 
 use crate::data::classes;
 use crate::eval::{Confusion, DepthErrors};
+use crate::export;
 use crate::installed;
+use crate::model::Task;
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
 use messages::{ImageMessage, StampNs};
@@ -143,12 +145,26 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Whether the files are there, and the node's parameters are such as the demo can do with: asked before the long work of
-/// rendering, too.
+/// Whether the files are there, and the model and the node's parameters are such as the demo can do with: asked before the long
+/// work of rendering, too.
 ///
 /// # Errors
-/// The file, or the parameter, with the value that it needs and why.
+/// The file, what the model lacks, or the parameter, with the value that it needs and why.
 pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
+    check_parameters(parameters)?;
+    ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
+    ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
+    let manifest = export::load(model)?.manifest;
+    ensure!(
+        manifest.answers(Task::Segmentation) && manifest.answers(Task::Depth),
+        "the demo shows labels and depth, and {} does not answer both; start semantic_depth_node with it, or judge it with \
+         `semantic_depth evaluate`",
+        model.display()
+    );
+    Ok(())
+}
+
+fn check_parameters(parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
     for (name, value) in parameters {
         ensure!(name != "model_path", "--param model_path: use --model, which the report names");
         let Some((_, needed, why)) = NEEDED.iter().find(|(known, ..)| known == name) else { continue };
@@ -158,8 +174,6 @@ pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value
             "--param {name}: the demo needs {needed}: {why}; start semantic_depth_node by itself to see it otherwise"
         );
     }
-    ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
-    ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
     Ok(())
 }
 
@@ -479,13 +493,10 @@ mod tests {
     /// Such a drive would fail at its end, or wait for topics that never come.
     #[test]
     fn parameters_that_the_demo_cannot_show_are_refused_at_once() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "x").expect("written");
         let asked = |name: &str, value: &str| {
             let value: serde_yaml::Value = serde_yaml::from_str(value).expect("YAML");
             let parameters = [(name.to_owned(), value)];
-            check(&file, &file, &parameters).map_err(|error| error.to_string())
+            check_parameters(&parameters).map_err(|error| error.to_string())
         };
         for (name, other, needed) in [
             ("output_size", "network", "source"),

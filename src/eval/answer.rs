@@ -7,6 +7,7 @@ use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{Job, Outputs, Pipeline, Wanted};
 use crate::frame::view::ImageView;
+use crate::model::Task;
 use anyhow::bail;
 
 /// What the depth of one frame is multiplied with, as the node does it with the frame's camera_info.
@@ -38,7 +39,8 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// Answers a frame into `outputs`, at its own size, the node's own way; returns what depth was multiplied with.
+    /// Answers a frame into `outputs`, at its own size, the node's own way; returns what depth was multiplied with (1 of a
+    /// model without depth).
     ///
     /// # Errors
     /// The network fails, or a focal length is asked for that the frame does not have.
@@ -46,9 +48,12 @@ impl Answerer {
         let view = ImageView::rgb8(frame.width as u32, frame.height as u32, &frame.rgb)?;
         let size = (frame.width, frame.height);
         let geometry = Geometry::new(&self.placement, size, self.pipeline.network_size())?;
-        let f_model = f64::from(self.pipeline.manifest().output.depth.focal_length_px);
-        let factor = factor(self.depth_scaling, frame, &geometry, f_model)?;
-        let normals = self.pipeline.manifest().output.normals_channel.is_some();
+        let manifest = self.pipeline.manifest();
+        let factor = match manifest.focal_length_px() {
+            Some(f_model) => factor(self.depth_scaling, frame, &geometry, f64::from(f_model))?,
+            None => 1.0,
+        };
+        let normals = manifest.answers(Task::Normals);
         let job = Job {
             image: view,
             geometry: &geometry,

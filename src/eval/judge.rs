@@ -107,6 +107,8 @@ pub struct Judge {
     pub(super) frames: Vec<FrameScore>,
     /// Value of a translated pixel -> histogram of [`Counts::joint`].
     side_of: [u8; 256],
+    /// Whether the model answers classes, and depth.
+    answers: (bool, bool),
     /// True classes of the frame at hand, and what its prediction counts as.
     truth: Vec<u8>,
     answer: Vec<u8>,
@@ -150,12 +152,20 @@ impl Judge {
                 Some(Some(Side::Background)) => 1,
                 _ => 2,
             }),
+            answers: (true, true),
             truth: Vec::new(),
             answer: Vec::new(),
             table,
             bands,
             cap_m,
         }
+    }
+
+    /// Of a model that does not answer both: the rest is not judged, though depth still is by the true classes.
+    #[must_use]
+    pub fn of_answers(mut self, classes: bool, depth: bool) -> Self {
+        self.answers = (classes, depth);
+        self
     }
 
     /// The classes that it judges by.
@@ -168,13 +178,16 @@ impl Judge {
         &self.frames
     }
 
-    /// Judges a frame: predicted train ids and metres, `height x width`. What the frame's truth lacks is not judged.
+    /// Judges a frame: predicted train ids and metres, `height x width`. What the frame's truth lacks is not judged, nor what the
+    /// model does not answer ([`Self::of_answers`]).
     ///
     /// # Panics
     /// Truth and prediction differ in size.
     pub fn add(&mut self, name: &str, frame: &Decoded, labels: &[u8], depth_m: &[f32]) {
         let pixels = frame.width * frame.height;
         assert!(labels.len() == pixels && depth_m.len() == pixels, "truth and prediction of {name} differ in size");
+        let (has_classes, has_depth) = self.answers;
+        let true_depth_m = frame.depth_m.as_ref().filter(|_| has_depth);
         let (mut truth, mut answer) = (std::mem::take(&mut self.truth), std::mem::take(&mut self.answer));
         let ((), ratio) = rayon::join(
             || {
@@ -182,21 +195,21 @@ impl Judge {
                     self.table.translate(codes, labels, &mut truth, &mut answer);
                 }
             },
-            || frame.depth_m.as_ref().and_then(|t| median_ratio(t, depth_m, self.cap_m)),
+            || true_depth_m.and_then(|t| median_ratio(t, depth_m, self.cap_m)),
         );
         let whole = Pixels {
             labels: frame.labels.as_ref().map(|_| (truth.as_slice(), answer.as_slice())),
-            depth: frame.depth_m.as_ref().map(|t| (t.as_slice(), depth_m)),
+            depth: true_depth_m.map(|t| (t.as_slice(), depth_m)),
             scale: ratio.unwrap_or(1.0),
         };
         let (mut leak, mut ground) = (self.leak.take(), self.ground.take());
         let ((), by_rows) = rayon::join(
             || {
-                if let (Some(leak), Some((truth, answer))) = (&mut leak, whole.labels) {
+                if let (true, Some(leak), Some((truth, answer))) = (has_classes, &mut leak, whole.labels) {
                     let depth = whole.depth.map(|(t, p)| (t, p, self.cap_m));
                     leak.add(&Scene { width: frame.width, truth, answer, depth });
                 }
-                if let (Some(ground), Some((truth, _))) = (&mut ground, whole.labels) {
+                if let (true, Some(ground), Some((truth, _))) = (has_depth, &mut ground, whole.labels) {
                     ground.add(frame.width, truth, depth_m);
                 }
             },
@@ -219,7 +232,7 @@ impl Judge {
         let errors = counts.whole_depth();
         self.frames.push(FrameScore {
             name: name.into(),
-            segmentation: whole.labels.map(|_| counts.whole_confusion().report()),
+            segmentation: whole.labels.filter(|_| has_classes).map(|_| counts.whole_confusion().report()),
             depth: whole.depth.map(|_| errors.plain.report()),
             depth_median_scaled: whole.depth.map(|_| errors.scaled.report()),
             median_ratio: ratio,
@@ -286,6 +299,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::classes::UNLABELLED;
 
     /// 4 columns, 64 rows: the upper half building at 30 m, the lower half road at 8 m, one car at 8 m, some sky.
     fn frame() -> Decoded {
@@ -389,5 +403,31 @@ mod tests {
         let segmentation = summary.segmentation.expect("labels");
         assert_eq!((segmentation.frames, summary.depth.expect("depth").frames, summary.frames), (1, 1, 2));
         assert!(segmentation.by_distance.iter().all(|b| b.report.pixels == 0));
+    }
+
+    #[test]
+    fn what_a_model_does_not_answer_is_not_judged() {
+        let frame = frame();
+        let (labels, depth_m) = (frame.labels.clone().expect("labels"), frame.depth_m.clone().expect("depth"));
+        let both = {
+            let mut judge = judge();
+            judge.add("both", &frame, &labels, &depth_m);
+            judge.summary()
+        };
+        let mut classes_alone = judge().of_answers(true, false);
+        classes_alone.add("classes", &frame, &labels, &vec![f32::NAN; depth_m.len()]);
+        let found = classes_alone.summary();
+        assert!(found.depth.is_none() && found.ground.is_none());
+        assert_eq!(found.segmentation.expect("judged").pooled, both.segmentation.expect("judged").pooled);
+        let mut depth_alone = judge().of_answers(false, true);
+        depth_alone.add("depth", &frame, &vec![UNLABELLED; labels.len()], &depth_m);
+        let found = depth_alone.summary();
+        assert!(found.segmentation.is_none() && found.leak.is_none());
+        let (found, both) = (found.depth.expect("judged"), both.depth.expect("judged"));
+        assert_eq!(found.pooled, both.pooled);
+        assert!(
+            !found.by_class.is_empty() && found.by_class.len() == both.by_class.len(),
+            "the true classes are known"
+        );
     }
 }

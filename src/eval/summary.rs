@@ -298,7 +298,7 @@ impl Summary {
         let mut out = String::new();
         match &self.segmentation {
             Some(segmentation) => out += &segmentation.table(self.frames, details),
-            None => out += "segmentation           not judged: no frame has labels\n",
+            None => out += "segmentation           not judged: no frame has labels, or the model answers none\n",
         }
         match &self.depth {
             Some(depth) => out += &depth.table(self.frames, details),

@@ -126,20 +126,22 @@ impl Golden {
             let scores = &pixel[..output.score_channels];
             (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
         };
-        let (mut different, mut relative) = (0, Vec::new());
+        let (mut pixels, mut different, mut relative) = (0_usize, 0, Vec::new());
         for (found, expected) in found.zip(self.answer.chunks_exact(channels)) {
+            pixels += 1;
             different += usize::from(best(found) != best(expected));
-            let (found, expected) = (found[output.depth_channel], expected[output.depth_channel]);
-            let difference = (f64::from(output.depth.scale) * f64::from(found - expected)).exp() - 1.0;
+            let (Some(channel), Some(decoding)) = (output.depth_channel, &output.depth) else { continue };
+            let difference = (f64::from(decoding.scale) * f64::from(found[channel] - expected[channel])).exp() - 1.0;
             // An answer that is no number is as far off as can be.
             relative.push(if difference.is_nan() { f64::INFINITY } else { difference.abs() });
         }
-        let count = relative.len();
         relative.sort_by(f64::total_cmp);
+        // Where nothing could be compared, nothing is as it should be; where there is no depth, nothing of it differs.
+        let nothing = if output.depth.is_some() { f64::INFINITY } else { 0.0 };
         Deviation {
-            labels: different as f64 / count.max(1) as f64,
-            depth_median: relative.get(count / 2).copied().unwrap_or(f64::INFINITY),
-            depth_most: relative.last().copied().unwrap_or(f64::INFINITY),
+            labels: different as f64 / pixels.max(1) as f64,
+            depth_median: relative.get(relative.len() / 2).copied().unwrap_or(nothing),
+            depth_most: relative.last().copied().unwrap_or(nothing),
         }
     }
 }

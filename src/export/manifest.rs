@@ -4,7 +4,7 @@
 //! stay valid, and an older reader that does not know such a key refuses it by its name.
 
 use crate::data::classes::Class;
-use crate::model::NetworkConfig;
+use crate::model::{NetworkConfig, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Manifest {
     pub input: InputSpec,
     /// What comes out.
     pub output: OutputSpec,
-    /// Entry `i` is channel `i` of the class scores.
+    /// Entry `i` is channel `i` of the class scores; none of a network without segmentation.
     pub classes: Vec<Class>,
     /// Every file of the model but the manifest: name relative to the manifest -> sha256, in hexadecimal.
     pub files: BTreeMap<String, String>,
@@ -39,6 +39,21 @@ impl Manifest {
     /// Width and height of the network's answer, pixels.
     pub fn answer_size(&self) -> (usize, usize) {
         (self.output.width.unwrap_or(self.input.width), self.output.height.unwrap_or(self.input.height))
+    }
+
+    /// Whether the network answers this: segmentation, depth or both, and normals where it has them.
+    pub fn answers(&self, task: Task) -> bool {
+        match task {
+            Task::Segmentation => self.output.score_channels > 0,
+            Task::Depth => self.output.depth.is_some(),
+            Task::Normals => self.output.normals_channel.is_some(),
+            Task::Edges => false,
+        }
+    }
+
+    /// Focal length that the depth was learned at, see [`DepthDecoding::focal_length_px`]; `None` without depth.
+    pub fn focal_length_px(&self) -> Option<f32> {
+        self.output.depth.as_ref().map(|depth| depth.focal_length_px)
     }
 }
 
@@ -86,8 +101,8 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The network's output: class channels, a depth channel, and after them three channels of surface normals where the model
-/// has them. The whole of it lies on the whole of the input, with as many pixels or with fewer, as PyTorch's
+/// The network's output: class channels, a depth channel, and after them three channels of surface normals, each where the model
+/// has them; it has classes, depth or both. The whole of it lies on the whole of the input, with as many pixels or with fewer, as PyTorch's
 /// interpolation with `align_corners=False` has it.
 ///
 /// By default one tensor, `[B, channels, H, W]`, because a trace made from Rust returns exactly one; or a tuple of
@@ -102,28 +117,31 @@ pub struct OutputSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
     /// Not said: one tensor with all channels. Else the network answers a tuple, and this says what its tensors are, in
-    /// their order: `classes` and `depth` once each, and `other` for what is not read. Each is `[B, channels, H, W]`, or
+    /// their order: `classes` and `depth`, once each where the network has them, and `other` for what is not read. Each is `[B, channels, H, W]`, or
     /// `[B, H, W]` where it has one channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<OutputTensor>>,
     /// What the class channels hold.
     #[serde(default, skip_serializing_if = "is_default")]
     pub classes: ClassKind,
-    /// Number of class channels, from channel 0: a score for each class, or one with the label.
+    /// Number of class channels, from channel 0: a score for each class, or one with the label; 0 without segmentation.
     pub score_channels: usize,
-    /// Channel of the depth: the one after the class channels.
-    pub depth_channel: usize,
+    /// Channel of the depth: the one after the class channels. Not said: there is no depth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth_channel: Option<usize>,
     /// First of the three channels of the surface normal (camera frame: x right, y down, z forward; any length).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normals_channel: Option<usize>,
-    /// How the depth channel becomes metres.
-    pub depth: DepthDecoding,
+    /// How the depth channel becomes metres; said where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<DepthDecoding>,
 }
 
 impl OutputSpec {
     /// Channels of the packed output.
     pub fn channels(&self) -> usize {
-        self.score_channels + 1 + if self.normals_channel.is_some() { 3 } else { 0 }
+        let (depth, normals) = (self.depth_channel.is_some(), self.normals_channel.is_some());
+        self.score_channels + usize::from(depth) + if normals { 3 } else { 0 }
     }
 }
 

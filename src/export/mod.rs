@@ -14,8 +14,8 @@ pub use manifest::Manifest;
 use crate::data::classes::UNLABELLED;
 use crate::installed::{self, NotInstalled};
 use crate::model::weights::{self, WeightsError};
-use crate::model::Network;
-use manifest::{ClassKind, DepthCode, OutputTensor, SCHEMA_VERSION};
+use crate::model::{Network, Task};
+use manifest::{ClassKind, DepthCode, DepthDecoding, OutputTensor, SCHEMA_VERSION};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs;
@@ -323,11 +323,15 @@ fn check(m: &Manifest) -> Result<(), String> {
         ));
     }
     if let Some(tensors) = &m.output.tensors {
-        for (part, name) in [(OutputTensor::Classes, "classes"), (OutputTensor::Depth, "depth")] {
-            let count = tensors.iter().filter(|t| **t == part).count();
-            if count != 1 {
+        let parts =
+            [(OutputTensor::Classes, "classes", Task::Segmentation), (OutputTensor::Depth, "depth", Task::Depth)];
+        for (part, name, task) in parts {
+            let (expected, found) = (usize::from(m.answers(task)), tensors.iter().filter(|t| **t == part).count());
+            if found != expected {
+                let said = if expected == 1 { "is" } else { "is not" };
                 return Err(format!(
-                    "output.tensors: expected '{name}' once, found it {count} times; the node needs segmentation and depth"
+                    "output.tensors: expected '{name}' {expected} times, as output.{} {said} given, found it {found} times",
+                    if task == Task::Depth { "depth" } else { "score_channels" }
                 ));
             }
         }
@@ -339,28 +343,34 @@ fn check(m: &Manifest) -> Result<(), String> {
     }
     let scores = m.output.score_channels;
     let classes = m.classes.len();
-    if !(1..=256).contains(&classes) {
-        return Err(format!("classes: expected 1 to 256, found {classes}"));
+    if classes > 256 {
+        return Err(format!("classes: expected 256 at most, found {classes}"));
     }
-    let channels = if m.output.classes == ClassKind::Labels { 1 } else { classes };
+    if classes == 0 && m.output.depth.is_none() {
+        return Err("expected classes, output.depth or both, found neither: there is nothing to publish".into());
+    }
+    let channels = if m.output.classes == ClassKind::Labels { classes.min(1) } else { classes };
     if scores != channels {
         return Err(format!(
             "output.score_channels: expected {channels} (one for each of the classes, or 1 where output.classes is \
-             labels), found {scores}"
+             labels; 0 without classes), found {scores}"
         ));
     }
     if m.network.classes != classes {
         return Err(format!("network.classes: expected the number of classes, {classes}, found {}", m.network.classes));
     }
-    if m.output.depth_channel != scores {
+    let after_classes = m.output.depth.is_some().then_some(scores);
+    if m.output.depth_channel != after_classes {
+        let said = |channel: Option<usize>| channel.map_or("none".into(), |c| c.to_string());
         return Err(format!(
-            "output.depth_channel: expected the channel after the class channels, {scores}, found {}; the node needs segmentation \
-             and depth",
-            m.output.depth_channel
+            "output.depth_channel: expected {}, the channel after the class channels where output.depth is given, found {}",
+            said(after_classes),
+            said(m.output.depth_channel)
         ));
     }
-    if m.output.normals_channel.is_some_and(|c| c != scores + 1) {
-        return Err(format!("output.normals_channel: expected the channel after depth, {}", scores + 1));
+    let after_depth = scores + usize::from(m.output.depth.is_some());
+    if m.output.normals_channel.is_some_and(|c| c != after_depth) {
+        return Err(format!("output.normals_channel: expected the channel after classes and depth, {after_depth}"));
     }
     let mut seen = BTreeSet::new();
     for class in &m.classes {
@@ -374,18 +384,8 @@ fn check(m: &Manifest) -> Result<(), String> {
             return Err(format!("classes: class {} has no name", class.id));
         }
     }
-    let d = &m.output.depth;
-    if !(d.scale.is_finite() && d.scale != 0.0) {
-        return Err(format!("output.depth.scale: expected a number other than 0, found {}", d.scale));
-    }
-    if d.code != DepthCode::Log && d.scale < 0.0 {
-        return Err(format!("output.depth.scale: expected a number above 0, found {}", d.scale));
-    }
-    if !(d.min_m >= 0.0 && d.max_m > d.min_m && d.max_m.is_finite()) {
-        return Err(format!("output.depth: expected 0 <= min_m < max_m, found {} and {}", d.min_m, d.max_m));
-    }
-    if !(d.focal_length_px.is_finite() && d.focal_length_px > 0.0) {
-        return Err(format!("output.depth.focal_length_px: expected pixels above 0, found {}", d.focal_length_px));
+    if let Some(depth) = &m.output.depth {
+        check_decoding(depth)?;
     }
     if !m.files.contains_key(&m.torchscript) {
         return Err(format!("files: expected an entry for the TorchScript file '{}', found none", m.torchscript));
@@ -399,6 +399,23 @@ fn check(m: &Manifest) -> Result<(), String> {
         if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(format!("files: expected a sha256 of 64 hexadecimal digits for '{name}', found '{hash}'"));
         }
+    }
+    Ok(())
+}
+
+/// What is wrong with how depth is to be read, in words.
+fn check_decoding(d: &DepthDecoding) -> Result<(), String> {
+    if !(d.scale.is_finite() && d.scale != 0.0) {
+        return Err(format!("output.depth.scale: expected a number other than 0, found {}", d.scale));
+    }
+    if d.code != DepthCode::Log && d.scale < 0.0 {
+        return Err(format!("output.depth.scale: expected a number above 0, found {}", d.scale));
+    }
+    if !(d.min_m >= 0.0 && d.max_m > d.min_m && d.max_m.is_finite()) {
+        return Err(format!("output.depth: expected 0 <= min_m < max_m, found {} and {}", d.min_m, d.max_m));
+    }
+    if !(d.focal_length_px.is_finite() && d.focal_length_px > 0.0) {
+        return Err(format!("output.depth.focal_length_px: expected pixels above 0, found {}", d.focal_length_px));
     }
     Ok(())
 }

@@ -73,15 +73,23 @@ pub enum ExportError {
     /// The model folder.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// The node needs both tasks.
+    /// A model has to answer something that can be published.
     #[error(
-        "weights {path}: no {task} head in them; a model for the node needs segmentation and depth: train it with both"
+        "weights {path}: no segmentation head in them, and no depth head; a model for the node needs one of them: train it with \
+         one or both"
     )]
     Head {
         /// Which file.
         path: PathBuf,
-        /// Which head.
-        task: &'static str,
+    },
+    /// The refinement reads both heads.
+    #[error(
+        "weights {path}: the depth's refinement reads segmentation and depth, and these have one head; leave --refinement out, or \
+         give weights with both"
+    )]
+    OneHead {
+        /// Which file.
+        path: PathBuf,
     },
     /// A refinement refines something.
     #[error(
@@ -128,8 +136,8 @@ fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// Packs what the network answers at the input's size: `[B, C + 1, H, W]`, scores first, log depth next; then, where the
-/// network has that head, the surface normals' three channels.
+/// Packs what the network answers at the input's size: `[B, C + 1, H, W]`, scores first, log depth next, then the surface
+/// normals' three channels; what it has no head for is left out.
 pub fn packed(network: &Network, x: &Tensor) -> Tensor {
     pack(&network.forward_t(x, false))
 }
@@ -256,16 +264,22 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     };
     // Without any head it is another network's file: reading it names what does not fit.
     if !heads.is_empty() {
-        if let Some(missing) = ANSWERED[..2].iter().find(|task| !heads.contains(task)) {
-            return Err(ExportError::Head { path: request.weights.clone(), task: missing.name() });
+        if !heads.iter().any(|task| matches!(task, Task::Segmentation | Task::Depth)) {
+            return Err(ExportError::Head { path: request.weights.clone() });
         }
         heads.retain(|task| task.is_exported());
         config.heads = heads;
         config.classes = channels;
     }
-    let heads = &config.heads;
-    let table = classes::table(config.classes)
-        .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?;
+    let has = |task| config.heads.contains(&task);
+    if config.refine_depth && !(has(Task::Segmentation) && has(Task::Depth)) {
+        return Err(ExportError::OneHead { path: request.weights.clone() });
+    }
+    let table = match has(Task::Segmentation) {
+        true => classes::table(config.classes)
+            .ok_or_else(|| ExportError::Classes { path: request.weights.clone(), found: channels })?,
+        false => Vec::new(),
+    };
     let network = Network::new(&vs.root(), &config);
     weights::load_without(&mut vs, &request.weights, |task| !task.is_exported(), &request.refinement)?;
     vs.freeze();
@@ -314,16 +328,16 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
             height: at_heads(height),
             tensors: None,
             classes: ClassKind::Scores,
-            score_channels: config.classes,
-            depth_channel: config.classes,
-            normals_channel: heads.contains(&Task::Normals).then_some(config.classes + 1),
-            depth: DepthDecoding {
+            score_channels: table.len(),
+            depth_channel: has(Task::Depth).then_some(table.len()),
+            normals_channel: has(Task::Normals).then_some(table.len() + usize::from(has(Task::Depth))),
+            depth: has(Task::Depth).then_some(DepthDecoding {
                 code: DepthCode::Log,
                 scale: depth::LOG_SCALE,
                 min_m: 0.0,
                 max_m: depth::MAX_DEPTH_M,
                 focal_length_px: request.focal_length_px,
-            },
+            }),
         },
         classes: table,
         files: BTreeMap::new(),

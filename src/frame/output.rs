@@ -88,10 +88,11 @@ pub(super) fn published_ids(manifest: &Manifest) -> [u8; 256] {
 #[derive(Debug)]
 pub struct OutputBuilder {
     kind: ClassKind,
+    /// 0 where the network answers no classes.
     score_channels: usize,
-    depth_channel: usize,
+    /// Channel of the depth, and how it is read, where the network answers depth.
+    depth: Option<(usize, DepthDecoding)>,
     normals_channel: Option<usize>,
-    decoding: DepthDecoding,
     /// Channel -> published id.
     ids: [u8; 256],
     /// Published id -> colour.
@@ -125,9 +126,8 @@ impl OutputBuilder {
         Self {
             kind: manifest.output.classes,
             score_channels: manifest.output.score_channels,
-            depth_channel: manifest.output.depth_channel,
+            depth: manifest.output.depth_channel.zip(manifest.output.depth.clone()),
             normals_channel: manifest.output.normals_channel,
-            decoding: manifest.output.depth.clone(),
             ids: published_ids(manifest),
             colors,
             plans: Cache::new(),
@@ -138,10 +138,22 @@ impl OutputBuilder {
         }
     }
 
+    /// Whether the network answers classes. Where it does not, every pixel is unlabelled, and has no confidence.
+    pub fn has_classes(&self) -> bool {
+        self.score_channels > 0
+    }
+
+    /// Whether the network answers depth. Where it does not, every pixel's is NaN.
+    pub fn has_depth(&self) -> bool {
+        self.depth.is_some()
+    }
+
     /// Reads what [`Self::labels`] and [`Self::depth`], each where it is wanted, are made of: the answer is large, and
     /// this is the only pass over all of it.
     pub fn read(&mut self, packed: &Packed<'_>, labels: bool, depth: bool) {
-        let (kind, classes, channel) = (self.kind, self.score_channels, self.depth_channel);
+        let (labels, depth) = (labels && self.has_classes(), depth && self.has_depth());
+        let (kind, classes) = (self.kind, self.score_channels);
+        let channel = self.depth.as_ref().map_or(0, |(channel, _)| *channel);
         self.size = packed.size();
         // What is not wanted becomes empty, so that nothing can be made of the answer before this one.
         self.best.resize(if labels { packed.width * packed.height } else { 0 }, 0);
@@ -167,11 +179,14 @@ impl OutputBuilder {
         }
     }
 
-    /// Class ids at the output's size; 255 where the network saw nothing.
+    /// Class ids at the output's size; 255 where the network saw nothing, and everywhere where it answers no classes.
     ///
     /// # Panics
     /// If [`Self::read`] has not read this answer's labels.
     pub fn labels(&mut self, packed: &Packed<'_>, geometry: &Geometry, out: &mut Vec<u8>) {
+        if !self.has_classes() {
+            return Self::no_labels(geometry, out);
+        }
         let classes = self.score_channels;
         assert_eq!(self.best.len(), packed.width * packed.height, "the answer's labels have been read");
         let (width, height) = geometry.output();
@@ -202,18 +217,33 @@ impl OutputBuilder {
         });
     }
 
+    /// The labels of a network that answers no classes.
+    pub fn no_labels(geometry: &Geometry, out: &mut Vec<u8>) {
+        let (width, height) = geometry.output();
+        out.resize(width * height, UNLABELLED);
+        out.fill(UNLABELLED);
+    }
+
+    /// The depth of a network that answers none.
+    pub fn no_depth(geometry: &Geometry, out: &mut Vec<f32>) {
+        let (width, height) = geometry.output();
+        out.resize(width * height, f32::NAN);
+        out.fill(f32::NAN);
+    }
+
     /// Depth in metres, times `factor`, at the output's size; NaN where the network's answer is not finite or where it
-    /// saw nothing.
+    /// saw nothing, and everywhere where it answers no depth.
     ///
     /// # Panics
     /// If [`Self::read`] has not read the answer's depth.
     pub fn depth(&mut self, geometry: &Geometry, factor: f32, out: &mut Vec<f32>) {
+        let Some((_, decoding)) = &self.depth else { return Self::no_depth(geometry, out) };
         let answer_width = self.size.0;
         assert_eq!(self.code.len(), self.size.0 * self.size.1, "the answer's depth has been read");
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, self.size);
-        let (code, decoding, rooms) = (&self.code, &self.decoding, &self.rooms.rows);
+        let (code, rooms) = (&self.code, &self.rooms.rows);
         let tasks = out.chunks_mut(width * TASK_ROWS).enumerate();
         rooms.share(tasks, RowScratch::default, |scratch, (task, out)| {
             scratch.fit(answer_width, columns);
@@ -273,7 +303,7 @@ impl OutputBuilder {
     }
 
     /// The softmax probability of the arg-max of the interpolated scores, at the output's size; NaN where a score is
-    /// not finite or where the network saw nothing, and everywhere where the network answers labels.
+    /// not finite or where the network saw nothing, and everywhere where the network answers labels or no classes.
     ///
     /// With a `stride` above 1 only the rows at the middle of each block of so many rows are computed (and the last one),
     /// those that a point cloud of this stride takes; the others are NaN. A row costs what twenty rows of labels do.
@@ -282,7 +312,7 @@ impl OutputBuilder {
         let classes = self.score_channels;
         let (width, height) = geometry.output();
         out.resize(width * height, 0.0);
-        if self.kind == ClassKind::Labels {
+        if self.kind == ClassKind::Labels || !self.has_classes() {
             return out.fill(f32::NAN);
         }
         let Plan { columns, rows, .. } = plan(&mut self.plans, geometry, packed.size());
@@ -900,15 +930,11 @@ pub(super) mod tests {
         OutputBuilder {
             kind: ClassKind::Scores,
             score_channels: classes,
-            depth_channel: classes,
+            depth: Some((
+                classes,
+                DepthDecoding { code: DepthCode::Log, scale: 5.0, min_m: 0.1, max_m: 250.0, focal_length_px: 1000.0 },
+            )),
             normals_channel: None,
-            decoding: DepthDecoding {
-                code: DepthCode::Log,
-                scale: 5.0,
-                min_m: 0.1,
-                max_m: 250.0,
-                focal_length_px: 1000.0,
-            },
             ids,
             colors,
             plans: Cache::new(),
@@ -921,7 +947,8 @@ pub(super) mod tests {
 
     /// The same for an answer of one label and a depth.
     pub(in crate::frame) fn of_labels(builder: OutputBuilder) -> OutputBuilder {
-        OutputBuilder { kind: ClassKind::Labels, score_channels: 1, depth_channel: 1, ..builder }
+        let depth = builder.depth.clone().map(|(_, decoding)| (1, decoding));
+        OutputBuilder { kind: ClassKind::Labels, score_channels: 1, depth, ..builder }
     }
 
     /// Smooth patches with noise, so that both uniform and mixed cells occur.
@@ -1072,7 +1099,7 @@ pub(super) mod tests {
         let data = [0.0, f32::NAN, 0.0, f32::INFINITY, 0.0, 9.0, 0.0, -9.0];
         let packed = Packed { width: 4, height: 1, channels: 2, data: &data };
         let mut b = builder(2);
-        b.depth_channel = 1;
+        b.depth.as_mut().expect("it has depth").0 = 1;
         let mut out = Vec::new();
         b.read(&packed, false, true);
         b.depth(&stretch((4, 1), (4, 1)), 1.0, &mut out);
@@ -1266,7 +1293,7 @@ pub(super) mod tests {
                 // The identity as a network: its depth code is the input's red or green.
                 let packed = Packed { width: network.0, height: network.1, channels: 3, data: &input };
                 let mut b = builder(2);
-                b.depth_channel = channel;
+                b.depth.as_mut().expect("it has depth").0 = channel;
                 let mut out = Vec::new();
                 b.read(&packed, false, true);
                 b.depth(&geometry, 2.0, &mut out);

@@ -134,7 +134,8 @@ impl Wanted {
     }
 }
 
-/// Outputs of one frame at its geometry's output size, row by row. A buffer that was not wanted is empty (it keeps its
+/// Outputs of one frame at its geometry's output size, row by row. What the model does not answer ([`Manifest::answers`]) is
+/// unlabelled, or NaN. A buffer that was not wanted is empty (it keeps its
 /// memory), except `labels`, which overlay, colours and mask need and fill, too.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
@@ -364,10 +365,12 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
 ) -> Result<(), PipelineError> {
     let mut clock = StageClock::start();
     let order = cuda.begin(count);
+    let (has_classes, has_depth) = (output.has_classes(), output.has_depth());
     let want = |cuda: &mut Cuda<D>, slot: usize, job: &Job<'_>| {
         let Job { geometry, wanted, depth_factor, .. } = job;
         let answer = wanted.confidence || wanted.normals;
-        let from = FromDevice { labels: wanted.needs_labels(), depth: wanted.depth, answer };
+        let (labels, depth) = (wanted.needs_labels() && has_classes, wanted.depth && has_depth);
+        let from = FromDevice { labels, depth, answer };
         cuda.want(slot, geometry, from, *depth_factor)
     };
     for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
@@ -389,11 +392,17 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
     for (slot, job) in jobs.iter_mut().filter(|j| j.wanted.any()).enumerate() {
         job.times.infer_ns = infer_ns;
         if job.wanted.needs_labels() {
-            cuda.labels(slot, &mut job.outputs.labels)?;
+            match has_classes {
+                true => cuda.labels(slot, &mut job.outputs.labels)?,
+                false => OutputBuilder::no_labels(job.geometry, &mut job.outputs.labels),
+            }
             job.times.labels_ns = clock.lap_ns();
         }
         if job.wanted.depth {
-            cuda.depth(slot, &mut job.outputs.depth_m)?;
+            match has_depth {
+                true => cuda.depth(slot, &mut job.outputs.depth_m)?,
+                false => OutputBuilder::no_depth(job.geometry, &mut job.outputs.depth_m),
+            }
             job.times.depth_ns = clock.lap_ns();
         }
         if job.wanted.confidence {

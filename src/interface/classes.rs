@@ -19,6 +19,9 @@ pub fn id_of(name: &str, table: &[Class]) -> Result<u8, String> {
     let named = table.iter().find(|c| c.name == name);
     let numbered = || name.parse::<u8>().ok().and_then(|id| table.iter().find(|c| c.id == id));
     named.or_else(numbered).map(|c| c.id).ok_or_else(|| {
+        if table.is_empty() {
+            return format!("the model has no class {name:?} (it answers depth alone)");
+        }
         let names = table.iter().map(|c| c.name.as_str());
         let near = suggestion(name, names.clone());
         format!("the model has no class {name:?}{near} (it has {})", names.collect::<Vec<_>>().join(", "))

@@ -157,6 +157,7 @@ pub mod key {
     pub const PRECISION: &str = "Precision";
     pub const DEVICE: &str = "Device";
     pub const INPUT: &str = "Input";
+    pub const ANSWERS: &str = "Answers";
     pub const FOCAL_LENGTH_PX: &str = "Focal length (px)";
     pub const BATCH_MOST: &str = "Largest batch";
     // Device: the order of crate::node::device::KEYS.
@@ -314,7 +315,8 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::PRECISION, "fp32, fp16 or bf16"),
             k(key::DEVICE, "cpu or cuda:N"),
             k(key::INPUT, "The network's input, WIDTHxHEIGHT"),
-            k(key::FOCAL_LENGTH_PX, "Of the training camera, in pixels of the network's input"),
+            k(key::ANSWERS, "classes, depth, or both; outputs that need what is not there are not published"),
+            k(key::FOCAL_LENGTH_PX, "Of the training camera, in pixels of the network's input; of a model with depth"),
             k(key::BATCH_MOST, "Most frames that go through the network together"),
         ],
     },

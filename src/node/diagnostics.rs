@@ -11,6 +11,7 @@ use super::watch::Watch;
 use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
 use crate::interface::{Limit, Severity};
+use crate::model::Task;
 use anyhow::Context as _;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::{Clock, Node, Publisher, QosProfile};
@@ -495,7 +496,12 @@ impl Reporter {
         values.add(key::PRECISION, &r.precision);
         values.add(key::DEVICE, &r.device);
         values.add(key::INPUT, format!("{}x{}", m.input.width, m.input.height));
-        values.add(key::FOCAL_LENGTH_PX, m.output.depth.focal_length_px);
+        let answers =
+            [(Task::Segmentation, "classes"), (Task::Depth, "depth")].into_iter().filter(|(task, _)| m.answers(*task));
+        values.add(key::ANSWERS, answers.map(|(_, name)| name).collect::<Vec<_>>().join(", "));
+        if let Some(focal_length_px) = m.focal_length_px() {
+            values.add(key::FOCAL_LENGTH_PX, focal_length_px);
+        }
         values.add(key::BATCH_MOST, r.max_batch);
         self.status(("model", ""), found.verdict(&format!("{} on {}, {state}", m.name, r.device)), values)
     }

@@ -19,6 +19,7 @@ use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER}
 use crate::frame::view::ImageView;
 use crate::interface::settings::DepthEncoding;
 use crate::interface::CameraSettings;
+use crate::model::Task;
 use anyhow::{anyhow, bail, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CompressedImage, Image};
@@ -79,6 +80,15 @@ impl Loaded {
             device: pipeline.device_name(),
             max_batch: pipeline.max_batch(),
         };
+        let manifest = &ready.manifest;
+        for (task, what, outputs) in [
+            (Task::Segmentation, "classes", "labels, confidence, overlay, labels_color and mask"),
+            (Task::Depth, "depth", "depth and points"),
+        ] {
+            if !manifest.answers(task) {
+                log::warn!("model {} answers no {what}: {outputs} are not published", manifest.name);
+            }
+        }
         Ok(Self { pipeline, ready })
     }
 }
@@ -296,7 +306,7 @@ impl Worker {
     }
 }
 
-/// Which outputs somebody hears and no parameter switches off.
+/// Which outputs somebody hears, no parameter switches off and the model can give.
 #[derive(Debug, Clone, Copy, Default)]
 struct Demand {
     labels: bool,
@@ -313,19 +323,21 @@ struct Demand {
 }
 
 impl Demand {
-    fn of(p: &Publishers, s: &CameraSettings) -> Self {
+    fn of(p: &Publishers, s: &CameraSettings, manifest: &Manifest) -> Self {
         let o = &s.outputs;
+        let (classes, depth) = (manifest.answers(Task::Segmentation), manifest.answers(Task::Depth));
         Self {
-            labels: o.labels && p.labels.is_heard(),
-            labels_compressed: o.labels_compressed && p.labels_compressed.is_heard(),
-            depth: o.depth && p.depth.is_heard(),
-            depth_compressed: o.depth_compressed && p.depth_compressed.is_heard(),
-            depth_compressed_depth: o.depth_compressed && p.depth_compressed_depth.is_heard(),
-            confidence: o.confidence && p.confidence.is_heard(),
-            overlay: o.overlay && p.overlay.is_heard(),
-            labels_color: o.labels_color && p.labels_color.is_heard(),
-            mask: o.mask && p.mask.is_heard(),
-            points: o.points && p.points.is_heard(),
+            labels: classes && o.labels && p.labels.is_heard(),
+            labels_compressed: classes && o.labels_compressed && p.labels_compressed.is_heard(),
+            depth: depth && o.depth && p.depth.is_heard(),
+            depth_compressed: depth && o.depth_compressed && p.depth_compressed.is_heard(),
+            depth_compressed_depth: depth && o.depth_compressed && p.depth_compressed_depth.is_heard(),
+            confidence: classes && o.confidence && p.confidence.is_heard(),
+            overlay: classes && o.overlay && p.overlay.is_heard(),
+            labels_color: classes && o.labels_color && p.labels_color.is_heard(),
+            mask: classes && o.mask && p.mask.is_heard(),
+            // Without classes its points are unlabelled.
+            points: depth && o.points && p.points.is_heard(),
             camera_info: o.camera_info && is_heard(&p.camera_info),
         }
     }
@@ -544,6 +556,7 @@ impl Camera {
         self.geometry = None;
         self.sets = ClassSets::default();
         self.products.rays = None;
+        *lock(&self.stats.calibration) = CalibrationState::default();
         #[cfg(has_vision_msgs)]
         {
             self.products.is_announced = false;
@@ -561,7 +574,7 @@ impl Camera {
     ) -> Option<(Job<'a>, InFlight<'a>)> {
         let wait_ns = nanoseconds(frame.arrived.elapsed().saturating_sub(frame.receive));
         let header = frame.header();
-        let mut demand = Demand::of(&self.products.publishers, settings);
+        let mut demand = Demand::of(&self.products.publishers, settings, manifest);
         let calibration = lock(&self.calibrations).of(&header);
         let Self { stats, converter, decoder, outputs, geometry, sets, products, .. } = self;
         if !demand.points {
@@ -602,22 +615,24 @@ impl Camera {
         }
         let (_, _, geometry) = geometry.as_ref()?;
         sets.follow(settings, &manifest.classes);
-        let f_model = f64::from(manifest.output.depth.focal_length_px);
-        let factor = depth_factor(
-            settings.depth_scaling,
-            settings.depth_scaling_fallback,
-            calibration.as_deref(),
-            settings.input_rectified,
-            geometry,
-            f_model,
-        );
-        products.note_calibration(factor, calibration.as_deref(), settings.input_rectified, source);
+        let factor = manifest.focal_length_px().map_or(1.0, |f_model| {
+            let factor = depth_factor(
+                settings.depth_scaling,
+                settings.depth_scaling_fallback,
+                calibration.as_deref(),
+                settings.input_rectified,
+                geometry,
+                f64::from(f_model),
+            );
+            products.note_calibration(factor, calibration.as_deref(), settings.input_rectified, source);
+            factor.0
+        });
         let job = Job {
             image,
             geometry,
             wanted,
             confidence_stride: if demand.confidence { 1 } else { settings.points.stride },
-            depth_factor: factor.0 as f32,
+            depth_factor: factor as f32,
             overlay_opacity: settings.overlay_opacity,
             mask_values: &sets.mask,
             outputs,

@@ -7,11 +7,12 @@ use crate::data::source::Item;
 use crate::eval::answer::Answerer;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::model::Task;
 use anyhow::{bail, Context as _};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Decodes frames and gives each the annotation that it lacks. Depth is metric where the frame's focal length is known;
+/// Decodes frames and gives each the annotation that it lacks, as far as the expert answers it. Depth is metric where the frame's focal length is known;
 /// where it is not, it is as to the camera that the expert learned from, and the frame is taken as that camera's. The expert
 /// sees the whole picture; rows at the bottom that the source leaves out go after it.
 ///
@@ -21,9 +22,14 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
     let context = || format!("source {source}: expert {}", model.display());
     let options = LoadOptions::default();
     let pipeline = Pipeline::load(model, &options).with_context(context)?;
-    let classes = pipeline.manifest().classes.len();
-    if classes != CLASSES {
-        bail!("{}: expected a model of the {CLASSES} Cityscapes classes, found {classes}", context());
+    let manifest = pipeline.manifest();
+    let (classes, f_model) = (manifest.classes.len(), manifest.focal_length_px());
+    let has_classes = manifest.answers(Task::Segmentation);
+    if has_classes && classes != CLASSES {
+        bail!(
+            "{}: expected a model of the {CLASSES} Cityscapes classes, or of depth alone, found {classes}",
+            context()
+        );
     }
     let mut expert = Answerer {
         pipeline,
@@ -35,18 +41,24 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
     let decoded = items.par_iter().map(Item::decode_whole).collect::<Result<Vec<_>, _>>();
     let mut frames = decoded.with_context(|| format!("source {source}"))?;
     let mut completed = 0;
-    for frame in frames.iter_mut().filter(|f| f.labels.is_none() || f.depth_m.is_none()) {
+    let lacks = |f: &Decoded| (f.labels.is_none() && has_classes, f.depth_m.is_none() && f_model.is_some());
+    for frame in frames.iter_mut() {
+        let (labels_are_missing, depth_is_missing) = lacks(frame);
+        if !labels_are_missing && !depth_is_missing {
+            continue;
+        }
         expert.run(frame).with_context(context)?;
         let Outputs { labels, depth_m, .. } = &expert.outputs;
         let code = |&id: &u8| if id == UNLABELLED { UNLABELLED_TRAIN_ID } else { id };
-        frame.labels.get_or_insert_with(|| labels.iter().map(code).collect());
-        if frame.depth_m.is_none() {
+        if labels_are_missing {
+            frame.labels = Some(labels.iter().map(code).collect());
+        }
+        if let Some(f_model) = f_model.filter(|_| depth_is_missing) {
             frame.depth_m = Some(depth_m.clone());
-            let f_model = f64::from(expert.pipeline.manifest().output.depth.focal_length_px);
             let size = (frame.width, frame.height);
             let geometry =
                 Geometry::new(&expert.placement, size, expert.pipeline.network_size()).with_context(context)?;
-            frame.focal_px.get_or_insert_with(|| as_learned(f_model, geometry.focal_scale()));
+            frame.focal_px.get_or_insert_with(|| as_learned(f64::from(f_model), geometry.focal_scale()));
         }
         completed += 1;
     }

@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import mcap.reader
 import numpy as np
 import pytest
+import tiny_model
 import yaml
 from conftest import new_domain, pixels, until
 from PIL import Image as Picture
@@ -235,6 +236,7 @@ def test_a_video(tool_program, node_program, model, tmp_path):
         (["--images", "{tmp}/empty"], ["no *.png"]),
         (["--images", "{tmp}/absent"], ["absent"]),
         (["--model", "{tmp}/absent.yaml"], ["absent.yaml", "semantic_depth export"]),
+        (["--model", "{tmp}/depth/model.yaml"], ["the demo shows labels and depth", "semantic_depth evaluate"]),
         (["--node", "{tmp}/absent"], ["absent", "--node"]),
         (["--frames", "0"], ["--frames"]),
         (["--rate", "0"], ["--rate"]),
@@ -250,6 +252,7 @@ def test_a_video(tool_program, node_program, model, tmp_path):
 def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_program, model, tmp_path, arguments, words):
     (tmp_path / "a.mp4").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
+    tiny_model.write(tmp_path / "depth", code=tiny_model.DEPTH_ALONE)
     given = command(tool_program, node_program, model, tmp_path / "out")
     for argument in [a.format(tmp=tmp_path) for a in arguments]:
         if argument in given:

@@ -9,6 +9,7 @@ from conftest import NAME, TYPES, depth_of, encode, labels_of, qos, running
 from PIL import Image as Picture
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointField
+from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
 WIDTH, HEIGHT = tiny_model.WIDTH, tiny_model.HEIGHT
@@ -322,6 +323,57 @@ def test_without_a_calibration_there_are_no_points_and_it_is_said(start_node, co
     peer.spin_for(0.1)
     assert not peer.outputs["points"].messages
     assert "no points: no camera_info has arrived" in node.log()
+
+
+def test_a_model_of_one_task_publishes_what_it_can(start_node, connect, tiny, tmp_path):
+    """And says what it cannot; one is changed for the other at run time, and for one of both."""
+    paths = {
+        "depth": tiny_model.write(tmp_path / "depth", name="depth", code=tiny_model.DEPTH_ALONE),
+        "classes": tiny_model.write(tmp_path / "classes", name="classes", code=tiny_model.CLASSES_ALONE),
+    }
+    of_classes = ("labels", "labels/compressed", "confidence", "overlay", "labels_color", "mask")
+    of_depth = ("depth", "depth/compressed", "points")
+    parameters = {"depth_scaling": "none", "input_reliability": "reliable", "points.stride": 1}
+    node = start_node(model_path=str(paths["depth"]), **parameters)
+    peer = connect(node, (*of_classes, *of_depth, "camera_info", "timing"))
+
+    def answers(expected, absent):
+        before = {name: len(peer.outputs[name].messages) for name in absent}
+        found = peer.ask_calibrated(encode(RGB, "rgb8"), calibration(), (*expected, "camera_info", "timing"))
+        peer.spin_for(0.1)
+        assert before == {name: len(peer.outputs[name].messages) for name in absent}
+        return found
+
+    found = answers(of_depth, of_classes)
+    assert "model depth answers no classes: labels, confidence, overlay, labels_color and mask are not published" in node.log()
+    depth = image_of(found["depth"], "32FC1", np.float32)
+    np.testing.assert_allclose(depth, DEPTH_M, rtol=1e-5)
+    fields = {field.name: field.offset for field in found["points"].fields}
+    points = np.frombuffer(found["points"].data, np.uint8).reshape(-1, found["points"].point_step)
+    assert len(points) == RGB[..., 0].size and (points[:, fields["label"]] == 255).all()
+    values = peer.status("model")[2]
+    assert values["Answers"] == "depth" and "Focal length (px)" in values
+
+    def reload(path):
+        peer.change("model_path", str(path))
+        response = peer.call(Trigger, "reload_model")
+        assert response.success, response.message
+
+    reload(paths["classes"])
+    found = answers(of_classes, of_depth)
+    assert "model classes answers no depth: depth and points are not published" in node.log()
+    assert (image_of(found["labels"], "mono8", np.uint8) == LABELS).all()
+    level, _, values = peer.status("model")
+    assert level == b"\x00" and values["Answers"] == "classes" and "Focal length (px)" not in values
+    # A class that this model has, and the other one does not.
+    peer.change("points.classes", ["car"])
+    peer.change("model_path", str(paths["depth"]))
+    response = peer.call(Trigger, "reload_model")
+    assert not response.success and 'no class "car" (it answers depth alone)' in response.message, response.message
+    peer.change("points.classes", [])
+    reload(tiny)
+    answers((*of_classes, *of_depth), ())
+    assert peer.status("model")[2]["Answers"] == "classes, depth"
 
 
 def test_nothing_is_computed_for_a_cloud_that_cannot_be(start_node, connect, tiny):

@@ -43,6 +43,9 @@ class Tiny(Module):
     hole = torch.mul(torch.div(b, torch.sub(torch.add(torch.mul(b, 0), 1), b)), 0)
     return torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1)
 """
+# The same without its classes, and without its depth.
+DEPTH_ALONE = CODE.replace("return torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1)", "return torch.add(b, hole)")
+CLASSES_ALONE = CODE.replace("sum, torch.add(b, hole)], 1)", "sum], 1)")
 # The same, but it fails on a white picture.
 FAILS_ON_WHITE = CODE.replace(
     "    r = torch.slice",
@@ -90,6 +93,11 @@ def write(folder, classes=CLASSES, name="tiny", code=CODE):
         }.items():
             archive.writestr(f"network/{member}", data)
     sha256 = hashlib.sha256(network.read_bytes()).hexdigest()
+    classes = [] if code == DEPTH_ALONE else classes
+    output = {"score_channels": len(classes)}
+    if code != CLASSES_ALONE:
+        output["depth_channel"] = len(classes)
+        output["depth"] = {"scale": 5.0, "min_m": 0.0, "max_m": 250.0, "focal_length_px": FOCAL_PX}
     manifest = {
         "schema_version": 1,
         "name": name,
@@ -102,11 +110,7 @@ def write(folder, classes=CLASSES, name="tiny", code=CODE):
             "mean": [0.0, 0.0, 0.0],
             "std": [1.0, 1.0, 1.0],
         },
-        "output": {
-            "score_channels": len(classes),
-            "depth_channel": len(classes),
-            "depth": {"scale": 5.0, "min_m": 0.0, "max_m": 250.0, "focal_length_px": FOCAL_PX},
-        },
+        "output": output,
         "classes": classes,
         "files": {network.name: sha256},
         "provenance": {

@@ -91,7 +91,9 @@ impl<D: Device> Module<D> {
         self.hand_over(gpu)?;
         let answer = answer(&self.module, &self.input, batch)?;
         self.take_back(gpu)?;
-        gpu.launch(&decoding.best(address(&answer), self.best.at(), batch))?;
+        if let Some(launch) = decoding.best(address(&answer), self.best.at(), batch) {
+            gpu.launch(&launch)?;
+        }
         // The one before goes back to libtorch, which was made to wait for everything that still reads it.
         self.answer = answer;
         Ok(())

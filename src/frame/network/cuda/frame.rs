@@ -352,7 +352,9 @@ pub(super) struct Decoding {
     /// Height, width, channels.
     answer: [usize; 3],
     classes: ClassKind,
+    /// 0 where there are no classes: [`Self::best`] is then nothing to launch.
     scores: usize,
+    /// This and what follows mean nothing where there is no depth.
     depth_channel: usize,
     code: DepthCode,
     scale: f32,
@@ -377,22 +379,25 @@ pub(super) struct FrameAddresses {
 
 impl Decoding {
     pub fn new(manifest: &Manifest, answer: [usize; 3]) -> Self {
-        let depth = &manifest.output.depth;
+        let depth = manifest.output.depth.as_ref();
         Self {
             answer,
             classes: manifest.output.classes,
             scores: manifest.output.score_channels,
-            depth_channel: manifest.output.depth_channel,
-            code: depth.code,
-            scale: depth.scale,
-            min_m: depth.min_m,
-            max_m: depth.max_m,
+            depth_channel: manifest.output.depth_channel.unwrap_or(0),
+            code: depth.map(|d| d.code).unwrap_or_default(),
+            scale: depth.map_or(0.0, |d| d.scale),
+            min_m: depth.map_or(0.0, |d| d.min_m),
+            max_m: depth.map_or(0.0, |d| d.max_m),
             ids: published_ids(manifest),
         }
     }
 
-    /// The kernel that finds the classes of so many answers, one behind the other.
-    pub fn best(&self, answers: Address, best: Address, count: usize) -> Launch {
+    /// The kernel that finds the classes of so many answers, one behind the other; `None` where there are none.
+    pub fn best(&self, answers: Address, best: Address, count: usize) -> Option<Launch> {
+        if self.scores == 0 {
+            return None;
+        }
         let [height, width, channels] = self.answer;
         let pixels = count * height * width;
         let arguments = BestTwin {
@@ -403,7 +408,7 @@ impl Decoding {
             scores: self.scores as i32,
             is_labels: i32::from(self.classes == ClassKind::Labels),
         };
-        Launch::each(Kernel::Best, pixels, arguments)
+        Some(Launch::each(Kernel::Best, pixels, arguments))
     }
 
     /// The kernel that makes one frame's outputs of its answer.
@@ -664,7 +669,7 @@ mod tests {
         let pixels = packed.width * packed.height;
         let [answers] = upload(host, [bytes_of(&[packed.data, packed.data].concat())]);
         let bests = room(2 * pixels);
-        host.launch(&decoding.best(answers, bests, 2)).expect("it runs");
+        host.launch(&decoding.best(answers, bests, 2).expect("there are classes")).expect("it runs");
         let places = upload(host, tables.bytes());
         for image in 0..2 {
             let answer = answers + (image * size_of_val(packed.data)) as Address;

@@ -363,6 +363,8 @@ pub(super) mod tests {
             NetworkConfig { extra_light: true, ..NetworkConfig::default() },
             NetworkConfig { classes: 8, heads: three.to_vec(), ..NetworkConfig::default() },
             NetworkConfig { classes: 30, heads: vec![three[1], three[0]], ..NetworkConfig::default() },
+            NetworkConfig { heads: vec![three[0]], ..NetworkConfig::default() },
+            NetworkConfig { classes: 0, heads: vec![three[1]], ..NetworkConfig::default() },
             NetworkConfig { classes: 8, heads: three.to_vec(), refine_depth: true, ..NetworkConfig::default() },
         ];
         for config in configs {
