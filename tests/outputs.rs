@@ -545,7 +545,7 @@ fn a_manifest_that_contradicts_itself_is_refused() {
             "output.depth_channel: expected none, the channel after the class channels where output.depth is given, found 4",
         ),
         (depth, |t| t.replace("  depth_channel: 0\n", ""), "output.depth_channel: expected 0, the channel after"),
-        (depth, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth]\n"), "expected 'classes' 0 times"),
+        (depth, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth]\n"), "expected 'classes' not at all, as there are no classes, found it 1 times"),
         (
             depth,
             |t| t.split("  depth_channel").next().map(String::from).unwrap_or_default() + t.split("60}\n").nth(1).unwrap_or(""),
@@ -555,12 +555,12 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         (
             plain,
             |t| t.replace("output:\n", "output:\n  tensors: [classes]\n"),
-            "expected 'depth' 1 times, as output.depth is given, found it 0 times",
+            "expected 'depth' once, as output.depth is given, found it 0 times",
         ),
         (
             plain,
             |t| t.replace("output:\n", "output:\n  tensors: [depth, other]\n"),
-            "expected 'classes' 1 times, as output.score_channels is given, found it 0 times",
+            "expected 'classes' once, as there are classes, found it 0 times",
         ),
         (plain, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth, depth]\n"), "found it 2 times"),
         (plain, |t| t.replace("output:\n", "output:\n  tensors: [scores]\n"), "unknown variant `scores`"),

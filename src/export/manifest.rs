@@ -101,9 +101,9 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// The network's output: class channels, a depth channel, and after them three channels of surface normals, each where the model
-/// has them; it has classes, depth or both. The whole of it lies on the whole of the input, with as many pixels or with fewer, as PyTorch's
-/// interpolation with `align_corners=False` has it.
+/// The network's output: class channels, a depth channel, and after them three channels of surface normals, each where the
+/// model has them; it has classes, depth or both. The whole of it lies on the whole of the input, with as many pixels or with
+/// fewer, as PyTorch's interpolation with `align_corners=False` has it.
 ///
 /// By default one tensor, `[B, channels, H, W]`, because a trace made from Rust returns exactly one; or a tuple of
 /// tensors ([`OutputSpec::tensors`]).
@@ -117,8 +117,8 @@ pub struct OutputSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
     /// Not said: one tensor with all channels. Else the network answers a tuple, and this says what its tensors are, in
-    /// their order: `classes` and `depth`, once each where the network has them, and `other` for what is not read. Each is `[B, channels, H, W]`, or
-    /// `[B, H, W]` where it has one channel.
+    /// their order: `classes` and `depth`, once each where the network has them, and `other` for what is not read. Each is
+    /// `[B, channels, H, W]`, or `[B, H, W]` where it has one channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<OutputTensor>>,
     /// What the class channels hold.

@@ -323,16 +323,26 @@ fn check(m: &Manifest) -> Result<(), String> {
         ));
     }
     if let Some(tensors) = &m.output.tensors {
-        let parts =
-            [(OutputTensor::Classes, "classes", Task::Segmentation), (OutputTensor::Depth, "depth", Task::Depth)];
-        for (part, name, task) in parts {
-            let (expected, found) = (usize::from(m.answers(task)), tensors.iter().filter(|t| **t == part).count());
-            if found != expected {
-                let said = if expected == 1 { "is" } else { "is not" };
-                return Err(format!(
-                    "output.tensors: expected '{name}' {expected} times, as output.{} {said} given, found it {found} times",
-                    if task == Task::Depth { "depth" } else { "score_channels" }
-                ));
+        let parts = [
+            (
+                OutputTensor::Classes,
+                "classes",
+                m.answers(Task::Segmentation),
+                ["there are no classes", "there are classes"],
+            ),
+            (
+                OutputTensor::Depth,
+                "depth",
+                m.answers(Task::Depth),
+                ["output.depth is not given", "output.depth is given"],
+            ),
+        ];
+        for (part, name, is_answered, why) in parts {
+            let found = tensors.iter().filter(|t| **t == part).count();
+            if found != usize::from(is_answered) {
+                let expected = if is_answered { "once" } else { "not at all" };
+                let why = why[usize::from(is_answered)];
+                return Err(format!("output.tensors: expected '{name}' {expected}, as {why}, found it {found} times"));
             }
         }
         if m.output.normals_channel.is_some() {

@@ -135,8 +135,8 @@ impl Wanted {
 }
 
 /// Outputs of one frame at its geometry's output size, row by row. What the model does not answer ([`Manifest::answers`]) is
-/// unlabelled, or NaN. A buffer that was not wanted is empty (it keeps its
-/// memory), except `labels`, which overlay, colours and mask need and fill, too.
+/// unlabelled, or NaN. A buffer that was not wanted is empty (it keeps its memory), except `labels`, which overlay, colours and
+/// mask need and fill, too.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs {
     /// Columns.

@@ -12,9 +12,9 @@ use anyhow::{bail, Context as _};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Decodes frames and gives each the annotation that it lacks, as far as the expert answers it. Depth is metric where the frame's focal length is known;
-/// where it is not, it is as to the camera that the expert learned from, and the frame is taken as that camera's. The expert
-/// sees the whole picture; rows at the bottom that the source leaves out go after it.
+/// Decodes frames and gives each the annotation that it lacks, as far as the expert answers it. Depth is metric where the
+/// frame's focal length is known; where it is not, it is as to the camera that the expert learned from, and the frame is taken
+/// as that camera's. The expert sees the whole picture; rows at the bottom that the source leaves out go after it.
 ///
 /// # Errors
 /// A frame cannot be read; the model cannot be loaded or run, or has other classes.
