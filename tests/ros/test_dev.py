@@ -101,6 +101,24 @@ def test_ffmpeg_is_the_users_own_or_that_of_the_test_tools(tmp_path):
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "none", "")
 
 
+def test_r2r_generates_its_bindings_whenever_it_is_built(tmp_path):
+    """What it takes from its own cache lacks what it tells the compiler beside them (r2r 0.9.7)."""
+    text = (ROOT / "scripts" / "cargo.env.in").read_text()
+    (tmp_path / "cargo.env").write_text(text.replace("@SEMANTIC_DEPTH_CARGO_TARGET_DIR@", str(tmp_path / "a target")))
+    bindings = tmp_path / "a target" / "release" / "build" / "r2r-0f3c" / "out" / "hash"
+    other = bindings.parents[2] / "r2r_rcl-0f3c" / "out" / "hash"
+    for folder in (bindings, other):
+        folder.mkdir(parents=True)
+        (folder / "done").touch()
+        (folder / "bindings.rs").touch()
+    # The second time there is nothing to remove.
+    for _ in range(2):
+        done = subprocess.run(["sh", "-euc", ". ./cargo.env"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), done
+    assert [file.name for file in bindings.iterdir()] == ["bindings.rs"]
+    assert len(list(other.iterdir())) == 2
+
+
 @pytest.mark.parametrize("features", [(), ("--no-default-features",)], ids=["ros", "without_ros"])
 def test_nothing_is_compiled_twice_for_the_tests(features, tmp_path):
     """Where a dependency of the tests asks another one for a feature that the build does not, `cargo test` after `cargo build`

@@ -343,7 +343,7 @@ def test_throttled_frames_are_counted_and_nothing_to_warn_of(peer, feed):
         took_s = time.monotonic() - start
         counts = {c: int(values[f"Frames {c}"]) - before[c] for c in before}
         # Four of five; a slow machine may drop some of the others as well.
-        assert 0 < counts["throttled"] <= counts["dropped"] and float(values["Drop ratio in window"]) < 0.5, values
+        assert 0 < counts["throttled"] <= counts["dropped"] and float(values["Drop ratio in window"]) <= 0.5, values
         # At either report, one may wait and one be computed.
         assert abs(counts["received"] - sum(counts[c] for c in COUNTS)) <= 2, counts
         # The others came at the rate, each early by a tenth of the period at most.
