@@ -542,13 +542,21 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         (
             classes,
             |t| t.replace("output:\n", "output:\n  depth_channel: 4\n"),
-            "output.depth_channel: expected none, the channel after the class channels where output.depth is given, found 4",
+            "output.depth_channel: expected none, the channel after the class channels where output.depth is given, \
+             found 4",
         ),
         (depth, |t| t.replace("  depth_channel: 0\n", ""), "output.depth_channel: expected 0, the channel after"),
-        (depth, |t| t.replace("output:\n", "output:\n  tensors: [classes, depth]\n"), "expected 'classes' not at all, as there are no classes, found it 1 times"),
         (
             depth,
-            |t| t.split("  depth_channel").next().map(String::from).unwrap_or_default() + t.split("60}\n").nth(1).unwrap_or(""),
+            |t| t.replace("output:\n", "output:\n  tensors: [classes, depth]\n"),
+            "expected 'classes' not at all, as there are no classes, found it 1 times",
+        ),
+        (
+            depth,
+            |t| {
+                let (before, after) = (t.split("  depth_channel").next(), t.split("60}\n").nth(1));
+                [before.expect("what is before its depth"), after.expect("what is after it")].concat()
+            },
             "expected classes, output.depth or both, found neither",
         ),
         (depth, |t| t.replace("score_channels: 0", "score_channels: 1"), "expected 0 (one for each of the classes"),

@@ -113,6 +113,10 @@ def tiny(tmp_path_factory):
     return tiny_model.write(tmp_path_factory.mktemp("tiny"))
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: measures rates and ages, which other tests beside it would change")
+
+
 def pytest_collection_modifyitems(items):
     """The longest file first: several processes share the files out, and whoever takes the last one is to be done soon."""
     items.sort(key=lambda item: item.path.name != "test_training_path.py")

@@ -1,7 +1,7 @@
 """`/diagnostics`: the table of statuses and keys, levels and their thresholds, counts, rates, ages, simulated time.
 
-One node serves most tests: it reports ten times a second over a window of two seconds, so that a level comes and goes
-quickly. Its images carry a calibration, so that nothing is wrong with it unless a test makes it so.
+One node, with the small model, serves most tests: it reports ten times a second over a window of two seconds, so that a
+level comes and goes quickly. Its images carry a calibration, so that nothing is wrong with it unless a test makes it so.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from test_lifecycle import loops_on_white
 
+pytestmark = pytest.mark.alone
 OK, WARN, ERROR, STALE = b"\x00", b"\x01", b"\x02", b"\x03"
 WINDOW_S, STALE_AFTER_S = 2.0, 1.0
 QUICK = {"diagnostics_rate_hz": 10.0, "diagnostics_window_s": WINDOW_S, "stale_after_s": STALE_AFTER_S}
@@ -81,15 +82,15 @@ class Feed:
             last = self.peer.status_since(asked_ns, subtask)
             if last and last.level == level and words in last.message:
                 values = values_of(last)
-                if all(values.get(key, "").startswith(value) for key, value in expected.items()):
+                if all(key in values and values[key].startswith(value) for key, value in expected.items()):
                     return last.message, values
         found = last and (last.level, last.message)
         pytest.fail(f"{subtask}: {level} with `{words}` {expected} did not come; the last was {found}")
 
 
 @pytest.fixture(scope="module")
-def peer(node_program, model, tmp_path_factory):
-    with running(node_program, tmp_path_factory.mktemp("node"), model, outputs=("labels", "timing"), **QUICK) as peer:
+def peer(node_program, tiny, tmp_path_factory):
+    with running(node_program, tmp_path_factory.mktemp("node"), tiny, outputs=("labels", "timing"), **QUICK) as peer:
         yield peer
 
 
@@ -158,10 +159,10 @@ def test_every_status_and_key_of_the_table_and_no_other(peer, table, feed):
     assert not [k for k in seen["device"] if k.startswith("GPU")], "the network runs on the processor"
 
 
-def test_what_is_said_of_model_and_process(peer, feed, model):
+def test_what_is_said_of_model_and_process(peer, feed, tiny):
     import yaml
 
-    manifest = yaml.safe_load(model.read_text())
+    manifest = yaml.safe_load(tiny.read_text())
     _, _, values = peer.status("model")
     assert values["State"] == "active" and values["Name"] == manifest["name"] and values["Device"] == "cpu"
     assert values["sha256"] in manifest["files"].values() and values["Precision"] == "fp32"
@@ -428,7 +429,7 @@ def test_images_without_a_stamp_have_no_age(peer, feed):
     assert level == OK, f"an age since 1970: {message}"
     assert "Image age max (ms)" not in values and "Latest timestamp delay:" not in values
     # The first image with a stamp again has jumped forwards.
-    _, values = feed.until("input", OK)
+    _, values = feed.until("input", OK, **{"Image age max (ms)": ""})
     assert float(values["Image age max (ms)"]) < 60e3
 
 
