@@ -270,6 +270,10 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert!(figures["depth"]["abs_rel"].as_f64().expect("a number") > 0.0);
     assert!(figures["depth_detail"]["by_class"].as_array().is_some_and(|classes| !classes.is_empty()), "{figures}");
     assert!(completed(&one, 0.0).depth_m.is_some(), "an expert answers what it can");
+    let weights = one.join("last.safetensors");
+    let output = run(&["export", "--weights", text(&weights), "--refinement", text(&init), "--out", "unused"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("reads segmentation and depth, and these have one head"), "{log}");
     let classes = root.path().join("classes");
     let alone = ["--set", "heads=[{task: segmentation}]", "--set", "watch.best=miou", "--init", text(&init)];
     ok(&train(&config, &classes, &alone));
