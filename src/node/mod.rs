@@ -363,8 +363,7 @@ impl App {
     }
 
     fn succeed(&mut self) {
-        let state = self.lifecycle.finish(Outcome::Success);
-        log::info!("{state}");
+        self.lifecycle.finish(Outcome::Success);
         self.start = match self.start {
             Start::At(Transition::Configure) => Start::Next(Transition::Activate),
             _ => Start::Over,
@@ -373,15 +372,15 @@ impl App {
 
     /// A transition that could not be made: the client is told; at the node's own start it is the end.
     fn fail(&mut self, what: &str, error: anyhow::Error) -> anyhow::Result<()> {
-        self.lifecycle.finish(Outcome::Failure);
+        let at_start = matches!(self.start, Start::At(_));
+        if !at_start {
+            log::error!("cannot {what}: {}", in_line(&error));
+        }
         if what == CONFIGURE {
             self.configure_failure = Some(in_line(&error));
         }
-        if matches!(self.start, Start::At(_)) {
-            return Err(error);
-        }
-        log::error!("cannot {what}: {}", in_line(&error));
-        Ok(())
+        self.lifecycle.finish(Outcome::Failure);
+        if at_start { Err(error) } else { Ok(()) }
     }
 
     fn perform(&mut self, transition: Transition) -> anyhow::Result<()> {

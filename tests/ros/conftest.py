@@ -205,6 +205,10 @@ class NodeProcess:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
+    def says(self, words):
+        """Waits for words in its log: a message may be here before the line that was written after it."""
+        until(lambda: words in self.log(), f"{words!r} in the log")
+
     def segments(self):
         """The files of shared memory that its participant has made."""
         opened = pathlib.Path(f"/proc/{self.process.pid}/maps").read_text().split()

@@ -155,7 +155,7 @@ def test_a_malformed_image_of_one_camera_is_its_own_affair(three):
     peer.until(lambda: refused() > 0, "a refusal")
     for name in ("front", "right"):
         assert peer.cameras[name].ask(picture(64, 32))["timing"].refused == 0
-    assert "camera left" in peer.under_test.log()
+    peer.under_test.says("camera left")
 
 
 def test_one_camera_may_have_its_own_settings(three):

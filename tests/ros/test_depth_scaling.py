@@ -214,7 +214,7 @@ def test_a_calibration_of_another_size_is_said_and_not_published(node, front):
     assert "640x480" in values["Calibration"]
     # It would have come long since.
     assert "camera_info" not in front.answers(key(answers["labels"].header))
-    assert "camera_info is not published" in node.under_test.log()
+    node.under_test.says("camera_info is not published")
     factor = factor_of(front.ask_calibrated(wall(), calibration(100.0)))
     np.testing.assert_allclose(factor, expected_factor(100, 100), rtol=1e-5)
 

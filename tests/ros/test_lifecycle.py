@@ -481,7 +481,7 @@ def test_a_model_that_is_missing_leaves_it_unconfigured(start_node, manage, mode
     assert not manager.change(CONFIGURE)
     assert manager.state().id == UNCONFIGURED
     node.check()
-    assert str(missing) in node.log()
+    node.says(str(missing))
     manager.until(lambda: len(manager.events) >= 2, "the events")
     assert seen(manager.events) == [
         ("unconfigured", "configure", "configuring"),

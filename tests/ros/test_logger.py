@@ -57,7 +57,8 @@ def test_the_level_changes_while_it_runs(start_node, peer_of):
     peer.until(lambda: any("transition 99" in r.msg for r in peer.records), "the warning on /rosout")
     warning = next(r for r in peer.records if "transition 99" in r.msg)
     assert warning.level == 30 and warning.name == OWN and warning.file.endswith(".rs") and warning.line > 0
-    assert f"] [{OWN}]: " in node.log() and "[WARN] [" in node.log()
+    node.says(f"] [{OWN}]: ")
+    node.says("[WARN] [")
 
     # Above a warning nothing of it is left, neither here nor there.
     assert [r.successful for r in set_levels(peer, (OWN, 40))] == [True]

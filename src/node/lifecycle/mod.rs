@@ -109,15 +109,18 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Ends the transition that is under way, answers the client that asked for it, and returns the state after it.
-    pub fn finish(&mut self, outcome: Outcome) -> State {
+    /// Ends the transition that is under way and answers the client that asked for it. The log has the state after it
+    /// before the client has its answer; that of a failure is the caller's to say, before this.
+    pub fn finish(&mut self, outcome: Outcome) {
         for edge in self.machine.finish(outcome) {
             self.publish(edge);
+        }
+        if outcome == Outcome::Success {
+            log::info!("{}", self.machine.state());
         }
         if let Some(request) = self.waiting.take() {
             respond(request, ChangeState::Response { success: outcome == Outcome::Success });
         }
-        self.machine.state()
     }
 
     fn publish(&self, edge: &Edge) {
