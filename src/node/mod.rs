@@ -380,7 +380,11 @@ impl App {
             self.configure_failure = Some(in_line(&error));
         }
         self.lifecycle.finish(Outcome::Failure);
-        if at_start { Err(error) } else { Ok(()) }
+        if at_start {
+            Err(error)
+        } else {
+            Ok(())
+        }
     }
 
     fn perform(&mut self, transition: Transition) -> anyhow::Result<()> {
