@@ -13,7 +13,7 @@ Usage: semantic_depth_node [--ros-args ARGUMENTS]
   --ros-args -p NAME:=VALUE         A parameter, such as -p model_path:=/path/to/model.yaml -p device:=cuda:0
   --ros-args --params-file FILE     Parameters from a file; share/semantic_depth/config holds an example of each
   --ros-args -r FROM:=TO            Another name of a topic, service or the node itself (__node:=NAME, __ns:=/NAMESPACE)
-  --ros-args --log-level LEVEL      debug, info, warn, error
+  --ros-args --log-level LEVEL      debug, info, warn, error, fatal
 
 Topics, services and parameters: `semantic_depth interface --format markdown`, or `ros2 node info` and
 `ros2 param list` while it runs.";

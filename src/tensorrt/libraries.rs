@@ -2,7 +2,7 @@
 //!
 //! They are looked for in this order; the first file of a name counts:
 //!
-//! 1. each folder in `SEMANTIC_DEPTH_TENSORRT` (separated by `:`): the folder itself, its `lib`, and, if it is a
+//! 1. each folder in `SEMANTIC_DEPTH_TENSORRT` (separated by `:`): the folder itself, its `lib` and `bin`, and, if it is a
 //!    site-packages of Python, the places of the wheels in it;
 //! 2. the places of the wheels beside the libtorch that is in use (PyTorch's own site-packages), then those of the active
 //!    virtual environment;

@@ -249,13 +249,14 @@ class NodeProcess:
 
 
 @pytest.fixture
-def start_node(node_program, model, tmp_path):
-    """Starts nodes that end with the test; keywords are parameters."""
+def start_node(node_program, tiny, tmp_path):
+    """Starts nodes that end with the test; keywords are parameters. Without a `model_path` it is the small model: half of
+    what these tests would compute otherwise is the loading and running of networks."""
     with contextlib.ExitStack() as stack:
         count = itertools.count()
 
         def start(domain=None, arguments=(), command=None, **parameters):
-            parameters = {"model_path": str(model), "device": "cpu", **parameters}
+            parameters = {"model_path": str(tiny), "device": "cpu", **parameters}
             node = NodeProcess(node_program, tmp_path / f"node{next(count)}", parameters, domain, arguments, command)
             stack.callback(node.close)
             return node

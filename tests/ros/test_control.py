@@ -36,7 +36,7 @@ def renamed_model(model, folder, name):
 
 
 def test_the_model_is_exchanged_while_frames_go_on(start_node, connect, model, tmp_path):
-    peer = connect(start_node())
+    peer = connect(start_node(model_path=str(model)))
     first = peer.ask(picture(64, 32))["timing"]
     peer.change("model_path", str(renamed_model(model, tmp_path / "other", "other_model")))
     client = peer.node.create_client(Trigger, "/semantic_depth/reload_model")
@@ -59,7 +59,7 @@ def test_the_model_is_exchanged_while_frames_go_on(start_node, connect, model, t
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, model, tmp_path):
-    peer = connect(start_node())
+    peer = connect(start_node(model_path=str(model)))
     peer.ask(picture(64, 32))
     peer.change("model_path", str(tmp_path / "nowhere" / "model.yaml"))
     response = peer.call(Trigger, "reload_model")
@@ -69,8 +69,8 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one(start_node, connect, m
     assert peer.status("model")[2]["Name"] == yaml.safe_load(model.read_text())["name"]
 
 
-def test_a_model_without_a_class_that_a_parameter_names_leaves_the_old_one(start_node, connect, tiny):
-    peer = connect(start_node(**{"points.classes": ["pole"]}))
+def test_a_model_without_a_class_that_a_parameter_names_leaves_the_old_one(start_node, connect, model, tiny):
+    peer = connect(start_node(model_path=str(model), **{"points.classes": ["pole"]}))
     peer.ask(picture(64, 32))
     name = peer.status("model")[2]["Name"]
     peer.change("model_path", str(tiny))
@@ -105,11 +105,11 @@ def test_build_only_says_that_there_is_no_such_model(start_node, model, tmp_path
         assert model.parent.name in node.log().partition("the name of an installed model (")[2]
 
 
-def test_back_ends_answer_alike_and_say_which_they_are(start_node, connect):
+def test_back_ends_answer_alike_and_say_which_they_are(start_node, connect, model):
     message = picture(320, 160)
     answers = {}
     for backend, precision in [("auto", "auto"), ("torchscript", "fp32"), ("native", "bf16")]:
-        peer = connect(start_node(device="cpu", backend=backend, precision=precision))
+        peer = connect(start_node(model_path=str(model), backend=backend, precision=precision))
         answer = peer.ask(message)
         values = peer.status("model")[2]
         answers[answer["timing"].backend, values["Precision"]] = labels_of(answer["labels"]), depth_of(answer["depth"])
@@ -123,8 +123,8 @@ def test_back_ends_answer_alike_and_say_which_they_are(start_node, connect):
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-def test_a_back_end_that_cannot_be_used_ends_the_node_unless_another_may_do_it(start_node, fallback):
-    node = start_node(build_only=True, device="cpu", backend="tensorrt", fallback=fallback)
+def test_a_back_end_that_cannot_be_used_ends_the_node_unless_another_may_do_it(start_node, model, fallback):
+    node = start_node(model_path=str(model), build_only=True, backend="tensorrt", fallback=fallback)
     code = node.wait()
     log = node.log()
     assert (code == 0) == fallback, log

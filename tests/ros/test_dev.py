@@ -119,6 +119,37 @@ def test_r2r_generates_its_bindings_whenever_it_is_built(tmp_path):
     assert len(list(other.iterdir())) == 2
 
 
+@pytest.mark.parametrize("header", ["headeronly/version.h", "csrc/api/include/torch/version.h"], ids=["new", "old"])
+@pytest.mark.parametrize(
+    ("version", "environment", "words"),
+    [
+        ((2, 11), {}, ()),
+        ((2, 5), {}, ("a libtorch 2.5: expected 2.11", "torch==2.11.0", "LIBTORCH_BYPASS_VERSION_CHECK=1")),
+        ((2, 5), {"LIBTORCH_BYPASS_VERSION_CHECK": "1"}, ()),
+        (None, {}, ("expected the folder of a libtorch 2.11, with lib/libtorch_cpu.so", "torch==2.11.0")),
+    ],
+)
+def test_the_build_begins_with_a_look_at_libtorch(tmp_path, header, version, environment, words):
+    if version:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "libtorch_cpu.so").touch()
+        path = tmp_path / "include" / "torch" / header
+        path.parent.mkdir(parents=True)
+        major, minor = version
+        path.write_text(
+            f"#pragma once\n/// Indicates the major version.\n#define TORCH_VERSION_MAJOR {major}\n"
+            f'#define TORCH_VERSION_MINOR {minor}\n#define TORCH_VERSION_PATCH 9\n#define TORCH_VERSION \\\n  "{major}.{minor}.9"\n'
+        )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LIBTORCH")}
+    done = subprocess.run(
+        ["cmake", "-P", str(ROOT / "scripts" / "check_libtorch.cmake")],
+        capture_output=True, text=True, timeout=60, env={**kept, "LIBTORCH": str(tmp_path), **environment},
+    )  # fmt: skip
+    said = " ".join(done.stderr.split())
+    assert (done.returncode != 0) == bool(words), said
+    assert all(word in said for word in words), said
+
+
 @pytest.mark.parametrize("features", [(), ("--no-default-features",)], ids=["ros", "without_ros"])
 def test_nothing_is_compiled_twice_for_the_tests(features, tmp_path):
     """Where a dependency of the tests asks another one for a feature that the build does not, `cargo test` after `cargo build`

@@ -191,7 +191,7 @@ def test_it_answers_as_rcl_lifecycle_does(start_node, manage, reference):
 
 
 def test_a_whole_life(start_node, manage, model):
-    node = start_node(autostart=False)
+    node = start_node(autostart=False, model_path=str(model))
     manager = manage(node)
     assert manager.state() == State(id=UNCONFIGURED, label="unconfigured")
     assert not manager.is_subscribed()

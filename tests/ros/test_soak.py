@@ -91,10 +91,14 @@ def change(rng):
 
 
 @pytest.mark.parametrize("max_batch_size", [2])
-def test_soak(start_node, connect, max_batch_size):
+def test_soak(start_node, connect, model, max_batch_size):
     rng = random.Random(SEED)
     node = start_node(
-        cameras=list(CAMERAS), max_batch_size=max_batch_size, diagnostics_rate_hz=2.0, roi=[0, 0, 64, 32]
+        model_path=str(model),
+        cameras=list(CAMERAS),
+        max_batch_size=max_batch_size,
+        diagnostics_rate_hz=2.0,
+        roi=[0, 0, 64, 32],
     )
     outputs = ("labels", "depth", "timing", "points", "labels/compressed", "depth/compressedDepth", "mask", "overlay")
     peer = connect(node, outputs, list(CAMERAS))
