@@ -142,11 +142,11 @@ def quoted(text):
     return "'" + text.replace("'", "''") + "'"
 
 
-def file_parameters(values, outer=""):
-    """What the parameter file says to the node by name: scalars as text, lists of it. outer: see `node_namespace`.
+def file_parameters(values, outer="", said_to=None):
+    """What the parameter file says to the node, by parameter: scalars as text, lists of it. outer: see `node_namespace`.
 
     The blocks are those that the node takes: below `/**`, its full name (also nested) or its bare one; of two that say
-    the same, the later one wins, as there.
+    the same, the later one wins, as there. said_to: only the blocks with these keys.
     """
     file = values["params_file"]
     try:
@@ -154,7 +154,7 @@ def file_parameters(values, outer=""):
         content = yaml.load(Path(file).read_bytes(), Loader=yaml.BaseLoader)
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"launch argument params_file:={file}: expected a YAML file of parameters: {error}") from None
-    taken = ("/**", "**", joined(node_namespace(values, outer), NAME), NAME)
+    taken = said_to or ("/**", "**", full_name(values, outer), NAME)
     found = {}
 
     def read(above, block):
@@ -168,6 +168,17 @@ def file_parameters(values, outer=""):
     return found
 
 
+def camera_parameter(values, outer, camera, name, argument=""):
+    """What holds for a camera: what the file says of it alone, else the launch argument, else what the file says of all.
+
+    Empty where nobody says anything.
+    """
+    found = file_parameters(values, outer)
+    nested = found.get(camera) if camera else None
+    own = nested.get(name) if isinstance(nested, dict) else found.get(f"{camera}.{name}")
+    return own or argument or found.get(name) or ""
+
+
 def sim_time(values, outer=""):
     """Whether what is started beside the node takes the time from /clock: as the node does."""
     if values["use_sim_time"]:
@@ -176,9 +187,9 @@ def sim_time(values, outer=""):
     return str(file_parameters(values, outer).get("use_sim_time")).lower() in ("true", "yes", "on", "y")
 
 
-def image_transport(values, outer=""):
-    """raw or compressed: what the argument says, else the parameter file, else the node."""
-    return values["image_transport"] or file_parameters(values, outer).get("image_transport") or "raw"
+def image_transport(values, outer="", camera=""):
+    """raw or compressed: how the node takes a camera's images."""
+    return camera_parameter(values, outer, camera, "image_transport", values["image_transport"]) or "raw"
 
 
 def listed(text):
@@ -297,6 +308,11 @@ def node_namespace(values, outer=""):
     return joined(namespace) if namespace.startswith("/") else joined(outer, namespace)
 
 
+def full_name(values, outer=""):
+    """The node's name with its namespace."""
+    return joined(node_namespace(values, outer), NAME)
+
+
 def resolved(topic, values, outer=""):
     """The name that the node's topic has on the graph."""
     namespace = node_namespace(values, outer)
@@ -311,7 +327,8 @@ def node_action(values=None, more=(), outer=""):
     values: the arguments by name; those left out have their defaults.
     more: (name, YAML text) of further parameters, for launch files that build on this one.
     Everything that has an order is in `ros_arguments`: a later parameter beats an earlier one, so what
-    was said on the command line comes after the file.
+    was said on the command line comes after the file. What the file says to the node by name beats what is said to all
+    nodes all the same, as plain `-p` is: where it does, the argument is said by name, too.
     """
     values = complete(values)
     parameters = []
@@ -336,8 +353,18 @@ def node_action(values=None, more=(), outer=""):
         parameters.append(("use_sim_time", yaml_bool("use_sim_time", values["use_sim_time"])))
 
     ros_arguments = ["--params-file", values["params_file"]]
+    by_full_name = file_parameters(values, outer, [full_name(values, outer)])
+    by_bare_name = file_parameters(values, outer, [NAME])
     for name, text in [*parameters, *more]:
         ros_arguments += ["-p", f"{name}:={text}"]
+        if name in by_full_name and by_bare_name:
+            # rcl takes no full names on the command line, and the bare one's place is the file's.
+            raise ValueError(
+                f"parameter file {values['params_file']}: {name} is said to {full_name(values, outer)}, beside a block for "
+                f"{NAME}, and would beat the launch argument {name}; say all of it in one block"
+            )
+        if name in by_full_name or name in by_bare_name:
+            ros_arguments += ["-p", f"{NAME}:{name}:={text}"]
     if values["log_level"]:
         ros_arguments += ["--log-level", values["log_level"]]
 
@@ -361,7 +388,8 @@ def node_action(values=None, more=(), outer=""):
         "respawn_delay": 2.0,
         # After Control-C: a batch may be under way on a slow machine.
         "sigterm_timeout": "10",
-        "output": "screen",
+        # The node writes no file of its own.
+        "output": "both",
     }
 
 
@@ -369,11 +397,12 @@ def node_environment(environment=None):
     """What the node needs in its environment beside the caller's own.
 
     Fast DDS loses large best-effort images whose sender has its default shared memory. This is for what the node
-    sends; the camera's driver needs it in its own environment. The user's own profile wins.
+    sends; the camera's driver needs it in its own environment. The user's own profile wins, and so does the user's own
+    choice of transports, which Fast DDS would not look at beside a profile with transports of its own.
     """
     environment = os.environ if environment is None else environment
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    if any(environment.get(name) for name in names):
+    if any(environment.get(name) for name in (*names, "FASTDDS_BUILTIN_TRANSPORTS")):
         return {}
     return {name: str(PROFILE) for name in names}
 
@@ -435,7 +464,7 @@ def rviz_action(values=None, outer=""):
         raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
     image = dict((name, image) for name, image, _ in inputs(values, outer))[camera] or private(camera, "input/image")
     # Another transport in the file ends the node with the reason.
-    ending, view = VIEWS.get(image_transport(values, outer), VIEWS["raw"])
+    ending, view = VIEWS.get(image_transport(values, outer, camera), VIEWS["raw"])
     remappings = [(f"/semantic_depth/input/image{ending}", resolved(image + ending, values, outer))]
     for output in SHOWN:
         shown = resolved(private(camera, f"output/{output}"), values, outer)
@@ -474,9 +503,20 @@ def started(values, outer="", more=()):
     return found
 
 
+def from_context(context, names):
+    """The arguments of these names in a launch context; `use_sim_time` where it is set for all nodes around (SetParameter)."""
+    values = {name: context.launch_configurations[name] for name in names}
+    if not values["use_sim_time"]:
+        for said in context.launch_configurations.get("global_params") or ():
+            # Files are among them, too; what they say reaches the node alone.
+            if isinstance(said, tuple) and said[0] == "use_sim_time":
+                values["use_sim_time"] = str(said[1]).lower()
+    return values
+
+
 def actions(context):
     """What to start for the arguments in a launch context."""
-    values = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    values = from_context(context, ARGUMENTS)
     return started(values, context.launch_configurations.get("ros_namespace", ""))
 
 

@@ -83,7 +83,6 @@ def component_descriptions(base, values=None, outer=""):
     values, own = complete(base, values)
     namespace = base.node_namespace(values, outer)
     sim_time = base.sim_time(values, outer)
-    transport = base.image_transport(values, outer)
     described = []
 
     def component(package, plugin, camera, name, parameters, remappings):
@@ -110,6 +109,14 @@ def component_descriptions(base, values=None, outer=""):
             name: base.resolved(base.private(camera, f"output/{name}"), values, outer)
             for name in ("depth", "camera_info", "overlay", "labels_color")
         }
+        transport = base.image_transport(values, outer, camera)
+        size = base.camera_parameter(values, outer, camera, "output_size") or "source"
+        if own["color"] == "image" and size != "source":
+            # PointCloudXyzrgbNode takes camera_info for that of the picture: it would scale what is scaled already.
+            raise ValueError(
+                f"launch argument color:=image: the parameter file says output_size: {size}, and the depth's camera_info is not "
+                "the image's then; give color:=overlay or color:=labels_color, or output_size: source"
+            )
         color, color_transport = image, transport
         if base.is_true("rectify", own["rectify"]):
             image_rect = base.resolved(rectified(base, camera)[0], values, outer)
@@ -156,7 +163,7 @@ def actions(context):
     from launch_ros.descriptions import ComposableNode
 
     base = single()
-    given = {name: context.launch_configurations[name] for name in (*base.ARGUMENTS, *ARGUMENTS)}
+    given = base.from_context(context, (*base.ARGUMENTS, *ARGUMENTS))
     outer = context.launch_configurations.get("ros_namespace", "")
     values, own = complete(base, given)
     descriptions = component_descriptions(base, given, outer)

@@ -10,6 +10,16 @@ pub(crate) fn text(path: &Path) -> Option<String> {
     content.lines().next().map(str::trim).filter(|l| !l.is_empty()).map(String::from)
 }
 
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// The entries of a folder whose names begin so, sorted.
 pub(crate) fn entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(read) = std::fs::read_dir(folder) else { return Vec::new() };

@@ -305,6 +305,29 @@ fn further_heads_and_other_label_spaces_become_models() {
     // The expert's input is as large as the frames, its focal length 70 pixels.
     let share = record["focal_length_share"].as_f64().expect("a camera");
     assert!((share - 70.0 / (128.0_f64 * 64.0).sqrt()).abs() < 1e-6, "{record}");
+    // One that answers classes alone gives no depth, so that none needs a camera, and none is learned.
+    let expert = format!("sources.0.expert={}", classes.join("model").display());
+    let changes = ["--set", "sources.0.data.labels=none", "--set", "sources.0.data.depth=none", "--set", &expert];
+    let output = run(&train(&config, &root.path().join("shown"), &[&changes[..], &["--set", short]].concat()));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("no training frame has truth for depth"), "{log}");
+    assert!(!log.contains("no training frame has truth for segmentation"), "{log}");
+}
+
+#[test]
+fn a_folder_has_one_training_at_a_time() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("run");
+    std::fs::create_dir(&out).expect("a folder");
+    let held = std::fs::File::open(&out).expect("it opens");
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    for resume in [&["--resume"][..], &[]] {
+        let output = run(&train(&config, &out, resume));
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && log.contains("is in use by another training"), "{log}");
+        assert_eq!(std::fs::read_dir(&out).expect("a list").count(), 0, "nothing was written");
+    }
 }
 
 /// The network's answers stay what they were, but for the depth: its labels to the last bit.

@@ -356,7 +356,11 @@ pub fn measure<E>(
     };
     let (mut frames, start) = (0_usize, Instant::now());
     while frames == 0 || start.elapsed() < duration {
-        frame()?;
+        if let Err(error) = frame() {
+            // Where a thread counts, it ends.
+            let _ = counting.stop();
+            return Err(error);
+        }
         frames += 1;
     }
     Ok(counting.stop().map(|(seconds, parts)| {

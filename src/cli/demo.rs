@@ -22,10 +22,11 @@ pub struct Args {
     #[arg(long, default_value = "out", value_name = "DIR")]
     out: PathBuf,
     /// Width and height of the rendered drive, in pixels
-    #[arg(long, default_value = "2048x1024", value_name = "WxH", value_parser = super::render::parse_size)]
+    #[arg(long, default_value = "2048x1024", value_name = "WxH", value_parser = super::render::parse_size,
+        conflicts_with_all = ["drive", "images", "video"])]
     size: (usize, usize),
     /// Which drive is rendered; no seed gives a street of a training set made with `semantic_depth render`
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with_all = ["drive", "images", "video"])]
     seed: u64,
     /// Play a folder in the Cityscapes layout, with its truth where it has one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "video"])]

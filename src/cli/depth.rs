@@ -95,13 +95,13 @@ struct CleanArgs {
     /// Leave the edges as they are.
     #[arg(long)]
     no_crop: bool,
-    #[arg(long, value_name = "SHARE", help = usual(
+    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
         "Share of the height that is taken off at the bottom: the own vehicle", Edges::default().bottom))]
     crop_bottom: Option<f64>,
-    #[arg(long, value_name = "SHARE", help = usual(
+    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
         "Share of the width that is taken off at the left: what the right camera does not see", Edges::default().left))]
     crop_left: Option<f64>,
-    #[arg(long, value_name = "SHARE", help = usual("Share of the height that is taken off at the top", Edges::default().top))]
+    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual("Share of the height that is taken off at the top", Edges::default().top))]
     crop_top: Option<f64>,
     /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
     /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there. ROOT is neither the
@@ -111,13 +111,13 @@ struct CleanArgs {
     /// Do not smooth.
     #[arg(long)]
     no_smooth: bool,
-    #[arg(long, value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15), help = usual(
+    #[arg(long, conflicts_with = "no_smooth", value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15), help = usual(
         "Median over a square of 2 x RADIUS + 1 pixels", SMOOTH_RADIUS))]
     smooth: Option<u8>,
     /// Do not fill holes.
     #[arg(long)]
     no_inpaint: bool,
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..), help = usual(
+    #[arg(long, conflicts_with = "no_inpaint", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..), help = usual(
         "Widest hole that is filled, in pixels", HOLE_PX))]
     inpaint: Option<u16>,
 }

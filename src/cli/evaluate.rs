@@ -185,6 +185,9 @@ pub(super) fn check_json(json: &Path) -> anyhow::Result<()> {
     if !folder.is_dir() {
         bail!("--json {}: {} is not a folder; make it first", json.display(), folder.display());
     }
+    if json.is_dir() {
+        bail!("--json {}: it is a folder; give a file", json.display());
+    }
     Ok(())
 }
 
@@ -370,7 +373,10 @@ fn galleries(
             let frame = args.frame(item)?;
             runner.run(&frame).with_context(|| item.name().to_string())?;
             let Outputs { labels, depth_m, .. } = &runner.outputs;
-            exhibits.push(exhibit(judge.table(), &frame, labels, depth_m, args.cap, caption(score))?);
+            let answers = |task| runner.pipeline.manifest().answers(task);
+            let answers =
+                (answers(Task::Segmentation).then_some(&labels[..]), answers(Task::Depth).then_some(&depth_m[..]));
+            exhibits.push(exhibit(judge.table(), &frame, answers, args.cap, caption(score))?);
         }
         galleries.push(Gallery { title: title.into(), exhibits });
     }

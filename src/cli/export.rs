@@ -29,24 +29,24 @@ pub struct Args {
     #[arg(long, requires = "weights")]
     out: Option<PathBuf>,
     /// Width and height of the network's input in pixels.
-    #[arg(long, default_value = "512x256", value_parser = parse_size)]
+    #[arg(long, default_value = "512x256", value_parser = parse_size, requires = "weights")]
     size: (usize, usize),
     /// Focal length that the depth was learned at, in pixels of the network's input; by default that of the training run
     /// in whose folder the weights are (augment.focal_length_px of its config.yaml, or the camera of its frames in run.json),
     /// else, with a warning, Cityscapes' camera, its whole pictures stretched to this size.
-    #[arg(long)]
+    #[arg(long, requires = "weights")]
     focal_length: Option<f32>,
     /// The weights are of the network without its 1/4 stage.
-    #[arg(long)]
+    #[arg(long, requires = "weights")]
     extra_light: bool,
     /// The article's own form: answers as large as the input, batch norm and poolings as they are. Several times slower.
-    #[arg(long)]
+    #[arg(long, requires = "weights")]
     full_size: bool,
     /// Short name, shown in diagnostics.
-    #[arg(long, default_value = "semantic_depth")]
+    #[arg(long, default_value = "semantic_depth", requires = "weights")]
     name: String,
     /// What it was trained on and how, for the manifest.
-    #[arg(long, default_value = "not stated")]
+    #[arg(long, default_value = "not stated", requires = "weights")]
     training: String,
     /// With --tensorrt: a model that was exported before, in place of weights: its folder, its model.yaml, or the name of
     /// an installed one.

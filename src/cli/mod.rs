@@ -11,6 +11,7 @@ pub mod interface;
 pub mod render;
 pub mod train;
 
+use crate::system::quoted;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
@@ -60,18 +61,8 @@ pub(crate) fn print(text: impl Display) -> std::io::Result<()> {
 
 /// What this program was called with, for records of what made something.
 pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|word| quoted(word.to_string_lossy().into_owned()));
+    let words = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy()));
     std::iter::once("semantic_depth".to_string()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell takes it.
-fn quoted(word: String) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 impl Cli {

@@ -12,3 +12,4 @@ pub(crate) mod picture;
 pub mod source;
 pub mod street;
 pub mod surface;
+pub(crate) mod zip;

@@ -249,7 +249,9 @@ fn prepare_environment() {
     if std::env::var_os("ROS_AUTOMATIC_DISCOVERY_RANGE").is_none() {
         std::env::set_var("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
     }
-    if std::env::var_os("FASTRTPS_DEFAULT_PROFILES_FILE").is_some() {
+    // Transports that the user chose are not looked at beside a profile with transports of its own.
+    let chosen = ["FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"];
+    if chosen.into_iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     match installed::find("config/fastdds.xml") {

@@ -73,8 +73,8 @@ fn write_camera(from: &Sample, to: &Sample, size: (u32, u32), window: Window) ->
                 DataError::bad(&path, format!("expected a number at intrinsic.{key}, found {}", intrinsic[key]))
             })
         };
-        // Pixel centres are whole numbers: pixel 0 reaches from -0.5 to 0.5.
-        let (f, c) = (number(focal)? * scale, (number(center)? + 0.5 - start as f64) * scale - 0.5);
+        // From the picture's edge, as everywhere: pixel 0 reaches from 0 to 1.
+        let (f, c) = (number(focal)? * scale, (number(center)? - start as f64) * scale);
         intrinsic[focal] = f.into();
         intrinsic[center] = c.into();
     }
@@ -103,8 +103,8 @@ mod tests {
         from.write_labels(&labels, 80, 40).expect("written");
         let camera = Camera {
             focal_px: 100.0,
-            center_x: 39.5,
-            center_y: 19.5,
+            center_x: 40.0,
+            center_y: 20.0,
             baseline_m: 0.2,
             height_m: 1.0,
             pitch: 0.0,
@@ -128,10 +128,10 @@ mod tests {
         assert!(depth.iter().zip(&labels).all(|(&d, &l)| (d == 9.0) == (l == 13)), "depth lies on the labels");
         let (fx, fy) = to.read_focal().expect("camera");
         assert!((fx - 100.0 * 80.0 / 60.0).abs() < 1e-9 && (fy - 100.0 * 40.0 / 30.0).abs() < 1e-9);
-        // The edge's own column, as the camera sees it: tan is kept.
+        // The edge between the halves, as the camera sees it: tan is kept.
         let text = std::fs::read_to_string(to.path(Part::Camera)).expect("read");
         let json: serde_json::Value = serde_json::from_str(&text).expect("json");
         let u0 = json["intrinsic"]["u0"].as_f64().expect("a number");
-        assert!(((80.0 / 3.0 - 0.5 - u0) / fx - (39.5 - 39.5) / 100.0).abs() < 1e-9);
+        assert!(((80.0 / 3.0 - u0) / fx - (40.0 - 40.0) / 100.0).abs() < 1e-9);
     }
 }

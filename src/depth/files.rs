@@ -5,7 +5,7 @@ use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
 use crate::data::disk::{write_atomically, DataError};
-use crate::data::npy;
+use crate::data::{npy, picture};
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -70,7 +70,8 @@ pub fn frames(root: &Path, split: &str, options: &ReadOptions, parts: &[Part]) -
 /// Nothing is written or removed.
 ///
 /// # Errors
-/// The job contradicts itself, would replace files of its source, or would replace or mix with what it has not made.
+/// The job contradicts itself, its edges leave nothing of a picture, it would replace files of its source, or would replace
+/// or mix with what it has not made.
 pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Result<()> {
     let Some(first) = samples.first() else { return Ok(()) };
     ensure!(
@@ -85,6 +86,10 @@ pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Res
         job.cut_into.is_none() || !job.write_disparity,
         "a cut and stretched data set has no disparity: leave one of the two out"
     );
+    if let Some(edges) = &job.clean.edges {
+        let (width, height) = picture::size(&first.path(Part::Left), None)?;
+        edges.window(width as usize, height as usize).map_err(anyhow::Error::msg)?;
+    }
     if let Some(root) = &job.cut_into {
         samples.iter().try_for_each(|sample| check_apart(sample, root))?;
     }
@@ -476,6 +481,20 @@ mod tests {
         }
         let no_edges = Job { clean: CleanOptions::NONE, ..job };
         assert!(make(&samples, &no_edges).expect_err("refused").to_string().contains("cropping is off"));
+    }
+
+    #[test]
+    fn edges_that_leave_nothing_are_told_before_anything_is_replaced() {
+        let (_folder, samples) = data_set(2);
+        make(&samples, &job()).expect("made");
+        let made = samples[0].depth_file("made");
+        for (bottom, words) in [(20.0, "bottom edge: expected a share"), (0.96, "take all of a picture of 20x10")] {
+            let edges = Some(Edges { left: 0.0, top: 0.0, bottom });
+            let job = Job { clean: CleanOptions { edges, ..CleanOptions::NONE }, overwrite: true, ..job() };
+            let error = make(&samples, &job).expect_err("nothing is left").to_string();
+            assert!(error.contains(words), "{error}");
+            assert!(made.is_file(), "what was there is gone");
+        }
     }
 
     /// A job that cuts the upper right quarter out of frames.

@@ -36,15 +36,15 @@ pub struct Exhibit {
 }
 
 /// The pictures of a frame: itself, predicted and true labels and where they differ, predicted and true depth and their
-/// ratio; what there is no truth for is left out. `labels` are predicted train ids, `depth_m` predicted metres.
+/// ratio; what there is no truth for is left out. `labels` are predicted train ids, `depth_m` predicted metres, each `None`
+/// of a model that does not answer it: then its truth is left out, too.
 ///
 /// # Errors
 /// A picture cannot be encoded.
 pub fn exhibit(
     table: &ClassTable,
     frame: &Decoded,
-    labels: &[u8],
-    depth_m: &[f32],
+    (labels, depth_m): (Option<&[u8]>, Option<&[f32]>),
     cap_m: f32,
     caption: String,
 ) -> Result<Exhibit, ImageError> {
@@ -54,10 +54,11 @@ pub fn exhibit(
         tiles.push(Tile { title, address: png(&sampled(size, colour))? });
         Ok(())
     };
-    let names = classes::cityscapes();
-    let predicted = |i: usize| names.get(usize::from(labels[i])).map_or([0; 3], |c| c.color);
-    flat("predicted classes", &predicted)?;
-    if let Some(codes) = &frame.labels {
+    if let Some(labels) = labels {
+        let names = classes::cityscapes();
+        flat("predicted classes", &|i| names.get(usize::from(labels[i])).map_or([0; 3], |c| c.color))?;
+    }
+    if let (Some(codes), Some(labels)) = (&frame.labels, labels) {
         let (mut truth, mut answer) = (Vec::new(), Vec::new());
         table.translate(codes, labels, &mut truth, &mut answer);
         let colours: Vec<_> = (0..=NO_CLASS).map(|class| table.color(class)).collect();
@@ -72,8 +73,10 @@ pub fn exhibit(
         tiles.push(Tile { title, address: jpeg(&sampled(size, colour))? });
         Ok(())
     };
-    smooth("predicted depth", &|i| depth_colour(depth_m[i]))?;
-    if let Some(truth_m) = &frame.depth_m {
+    if let Some(depth_m) = depth_m {
+        smooth("predicted depth", &|i| depth_colour(depth_m[i]))?;
+    }
+    if let (Some(truth_m), Some(depth_m)) = (&frame.depth_m, depth_m) {
         smooth("true depth", &|i| depth_colour(truth_m[i]))?;
         smooth("depth error (red: too near)", &|i| {
             if judged(truth_m[i], cap_m) && !depth_m[i].is_nan() {
@@ -161,20 +164,23 @@ mod tests {
             principal_px: None,
         };
         let table = ClassTable::cityscapes();
-        let show = |frame: &Decoded| {
-            let exhibit = exhibit(&table, frame, &[13; 1680], &[8.0; 1680], 80.0, "a".into()).expect("encoded");
-            exhibit.tiles
-        };
+        let (labels, depth_m) = (vec![13; 1680], vec![8.0; 1680]);
+        let shown =
+            |frame: &Decoded, answers| exhibit(&table, frame, answers, 80.0, "a".into()).expect("encoded").tiles;
+        let show = |frame: &Decoded| shown(frame, (Some(&labels[..]), Some(&depth_m[..])));
+        let titles = |tiles: Vec<Tile>| tiles.iter().map(|t| t.title).collect::<Vec<_>>();
         let tiles = show(&frame);
         assert_eq!(tiles.len(), 7);
         let wrong = tiles[3].address.strip_prefix("data:image/png;base64,").expect("a PNG");
         let wrong = image::load_from_memory(&Base64::decode_vec(wrong).expect("base64")).expect("a picture");
         assert!(wrong.width() == 420 && wrong.into_rgb8().pixels().all(|p| p.0 == WRONG));
+        // What a model does not answer is neither shown nor wrong.
+        let of_classes = ["frame", "predicted classes", "true classes", "wrong classes (red)"];
+        assert_eq!(titles(shown(&frame, (Some(&labels[..]), None))), of_classes);
+        let of_depth = ["frame", "predicted depth", "true depth", "depth error (red: too near)"];
+        assert_eq!(titles(shown(&frame, (None, Some(&depth_m[..])))), of_depth);
         frame.labels = None;
         frame.depth_m = None;
-        assert_eq!(
-            show(&frame).iter().map(|t| t.title).collect::<Vec<_>>(),
-            ["frame", "predicted classes", "predicted depth"]
-        );
+        assert_eq!(titles(show(&frame)), ["frame", "predicted classes", "predicted depth"]);
     }
 }

@@ -112,7 +112,7 @@ fn main_figures(out: &mut String, summary: &Summary) {
     *out += "</div>\n";
     let lacking = [("labels", summary.segmentation.is_none()), ("depth", summary.depth.is_none())];
     for (what, _) in lacking.iter().filter(|(_, lacks)| *lacks) {
-        *out += &format!("<p>No frame of this data has {what}: it is not judged.</p>\n");
+        *out += &format!("<p>No frame of this data has {what}, or the model answers none: it is not judged.</p>\n");
     }
 }
 

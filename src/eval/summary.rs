@@ -302,7 +302,7 @@ impl Summary {
         }
         match &self.depth {
             Some(depth) => out += &depth.table(self.frames, details),
-            None => out += "depth                  not judged: no frame has depth\n",
+            None => out += "depth                  not judged: no frame has depth, or the model answers none\n",
         }
         if let Some(leak) = &self.leak {
             out += &leak_table(leak, details);

@@ -713,13 +713,13 @@ fn argmax(values: &[f32]) -> u8 {
         greatest = greater(v, greatest);
     }
     // Then where it was first, 64 values at a time.
-    for (start, blocks) in (0..).step_by(64).zip(blocks.chunks(16)) {
+    for (chunk, blocks) in blocks.chunks(16).enumerate() {
         let mut equal = 0_u64;
         for (shift, block) in (0..).step_by(4).zip(blocks) {
             equal |= u64::from(equal_lanes(block, greatest)) << shift;
         }
         if equal != 0 {
-            return start + equal.trailing_zeros() as u8;
+            return (64 * chunk) as u8 + equal.trailing_zeros() as u8;
         }
     }
     let first = rest.iter().position(|v| *v == greatest);

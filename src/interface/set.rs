@@ -78,15 +78,30 @@ impl Default for ParameterSet {
     }
 }
 
+/// Why a name is refused that is near no other one.
+const NO_SUCH: &str = "there is no such parameter";
+
 impl ParameterSet {
     /// The defaults, and over them what was given (a file, the command line); of a name given twice, the last counts.
     ///
     /// # Errors
     /// Everything that is wrong with it: misspelt names with the nearest right one, wrong types, values out of range.
     pub fn new(given: impl IntoIterator<Item = (String, Value)>) -> Result<Self, Problems> {
+        Self::of_shared(given, |_| true).map(|(set, _)| set)
+    }
+
+    /// As [`Self::new`], of values some of which were said to all nodes and may be meant for others. `is_ours`: whether a name was
+    /// said to this node by the node's name. Of the others one that is near no name of ours is ignored; returned are these names.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_shared(
+        given: impl IntoIterator<Item = (String, Value)>,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(Self, Vec<String>), Problems> {
         let given: Vec<(String, Value)> = given.into_iter().collect();
         let mut set = Self::default();
-        let mut problems = Vec::new();
+        let (mut problems, mut ignored) = (Vec::new(), Vec::new());
         let is_cameras = |name: &str| name == "cameras";
         // Which names there are depends on the cameras, so they are read first.
         let (first, rest): (Vec<_>, Vec<_>) = given.into_iter().partition(|(name, _)| is_cameras(name));
@@ -96,6 +111,10 @@ impl ParameterSet {
         for (name, value) in first.into_iter().chain(rest) {
             let put = set.target(&name).and_then(|target| set.put(&target, value, true));
             if let Err(why) = put {
+                if !is_ours(&name) && set.is_foreign(&name, &why) {
+                    ignored.push(name);
+                    continue;
+                }
                 // Without the cameras' names, names that begin with one cannot be judged.
                 if cameras_are_known || is_cameras(&name) || !name.contains('.') {
                     problems.push(format!("{name}: {why}"));
@@ -106,10 +125,17 @@ impl ParameterSet {
             problems = set.conflicts();
         }
         if problems.is_empty() {
-            Ok(set)
+            Ok((set, ignored))
         } else {
             Err(Problems(problems))
         }
+    }
+
+    /// Whether nothing in a name that was refused with this reason is ours.
+    fn is_foreign(&self, name: &str, why: &str) -> bool {
+        let first = name.split('.').next().unwrap_or(name);
+        let is_group = |group: &str| PARAMETERS.iter().any(|p| p.name.split_once('.').is_some_and(|(g, _)| g == group));
+        why == NO_SUCH && !is_group(first) && !self.cameras.iter().any(|camera| camera == first)
     }
 
     /// Names of the cameras; empty for the one unnamed camera.
@@ -218,12 +244,17 @@ impl ParameterSet {
         self.qos.of(topic, role)
     }
 
-    /// Holds the topics of `qos_overrides` against the topics that there are (final names).
+    /// Holds the topics of `qos_overrides` against the topics that there are (final names). `is_ours` as in [`Self::of_shared`];
+    /// returned are the names that were ignored.
     ///
     /// # Errors
     /// Topics that the node does not have, each with the nearest one it has.
-    pub fn check_qos_topics(&self, topics: &[(String, Role)]) -> Result<(), Problems> {
-        let mut problems = Vec::new();
+    pub fn check_qos_topics(
+        &self,
+        topics: &[(String, Role)],
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, Problems> {
+        let (mut problems, mut ignored) = (Vec::new(), Vec::new());
         for key in self.qos.0.keys() {
             if topics.iter().any(|(topic, role)| *topic == key.topic && *role == key.role) {
                 continue;
@@ -234,10 +265,14 @@ impl ParameterSet {
             };
             let same_role = topics.iter().filter(|(_, role)| *role == key.role).map(|(topic, _)| topic.as_str());
             let near = suggestion(&key.topic, same_role);
+            if near.is_empty() && !is_ours(&key.name()) {
+                ignored.push(key.name());
+                continue;
+            }
             problems.push(format!("{}: the node does not {verb} {}{near}", key.name(), key.topic));
         }
         if problems.is_empty() {
-            Ok(())
+            Ok(ignored)
         } else {
             Err(Problems(problems))
         }
@@ -261,7 +296,7 @@ impl ParameterSet {
         if name == qos::PREFIX || name.starts_with(&format!("{}.", qos::PREFIX)) {
             return name.parse().map(Target::Qos);
         }
-        let none = "there is no such parameter";
+        let none = NO_SUCH;
         let per_camera = || PARAMETERS.iter().filter(|s| s.per_camera).map(|s| s.name);
         if let Some((prefix, rest)) = name.split_once('.') {
             if let Some(camera) = self.cameras.iter().position(|c| c == prefix) {
@@ -495,6 +530,19 @@ mod tests {
             let e = given(&[cameras.clone(), (name, Value::Integer(1))]).expect_err(expected).to_string();
             assert!(e.contains(expected), "'{expected}' is not in '{e}'");
         }
+        // Said to all nodes, only what is near none of ours may be another's.
+        for name in
+            ["overlay_opasity", "front.zebra", "thresholds.zebra", "zebra.roi", "qos_overrides./a.publisher.dept"]
+        {
+            let pairs = [cameras.clone(), (name, Value::Integer(1))].map(|(n, v)| (n.to_string(), v));
+            ParameterSet::of_shared(pairs, |_| false).expect_err(name);
+        }
+        let pairs = [("zebra", Value::Integer(1)), ("a.zebra", Value::Integer(1)), ("png_level", Value::Integer(2))];
+        let pairs = pairs.map(|(n, v)| (n.to_string(), v));
+        let (set, ignored) = ParameterSet::of_shared(pairs.clone(), |_| false).expect("another node's");
+        assert_eq!((set.get("png_level"), ignored), (Some(Value::Integer(2)), vec!["zebra".into(), "a.zebra".into()]));
+        let e = ParameterSet::of_shared(pairs, |name| name == "zebra").expect_err("said to this one").to_string();
+        assert!(e.contains("zebra: there is no such parameter") && !e.contains("a.zebra"), "{e}");
         let e = given(&[("front.roi", Value::Integers(vec![0; 4]))]).expect_err("no cameras").to_string();
         assert!(e.contains("the parameter cameras is empty"), "{e}");
     }
@@ -628,7 +676,7 @@ mod tests {
         ])
         .expect("valid");
         let topics = [("/n/input/image".to_string(), Role::Subscription), ("/n/output/depth".into(), Role::Publisher)];
-        let e = set.check_qos_topics(&topics).expect_err("misspelt");
+        let e = set.check_qos_topics(&topics, |_| true).expect_err("misspelt");
         assert_eq!(e.0.len(), 1);
         assert!(e.0[0].contains("does not publish /n/output/dept; did you mean /n/output/depth?"), "{e}");
     }

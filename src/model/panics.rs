@@ -22,9 +22,10 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             }
         }));
     });
-    QUIET.with(|q| q.set(true));
+    // They nest: what is quiet stays so until the outermost ends.
+    let before = QUIET.with(|q| q.replace(true));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
-    QUIET.with(|q| q.set(false));
+    QUIET.with(|q| q.set(before));
     result.map_err(|payload| {
         payload
             .downcast_ref::<String>()

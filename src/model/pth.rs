@@ -5,10 +5,11 @@
 //! and tensors, and cannot call anything: a checkpoint is data here, never a program.
 //! Opcodes: Python's `pickletools`; file layout: PyTorch's `torch/serialization.py`.
 
+use crate::data::zip::check_end;
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -414,7 +415,9 @@ fn integers(values: &[Value]) -> Result<Vec<i64>, Failure> {
 
 /// Reads every tensor of a state dict; see [`super::weights::load`] for what is accepted.
 pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
+    let mut file = BufReader::new(File::open(path).map_err(|e| e.to_string())?);
+    let bytes = file.get_ref().metadata().map_err(|e| e.to_string())?.len();
+    check_end(&mut file, bytes).map_err(|what| format!("not a PyTorch checkpoint: {what}"))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| format!("not a PyTorch checkpoint: {e}"))?;
     let pickle_name =
         archive

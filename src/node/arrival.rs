@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Calibrations that are kept for their images.
 const CALIBRATIONS: usize = 8;
+/// How long an image waits at most for its calibration, which most drivers publish right behind it.
+const HOLD: Duration = Duration::from_millis(20);
+/// Images in a row that waited in vain, after which none waits any more.
+const MOST_IN_VAIN: u32 = 3;
 /// How much earlier than its turn a frame may come at a limited rate, as a share of the period: cameras jitter.
 const RATE_SLACK: f64 = 0.1;
 
@@ -184,6 +188,10 @@ pub struct Arrival {
     enabled: Arc<AtomicBool>,
     clock: Arc<Mutex<Clock>>,
     limit: RateLimit,
+    /// Waits for its calibration.
+    held: Option<Frame>,
+    /// Images in a row that did so in vain.
+    in_vain: u32,
     throttle: Throttle,
     /// For the log: ` of camera NAME`, or nothing.
     whose: String,
@@ -199,21 +207,80 @@ impl Arrival {
         clock: Arc<Mutex<Clock>>,
     ) -> Self {
         let whose = if name.is_empty() { String::new() } else { format!(" of camera {name}") };
-        let (limit, throttle) = Default::default();
-        Self { camera, stats, inbox, enabled, clock, limit, throttle, whose }
+        let (limit, held, throttle) = Default::default();
+        Self { camera, stats, inbox, enabled, clock, limit, held, in_vain: 0, throttle, whose }
     }
 
-    /// Takes an image.
-    pub fn take(&mut self, message: NativeMsg<Image>, min_period: Option<Duration>) {
-        self.take_frame(Frame::new(Payload::Raw(Message(message))), min_period);
+    /// Takes an image. `calibrations`: those of its camera, where somebody publishes any.
+    pub fn take(
+        &mut self,
+        message: NativeMsg<Image>,
+        min_period: Option<Duration>,
+        calibrations: Option<&Mutex<Calibrations>>,
+    ) {
+        self.take_frame(Frame::new(Payload::Raw(Message(message))), min_period, calibrations);
     }
 
-    /// Takes a compressed image.
-    pub fn take_compressed(&mut self, message: NativeMsg<CompressedImage>, min_period: Option<Duration>) {
-        self.take_frame(Frame::new(Payload::Compressed(Message(message))), min_period);
+    /// Takes a compressed image. `calibrations`: as in [`Self::take`].
+    pub fn take_compressed(
+        &mut self,
+        message: NativeMsg<CompressedImage>,
+        min_period: Option<Duration>,
+        calibrations: Option<&Mutex<Calibrations>>,
+    ) {
+        self.take_frame(Frame::new(Payload::Compressed(Message(message))), min_period, calibrations);
     }
 
-    fn take_frame(&mut self, mut frame: Frame, min_period: Option<Duration>) {
+    /// Lets the image go that waits for its calibration, once that is there or has not come in time. Returns how long it still
+    /// waits, if it does.
+    pub fn release(&mut self, calibrations: &Mutex<Calibrations>) -> Option<Duration> {
+        let frame = self.held.take()?;
+        let left = HOLD.saturating_sub(frame.arrived.elapsed());
+        if lock(calibrations).serve(&frame.header(), frame.size) {
+            self.in_vain = 0;
+        } else if left.is_zero() {
+            self.in_vain += 1;
+        } else {
+            self.held = Some(frame);
+            return Some(left);
+        }
+        self.put(frame);
+        None
+    }
+
+    /// No more images are taken: the one that waits for its calibration is not answered.
+    pub fn let_go(&mut self) {
+        self.in_vain = 0;
+        if self.held.take().is_some() {
+            Stats::count(&self.stats.skipped);
+        }
+    }
+
+    /// Without the calibration of the first image, or of the first of another size, its depth would be scaled by the fallback.
+    /// The latest one serves all others, so that none of them waits.
+    fn is_to_wait(&mut self, frame: &Frame, calibrations: Option<&Mutex<Calibrations>>) -> bool {
+        let Some(calibrations) = calibrations else { return false };
+        let is_served = lock(calibrations).serve(&frame.header(), frame.size);
+        if is_served {
+            self.in_vain = 0;
+        }
+        !is_served && self.in_vain < MOST_IN_VAIN
+    }
+
+    fn put(&mut self, frame: Frame) {
+        if !self.enabled.load(Ordering::Relaxed) {
+            Stats::count(&self.stats.skipped);
+        } else if self.inbox.put(self.camera, frame).is_some() {
+            Stats::count(&self.stats.dropped);
+        }
+    }
+
+    fn take_frame(
+        &mut self,
+        mut frame: Frame,
+        min_period: Option<Duration>,
+        calibrations: Option<&Mutex<Calibrations>>,
+    ) {
         let arrived = frame.arrived;
         Stats::count(&self.stats.received);
         *lock(&self.stats.last_arrival) = Some(arrived);
@@ -236,8 +303,15 @@ impl Arrival {
             return;
         }
         frame.receive = arrived.elapsed();
-        if self.inbox.put(self.camera, frame).is_some() {
+        // The newest frame wins here, too.
+        if self.held.take().is_some() {
+            self.in_vain += 1;
             Stats::count(&self.stats.dropped);
+        }
+        if self.is_to_wait(&frame, calibrations) {
+            self.held = Some(frame);
+        } else {
+            self.put(frame);
         }
     }
 }
@@ -261,6 +335,11 @@ impl Calibrations {
     pub fn of(&self, header: &Header) -> Option<Arc<Calibration>> {
         let exact = self.newest.iter().rev().find(|(stamp, _)| *stamp == (header.sec, header.nanosec));
         exact.or(self.newest.back()).map(|(_, calibration)| calibration.clone())
+    }
+
+    /// Whether there is one that may be that of an image of this size.
+    pub fn serve(&self, header: &Header, size: (usize, usize)) -> bool {
+        self.of(header).is_some_and(|calibration| calibration.check_size(size).is_ok())
     }
 }
 
@@ -337,6 +416,10 @@ mod tests {
         assert_eq!(c.newest.len(), CALIBRATIONS, "old ones go");
         assert_eq!(c.of(&header(15)).map(|i| i.width), Some(15));
         assert_eq!(c.of(&header(99)).map(|i| i.width), Some(19), "the latest");
+        // A size that it does not say is believed; these say a width and no height.
+        assert!(c.serve(&header(99), (640, 480)) && !Calibrations::default().serve(&header(99), (640, 480)));
+        c.add(&CameraInfo { width: 640, height: 480, ..info(20, 640) });
+        assert!(c.serve(&header(99), (640, 480)) && !c.serve(&header(99), (320, 240)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::{Clock, NativeMsg, Node, QosProfile};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Messages<T> = Box<dyn Stream<Item = T> + Unpin>;
 
@@ -64,6 +64,8 @@ pub struct Camera {
     /// Its newest calibrations.
     pub calibrations: Arc<Mutex<Calibrations>>,
     arrival: Option<Arrival>,
+    /// Whether somebody publishes calibrations, as far as is known.
+    is_calibrated: bool,
     subscriptions: Option<Subscriptions>,
     /// What is not listened to any more and still on the graph: r2r takes a subscription off only with a message that it
     /// would get, so that of a silent topic would stay, and one more with each activation. It is taken up again instead.
@@ -79,6 +81,7 @@ impl Camera {
             stats: Arc::default(),
             calibrations: Arc::default(),
             arrival: None,
+            is_calibrated: true,
             subscriptions: None,
             parked: None,
             unheard: Throttle::default(),
@@ -145,6 +148,8 @@ impl Camera {
         let kind = "sensor_msgs/msg/CameraInfo";
         let calibration = Source { topic: names.topic(&info_topic), kind, qos: info_qos };
         self.subscriptions = Some(Subscriptions { raw, compressed, infos, image, calibration });
+        // Until the first look at the graph.
+        self.is_calibrated = true;
         lock(&self.stats.arrivals).watch(Instant::now());
         *lock(&self.stats.last_arrival) = None;
         Ok(())
@@ -154,6 +159,9 @@ impl Camera {
     pub fn unsubscribe(&mut self) {
         if let Some(subscriptions) = self.subscriptions.take() {
             self.parked = Some(subscriptions);
+        }
+        if let Some(arrival) = &mut self.arrival {
+            arrival.let_go();
         }
         *lock(&self.stats.qos_problem) = None;
         *lock(&self.stats.calibration) = CalibrationState::default();
@@ -165,29 +173,32 @@ impl Camera {
         self.subscriptions.is_some()
     }
 
-    /// Takes what has arrived.
-    pub fn drain(&mut self, settings: &CameraSettings) {
+    /// Takes what has arrived. Returns after which time at most it is to be called again, if an image waits.
+    pub fn drain(&mut self, settings: &CameraSettings) -> Option<Duration> {
         if let Some(parked) = &mut self.parked {
             let_go(&mut parked.raw);
             let_go(&mut parked.compressed);
             let_go(&mut parked.infos);
         }
-        let (Some(s), Some(arrival)) = (&mut self.subscriptions, &mut self.arrival) else { return };
+        let (Some(s), Some(arrival)) = (&mut self.subscriptions, &mut self.arrival) else { return None };
         if let Some(infos) = &mut s.infos {
             while let Some(Some(info)) = infos.next().now_or_never() {
                 lock(&self.calibrations).add(&info);
             }
         }
+        arrival.release(&self.calibrations);
+        let calibrations = self.is_calibrated.then_some(&*self.calibrations);
         if let Some(messages) = &mut s.raw {
             while let Some(Some(message)) = messages.next().now_or_never() {
-                arrival.take(message, settings.min_period);
+                arrival.take(message, settings.min_period, calibrations);
             }
         }
         if let Some(messages) = &mut s.compressed {
             while let Some(Some(message)) = messages.next().now_or_never() {
-                arrival.take_compressed(message, settings.min_period);
+                arrival.take_compressed(message, settings.min_period, calibrations);
             }
         }
+        arrival.release(&self.calibrations)
     }
 
     /// Looks whether the publishers of the image and of its calibration can be heard; a problem is logged, and kept for
@@ -197,6 +208,9 @@ impl Camera {
         let Some((publishers, mut problems)) = s.image.look(node) else { return false };
         // Where nobody publishes images, that is what there is to say.
         let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
+        if let Some((publishers, _)) = calibration {
+            self.is_calibrated = publishers > 0;
+        }
         problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let mut known = lock(&self.stats.qos_problem);

@@ -343,6 +343,11 @@ impl Reporter {
             if window.jumps_back && !node.use_sim_time {
                 found.add(Level::Warn, "stamps jumped back");
             }
+            // All of them: where a bag loops, one may be held against the other loop's clock.
+            if let Some((_, most)) = window.delay_s.filter(|(_, most)| *most < earliest_s) {
+                let why = "clocks differ, or use_sim_time is on and there is no /clock";
+                found.add(Level::Warn, format!("images are {:.1} s from the future: {why}", -most));
+            }
             if calibration.degraded {
                 found.add(Level::Warn, format!("depth is scaled by {}", calibration.why));
             }

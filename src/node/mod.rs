@@ -241,14 +241,15 @@ impl App {
         }
         let (mut watch_due, mut report_due) = (Instant::now() + WATCH_PERIOD, Instant::now());
         let mut report_period = settings.node.diagnostics_period;
+        // Shorter where an image waits for its calibration.
+        let mut longest = SPIN;
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             let due = watch_due.min(report_due);
-            self.node.spin_once(SPIN.min(due.saturating_duration_since(now)));
+            self.node.spin_once(longest.min(due.saturating_duration_since(now)));
             let settings = self.settings();
-            for (camera, settings) in self.cameras.iter_mut().zip(&settings.cameras) {
-                camera.drain(settings);
-            }
+            let cameras = self.cameras.iter_mut().zip(&settings.cameras);
+            longest = cameras.filter_map(|(camera, settings)| camera.drain(settings)).fold(SPIN, Duration::min);
             let known = match &self.phase {
                 Phase::Running { ready, .. } => Known::Classes(&ready.manifest.classes),
                 Phase::Loading(_) => Known::Loading,

@@ -4,6 +4,7 @@
 use super::command_line::ros_values;
 use anyhow::ensure;
 use serde_yaml::Value;
+use std::collections::HashSet;
 
 /// Below it are the parameters; the keys above it name the node.
 const PARAMETERS: &str = "ros__parameters";
@@ -24,11 +25,41 @@ pub(super) fn check(node: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The parameters that the files of this process's arguments say to `node` by its full or bare name, and not to all nodes.
+pub(super) fn said_to(node: &str) -> HashSet<String> {
+    let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let files = ros_values(arguments, &["--params-file"]).into_iter();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    let values = texts.filter_map(|text| serde_yaml::from_str::<Value>(&text).ok());
+    let mut found = HashSet::new();
+    values.for_each(|value| {
+        blocks(&value, "", &mut |key, block| {
+            if is_taken(key, node) && !key.ends_with("**") {
+                names(block, "", &mut found);
+            }
+        })
+    });
+    found
+}
+
+/// Adds the names of parameters: the keys of a block, joined with dots.
+fn names(block: &Value, above: &str, found: &mut HashSet<String>) {
+    for (key, below) in block.as_mapping().into_iter().flatten() {
+        let Some(key) = key.as_str() else { continue };
+        let name = if above.is_empty() { key.to_string() } else { format!("{above}.{key}") };
+        if below.is_mapping() {
+            names(below, &name, found);
+        } else {
+            found.insert(name);
+        }
+    }
+}
+
 /// What to warn of in a file with this text.
 fn look(file: &str, text: &str, node: &str) -> anyhow::Result<Option<String>> {
     let Ok(value) = serde_yaml::from_str::<Value>(text) else { return Ok(None) };
     let mut keys = Vec::new();
-    node_keys(&value, "", &mut keys);
+    blocks(&value, "", &mut |key, _| keys.push(key.to_string()));
     let ignored: Vec<_> = keys.iter().filter(|key| means(key, node) && !is_taken(key, node)).cloned().collect();
     ensure!(
         ignored.is_empty(),
@@ -45,14 +76,14 @@ fn look(file: &str, text: &str, node: &str) -> anyhow::Result<Option<String>> {
     )))
 }
 
-/// Adds the names of nodes as rcl makes them: keys down to the parameters, joined with slashes.
-fn node_keys(value: &Value, above: &str, found: &mut Vec<String>) {
+/// Calls with the names of nodes as rcl makes them, keys down to the parameters, joined with slashes, and what is below.
+fn blocks(value: &Value, above: &str, found: &mut dyn FnMut(&str, &Value)) {
     for (key, below) in value.as_mapping().into_iter().flatten() {
         match key.as_str() {
             Some(PARAMETERS) if above.is_empty() => {}
-            Some(PARAMETERS) => found.push(above.into()),
-            Some(key) if above.is_empty() || above.ends_with('/') => node_keys(below, &format!("{above}{key}"), found),
-            Some(key) => node_keys(below, &format!("{above}/{key}"), found),
+            Some(PARAMETERS) => found(above, below),
+            Some(key) if above.is_empty() || above.ends_with('/') => blocks(below, &format!("{above}{key}"), found),
+            Some(key) => blocks(below, &format!("{above}/{key}"), found),
             None => {}
         }
     }

@@ -20,6 +20,7 @@ use r2r::rcl_interfaces::srv::{
     DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters, SetParametersAtomically,
 };
 use r2r::{Clock, QosProfile};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 /// What the names of classes in new values are held against.
@@ -74,12 +75,18 @@ impl ParameterServer {
     /// A key of a parameter file that would be ignored; everything that is wrong with the parameters, each with its name; a
     /// service that cannot be created.
     pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
-        parameter_files::check(&node.fully_qualified_name().context("the node's own name")?)?;
-        let set = read(node)?;
+        let name = node.fully_qualified_name().context("the node's own name")?;
+        parameter_files::check(&name)?;
+        let ours = parameter_files::said_to(&name);
+        let (set, mut ignored) = read(node, &ours)?;
         let names = Names::of(node)?;
         let of_node: Vec<(String, Role)> =
             topics::all(set.camera_names()).iter().map(|(n, t)| (names.topic(&names.request(n)), t.role)).collect();
-        set.check_qos_topics(&of_node).map_err(|e| anyhow!("parameters: {e}"))?;
+        let is_ours = |name: &str| ours.contains(name);
+        ignored.extend(set.check_qos_topics(&of_node, is_ours).map_err(|e| anyhow!("parameters: {e}"))?);
+        if !ignored.is_empty() {
+            log::warn!("parameters that were said to all nodes and are none of this one: {}", ignored.join(", "));
+        }
         if set.node().use_sim_time {
             node.get_time_source().enable_sim_time(node).context("use_sim_time: cannot subscribe to /clock")?;
         }
@@ -87,7 +94,7 @@ impl ParameterServer {
         let event_qos = qos::overridden(QosProfile::parameter_events(), &set, &events, Role::Publisher);
         Ok(Self {
             set,
-            node: node.fully_qualified_name().context("the node's own name")?,
+            node: name,
             list: Requests::serve(node, "~/list_parameters", QosProfile::parameters())?,
             get: Requests::serve(node, "~/get_parameters", QosProfile::parameters())?,
             types: Requests::serve(node, "~/get_parameter_types", QosProfile::parameters())?,
@@ -216,15 +223,15 @@ impl ParameterServer {
     }
 }
 
-/// The parameters that were given, proven.
-fn read(node: &r2r::Node) -> anyhow::Result<ParameterSet> {
+/// The parameters that were given, proven, and those that are another node's. `ours`: what was said to this node by its name.
+fn read(node: &r2r::Node, ours: &HashSet<String>) -> anyhow::Result<(ParameterSet, Vec<String>)> {
     let mut given: Vec<(String, Value)> = Vec::new();
     // What files and `-p` say comes after it and wins.
     given.push(("log_level".into(), Value::String(level_name(log::max_level()).into())));
     for (name, parameter) in lock(&node.params).iter() {
         given.push((name.clone(), from_r2r(&parameter.value)));
     }
-    ParameterSet::new(given).map_err(|problems| match problems.0.as_slice() {
+    ParameterSet::of_shared(given, |name| ours.contains(name)).map_err(|problems| match problems.0.as_slice() {
         [one] => anyhow!("parameters: {one}"),
         many => anyhow!("parameters:\n  {}", many.join("\n  ")),
     })

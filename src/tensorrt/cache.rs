@@ -146,7 +146,17 @@ pub struct Cache {
 /// Held while an entry is built; released when dropped, and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// The same lock for another process: it is released when the last one that has it is gone.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub fn shared(&self) -> std::io::Result<File> {
+        self.file.try_clone()
+    }
 }
 
 impl Cache {
@@ -198,7 +208,7 @@ impl Cache {
                 }
             }
         }
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// Looks for a whole engine that was made for this key, or for one that differs from it in larger batches only: then for
@@ -276,10 +286,10 @@ fn read_entry(json: &Path) -> Result<Entry, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn key() -> Key {
+    pub(in crate::tensorrt) fn key() -> Key {
         Key {
             model_sha256: "ab".repeat(32),
             gpu: "Orin".into(),

@@ -4,6 +4,7 @@
 //! takes minutes: it times kernels. It runs as a process of its own, so that a crash of it is an error here and its memory
 //! is free afterwards; what it says goes to the log.
 
+use super::cache::Lock;
 use super::libraries::{self, Library, RuntimeError, Surroundings, ORDER};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -159,11 +160,12 @@ impl Compiler {
         Ok(Self { program, folders })
     }
 
-    /// Compiles; on failure there may be a part of the output.
+    /// Compiles; on failure there may be a part of the output. The compiler has the lock, too (as its input, which it does not
+    /// read): it goes on for a while when this process is killed, and nobody else should compile meanwhile.
     ///
     /// # Errors
     /// The compiler does not start, fails, or writes nothing.
-    pub fn run(&self, job: &Job) -> Result<(), CompileError> {
+    pub fn run(&self, job: &Job, lock: &Lock) -> Result<(), CompileError> {
         let start = |source| CompileError::Start { program: self.program.clone(), source };
         let arguments = arguments(job);
         let words: Vec<_> = arguments.iter().map(|a| a.to_string_lossy()).collect();
@@ -174,7 +176,7 @@ impl Compiler {
         let mut child = {
             let mut process = Command::new(&self.program);
             process.args(&arguments).env("LD_LIBRARY_PATH", self.library_path());
-            process.stdin(std::process::Stdio::null());
+            process.stdin(lock.shared().map_err(start)?);
             process.stdout(writer.try_clone().map_err(start)?).stderr(writer);
             // With `process`, our ends of the pipe are closed: it ends when the compiler does.
             process.spawn().map_err(start)?
@@ -277,6 +279,7 @@ fn plain(line: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::cache::Cache;
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
@@ -287,6 +290,11 @@ pub(super) mod tests {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("temporary");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("temporary");
         Compiler { program, folders: vec!["/some/libraries".into()] }
+    }
+
+    fn lock(folder: &Path) -> Lock {
+        let cache = Cache::open(folder.join("cache")).expect("temporary");
+        cache.lock(&super::super::cache::tests::key()).expect("free")
     }
 
     fn job<'a>(input: &'a Path, output: &'a Path) -> Job<'a> {
@@ -329,9 +337,22 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().expect("temporary");
         let output = folder.path().join("out.ts");
         let compiler = stand_in(folder.path(), r#"echo "$LD_LIBRARY_PATH" > "$2""#);
-        compiler.run(&job(Path::new("in.ts"), &output)).expect("it wrote something");
+        compiler.run(&job(Path::new("in.ts"), &output), &lock(folder.path())).expect("it wrote something");
         let path = fs::read_to_string(&output).expect("written");
         assert!(path.starts_with("/some/libraries"), "{path}");
+    }
+
+    /// As one goes on that was begun by a process which was killed.
+    #[test]
+    fn the_compiler_holds_the_lock_as_long_as_it_runs() {
+        let folder = tempfile::tempdir().expect("temporary");
+        let output = folder.path().join("out.ts");
+        // What it starts in the background outlives it, with its input.
+        let script = r#"exec 3<&0; (exec >&- 2>&-; sleep 1) & echo > "$2""#;
+        stand_in(folder.path(), script).run(&job(Path::new("in.ts"), &output), &lock(folder.path())).expect("it wrote");
+        let start = Instant::now();
+        let _lock = lock(folder.path());
+        assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
     }
 
     #[test]
@@ -342,16 +363,19 @@ pub(super) mod tests {
         let script = r#"i=0; while [ $i -lt 300 ]; do echo "early $i"; i=$((i + 1)); done
             for i in 1 2 3 4 5 6 7 8; do echo "line $i"; done
             printf '\033[31mERROR\033[0m: no GPU\n' >&2; exit 3"#;
-        let error = stand_in(folder.path(), script).run(&job(Path::new("in.ts"), &output)).expect_err("it fails");
+        let error = stand_in(folder.path(), script)
+            .run(&job(Path::new("in.ts"), &output), &lock(folder.path()))
+            .expect_err("it fails");
         let message = error.to_string();
         assert!(message.contains("torchtrtc in.ts") && message.contains("exit status: 3"), "{message}");
         assert!(message.ends_with("line 4 | line 5 | line 6 | line 7 | line 8 | ERROR: no GPU"), "{message}");
 
-        let error =
-            stand_in(folder.path(), "exit 0").run(&job(Path::new("in.ts"), &output)).expect_err("nothing written");
+        let error = stand_in(folder.path(), "exit 0")
+            .run(&job(Path::new("in.ts"), &output), &lock(folder.path()))
+            .expect_err("nothing written");
         assert!(error.to_string().contains("wrote nothing"), "{error}");
         let nothing = Compiler { program: folder.path().join("absent"), folders: vec![] };
-        let error = nothing.run(&job(Path::new("in.ts"), &output)).expect_err("no program");
+        let error = nothing.run(&job(Path::new("in.ts"), &output), &lock(folder.path())).expect_err("no program");
         assert!(matches!(error, CompileError::Start { .. }), "{error}");
     }
 

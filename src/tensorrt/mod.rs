@@ -29,6 +29,7 @@ pub use libraries::{load_runtime, Runtime, RuntimeError};
 use crate::export::manifest::InputKind;
 use crate::export::trace::{self, WEIGHTS};
 use crate::export::{Artifact, Manifest};
+use crate::system::quoted;
 use cache::{Key, Lookup};
 use compile::{Compiler, Job};
 use cuda::Gpu;
@@ -195,7 +196,7 @@ fn command(model: &Model<'_>, gpu: &Gpu, build: &BuildOptions) -> String {
     let folder = model.torchscript.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     format!(
         "semantic_depth export --tensorrt --model {} --precision {} --batch {} --gpu {}",
-        folder.display(),
+        quoted(&folder.to_string_lossy()),
         build.precision.name(),
         build.batch.max,
         gpu.index
@@ -268,7 +269,7 @@ fn prepare_on(
                     precision: build.precision,
                     gpu: gpu.index,
                 };
-                let compiled = find_compiler().and_then(|compiler| compiler.run(&job));
+                let compiled = find_compiler().and_then(|compiler| compiler.run(&job, &lock));
                 let _ = fs::remove_file(&source);
                 compiled?;
                 "torchtrtc".to_string()

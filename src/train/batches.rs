@@ -6,6 +6,7 @@
 use super::config::{Cache, Phase, TrainConfig, Turn};
 use super::labels::LabelTable;
 use super::packed::Packed;
+use super::run::guarded;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::disk::DataError;
 use crate::data::frame::Decoded;
@@ -114,13 +115,15 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
         let frames = match (config.cache, &part.expert) {
             (Cache::None, None) => Frames::OnDisk(items),
             (_, expert) => {
-                make_room(&part.name, &facts, expert.is_some(), available_bytes()).with_context(context)?;
+                let kept = if expert.is_some() { Kept::Expert } else { Kept::Cache };
+                make_room(&part.name, &facts, kept, available_bytes()).with_context(context)?;
                 Frames::Decoded(match expert {
                     None => items.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?,
                     Some(model) => {
                         let frames = super::expert::decode(&items, model, &part.name)?;
                         for (facts, frame) in facts.iter_mut().zip(&frames) {
-                            *facts = Facts { focal_px: frame.focal_px, ..completed(facts) };
+                            let (labels, depth) = (frame.labels.is_some(), frame.depth_m.is_some());
+                            *facts = Facts { labels, depth, focal_px: frame.focal_px, ..*facts };
                         }
                         frames
                     }
@@ -145,31 +148,64 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
     Ok(supplies)
 }
 
-/// What is known of a frame that an expert has completed.
-fn completed(facts: &Facts) -> Facts {
-    Facts { labels: true, depth: true, ..*facts }
+/// Why frames are decoded once and stay in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// `cache: memory`.
+    Cache,
+    /// An expert completes each frame as a whole, whatever `cache` says.
+    Expert,
+    /// A look at the validation split.
+    Watch,
 }
 
-/// Says what decoded frames take, and refuses more than the `available` bytes, where these are known. An expert completes
-/// each frame as a whole, and keeps its source's frames in memory whatever `cache` says.
-fn make_room(name: &str, facts: &[Facts], expert: bool, available: Option<u64>) -> anyhow::Result<()> {
-    let kept = |f: &Facts| if expert { Facts { height: f.whole_height, ..completed(f) } } else { *f };
-    let bytes: u64 = facts.iter().map(|f| kept(f).bytes()).sum();
-    let (frames, why) = (facts.len(), if expert { "its expert" } else { "cache: memory" });
+impl Kept {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Cache => "cache: memory",
+            Self::Expert => "its expert",
+            Self::Watch => "watch.frames",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Cache => "write cache: none, or take fewer frames",
+            Self::Expert => "give the expert a split of fewer frames",
+            Self::Watch => "write a smaller number at watch.frames",
+        }
+    }
+
+    /// Bytes of a frame: of one that an expert is to complete, as if it answered all.
+    fn bytes(self, facts: &Facts) -> u64 {
+        match self {
+            Self::Expert => Facts { labels: true, depth: true, height: facts.whole_height, ..*facts }.bytes(),
+            Self::Cache | Self::Watch => facts.bytes(),
+        }
+    }
+}
+
+/// Says what decoded frames take, and refuses more than the `available` bytes, where these are known.
+///
+/// # Errors
+/// They take more than there is.
+pub fn make_room(name: &str, facts: &[Facts], kept: Kept, available: Option<u64>) -> anyhow::Result<()> {
+    let bytes: u64 = facts.iter().map(|f| kept.bytes(f)).sum();
+    let (frames, why) = (facts.len(), kept.why());
     log::info!("{name}: {frames} decoded frames stay in memory ({why}): {} MiB", bytes >> 20);
     if let Some(available) = available.filter(|available| bytes > *available) {
         bail!(
             "{frames} decoded frames take {} MiB ({why}), of which {} MiB are available; {}",
             bytes >> 20,
             available >> 20,
-            if expert { "give the expert a split of fewer frames" } else { "write cache: none, or take fewer frames" }
+            kept.advice()
         );
     }
     Ok(())
 }
 
 /// Memory that can be had without swapping, as the kernel estimates it.
-fn available_bytes() -> Option<u64> {
+pub fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     crate::system::status_number(&text, "MemAvailable").map(|kib| kib << 10)
 }
@@ -278,7 +314,7 @@ impl Picker {
 /// An endless supply of batches.
 #[derive(Debug)]
 pub struct Batches {
-    ready: Receiver<Result<Packed, DataError>>,
+    ready: Receiver<anyhow::Result<Packed>>,
     /// Ends by itself when the receiver is dropped.
     _thread: JoinHandle<()>,
 }
@@ -339,14 +375,17 @@ impl Batches {
             }
             for (size, batch) in turns {
                 let picks: Vec<Pick> = (0..*batch).map(|_| picker.next(&supplies)).collect();
-                let mut packed = Packed::new(picks.len(), size, &config.tasks, config.kind, config.device);
-                let made = pool.install(|| {
-                    picks.par_iter().zip(packed.rows()).try_for_each(|(&(source, frame, seed), row)| {
-                        row.fill(&supplies[source].crop(frame, size, &config.augment, seed)?, &codes);
-                        Ok(())
-                    })
-                });
-                let batch = made.map(|()| packed);
+                let batch = guarded(|| {
+                    let mut packed = Packed::new(picks.len(), size, &config.tasks, config.kind, config.device);
+                    pool.install(|| {
+                        picks.par_iter().zip(packed.rows()).try_for_each(|(&(source, frame, seed), row)| {
+                            row.fill(&supplies[source].crop(frame, size, &config.augment, seed)?, &codes);
+                            anyhow::Ok(())
+                        })
+                    })?;
+                    anyhow::Ok(packed)
+                })
+                .flatten();
                 let failed = batch.is_err();
                 if send.send(batch).is_err() || failed {
                     return;
@@ -359,9 +398,9 @@ impl Batches {
     /// The next batch.
     ///
     /// # Errors
-    /// A frame cannot be read, or the thread has died.
+    /// A frame cannot be read, memory is out, or the thread has died.
     pub fn next(&self) -> anyhow::Result<Packed> {
-        Ok(self.ready.recv().context("the thread that makes batches has ended early")??)
+        self.ready.recv().context("the thread that makes batches has ended early")?
     }
 }
 
@@ -445,16 +484,19 @@ mod tests {
     fn decoded_frames_have_to_fit_into_memory() {
         // Half a million pixels of 4 and of 8 bytes.
         let frames = [facts(true, false, None); 100];
-        make_room("a", &frames, false, Some(200 << 20)).expect("room");
-        make_room("a", &frames, true, None).expect("nobody knows");
-        for (expert, named) in [(false, "cache: none"), (true, "fewer frames")] {
-            let error = make_room("a", &frames, expert, Some((200 << 20) - 1)).expect_err("too large").to_string();
-            let bytes = if expert { "take 400 MiB" } else { "take 200 MiB" };
+        make_room("a", &frames, Kept::Cache, Some(200 << 20)).expect("room");
+        make_room("a", &frames, Kept::Expert, None).expect("nobody knows");
+        for (kept, bytes, named) in [
+            (Kept::Cache, "take 200 MiB", "cache: none"),
+            (Kept::Expert, "take 400 MiB", "fewer frames"),
+            (Kept::Watch, "take 200 MiB", "watch.frames"),
+        ] {
+            let error = make_room("a", &frames, kept, Some((200 << 20) - 1)).expect_err("too large").to_string();
             assert!(error.contains(bytes) && error.contains("199 MiB") && error.contains(named), "{error}");
         }
         let cut = [Facts { height: 256, ..frames[0] }; 100];
-        make_room("a", &cut, false, Some(100 << 20)).expect("half of the rows");
-        make_room("a", &cut, true, Some((400 << 20) - 1)).expect_err("an expert sees whole frames");
+        make_room("a", &cut, Kept::Cache, Some(100 << 20)).expect("half of the rows");
+        make_room("a", &cut, Kept::Expert, Some((400 << 20) - 1)).expect_err("an expert sees whole frames");
         assert!(available_bytes().is_none_or(|bytes| bytes > 0));
     }
 

@@ -420,6 +420,15 @@ impl TrainConfig {
             if head.jaccard > 0.0 && head.task != Task::Segmentation {
                 bail!("heads: jaccard: expected at segmentation only, found at {}", head.task.name());
             }
+            if head.loss != DepthLoss::default() && head.task != Task::Depth {
+                bail!("heads: loss: expected at depth only, found at {}", head.task.name());
+            }
+            if head.class_weights && !matches!(head.task, Task::Segmentation | Task::Depth) {
+                bail!("heads: class_weights: expected at segmentation or depth, found at {}", head.task.name());
+            }
+            if head.rate != 1.0 && self.refinement == Refinement::Alone {
+                bail!("heads: rate: with refinement: alone no head learns; expected 1, found {}", head.rate);
+            }
         }
         if self.refinement != Refinement::None {
             if let Some(task) = [Task::Segmentation, Task::Depth].into_iter().find(|task| self.head(*task).is_none()) {
@@ -662,6 +671,13 @@ mod tests {
             ("phases:", "heads: [{task: depth, rate: 0}]\nphases:", "above 0"),
             ("phases:", "heads: [{task: segmentation, far_weight: 0.5}]\nphases:", "depth only"),
             ("phases:", "heads: [{task: segmentation, level_weight: 0.5}]\nphases:", "depth only"),
+            ("phases:", "heads: [{task: segmentation, loss: berhu}]\nphases:", "depth only"),
+            ("phases:", "heads: [{task: segmentation}, {task: normals, class_weights: true}]\nphases:", "or depth"),
+            (
+                "phases:",
+                "refinement: alone\nheads: [{task: segmentation}, {task: depth, rate: 0.1}]\nphases:",
+                "no head learns",
+            ),
             ("phases:", "refinement: joint\nheads: [{task: depth}]\nphases:", "none for segmentation"),
             ("phases:", "refinement: alone\nprecision: bf16\nphases:", "fp32"),
             ("phases:", "refinement: alone\nphases:", "expected abs_rel, found miou"),

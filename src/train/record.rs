@@ -214,7 +214,7 @@ impl Record {
     /// The folder cannot be written to.
     pub fn picture(&mut self, step: usize, png: &[u8]) -> anyhow::Result<()> {
         let path = self.folder.join("predictions.png");
-        fs::write(&path, png).with_context(|| path.display().to_string())?;
+        write_atomically(&path, |file| file.write_all(png))?;
         self.events.image("predictions", step as i64, png)?;
         self.events.flush()?;
         Ok(())

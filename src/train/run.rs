@@ -1,6 +1,6 @@
 //! A training run: phases of steps, looks at the validation splits, checkpoints.
 
-use super::batches::{self, Batches, BatchesConfig, Supply};
+use super::batches::{self, Batches, BatchesConfig, Kept, Supply};
 use super::checkpoint::{Progress, State, CHECKPOINT};
 use super::config::{LabelSpace, Refinement, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
@@ -18,8 +18,10 @@ use crate::eval::ClassTable;
 use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{bail, Context as _};
 use rayon::prelude::*;
+use rustix::fs::{flock, FlockOperation};
+use rustix::io::Errno;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
@@ -58,9 +60,10 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     if config.refinement == Refinement::Alone && config.init.is_empty() {
         bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
+    let _held = hold(&options.out)?;
     prepare(config, options, device)?;
-    let mut run = Run::new(config, options, device)?;
-    let result = run.phases();
+    let mut run = guarded(|| Run::new(config, options, device)).flatten()?;
+    let result = guarded(|| run.phases()).flatten();
     run.record.finish();
     result.with_context(|| {
         let checkpoint = options.out.join(CHECKPOINT);
@@ -72,7 +75,24 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     })
 }
 
-/// Makes the folder, or checks that it is the one to resume.
+/// Makes the folder and takes it for this process alone: of two that write one checkpoint neither's would be whole. It is free
+/// again when the file is closed, however the process ends.
+fn hold(out: &Path) -> anyhow::Result<fs::File> {
+    let context = || out.display().to_string();
+    fs::create_dir_all(out).with_context(context)?;
+    let folder = fs::File::open(out).with_context(context)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            bail!("{} is in use by another training; wait for its end, or choose another folder", out.display())
+        }
+        // Some file systems of a network have no locks.
+        Err(e) => log::warn!("{}: cannot be held for this training alone: {e}", out.display()),
+        Ok(()) => {}
+    }
+    Ok(folder)
+}
+
+/// Describes the run in its folder, or checks that it is the one to resume.
 fn prepare(config: &TrainConfig, options: &Options, device: Device) -> anyhow::Result<()> {
     let out = &options.out;
     let checkpoint = out.join(CHECKPOINT);
@@ -80,14 +100,12 @@ fn prepare(config: &TrainConfig, options: &Options, device: Device) -> anyhow::R
         if checkpoint.is_file() {
             bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
         }
-        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
         return record::describe(out, config, &options.config_file, options.minutes, device);
     }
     let saved = out.join(record::CONFIG);
     if !checkpoint.is_file() {
         // A run that was killed before its first checkpoint begins anew.
         log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
-        fs::create_dir_all(out).with_context(|| out.display().to_string())?;
         return record::describe(out, config, &options.config_file, options.minutes, device);
     }
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
@@ -540,6 +558,8 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
         let chosen: Vec<_> = evenly(items.len(), config.watch.frames).into_iter().map(|i| items[i].clone()).collect();
         let facts = check_all(&chosen).with_context(context)?;
         batches::check_focal(config, &facts).with_context(context)?;
+        let name = format!("{}, split {}", source.name, source.val);
+        batches::make_room(&name, &facts, Kept::Watch, batches::available_bytes()).with_context(context)?;
         let frames: Vec<_> = chosen.par_iter().map(Item::decode).collect::<Result<_, _>>().with_context(context)?;
         let classes = match config.label_space {
             LabelSpace::TrainIds => ClassTable::new(source.data.judged_classes().with_context(context)?, groups),
@@ -563,7 +583,7 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 }
 
 /// libtorch's errors in tch's infallible calls are panics; here they become errors that say what to do.
-fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
     crate::model::panics::caught(work).map_err(|message| explained(&message))
 }
 

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny_model
 from conftest import depth_of, encode, key, labels_of, picture, pixels, until
 
 NAMES = ("front", "left", "right")
@@ -163,4 +164,4 @@ def test_one_camera_may_have_its_own_settings(three):
     front = peer.cameras["front"].ask(picture(320, 160))["labels"]
     left = peer.cameras["left"].ask(picture(320, 160))["labels"]
     assert (left.width, left.height) == (64, 40)
-    assert (front.width, front.height) == (512, 256)
+    assert (front.width, front.height) == (tiny_model.WIDTH, tiny_model.HEIGHT)

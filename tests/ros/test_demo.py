@@ -279,7 +279,7 @@ def test_a_node_that_dies_is_an_error_with_its_log(tool_program, model, tmp_path
 def test_no_node_is_left_behind(tool_program, node_program, model, tmp_path):
     """Interrupted in the middle of a drive, the demo ends the node first, then itself."""
     out = tmp_path / "out"
-    arguments = command(tool_program, node_program, model, out, "--size", "64x32", "--frames", "600", "--rate", "10")
+    arguments = command(tool_program, node_program, model, out, "--frames", "600", "--rate", "10")
     arguments += ["--images", str(tmp_path / "mine")]
     pictures(tmp_path / "mine", [(32, 32)] * 200)
     with open(tmp_path / "log", "wb") as log:

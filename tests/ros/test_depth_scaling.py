@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -185,6 +186,41 @@ def test_an_unusable_calibration_is_said_and_the_fallback_taken(node, front, wha
     factor = factor_of(front.ask_calibrated(wall(), calibration(100.0)))
     np.testing.assert_allclose(factor, expected_factor(100, 100), rtol=1e-5)
     assert input_status(node, "front", "(camera_info)")[0] == b"\x00"
+
+
+def test_the_first_image_of_a_size_waits_for_the_calibration_behind_it(start_node, connect):
+    """As image_transport's camera publisher sends them. The latest calibration serves all further images."""
+    peer = connect(start_node(input_reliability="reliable", depth_scaling_fallback=0.75), OUTPUTS)
+    peer.until(lambda: peer.infos.get_subscription_count() > 0, "the node's subscription to camera_info")
+    seen = []
+    for width in (128, 132, 136, 140, 144, 148):
+        message, info = wall(width), calibration(100.0, width=width)
+        message.header.stamp = info.header.stamp = peer.stamp()
+        peer.images.publish(message)
+        begun = time.monotonic()
+        time.sleep(0.003)
+        peer.infos.publish(info)
+        took_s = time.monotonic() - begun
+        stamp = key(message.header)
+        peer.until(lambda: all(name in peer.answers(stamp) for name in ("depth", "timing")), "an answer")
+        answers = peer.answers(stamp)
+        # Longer than it waits, where the machine is busy.
+        if took_s < 0.01:
+            factor = factor_of(answers)
+            np.testing.assert_allclose(factor, expected_factor(100, 100, tiny_model.WIDTH / width), rtol=1e-5)
+            assert answers["timing"].wait_ns > 2_000_000 and "camera_info" in answers
+            seen.append(width)
+    assert len(seen) >= 2, "the first size and another one"
+
+
+def test_no_image_waits_for_ever(start_node, connect):
+    """Somebody could publish calibrations and does not: three images wait, in vain, and no other one."""
+    peer = connect(start_node(input_reliability="reliable", depth_scaling_fallback=0.75), OUTPUTS)
+    answers = [peer.ask(wall(), ("depth", "timing")) for _ in range(9)]
+    waits_ms = [a["timing"].wait_ns / 1e6 for a in answers]
+    assert all(np.isclose(factor_of(a), 0.75) for a in answers)
+    assert min(waits_ms[:3]) >= 20 > min(waits_ms[3:]), waits_ms
+    assert answers[-1]["timing"].dropped == 0
 
 
 def test_a_rectified_image_without_p_is_said(node, front):

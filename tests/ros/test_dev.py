@@ -119,6 +119,36 @@ def test_r2r_generates_its_bindings_whenever_it_is_built(tmp_path):
     assert len(list(other.iterdir())) == 2
 
 
+def test_the_python_of_dev_shell_is_not_taken_for_the_users(tmp_path):
+    """`./dev` may have to replace it, and could not go on with it then."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "dev" / "venv"], check=True, timeout=120)
+    found = bash('state=$1; PATH=$1/venv/bin:$PATH PYTHON=; find_python', tmp_path / "dev")
+    assert found.returncode == 0, found.stderr
+    assert os.access(found.stdout.strip(), os.X_OK) and not found.stdout.startswith(str(tmp_path)), found.stdout
+
+
+@pytest.mark.parametrize(
+    ("libtorch", "kind", "expected"),
+    [
+        ("/a/libtorch", None, "/a/libtorch"),
+        # Of `./dev shell`.
+        ("{state}/libtorch-slim/torch", None, ""),
+        ("{state}/libtorch-slim/torch", "cuda", ""),
+        (None, "slim", ""),
+        ("/a/libtorch", "cuda", "/a/libtorch"),
+    ],
+)
+def test_which_libtorch_is_the_users(tmp_path, libtorch, kind, expected):
+    # A python3 that has a torch would be asked last; this one has none.
+    program(tmp_path / "bin", "python3", "exit 1")
+    environment = {"LIBTORCH": libtorch and libtorch.format(state=tmp_path), "SEMANTIC_DEPTH_LIBTORCH": kind}
+    found = bash('state=$1; PATH=$1/bin:$PATH; user_libtorch', tmp_path, **environment)
+    assert (found.returncode, found.stdout) == (0, expected), found.stderr
+    if expected and kind:
+        refused = bash('set_up_libtorch "$LIBTORCH"', **environment)
+        assert refused.returncode != 0 and "one of them has to be unset" in refused.stderr
+
+
 @pytest.mark.parametrize("header", ["headeronly/version.h", "csrc/api/include/torch/version.h"], ids=["new", "old"])
 @pytest.mark.parametrize(
     ("version", "environment", "words"),

@@ -7,6 +7,7 @@ level comes and goes quickly. Its images carry a calibration, so that nothing is
 import contextlib
 import json
 import math
+import re
 import signal
 import subprocess
 import time
@@ -431,6 +432,22 @@ def test_images_without_a_stamp_have_no_age(peer, feed):
     # The first image with a stamp again has jumped forwards.
     _, values = feed.until("input", OK, **{"Image age max (ms)": ""})
     assert float(values["Image age max (ms)"]) < 60e3
+
+
+def test_images_from_the_future_are_an_alarm(peer, feed):
+    """As of a camera whose computer's clock is ahead."""
+    image = picture(64, 32)
+
+    def is_said():
+        image.header.stamp = peer.stamp()
+        image.header.stamp.sec += 5
+        peer.images.publish(image)
+        peer.spin_for(0.05)
+        level, message, _ = peer.status("input")
+        return level == WARN and re.search(r"images are (4\.\d|5\.0) s from the future", message)
+
+    peer.until(is_said, "the warning")
+    feed.until("input", OK)
 
 
 def test_a_stamp_that_jumps_back_is_an_alarm_for_a_window(peer, feed):

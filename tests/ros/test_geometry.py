@@ -351,5 +351,5 @@ def test_camera_info_is_scaled_where_nothing_else_is_wanted_too(start_node, conn
     info = CameraInfo(width=1024, height=1024)
     info.k = [500.0, 0.0, 512.0, 0.0, 500.0, 512.0, 0.0, 0.0, 1.0]
     found = peer.ask(picture(1024, 1024), ("camera_info",), info)["camera_info"]
-    assert (found.width, found.height) == (512, 256)
-    assert list(found.k) == [250.0, 0.0, 256.0, 0.0, 125.0, 128.0, 0.0, 0.0, 1.0]
+    assert (found.width, found.height) == (tiny_model.WIDTH, tiny_model.HEIGHT)
+    assert list(found.k) == [31.25, 0.0, 32.0, 0.0, 15.625, 16.0, 0.0, 0.0, 1.0]

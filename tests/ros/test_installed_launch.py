@@ -11,7 +11,8 @@ import launch_stand_in
 import pytest
 import rclpy
 import yaml
-from conftest import launch_is_there, launch_module
+from conftest import Peer, launch_is_there, launch_module
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -293,6 +294,72 @@ def test_what_the_parameter_file_says_holds_beside_the_node_too(launch_file, bes
         launch_file.node_action({**values, "image": "/x"}, outer="fleet")
 
 
+def test_an_argument_beats_what_the_file_says_to_the_node_by_name(launch_file, tmp_path):
+    file = tmp_path / "params.yaml"
+    values = {"params_file": str(file), "namespace": "v", "device": "cuda:0", "backend": "torchscript"}
+    shared = "/**:\n  ros__parameters: {backend: native}\n"
+    for key in ("semantic_depth", "/fleet/v/semantic_depth"):
+        file.write_text(f"{shared}{key}:\n  ros__parameters: {{device: cpu}}\n")
+        action = launch_file.node_action(values, outer="fleet")
+        said = [word for before, word in zip(action["ros_arguments"], action["ros_arguments"][1:]) if before == "-p"]
+        assert said == ["device:='cuda:0'", "semantic_depth:device:='cuda:0'", "backend:='torchscript'"]
+    # Which one wins would depend on their order.
+    file.write_text(f"{file.read_text()}semantic_depth:\n  ros__parameters: {{png_level: 1}}\n")
+    with pytest.raises(ValueError, match="device is said to /fleet/v/semantic_depth, beside a block for semantic_depth"):
+        launch_file.node_action(values, outer="fleet")
+
+
+@pytest.mark.parametrize("order", [("/**", "semantic_depth"), ("semantic_depth", "/**"), ("/**", "/front/semantic_depth")])
+def test_the_node_takes_the_argument_whatever_the_order_of_the_file(launch_file, start_node, tmp_path, order):
+    file = tmp_path / "params.yaml"
+    blocks = {key: {"ros__parameters": {"precision": "fp16", "png_level": level}} for level, key in enumerate(order)}
+    file.write_text(yaml.safe_dump(blocks, sort_keys=False))
+    values = {"params_file": str(file), "namespace": "front", "precision": "fp32", "autostart": "false"}
+    peer = Peer(start_node(command=launch_file.node_command(values)), outputs=())
+    try:
+        request = GetParameters.Request(names=["precision", "png_level"])
+        client = peer.node.create_client(GetParameters, "/front/semantic_depth/get_parameters")
+        peer.until(client.service_is_ready, "the service")
+        future = client.call_async(request)
+        peer.until(future.done, "the parameters")
+        precision, level = future.result().values
+        assert (precision.string_value, level.integer_value) == ("fp32", 1), "of blocks, the later one"
+    finally:
+        peer.close()
+
+
+def test_each_camera_has_its_own_transport_beside_the_node_too(launch_file, beside, tmp_path):
+    file = tmp_path / "params.yaml"
+    for text in ("rear: {image_transport: compressed}", "rear.image_transport: compressed"):
+        file.write_text(f"/**:\n  ros__parameters:\n    cameras: [front, rear]\n    {text}\n")
+        values = {"params_file": str(file), "image": "/s/{camera}/image", "rviz": "true"}
+        points = beside.component_descriptions(launch_file, values)
+        assert [p["parameters"][0]["image_transport"] for p in points] == ["raw", "compressed"]
+        for camera, view in (("front", "semantic_depth.rviz"), ("rear", "semantic_depth_compressed.rviz")):
+            assert launch_file.rviz_action({**values, "rviz_camera": camera})["arguments"][1].endswith(f"/{view}")
+
+
+def test_colours_of_the_image_need_outputs_of_its_size(launch_file, beside, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    output_size: network\n")
+    values = {"params_file": str(file), "image": "/s/image"}
+    with pytest.raises(ValueError, match="output_size: network.*color:=overlay"):
+        beside.component_descriptions(launch_file, values)
+    (points,) = beside.component_descriptions(launch_file, {**values, "color": "overlay"})
+    assert ("rgb/image_rect_color", "/semantic_depth/output/overlay") in points["remappings"]
+
+
+def test_simulated_time_for_all_nodes_is_the_recorders_and_the_components_too(launched):
+    """SetParameter around the file; launch_ros itself says it to the nodes."""
+    params = [("use_sim_time", True), "/a/file.yaml"]
+    record, node = launched("semantic_depth.launch.py", global_params=params, record="true")
+    assert "--use-sim-time" in record.cmd and "use_sim_time:=true" in node.ros_arguments
+    record, node = launched("semantic_depth.launch.py", global_params=params, record="true", use_sim_time="false")
+    assert "--use-sim-time" not in record.cmd, "the file's own argument wins"
+    container, *_ = launched("with_depth_image_proc.launch.py", global_params=params, image="/s/image")
+    assert container.composable_node_descriptions[0].parameters[0]["use_sim_time"] is True
+
+
 def test_the_components_take_the_transport_of_the_parameter_file(launch_file, beside, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text("/**:\n  ros__parameters:\n    image_transport: compressed\n")
@@ -468,7 +535,7 @@ def test_one_node_is_launched(launched, launch_file):
         "respawn": False,
         "respawn_delay": 2.0,
         "sigterm_timeout": "10",
-        "output": "screen",
+        "output": "both",
     }
 
 
@@ -558,6 +625,8 @@ def test_the_stand_in_takes_the_real_keywords_only(launched):
 
 def test_the_users_own_middleware_profile_wins(launch_file):
     assert launch_file.node_environment({"FASTRTPS_DEFAULT_PROFILES_FILE": "/own.xml"}) == {}
+    # Which a profile with transports of its own would undo.
+    assert launch_file.node_environment({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}) == {}
     assert launch_file.node_environment({})["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(launch_file.PROFILE)
 
 

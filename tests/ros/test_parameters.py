@@ -258,6 +258,30 @@ def write(file, *keys):
     return ["--params-file", str(file)]
 
 
+def test_what_is_said_to_all_nodes_may_be_meant_for_others(start_node, tmp_path):
+    """As a bring-up says vehicle dimensions, or rclcpp's own parameters, to whatever it starts."""
+    of_others = {"wheel_radius": 0.3, "vehicle": {"width": 1.8}, "qos_overrides": {"/tf": {"publisher": {"depth": 5}}}}
+    shared, own = tmp_path / "shared.yaml", tmp_path / "own.yaml"
+    shared.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"png_level": 7, **of_others}}}))
+    arguments = ["--params-file", str(shared), "-p", "start_type_description_service:=false"]
+    node = start_node(arguments=arguments)
+    peer = Peer(node, outputs=())
+    try:
+        assert Client(peer).get("png_level") == [7]
+        [warning] = [line for line in node.log().splitlines() if "said to all nodes" in line]
+        for name in ("wheel_radius", "vehicle.width", "start_type_description_service", "qos_overrides./tf.publisher"):
+            assert name in warning
+    finally:
+        peer.close()
+    assert node.end()[0] == 0
+    # Said to this one by its name they are mistakes.
+    for name, value in of_others.items():
+        own.write_text(yaml.safe_dump({"semantic_depth": {"ros__parameters": {name: value}}}))
+        node = start_node(arguments=["--params-file", str(own)])
+        assert node.wait() == 1
+        assert name in node.log() and "said to all nodes" not in node.log()
+
+
 @pytest.mark.parametrize("keys", [("front", "semantic_depth"), ("/**/semantic_depth",), ("/*/semantic_depth",)])
 def test_a_key_that_would_be_ignored_is_a_reason_to_end(start_node, tmp_path, keys):
     file = tmp_path / "ours.yaml"

@@ -262,6 +262,7 @@ fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
 /// `zero_copy`: as in [`Cuda::open`].
 fn module_engine(
     path: &Path,
+    backend: Backend,
     manifest: &Manifest,
     wanted: &Selection,
     precision: Precision,
@@ -276,6 +277,15 @@ fn module_engine(
     };
     match cuda {
         Ok(cuda) => Ok(Engine::Cuda(Box::new(cuda))),
+        // Torch-TensorRT runs an engine on the thread's current device, which is the first one unless our kernels are there
+        // and make theirs current.
+        Err(reason) if backend == Backend::TensorRt && index > 0 => Err(NetworkError::Backend {
+            backend: backend.name(),
+            reason: format!(
+                "it cannot be told to take cuda:{index} here ({reason}); set CUDA_VISIBLE_DEVICES={index} in the environment \
+                 and take cuda:0"
+            ),
+        }),
         Err(reason) => {
             log::info!("frames are prepared and finished on the processor, as the device cannot: {reason}");
             Ok(Engine::TorchScript(load()?))
@@ -348,10 +358,11 @@ impl Network {
             },
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
-                module_engine(&artifact.torchscript_path(), manifest, wanted, precision, zero_copy)?
+                module_engine(&artifact.torchscript_path(), backend, manifest, wanted, precision, zero_copy)?
             }
             Backend::TensorRt => {
-                module_engine(&tensorrt_engine(artifact, wanted, precision)?, manifest, wanted, precision, zero_copy)?
+                let path = tensorrt_engine(artifact, wanted, precision)?;
+                module_engine(&path, backend, manifest, wanted, precision, zero_copy)?
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);

@@ -123,7 +123,7 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                 return Ok(network);
             }
             Err(error) => {
-                let level = level_of(&error, backend, asked);
+                let level = level_of(&error, backend, asked, wanted.compile);
                 let cached = Selection { compile: Compile::Never, ..*wanted };
                 let error = with_engine(error, backend, || tensorrt_engine(artifact, &cached, precision).ok());
                 log::log!(level, "not {} in {}: {error}", backend.name(), precision.name());
@@ -160,10 +160,13 @@ fn is_native_to_processor(precision: Precision) -> bool {
 }
 
 /// How loudly it is said that a back end was not taken. That there is no engine is the rule; that there is one and it lies idle
-/// is for somebody to mend; that our own kernels cannot be had, or that something runs and answers wrongly or not in this
-/// precision, is worth a line.
-fn level_of(error: &NetworkError, backend: Backend, asked: bool) -> log::Level {
+/// is for somebody to mend, as is one that was to be compiled and was not; that our own kernels cannot be had, or that something
+/// runs and answers wrongly or not in this precision, is worth a line.
+fn level_of(error: &NetworkError, backend: Backend, asked: bool, compile: Compile) -> log::Level {
     match error {
+        NetworkError::Backend { .. } if asked && backend == Backend::TensorRt && compile == Compile::Always => {
+            log::Level::Warn
+        }
         NetworkError::EngineUnused(_) if asked => log::Level::Warn,
         NetworkError::Golden { .. } | NetworkError::Precision { .. } => log::Level::Info,
         _ if asked && backend == Backend::Native => log::Level::Info,
@@ -262,15 +265,20 @@ mod tests {
         let precision = NetworkError::Precision { precision: "bf16", device, reason };
         let missing = NetworkError::Backend { backend: "tensorrt", reason: "there is no engine".into() };
         for asked in [true, false] {
-            assert_eq!(level_of(&golden, Backend::TensorRt, asked), log::Level::Info);
-            assert_eq!(level_of(&precision, Backend::TorchScript, asked), log::Level::Info);
-            assert_eq!(level_of(&missing, Backend::TensorRt, asked), log::Level::Debug);
+            assert_eq!(level_of(&golden, Backend::TensorRt, asked, Compile::IfNamed), log::Level::Info);
+            assert_eq!(level_of(&precision, Backend::TorchScript, asked, Compile::IfNamed), log::Level::Info);
+            assert_eq!(level_of(&missing, Backend::TensorRt, asked, Compile::IfNamed), log::Level::Debug);
         }
-        assert_eq!(level_of(&missing, Backend::Native, true), log::Level::Info);
+        assert_eq!(level_of(&missing, Backend::Native, true, Compile::IfNamed), log::Level::Info);
         let unused = NetworkError::EngineUnused("the cache has an engine of this model that does not fit here".into());
-        assert_eq!(level_of(&unused, Backend::TensorRt, true), log::Level::Warn);
-        assert_eq!(level_of(&unused, Backend::TensorRt, false), log::Level::Debug);
+        assert_eq!(level_of(&unused, Backend::TensorRt, true, Compile::IfNamed), log::Level::Warn);
+        assert_eq!(level_of(&unused, Backend::TensorRt, false, Compile::IfNamed), log::Level::Debug);
         assert!(unused.to_string().starts_with("the tensorrt back end cannot be used: "), "{unused}");
+        assert_eq!(
+            level_of(&missing, Backend::TensorRt, true, Compile::Always),
+            log::Level::Warn,
+            "it was to be compiled"
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct TorchScript {
     tensors: Option<Vec<OutputTensor>>,
     /// Of one answer: `[channels, H, W]`.
     shape: [i64; 3],
+    /// Channels of the classes among these.
+    score_channels: i64,
 }
 
 impl TorchScript {
@@ -38,7 +40,8 @@ impl TorchScript {
         }
         let (width, height) = manifest.answer_size();
         let shape = [manifest.output.channels(), height, width].map(|n| n as i64);
-        Ok(Self { module, device, kind, input_kind, tensors, shape })
+        let score_channels = manifest.output.score_channels as i64;
+        Ok(Self { module, device, kind, input_kind, tensors, shape, score_channels })
     }
 
     /// Where it runs.
@@ -104,7 +107,7 @@ impl TorchScript {
                 let expected = "tensors in its tuple".into();
                 return Err(NetworkError::Answer { expected, found: described(&value) });
             };
-            let channels = if *part == OutputTensor::Classes { channels - 1 } else { 1 };
+            let channels = if *part == OutputTensor::Classes { self.score_channels } else { 1 };
             *place = Some(check(tensor, channels)?);
         }
         // Labels may be whole numbers; joined with the depth they become what it is.
