@@ -387,10 +387,17 @@ fn a_model_of_one_task_answers_it_as_one_of_both_does_and_nothing_else() {
     let is_nan = |values: &[f32]| values.len() == source.0 * source.1 && values.iter().all(|v| v.is_nan());
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     let plain = Model { stride: 4, ..Model::default() };
-    for (device, kind) in devices().into_iter().flat_map(|d| [plain, Model { labels: true, ..plain }].map(|m| (d, m))) {
+    let tuple = Model { tensors: Some(&["classes", "depth"]), ..plain };
+    let kinds = [plain, Model { labels: true, ..plain }, tuple, Model { labels: true, ..tuple }];
+    for (device, kind) in devices().into_iter().flat_map(|d| kinds.map(|m| (d, m))) {
         let answer = |lacks| {
             let folder = tempfile::tempdir().expect("a folder");
-            let path = Model { lacks, ..kind }.write(folder.path());
+            let tensors: Option<&[&str]> = match lacks {
+                Some("depth") => kind.tensors.map(|_| &["classes", "other"][..]),
+                Some(_) => kind.tensors.map(|_| &["other", "depth"][..]),
+                None => kind.tensors,
+            };
+            let path = Model { lacks, tensors, ..kind }.write(folder.path());
             let mut pipeline = Pipeline::load(&path, &options(device, Precision::Fp32)).expect("it loads");
             run(&mut pipeline, &image, &geometry, Wanted::ALL)
         };
