@@ -175,8 +175,8 @@ def camera_parameter(values, outer, camera, name, argument=""):
     """
     found = file_parameters(values, outer)
     nested = found.get(camera) if camera else None
-    own = nested.get(name) if isinstance(nested, dict) else found.get(f"{camera}.{name}")
-    return own or argument or found.get(name) or ""
+    own = nested.get(name) if isinstance(nested, dict) else None
+    return own or found.get(f"{camera}.{name}") or argument or found.get(name) or ""
 
 
 def sim_time(values, outer=""):
@@ -388,8 +388,7 @@ def node_action(values=None, more=(), outer=""):
         "respawn_delay": 2.0,
         # After Control-C: a batch may be under way on a slow machine.
         "sigterm_timeout": "10",
-        # The node writes no file of its own.
-        "output": "both",
+        "output": "screen",
     }
 
 

@@ -205,8 +205,8 @@ pub const DIAGNOSTICS: &[Status] = &[
             (
                 Level::Warn,
                 "rate or drop ratio beyond the warning threshold; images refused, or stamps of zero or that jumped back, \
-                 in the window; all images of the window from the future; no valid calibration where depth_scaling needs one; output/points is subscribed to and there \
-                 can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",
+                 in the window; all images of the window from the future; no valid calibration where depth_scaling needs one; \
+                 output/points is subscribed to and there can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",
             ),
         ],
         keys: &[

@@ -1,12 +1,18 @@
 //! tch reports libtorch's errors by panics in all calls that do not begin with `f_`. A network in hundreds of such calls
 //! is made to report them as errors here, in one place.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Where in the source this thread's last panic was that [`caught`] caught.
+pub fn place() -> Option<String> {
+    PLACE.with(RefCell::take)
 }
 
 /// Runs `work`; the message of its panic, if it panics, which is then not printed.
@@ -17,7 +23,9 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(Cell::get) {
+            if QUIET.with(Cell::get) {
+                PLACE.with(|place| place.replace(info.location().map(ToString::to_string)));
+            } else {
                 usual(info);
             }
         }));

@@ -83,8 +83,13 @@ pub struct Header {
 impl Header {
     /// The stamp in nanoseconds.
     pub fn stamp_ns(&self) -> i64 {
-        i64::from(self.sec) * 1_000_000_000 + i64::from(self.nanosec)
+        stamp_ns((self.sec, self.nanosec))
     }
+}
+
+/// A stamp of seconds and nanoseconds in nanoseconds.
+fn stamp_ns((sec, nanosec): (i32, u32)) -> i64 {
+    i64::from(sec) * 1_000_000_000 + i64::from(nanosec)
 }
 
 /// The bytes of a message's `data`.
@@ -155,6 +160,15 @@ impl Frame {
         };
         Header { sec: h.stamp.sec, nanosec: h.stamp.nanosec, frame_id: h.frame_id.to_str().into() }
     }
+
+    /// Seconds and nanoseconds.
+    fn stamp(&self) -> (i32, u32) {
+        let stamp = match &self.payload {
+            Payload::Raw(m) => &m.0.header.stamp,
+            Payload::Compressed(m) => &m.0.header.stamp,
+        };
+        (stamp.sec, stamp.nanosec)
+    }
 }
 
 /// Lets frames through at most so often.
@@ -184,6 +198,7 @@ impl RateLimit {
 pub struct Arrival {
     camera: usize,
     stats: Arc<Stats>,
+    calibrations: Arc<Mutex<Calibrations>>,
     inbox: Arc<Inbox<Frame>>,
     enabled: Arc<AtomicBool>,
     clock: Arc<Mutex<Clock>>,
@@ -198,45 +213,36 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Puts frames of camera number `camera` into `inbox` while `enabled`.
+    /// Puts frames of camera number `camera` into `inbox` while `enabled`; `calibrations` are those of the camera.
     pub fn new(
         (camera, name): (usize, &str),
         stats: Arc<Stats>,
+        calibrations: Arc<Mutex<Calibrations>>,
         inbox: Arc<Inbox<Frame>>,
         enabled: Arc<AtomicBool>,
         clock: Arc<Mutex<Clock>>,
     ) -> Self {
         let whose = if name.is_empty() { String::new() } else { format!(" of camera {name}") };
         let (limit, held, throttle) = Default::default();
-        Self { camera, stats, inbox, enabled, clock, limit, held, in_vain: 0, throttle, whose }
+        Self { camera, stats, calibrations, inbox, enabled, clock, limit, held, in_vain: 0, throttle, whose }
     }
 
-    /// Takes an image. `calibrations`: those of its camera, where somebody publishes any.
-    pub fn take(
-        &mut self,
-        message: NativeMsg<Image>,
-        min_period: Option<Duration>,
-        calibrations: Option<&Mutex<Calibrations>>,
-    ) {
-        self.take_frame(Frame::new(Payload::Raw(Message(message))), min_period, calibrations);
+    /// Takes an image.
+    pub fn take(&mut self, message: NativeMsg<Image>, min_period: Option<Duration>) {
+        self.take_frame(Frame::new(Payload::Raw(Message(message))), min_period);
     }
 
-    /// Takes a compressed image. `calibrations`: as in [`Self::take`].
-    pub fn take_compressed(
-        &mut self,
-        message: NativeMsg<CompressedImage>,
-        min_period: Option<Duration>,
-        calibrations: Option<&Mutex<Calibrations>>,
-    ) {
-        self.take_frame(Frame::new(Payload::Compressed(Message(message))), min_period, calibrations);
+    /// Takes a compressed image.
+    pub fn take_compressed(&mut self, message: NativeMsg<CompressedImage>, min_period: Option<Duration>) {
+        self.take_frame(Frame::new(Payload::Compressed(Message(message))), min_period);
     }
 
     /// Lets the image go that waits for its calibration, once that is there or has not come in time. Returns how long it still
     /// waits, if it does.
-    pub fn release(&mut self, calibrations: &Mutex<Calibrations>) -> Option<Duration> {
+    pub fn release(&mut self) -> Option<Duration> {
         let frame = self.held.take()?;
         let left = HOLD.saturating_sub(frame.arrived.elapsed());
-        if lock(calibrations).serve(&frame.header(), frame.size) {
+        if self.is_calibrated(&frame) {
             self.in_vain = 0;
         } else if left.is_zero() {
             self.in_vain += 1;
@@ -257,14 +263,9 @@ impl Arrival {
     }
 
     /// Without the calibration of the first image, or of the first of another size, its depth would be scaled by the fallback.
-    /// The latest one serves all others, so that none of them waits.
-    fn is_to_wait(&mut self, frame: &Frame, calibrations: Option<&Mutex<Calibrations>>) -> bool {
-        let Some(calibrations) = calibrations else { return false };
-        let is_served = lock(calibrations).serve(&frame.header(), frame.size);
-        if is_served {
-            self.in_vain = 0;
-        }
-        !is_served && self.in_vain < MOST_IN_VAIN
+    /// The latest one serves all others.
+    fn is_calibrated(&self, frame: &Frame) -> bool {
+        lock(&self.calibrations).serve(frame.stamp(), frame.size)
     }
 
     fn put(&mut self, frame: Frame) {
@@ -275,17 +276,12 @@ impl Arrival {
         }
     }
 
-    fn take_frame(
-        &mut self,
-        mut frame: Frame,
-        min_period: Option<Duration>,
-        calibrations: Option<&Mutex<Calibrations>>,
-    ) {
+    fn take_frame(&mut self, mut frame: Frame, min_period: Option<Duration>) {
         let arrived = frame.arrived;
         Stats::count(&self.stats.received);
         *lock(&self.stats.last_arrival) = Some(arrived);
         let ros_now_ns = lock(&self.clock).get_now().map_or(0, |d| d.as_nanos() as i64);
-        lock(&self.stats.arrivals).add(arrived, frame.header().stamp_ns(), ros_now_ns);
+        lock(&self.stats.arrivals).add(arrived, stamp_ns(frame.stamp()), ros_now_ns);
         if !self.enabled.load(Ordering::Relaxed) {
             Stats::count(&self.stats.skipped);
             return;
@@ -308,11 +304,13 @@ impl Arrival {
             self.in_vain += 1;
             Stats::count(&self.stats.dropped);
         }
-        if self.is_to_wait(&frame, calibrations) {
+        if self.is_calibrated(&frame) {
+            self.in_vain = 0;
+        } else if self.in_vain < MOST_IN_VAIN {
             self.held = Some(frame);
-        } else {
-            self.put(frame);
+            return;
         }
+        self.put(frame);
     }
 }
 
@@ -333,13 +331,17 @@ impl Calibrations {
 
     /// The calibration of an image: the one of its stamp or, of a camera that publishes them apart, the latest.
     pub fn of(&self, header: &Header) -> Option<Arc<Calibration>> {
-        let exact = self.newest.iter().rev().find(|(stamp, _)| *stamp == (header.sec, header.nanosec));
-        exact.or(self.newest.back()).map(|(_, calibration)| calibration.clone())
+        self.at((header.sec, header.nanosec)).cloned()
     }
 
-    /// Whether there is one that may be that of an image of this size.
-    pub fn serve(&self, header: &Header, size: (usize, usize)) -> bool {
-        self.of(header).is_some_and(|calibration| calibration.check_size(size).is_ok())
+    /// Whether there is one that may be that of an image of this stamp and size.
+    fn serve(&self, stamp: (i32, u32), size: (usize, usize)) -> bool {
+        self.at(stamp).is_some_and(|calibration| calibration.check_size(size).is_ok())
+    }
+
+    fn at(&self, stamp: (i32, u32)) -> Option<&Arc<Calibration>> {
+        let exact = self.newest.iter().rev().find(|(of, _)| *of == stamp);
+        exact.or(self.newest.back()).map(|(_, calibration)| calibration)
     }
 }
 
@@ -417,9 +419,9 @@ mod tests {
         assert_eq!(c.of(&header(15)).map(|i| i.width), Some(15));
         assert_eq!(c.of(&header(99)).map(|i| i.width), Some(19), "the latest");
         // A size that it does not say is believed; these say a width and no height.
-        assert!(c.serve(&header(99), (640, 480)) && !Calibrations::default().serve(&header(99), (640, 480)));
+        assert!(c.serve((99, 0), (640, 480)) && !Calibrations::default().serve((99, 0), (640, 480)));
         c.add(&CameraInfo { width: 640, height: 480, ..info(20, 640) });
-        assert!(c.serve(&header(99), (640, 480)) && !c.serve(&header(99), (320, 240)));
+        assert!(c.serve((99, 0), (640, 480)) && !c.serve((99, 0), (320, 240)));
     }
 
     #[test]

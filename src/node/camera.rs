@@ -64,8 +64,6 @@ pub struct Camera {
     /// Its newest calibrations.
     pub calibrations: Arc<Mutex<Calibrations>>,
     arrival: Option<Arrival>,
-    /// Whether somebody publishes calibrations, as far as is known.
-    is_calibrated: bool,
     subscriptions: Option<Subscriptions>,
     /// What is not listened to any more and still on the graph: r2r takes a subscription off only with a message that it
     /// would get, so that of a silent topic would stay, and one more with each activation. It is taken up again instead.
@@ -81,7 +79,6 @@ impl Camera {
             stats: Arc::default(),
             calibrations: Arc::default(),
             arrival: None,
-            is_calibrated: true,
             subscriptions: None,
             parked: None,
             unheard: Throttle::default(),
@@ -97,7 +94,8 @@ impl Camera {
         clock: &Arc<Mutex<Clock>>,
     ) {
         let (stats, inbox, enabled, clock) = (self.stats.clone(), inbox.clone(), enabled.clone(), clock.clone());
-        self.arrival = Some(Arrival::new((index, &self.name), stats, inbox, enabled, clock));
+        let calibrations = self.calibrations.clone();
+        self.arrival = Some(Arrival::new((index, &self.name), stats, calibrations, inbox, enabled, clock));
     }
 
     /// Subscribes to the image and the calibration.
@@ -148,8 +146,6 @@ impl Camera {
         let kind = "sensor_msgs/msg/CameraInfo";
         let calibration = Source { topic: names.topic(&info_topic), kind, qos: info_qos };
         self.subscriptions = Some(Subscriptions { raw, compressed, infos, image, calibration });
-        // Until the first look at the graph.
-        self.is_calibrated = true;
         lock(&self.stats.arrivals).watch(Instant::now());
         *lock(&self.stats.last_arrival) = None;
         Ok(())
@@ -186,19 +182,18 @@ impl Camera {
                 lock(&self.calibrations).add(&info);
             }
         }
-        arrival.release(&self.calibrations);
-        let calibrations = self.is_calibrated.then_some(&*self.calibrations);
+        arrival.release();
         if let Some(messages) = &mut s.raw {
             while let Some(Some(message)) = messages.next().now_or_never() {
-                arrival.take(message, settings.min_period, calibrations);
+                arrival.take(message, settings.min_period);
             }
         }
         if let Some(messages) = &mut s.compressed {
             while let Some(Some(message)) = messages.next().now_or_never() {
-                arrival.take_compressed(message, settings.min_period, calibrations);
+                arrival.take_compressed(message, settings.min_period);
             }
         }
-        arrival.release(&self.calibrations)
+        arrival.release()
     }
 
     /// Looks whether the publishers of the image and of its calibration can be heard; a problem is logged, and kept for
@@ -208,9 +203,6 @@ impl Camera {
         let Some((publishers, mut problems)) = s.image.look(node) else { return false };
         // Where nobody publishes images, that is what there is to say.
         let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
-        if let Some((publishers, _)) = calibration {
-            self.is_calibrated = publishers > 0;
-        }
         problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let mut known = lock(&self.stats.qos_problem);

@@ -14,6 +14,7 @@ Usage: semantic_depth_node [--ros-args ARGUMENTS]
   --ros-args --params-file FILE     Parameters from a file; share/semantic_depth/config holds an example of each
   --ros-args -r FROM:=TO            Another name of a topic, service or the node itself (__node:=NAME, __ns:=/NAMESPACE)
   --ros-args --log-level LEVEL      debug, info, warn, error, fatal
+  --ros-args --disable-WHAT-logs    WHAT: stdout (the console), rosout, or external-lib (the file in ROS_LOG_DIR)
 
 Topics, services and parameters: `semantic_depth interface --format markdown`, or `ros2 node info` and
 `ros2 param list` while it runs.";
@@ -55,9 +56,8 @@ const WITH_VALUE: [&str; 10] = [
     "--log-file-name",
 ];
 
-/// The values of these options among ROS arguments (`--ros-args ... [--]`, which may come many times), in order.
-pub(super) fn ros_values(arguments: impl IntoIterator<Item = String>, options: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
+/// Calls with the options of ROS arguments (`--ros-args ... [--]`, which may come many times) and their values, in order.
+fn ros_options(arguments: impl IntoIterator<Item = String>, mut found: impl FnMut(&str, Option<String>)) {
     let mut is_ros = false;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -65,12 +65,28 @@ pub(super) fn ros_values(arguments: impl IntoIterator<Item = String>, options: &
             (_, "--ros-args") => is_ros = true,
             (true, "--") => is_ros = false,
             // Whatever a value looks like, it is no option.
-            (true, option) if WITH_VALUE.contains(&option) => {
-                found.extend(arguments.next().filter(|_| options.contains(&option)));
-            }
+            (true, option) if WITH_VALUE.contains(&option) => found(option, arguments.next()),
+            (true, option) => found(option, None),
             _ => {}
         }
     }
+}
+
+/// The values of these options among ROS arguments, in order.
+pub(super) fn ros_values(arguments: impl IntoIterator<Item = String>, options: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    ros_options(arguments, |option, value| found.extend(value.filter(|_| options.contains(&option))));
+    found
+}
+
+/// Whether `--enable-WHAT` or `--disable-WHAT` came last among ROS arguments; true without either.
+pub(super) fn is_enabled(arguments: impl IntoIterator<Item = String>, what: &str) -> bool {
+    let mut found = true;
+    ros_options(arguments, |option, _| match option.strip_suffix(what) {
+        Some("--enable-") => found = true,
+        Some("--disable-") => found = false,
+        _ => {}
+    });
     found
 }
 
@@ -85,6 +101,18 @@ mod tests {
         let of = |options: &[&str]| ros_values(line.split_whitespace().map(String::from), options);
         assert_eq!(of(&["--params-file"]), ["a", "b"]);
         assert_eq!(of(&["-r", "--remap"]), ["--params-file", "c"]);
+    }
+
+    #[test]
+    fn the_last_switch_counts() {
+        let of = |line: &str| is_enabled(line.split_whitespace().map(String::from), "rosout-logs");
+        for line in
+            ["", "--disable-rosout-logs", "--ros-args --disable-stdout-logs", "--ros-args -p --disable-rosout-logs"]
+        {
+            assert!(of(line), "{line}");
+        }
+        assert!(!of("--ros-args --disable-rosout-logs"));
+        assert!(of("--ros-args --disable-rosout-logs -r a:=b -- x --ros-args --enable-rosout-logs"));
     }
 
     fn of(line: &str) -> anyhow::Result<Option<String>> {

@@ -1,16 +1,19 @@
-//! The `log` crate's records: to standard error in ROS's own form, and through a bounded queue to `/rosout`.
+//! The `log` crate's records: to standard error and rcl's log file in ROS's own form, and through a bounded queue to `/rosout`.
 //!
-//! (rcl's logging on Jazzy publishes `/rosout` only for nodes of its own client libraries.)
+//! (rcl's logging on Jazzy publishes `/rosout` only for nodes of its own client libraries, and has no line of ours on its way to
+//! the file.)
 //!
 //! Levels are ROS's: a logger's name has dots, and what is not set for it is taken from the part of its name before the
 //! last dot, in the end from the root logger `""`. `--log-level` sets them at the start, [`set_level`] and
 //! `~/set_logger_levels` while the node runs. Stamps are the system's time even under `use_sim_time`, as in rclcpp.
 
+use super::command_line::is_enabled;
 use super::lock;
 use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
 use r2r::QosProfile;
+use std::ffi::{c_char, c_int, CString};
 use std::io::Write as _;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
@@ -177,13 +180,22 @@ pub struct Record {
 }
 
 struct Logger {
-    queue: SyncSender<Record>,
+    /// `None` where `--disable-rosout-logs` is given.
+    queue: Option<SyncSender<Record>>,
     format: Vec<Piece>,
+    /// Whether there is a console: not with `--disable-stdout-logs`.
+    console: bool,
 }
+
+/// rcl's writer of log lines.
+type WriteLine = unsafe extern "C" fn(c_int, *const c_char, *const c_char);
+/// What sets the level below which it leaves lines out.
+type SetLevel = unsafe extern "C" fn(*const c_char, c_int) -> c_int;
 
 static NAME: OnceLock<String> = OnceLock::new();
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 static LEVELS: Mutex<Levels> = Mutex::new(Levels::new());
+static FILE: OnceLock<WriteLine> = OnceLock::new();
 
 fn name() -> &'static str {
     NAME.get().map_or(super::NAME, String::as_str)
@@ -307,14 +319,57 @@ impl Logger {
     ) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
-        // In one write, so that neither another thread nor the middleware's own messages get into the line. A console
-        // that is gone is no reason to end.
-        let _ = std::io::stderr().lock().write_all(line(&self.format, name(), &record, module).as_bytes());
-        if is_for_rosout {
+        let text = line(&self.format, name(), &record, module);
+        if self.console || severity == Severity::Fatal {
+            // In one write, so that neither another thread nor the middleware's own messages get into the line. A console
+            // that is gone is no reason to end.
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        }
+        if let Some(write) = FILE.get() {
+            to_file(*write, severity, &text);
+        }
+        if let Some(queue) = self.queue.as_ref().filter(|_| is_for_rosout) {
             // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
-            let _ = self.queue.try_send(record);
+            let _ = queue.try_send(record);
         }
     }
+}
+
+/// `text` ends a line, which rcl's writer does itself.
+#[allow(unsafe_code)]
+fn to_file(write: WriteLine, severity: Severity, text: &str) {
+    // A C string ends at a NUL.
+    let Ok(text) = CString::new(text.trim_end_matches('\n').replace('\0', "\u{fffd}")) else { return };
+    // SAFETY: rcl's function (`open_file`), which may be called by many threads; the name is not needed.
+    unsafe { write(severity as c_int, c"".as_ptr(), text.as_ptr()) }
+}
+
+/// From here on lines go to the file, too, that rcl has opened for this process in `ROS_LOG_DIR`. There has to be a context: before,
+/// rcl's writer has no file and does not look whether it has. Nothing with `--disable-external-lib-logs`, as rcl opens none then.
+#[allow(unsafe_code)]
+pub fn open_file() {
+    if !is_enabled(arguments(), "external-lib-logs") {
+        return;
+    }
+    let process = libloading::os::unix::Library::this();
+    // SAFETY: the functions of rcl_logging_interface, which every implementation of it has with these types; rcl loaded one.
+    let found = unsafe {
+        let write = process.get::<WriteLine>(b"rcl_logging_external_log\0").map(|f| *f);
+        write.and_then(|write| Ok((write, *process.get::<SetLevel>(b"rcl_logging_external_set_logger_level\0")?)))
+    };
+    match found {
+        Ok((write, set_level)) => {
+            // What comes here has passed our own levels.
+            // SAFETY: as above; null is the root logger, as rcl itself calls it, and the file is open.
+            unsafe { set_level(std::ptr::null(), Severity::Debug as c_int) };
+            let _ = FILE.set(write);
+        }
+        Err(e) => log::debug!("no log file: {e}"),
+    }
+}
+
+fn arguments() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|a| a.to_string_lossy().into_owned())
 }
 
 /// Whether records of this target go to `/rosout`: not those of publishing, which publishing them could bring again.
@@ -356,12 +411,12 @@ pub fn init() -> anyhow::Result<Receiver<Record>> {
     let format = std::env::var("RCUTILS_CONSOLE_OUTPUT_FORMAT").ok().filter(|f| !f.is_empty());
     let format = pieces(format.as_deref().unwrap_or(FORMAT));
     log::set_logger(&Front)?;
-    if LOGGER.set(Logger { queue, format }).is_err() {
+    let queue = is_enabled(arguments(), "rosout-logs").then_some(queue);
+    if LOGGER.set(Logger { queue, format, console: is_enabled(arguments(), "stdout-logs") }).is_err() {
         anyhow::bail!("there is a logger already");
     }
-    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     let mut levels = lock(&LEVELS);
-    *levels = Levels::from_arguments(&arguments);
+    *levels = Levels::from_arguments(&arguments().collect::<Vec<_>>());
     apply(&levels);
     Ok(records)
 }

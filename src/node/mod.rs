@@ -99,6 +99,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
     let records = logger::init()?;
     let context = create_context()?;
+    logger::open_file();
     let mut node = r2r::Node::create(context, NAME, "").context("cannot create the ROS node")?;
     let name = node.fully_qualified_name().context("the node's own name")?;
     logger::set_name(&name);

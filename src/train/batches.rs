@@ -4,9 +4,9 @@
 //! the threads do: a resumed run sees the crops that it would have seen.
 
 use super::config::{Cache, Phase, TrainConfig, Turn};
+use super::guard::guarded;
 use super::labels::LabelTable;
 use super::packed::Packed;
-use super::run::guarded;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::disk::DataError;
 use crate::data::frame::Decoded;

@@ -17,6 +17,7 @@ pub mod config;
 pub mod ema;
 pub mod events;
 pub mod expert;
+mod guard;
 pub mod labels;
 pub mod loss_scale;
 pub mod losses;

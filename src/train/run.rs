@@ -4,6 +4,7 @@ use super::batches::{self, Batches, BatchesConfig, Kept, Supply};
 use super::checkpoint::{Progress, State, CHECKPOINT};
 use super::config::{LabelSpace, Refinement, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
+use super::guard::{explained, guarded};
 use super::labels::LabelTable;
 use super::loss_scale::LossScale;
 use super::objective::Objective;
@@ -580,19 +581,4 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
 fn evenly(n: usize, most: usize) -> Vec<usize> {
     let count = n.min(most);
     (0..count).map(|i| i * n / count).collect()
-}
-
-/// libtorch's errors in tch's infallible calls are panics; here they become errors that say what to do.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    crate::model::panics::caught(work).map_err(|message| explained(&message))
-}
-
-/// What libtorch says, and what to do.
-fn explained(message: &str) -> anyhow::Error {
-    let line = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given");
-    if message.contains("out of memory") || message.contains("can't allocate memory") {
-        anyhow::anyhow!("memory is out ({line}); a smaller batch (with accumulate) or a smaller crop helps")
-    } else {
-        anyhow::anyhow!("libtorch: {line}")
-    }
 }

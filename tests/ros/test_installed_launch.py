@@ -535,7 +535,7 @@ def test_one_node_is_launched(launched, launch_file):
         "respawn": False,
         "respawn_delay": 2.0,
         "sigterm_timeout": "10",
-        "output": "both",
+        "output": "screen",
     }
 
 

@@ -48,6 +48,37 @@ def provoke(peer):
     assert not peer.call(ChangeState, "change_state", transition=Transition(id=99)).success
 
 
+def test_the_log_is_in_rcls_file_too(start_node, peer_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    node = start_node(autostart=False, arguments=("--log-level", "debug"))
+    peer = peer_of(node)
+    provoke(peer)
+    peer.call(ChangeState, "change_state", transition=Transition(label="configure"))
+    assert node.end()[0] == 0
+    (file,) = (tmp_path / "log").glob(f"semantic_depth_node_{node.process.pid}_*.log")
+    written = file.read_text().splitlines()
+    on_console = [line for line in node.log().splitlines() if f"[{OWN}]" in line]
+    assert len(on_console) > 4 and [line for line in written if f"[{OWN}]" in line] == on_console
+    assert any("[WARN]" in line and "transition 99" in line for line in written)
+    assert any("[DEBUG]" in line for line in written)
+
+
+def test_each_way_of_the_log_can_be_switched_off(start_node, peer_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    names = ("stdout", "rosout", "external-lib")
+    for off in names:
+        node = start_node(autostart=False, arguments=(f"--disable-{off}-logs",))
+        peer = peer_of(node)
+        peer.until(lambda: peer.node.count_publishers("/rosout") > 0, "discovery of /rosout")
+        for _ in range(5):
+            provoke(peer)
+        peer.spin_for(0.5)
+        node.end()
+        files = (tmp_path / "log").glob(f"semantic_depth_node_{node.process.pid}_*.log")
+        found = (node.log(), str([r.msg for r in peer.records]), "".join(file.read_text() for file in files))
+        assert ["transition 99" in text for text in found] == [name != off for name in names], (off, found)
+
+
 def test_the_level_changes_while_it_runs(start_node, peer_of):
     node = start_node(autostart=False)
     peer = peer_of(node)
