@@ -168,6 +168,13 @@ def file_parameters(values, outer="", said_to=None):
     return found
 
 
+def is_said(found, name):
+    """Whether parameters of a file have this one: as it stands, or its parts nested."""
+    first, _, rest = name.partition(".")
+    below = found.get(first)
+    return name in found or (bool(rest) and isinstance(below, dict) and is_said(below, rest))
+
+
 def camera_parameter(values, outer, camera, name, argument=""):
     """What holds for a camera: what the file says of it alone, else the launch argument, else what the file says of all.
 
@@ -357,13 +364,13 @@ def node_action(values=None, more=(), outer=""):
     by_bare_name = file_parameters(values, outer, [NAME])
     for name, text in [*parameters, *more]:
         ros_arguments += ["-p", f"{name}:={text}"]
-        if name in by_full_name and by_bare_name:
+        if is_said(by_full_name, name) and by_bare_name:
             # rcl takes no full names on the command line, and the bare one's place is the file's.
             raise ValueError(
                 f"parameter file {values['params_file']}: {name} is said to {full_name(values, outer)}, beside a block for "
                 f"{NAME}, and would beat the launch argument {name}; say all of it in one block"
             )
-        if name in by_full_name or name in by_bare_name:
+        if is_said(by_full_name, name) or is_said(by_bare_name, name):
             ros_arguments += ["-p", f"{NAME}:{name}:={text}"]
     if values["log_level"]:
         ros_arguments += ["--log-level", values["log_level"]]

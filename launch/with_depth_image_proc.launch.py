@@ -78,6 +78,16 @@ def node_values(base, values, own, outer=""):
     }
 
 
+def node_parameters(base, values, own, outer=""):
+    """What the node has to know of images from the container: (name, YAML text)."""
+    if not base.is_true("rectify", own["rectify"]):
+        return []
+    # A camera's own transport in the file is that of its driver, and would beat what is said of all.
+    driver = {name: base.camera_parameter(values, outer, name, "image_transport", "raw") for name in base.cameras(values, outer)}
+    raw = [(f"{name}.image_transport", "'raw'") for name, transport in driver.items() if name and transport != "raw"]
+    return [("input_rectified", "true"), *raw]
+
+
 def component_descriptions(base, values=None, outer=""):
     """The components, as keyword arguments of `launch_ros.descriptions.ComposableNode`."""
     values, own = complete(base, values)
@@ -167,7 +177,7 @@ def actions(context):
     outer = context.launch_configurations.get("ros_namespace", "")
     values, own = complete(base, given)
     descriptions = component_descriptions(base, given, outer)
-    more = [("input_rectified", "true")] if base.is_true("rectify", own["rectify"]) else []
+    more = node_parameters(base, values, own, outer)
     started = base.started(node_values(base, values, own, outer), outer, more)
     if base.is_true("build_only", values["build_only"]):
         return started

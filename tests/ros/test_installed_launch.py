@@ -339,6 +339,20 @@ def test_each_camera_has_its_own_transport_beside_the_node_too(launch_file, besi
             assert launch_file.rviz_action({**values, "rviz_camera": camera})["arguments"][1].endswith(f"/{view}")
 
 
+def test_the_container_rectifies_what_its_camera_sends_and_the_node_gets_it_raw(launched, tmp_path):
+    file = tmp_path / "params.yaml"
+    cameras = "    cameras: [front, rear]\n    rear: {image_transport: compressed}\n"
+    values = {"params_file": str(file), "image": "/s/{camera}/image", "rectify": "true"}
+    for key in ("/**", "semantic_depth"):
+        file.write_text(f"{key}:\n  ros__parameters:\n{cameras}")
+        container, node = launched("with_depth_image_proc.launch.py", **values)
+        rectify = [c for c in container.composable_node_descriptions if c.package == "image_proc"]
+        assert [c.parameters[0]["image_transport"] for c in rectify] == ["raw", "compressed"]
+        said = [word for before, word in zip(node.ros_arguments, node.ros_arguments[1:]) if before == "-p"]
+        assert "rear.image_transport:='raw'" in said and not any("front.image_transport" in word for word in said)
+        assert ("semantic_depth:rear.image_transport:='raw'" in said) == (key == "semantic_depth")
+
+
 def test_colours_of_the_image_need_outputs_of_its_size(launch_file, beside, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text("/**:\n  ros__parameters:\n    output_size: network\n")
