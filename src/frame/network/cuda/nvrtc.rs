@@ -261,7 +261,12 @@ mod tests {
         assert_eq!(files()[0].metadata().and_then(|m| m.modified()).expect("a time"), made, "it was made once");
     }
 
-    // Tests of their own, so that they run beside each other. An A100 (8.0) gets what an Orin gets.
+    // Tests of their own, so that they run beside each other.
+    #[test]
+    fn the_kernels_compile_for_an_a100() {
+        compiles_for("sm_80");
+    }
+
     #[test]
     fn the_kernels_compile_for_an_orin() {
         compiles_for("sm_87");
