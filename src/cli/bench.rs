@@ -16,7 +16,7 @@ use crate::frame::network::{resolve, select, Backend, BackendChoice, DeviceChoic
 use crate::frame::pipeline::{LoadOptions, Pipeline};
 use crate::frame::view::Encoding;
 use crate::model::{Cost, Task};
-use anyhow::{bail, Context as _};
+use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -210,17 +210,8 @@ impl Args {
 
     /// What would fail only after the whole work otherwise.
     fn check_outputs(&self) -> anyhow::Result<()> {
-        for (option, file) in [("--json", &self.json), ("--save-answer", &self.save_answer)] {
-            let Some(file) = file else { continue };
-            let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !folder.is_dir() {
-                bail!("{option} {}: {} is not a folder; make it first", file.display(), folder.display());
-            }
-            if file.is_dir() {
-                bail!("{option} {}: it is a folder; give a file", file.display());
-            }
-        }
-        Ok(())
+        super::check_file("--json", self.json.as_deref())?;
+        super::check_file("--save-answer", self.save_answer.as_deref())
     }
 
     fn set_threads(&self) -> anyhow::Result<()> {

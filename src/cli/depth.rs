@@ -1,6 +1,6 @@
 //! `semantic_depth depth`: depth truth from stereo, and how good it is.
 
-use super::evaluate::check_json;
+use super::check_file;
 use super::render::{bar, parse_size};
 use crate::data::cityscapes::{folder_name, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use crate::data::disk::write_atomically;
@@ -525,7 +525,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         args.ignore_bottom
     );
     ensure!(args.cap > 0.0, "--cap: expected metres above 0, found {}", args.cap);
-    args.json.as_deref().map_or(Ok(()), check_json)?;
+    check_file("--json", args.json.as_deref())?;
     let mut rows = Vec::new();
     let mut frames = 0;
     for folder in &args.folders {

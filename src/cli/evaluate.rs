@@ -26,7 +26,7 @@ use crate::model::Task;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Most threads that read frames ahead; each holds up to two.
 const MOST_READERS: usize = 8;
@@ -175,20 +175,8 @@ impl Args {
         if let Some(report) = &self.report {
             fs::create_dir_all(report).with_context(|| format!("--report {}", report.display()))?;
         }
-        self.json.as_deref().map_or(Ok(()), check_json)
+        super::check_file("--json", self.json.as_deref())
     }
-}
-
-/// That figures can be written to the place that `--json` names, which would fail only after the whole work otherwise.
-pub(super) fn check_json(json: &Path) -> anyhow::Result<()> {
-    let folder = json.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        bail!("--json {}: {} is not a folder; make it first", json.display(), folder.display());
-    }
-    if json.is_dir() {
-        bail!("--json {}: it is a folder; give a file", json.display());
-    }
-    Ok(())
 }
 
 /// The figures as JSON.

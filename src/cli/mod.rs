@@ -12,9 +12,11 @@ pub mod render;
 pub mod train;
 
 use crate::system::quoted;
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 
 /// Semantic labels and metric depth from one camera image.
 #[derive(Debug, Parser)]
@@ -57,6 +59,19 @@ pub(crate) fn print(text: impl Display) -> std::io::Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// That the file which `option` names, if it was given, can be written: that would fail only after the whole work otherwise.
+fn check_file(option: &str, file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("{option} {}: {} is not a folder; make it first", file.display(), folder.display());
+    }
+    if file.is_dir() {
+        bail!("{option} {}: it is a folder; give a file", file.display());
+    }
+    Ok(())
 }
 
 /// What this program was called with, for records of what made something.

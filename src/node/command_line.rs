@@ -56,6 +56,11 @@ const WITH_VALUE: [&str; 10] = [
     "--log-file-name",
 ];
 
+/// What this process was started with; the program first.
+pub(super) fn arguments() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|a| a.to_string_lossy().into_owned())
+}
+
 /// Calls with the options of ROS arguments (`--ros-args ... [--]`, which may come many times) and their values, in order.
 fn ros_options(arguments: impl IntoIterator<Item = String>, mut found: impl FnMut(&str, Option<String>)) {
     let mut is_ros = false;

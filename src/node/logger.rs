@@ -7,7 +7,7 @@
 //! last dot, in the end from the root logger `""`. `--log-level` sets them at the start, [`set_level`] and
 //! `~/set_logger_levels` while the node runs. Stamps are the system's time even under `use_sim_time`, as in rclcpp.
 
-use super::command_line::is_enabled;
+use super::command_line::{arguments, is_enabled};
 use super::lock;
 use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
@@ -366,10 +366,6 @@ pub fn open_file() {
         }
         Err(e) => log::debug!("no log file: {e}"),
     }
-}
-
-fn arguments() -> impl Iterator<Item = String> {
-    std::env::args_os().map(|a| a.to_string_lossy().into_owned())
 }
 
 /// Whether records of this target go to `/rosout`: not those of publishing, which publishing them could bring again.

@@ -93,7 +93,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// Before there is a node at work: malformed arguments, a wrong parameter.
 pub fn run() -> anyhow::Result<ExitCode> {
-    if let Some(text) = command_line::asked(std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()))? {
+    if let Some(text) = command_line::asked(command_line::arguments().skip(1))? {
         println!("{text}");
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,7 +1,7 @@
 //! Names as rcl makes them: private and relative ones expanded, then the command line's remap rules. r2r keeps rcl's
 //! answer to itself, and `qos_overrides`, the search for publishers and the log need it.
 
-use super::command_line::ros_values;
+use super::command_line::{arguments, ros_values};
 use anyhow::Context as _;
 
 /// Expands and remaps the names of topics.
@@ -28,10 +28,9 @@ impl Names {
     /// # Errors
     /// The node has no name.
     pub fn of(node: &r2r::Node) -> anyhow::Result<Self> {
-        let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
         let name = node.name().context("the node's own name")?;
         let namespace = node.namespace().context("the node's own namespace")?;
-        Ok(Self::new(&namespace, &name, arguments))
+        Ok(Self::new(&namespace, &name, arguments()))
     }
 
     /// For a node of this name and namespace: the final ones, after `__node` and `__ns`.

@@ -1,7 +1,7 @@
 //! Keys of parameter files that r2r passes over without a word: of a file's nodes it takes `/**`, `**`, the node's full
 //! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
 
-use super::command_line::ros_values;
+use super::command_line::{arguments, ros_values};
 use anyhow::ensure;
 use serde_yaml::Value;
 use std::collections::HashSet;
@@ -10,36 +10,20 @@ use std::collections::HashSet;
 const PARAMETERS: &str = "ros__parameters";
 
 /// Looks whether the files of this process's arguments say anything to `node` (its full name); a file that does not is
-/// warned of. What cannot be read is left to rcl, which has refused it.
+/// warned of. What cannot be read is left to rcl, which has refused it. Returns the parameters that they say to the node by its
+/// full or bare name, and not to all nodes.
 ///
 /// # Errors
 /// A key that rclcpp would take for this node, and r2r does not.
-pub(super) fn check(node: &str) -> anyhow::Result<()> {
-    let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-    for file in ros_values(arguments, &["--params-file"]) {
+pub(super) fn check(node: &str) -> anyhow::Result<HashSet<String>> {
+    let mut said = HashSet::new();
+    for file in ros_values(arguments(), &["--params-file"]) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
-        if let Some(warning) = look(&file, &text, node)? {
+        if let Some(warning) = look(&file, &text, node, &mut said)? {
             log::warn!("{warning}");
         }
     }
-    Ok(())
-}
-
-/// The parameters that the files of this process's arguments say to `node` by its full or bare name, and not to all nodes.
-pub(super) fn said_to(node: &str) -> HashSet<String> {
-    let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-    let files = ros_values(arguments, &["--params-file"]).into_iter();
-    let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
-    let values = texts.filter_map(|text| serde_yaml::from_str::<Value>(&text).ok());
-    let mut found = HashSet::new();
-    values.for_each(|value| {
-        blocks(&value, "", &mut |key, block| {
-            if is_taken(key, node) && !key.ends_with("**") {
-                names(block, "", &mut found);
-            }
-        })
-    });
-    found
+    Ok(said)
 }
 
 /// Adds the names of parameters: the keys of a block, joined with dots.
@@ -55,11 +39,16 @@ fn names(block: &Value, above: &str, found: &mut HashSet<String>) {
     }
 }
 
-/// What to warn of in a file with this text.
-fn look(file: &str, text: &str, node: &str) -> anyhow::Result<Option<String>> {
+/// What to warn of in a file with this text. `said`: gets the parameters that it says to the node by a name.
+fn look(file: &str, text: &str, node: &str, said: &mut HashSet<String>) -> anyhow::Result<Option<String>> {
     let Ok(value) = serde_yaml::from_str::<Value>(text) else { return Ok(None) };
     let mut keys = Vec::new();
-    blocks(&value, "", &mut |key, _| keys.push(key.to_string()));
+    blocks(&value, "", &mut |key, block| {
+        keys.push(key.to_string());
+        if is_taken(key, node) && !key.ends_with("**") {
+            names(block, "", said);
+        }
+    });
     let ignored: Vec<_> = keys.iter().filter(|key| means(key, node) && !is_taken(key, node)).cloned().collect();
     ensure!(
         ignored.is_empty(),
@@ -120,6 +109,19 @@ mod tests {
     use super::*;
 
     const NODE: &str = "/front/semantic_depth";
+
+    fn look(file: &str, text: &str, node: &str) -> anyhow::Result<Option<String>> {
+        super::look(file, text, node, &mut HashSet::new())
+    }
+
+    #[test]
+    fn what_is_said_to_the_node_by_a_name_is_told_from_what_is_said_to_all() {
+        let mut said = HashSet::new();
+        let text = "/**:\n  ros__parameters: {a: 1}\nsemantic_depth:\n  ros__parameters: {b: {c: 1}}\n\
+                    /front/semantic_depth:\n  ros__parameters: {d: 1}\nother:\n  ros__parameters: {e: 1}\n";
+        assert_eq!(super::look("f", text, NODE, &mut said).expect("it is taken"), None);
+        assert_eq!(said, ["b.c", "d"].map(String::from).into());
+    }
 
     fn text(key: &str) -> String {
         format!("\"{key}\":\n  ros__parameters:\n    png_level: 7\n")

@@ -76,8 +76,7 @@ impl ParameterServer {
     /// service that cannot be created.
     pub fn create(node: &mut r2r::Node) -> anyhow::Result<Self> {
         let name = node.fully_qualified_name().context("the node's own name")?;
-        parameter_files::check(&name)?;
-        let ours = parameter_files::said_to(&name);
+        let ours = parameter_files::check(&name)?;
         let (set, mut ignored) = read(node, &ours)?;
         let names = Names::of(node)?;
         let of_node: Vec<(String, Role)> =
