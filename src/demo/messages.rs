@@ -1,6 +1,8 @@
 //! The messages of the demo in their wire form.
 
 use super::cdr::{CdrError, Reader, Writer};
+use crate::interface::diagnostics::{self, key};
+use r2r::WrappedTypesupport as _;
 use serde::Serialize;
 
 /// A pinhole camera without distortion, in pixels.
@@ -176,6 +178,51 @@ impl FrameTiming {
     }
 }
 
+/// The node's own counts of its one camera's frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Arrived.
+    pub received: u64,
+    /// Answered.
+    pub answered: u64,
+    /// Replaced by a newer one, or over `max_rate_hz`.
+    pub dropped: u64,
+    /// Malformed, or not to be computed.
+    pub refused: u64,
+    /// Nobody wanted an output.
+    pub skipped: u64,
+}
+
+impl Counts {
+    /// Whether nothing waits and nothing is computed of so many frames.
+    pub fn settle(&self, played: u64) -> bool {
+        let Self { received, answered, dropped, refused, skipped } = *self;
+        received == played && received == answered + dropped + refused + skipped
+    }
+
+    /// What a `diagnostic_msgs/msg/DiagnosticArray` says of `node`'s input; `None` where it is another node's.
+    pub fn read(message: &[u8], node: &str) -> Option<Self> {
+        let array = r2r::diagnostic_msgs::msg::DiagnosticArray::from_serialized_bytes(message).ok()?;
+        let name = diagnostics::status("input")?.name(node, "");
+        let status = array.status.iter().find(|status| status.name == name)?;
+        let count = |key| status.values.iter().find(|v| v.key == key).and_then(|v| v.value.parse().ok());
+        Some(Self {
+            received: count(key::RECEIVED)?,
+            answered: count(key::ANSWERED)?,
+            dropped: count(key::DROPPED)?,
+            refused: count(key::REFUSED)?,
+            skipped: count(key::SKIPPED)?,
+        })
+    }
+}
+
+impl From<&FrameTiming> for Counts {
+    fn from(t: &FrameTiming) -> Self {
+        let FrameTiming { received, sequence: answered, dropped, refused, skipped, .. } = *t;
+        Self { received, answered, dropped, refused, skipped }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +258,26 @@ mod tests {
         assert_eq!(ros.p.as_slice(), &[900.0, 0.0, 1024.5, 0.0, 0.0, 901.0, 512.5, 0.0, 0.0, 0.0, 1.0, 0.0]);
         assert_eq!(ros.r.as_slice(), &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
         assert!(!ros.roi.do_rectify);
+    }
+
+    #[test]
+    fn counts_are_read_of_the_nodes_own_diagnostics() {
+        use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
+        let array = |name: &str, counts: [u64; 5]| {
+            let keys = [key::RECEIVED, key::ANSWERED, key::DROPPED, key::REFUSED, key::SKIPPED];
+            let values = keys.iter().zip(counts).map(|(key, n)| KeyValue { key: (*key).into(), value: n.to_string() });
+            let status = DiagnosticStatus { name: name.into(), values: values.collect(), ..Default::default() };
+            let array = DiagnosticArray { status: vec![DiagnosticStatus::default(), status], ..Default::default() };
+            array.to_serialized_bytes().expect("ROS writes it")
+        };
+        let name = diagnostics::status("input").expect("it is in the table").name("/semantic_depth", "");
+        let read = |name: &str, counts| Counts::read(&array(name, counts), "/semantic_depth");
+        let found = read(&name, [9, 4, 3, 1, 1]).expect("it is the node's");
+        assert_eq!(found, Counts { received: 9, answered: 4, dropped: 3, refused: 1, skipped: 1 });
+        assert!(found.settle(9) && !found.settle(10));
+        assert!(!Counts { answered: 3, ..found }.settle(9), "one is being computed");
+        assert_eq!(read("other: input", [9, 4, 3, 1, 1]), None);
+        assert_eq!(Counts::read(b"no message", "/semantic_depth"), None);
     }
 
     #[test]

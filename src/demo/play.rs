@@ -2,7 +2,7 @@
 
 use super::bag::{self, BagError, Feed, Qos, QosTime, Recorder, Topic};
 use super::interfaces::{InterfaceError, Prefixes};
-use super::messages::{self, FrameTiming, StampNs};
+use super::messages::{self, Counts, FrameTiming, StampNs};
 use super::process::{NodeProcess, ProcessError};
 use super::source::{Opened, SourceError, Truth};
 use futures::{FutureExt, Stream, StreamExt};
@@ -54,8 +54,10 @@ const QUEUE: usize = 10;
 const LATCHED: [(usize, usize); 2] = [(ROSOUT, 1000), (LABEL_INFO, 1)];
 /// Time for the node to load its model and appear.
 const READY_LIMIT: Duration = Duration::from_secs(120);
-/// Time without any answer after which what is missing is given up.
+/// Time without any answer after which what is missing is given up, where nothing is known of the node's speed.
 const TAIL_LIMIT: Duration = Duration::from_secs(20);
+/// The least of it, and how many times what the slowest answer took it is otherwise.
+const TAIL_LEAST: (Duration, u32) = (Duration::from_secs(2), 5);
 
 /// How often a wait for the next frame looks whether it is to stop.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
@@ -118,6 +120,8 @@ pub struct Run {
     pub answers: BTreeMap<StampNs, Answered>,
     /// In order.
     pub timings: Vec<FrameTiming>,
+    /// The node's newest.
+    pub counts: Counts,
     /// First frame to last frame.
     pub play_s: f64,
     /// Messages with a stamp that was never played.
@@ -127,6 +131,22 @@ pub struct Run {
 }
 
 impl Run {
+    /// Takes newer counts: diagnostics and timings come by different ways, and none of them ever sinks.
+    fn count(&mut self, counts: Counts) {
+        if counts.received >= self.counts.received && counts.answered >= self.counts.answered {
+            self.counts = counts;
+        }
+    }
+
+    /// Whether nothing more will come: the last frame is answered, or all are accounted for (the last ones may be over
+    /// `max_rate_hz`) and the answers have come.
+    fn is_done(&self) -> bool {
+        let Some(last) = self.played.last() else { return true };
+        let has_come = self.counts.answered == self.timings.len() as u64
+            && self.timings.last().is_none_or(|timing| self.complete(timing.stamp_ns));
+        self.complete(last.stamp_ns) || (has_come && self.counts.settle(self.played.len() as u64))
+    }
+
     /// Whether all images and the timing came back for a frame.
     pub fn complete(&self, stamp_ns: StampNs) -> bool {
         self.answers.get(&stamp_ns).is_some_and(|a| a[LABELS] && a[DEPTH] && a[OVERLAY] && a[TIMING])
@@ -343,9 +363,13 @@ impl Graph {
                         let stamp_ns = messages::stamp(&message).map_err(malformed)?;
                         run.answers.entry(stamp_ns).or_default()[*topic] = true;
                         if *topic == TIMING {
-                            run.timings.push(FrameTiming::read(&message).map_err(malformed)?);
+                            let timing = FrameTiming::read(&message).map_err(malformed)?;
+                            run.count(Counts::from(&timing));
+                            run.timings.push(timing);
                         }
                         last_answer = Instant::now();
+                    } else if *topic == DIAGNOSTICS {
+                        Counts::read(&message, NODE).into_iter().for_each(|counts| run.count(counts));
                     }
                     feed.record(*topic, log_time_ns, log_time_ns, message);
                 }
@@ -359,8 +383,7 @@ impl Graph {
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
             }
             if !playing {
-                let done = run.played.last().is_none_or(|last| run.complete(last.stamp_ns));
-                if done || last_answer.elapsed() > TAIL_LIMIT {
+                if run.is_done() || last_answer.elapsed() > tail_limit(&run.timings) {
                     break;
                 }
             }
@@ -373,6 +396,13 @@ impl Graph {
         run.strangers = run.answers.keys().filter(|stamp| !stamps.contains(stamp)).count() as u64;
         Ok(())
     }
+}
+
+/// How long to wait for what is missing: frames that were lost on their way are in nobody's count.
+fn tail_limit(timings: &[FrameTiming]) -> Duration {
+    let slowest = timings.iter().map(|t| Duration::from_nanos(t.total_ns)).max();
+    let (least, times) = TAIL_LEAST;
+    slowest.map_or(TAIL_LIMIT, |slowest| slowest.saturating_mul(times).clamp(least, TAIL_LIMIT))
 }
 
 struct Player {

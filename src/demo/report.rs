@@ -1,7 +1,7 @@
 //! The demo's figures: as a table for people, as JSON for programs.
 
 use super::bag::BagSummary;
-use super::messages::FrameTiming;
+use super::messages::{Counts, FrameTiming};
 use super::play::{Run, DEPTH, LABELS, OVERLAY, TIMING};
 use serde::Serialize;
 use std::fmt::Write;
@@ -145,8 +145,7 @@ const STAGES: [StageOf; 9] = [
 pub fn frames(run: &Run) -> Frames {
     let played = run.played.len() as u64;
     let complete = run.played.iter().filter(|p| run.complete(p.stamp_ns)).count() as u64;
-    let (received, dropped, refused, answered) =
-        run.timings.last().map_or((0, 0, 0, 0), |t| (t.received, t.dropped, t.refused, t.sequence));
+    let Counts { received, dropped, refused, answered, .. } = run.counts;
     Frames { played, lost: played.saturating_sub(received), dropped, refused, answered, complete }
 }
 

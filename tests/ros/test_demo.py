@@ -267,6 +267,20 @@ def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_prog
     assert "panicked" not in result.stderr
 
 
+def test_frames_over_max_rate_hz_are_no_lost_ones_and_not_waited_for(tool_program, node_program, model, tmp_path):
+    """The last frames are dropped: no answer says so, the node's diagnostics do."""
+    out = tmp_path / "out"
+    arguments = ["--frames", "8", "--rate", "8", "--size", "320x160", "--param", "max_rate_hz:=0.5"]
+    result = run(command(tool_program, node_program, model, out, *arguments))
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((out / "report.json").read_text())
+    frames = report["frames"]
+    assert (frames["played"], frames["answered"], frames["dropped"], frames["lost"]) == (8, 1, 7, 0), frames
+    # The last message is not long after the last frame: the bag's own span.
+    metadata = yaml.safe_load((out / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert metadata["duration"]["nanoseconds"] < 10e9, metadata["duration"]
+
+
 def test_a_node_that_dies_is_an_error_with_its_log(tool_program, model, tmp_path):
     dying = tmp_path / "node"
     dying.write_text("#!/bin/sh\necho the disk is on fire >&2\nexit 5\n")

@@ -58,6 +58,14 @@ def test_what_the_launch_file_names_is_installed(launch_file):
         assert path.is_file(), path
 
 
+def test_the_models_cards_lead_to_what_is_installed(launch_file):
+    cards = list((launch_file.SHARE / "models").glob("*/README.md"))
+    links = {(card, target) for card in cards for target in re.findall(r"\]\((?!https?:)([^)#]+)", card.read_text())}
+    assert {target for _, target in links} >= {"../../docs/BENCHMARKS.md", "../street/README.md"}
+    missing = [(str(card), target) for card, target in links if not (card.parent / target).exists()]
+    assert not missing
+
+
 def test_arguments_become_remappings_and_parameters(launch_file):
     command = launch_file.node_command(
         {"namespace": "front", "image": "/camera/image_raw", "device": "cuda:0", "use_sim_time": "true"}
