@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -145,8 +146,31 @@ def test_which_libtorch_is_the_users(tmp_path, libtorch, kind, expected):
     found = bash('state=$1; PATH=$1/bin:$PATH; user_libtorch', tmp_path, **environment)
     assert (found.returncode, found.stdout) == (0, expected), found.stderr
     if expected and kind:
-        refused = bash('set_up_libtorch "$LIBTORCH"', **environment)
-        assert refused.returncode != 0 and "one of them has to be unset" in refused.stderr
+        refused = bash('libtorch_fault "$LIBTORCH"', **environment)
+        assert "LIBTORCH or SEMANTIC_DEPTH_LIBTORCH, not both" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "environment", "words"),
+    [
+        ("Straße", {}, "a folder without letters beyond ASCII"),
+        ("o'brien", {}, "a folder without letters beyond ASCII"),
+        ("plain", {"PYTHON": "/nope/python"}, "PYTHON=/nope/python names, which cannot be run"),
+        ("plain", {"CC": "nope -O2"}, "compiler (nope -O2, c++ and gcc are looked for)"),
+        ("plain", {"SEMANTIC_DEPTH_LIBTORCH": "cpu"}, "SEMANTIC_DEPTH_LIBTORCH as cuda or slim, or unset: it is cpu"),
+        ("plain", {"LIBTORCH": "/nope"}, "/nope has no lib/libtorch_cpu.so"),
+        ("a b", {}, None),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, folder, environment, words):
+    place = tmp_path / folder
+    place.mkdir()
+    shutil.copy(ROOT / "dev", place)
+    kept = {name: value for name, value in os.environ.items() if "LIBTORCH" not in name and name != "SEMANTIC_DEPTH_DEV"}
+    done = subprocess.run([place / "dev", "doctor"], env={**kept, **environment}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == (1 if words else 0), done.stderr
+    assert not words or ("  - " in done.stderr and words in done.stderr), done.stderr
+    assert not (place / ".dev").exists()
 
 
 @pytest.mark.parametrize("header", ["headeronly/version.h", "csrc/api/include/torch/version.h"], ids=["new", "old"])
