@@ -4,7 +4,6 @@
 //! One named thread writes. It is fed through a queue that is bounded in messages and in bytes; where it overflows the
 //! message is *not* recorded, which is counted by topic and reported: whoever feeds it never waits for the disk.
 
-use super::cdr::CdrError;
 use super::interfaces::Interface;
 use mcap::records::{MessageHeader, Metadata};
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader};
@@ -35,8 +34,6 @@ pub enum BagError {
     Mcap { path: PathBuf, source: mcap::McapError },
     #[error("cannot write the bag's metadata: {0}")]
     Yaml(#[from] serde_yaml::Error),
-    #[error("bag {path}: a message on {topic} is malformed: {source}")]
-    Message { path: PathBuf, topic: String, source: CdrError },
     #[error("the bag's writer thread ended early")]
     WriterGone,
 }
@@ -116,12 +113,6 @@ struct Counters {
 pub struct Feed {
     sender: SyncSender<Item>,
     counters: Arc<Counters>,
-}
-
-impl std::fmt::Debug for Item {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Item {{ topic: {}, log_time_ns: {}, bytes: {} }}", self.topic, self.log_time_ns, self.data.len())
-    }
 }
 
 impl Feed {
@@ -452,7 +443,7 @@ mod tests {
         let rgb: Vec<u8> = (0..64 * 48 * 3).map(|i| (i % 251) as u8).collect();
         let mut sent = Vec::new();
         for i in 0..20_u64 {
-            let mut message = messages::image("camera", 64, 48, &rgb);
+            let mut message = messages::image("camera", 64, 48, rgb.clone()).expect("ROS writes it");
             messages::set_stamp(&mut message, 1_000_000_000 + i as i64);
             assert!(feed.record(0, 5_000 + i, 4_000 + i, message.clone()));
             sent.push(message);
@@ -496,8 +487,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let bag = folder.path().join("drive");
         let recorder = Recorder::create(&bag, topics()).expect("created");
-        let rgb = vec![7; 300];
-        recorder.feed().record(0, 1, 1, messages::image("camera", 10, 10, &rgb));
+        recorder.feed().record(0, 1, 1, messages::image("camera", 10, 10, vec![7; 300]).expect("ROS writes it"));
         recorder.finish().expect("finished");
         let path = bag.join("drive_0.mcap");
         let bytes = std::fs::read(&path).expect("bag");

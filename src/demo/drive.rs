@@ -68,7 +68,7 @@ pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::messages::ImageMessage;
+    use crate::demo::messages;
     use crate::demo::source::Source;
 
     #[test]
@@ -88,8 +88,8 @@ mod tests {
         assert_eq!(frames.len(), 3);
         for (index, frame) in frames.iter().enumerate() {
             let expected = drive.frame(index, false);
-            let message = ImageMessage::read(&frame.image).expect("an image");
-            assert!(message.data == expected.left.as_raw().as_slice(), "frame {index}: other pixels");
+            let message = messages::read::<r2r::sensor_msgs::msg::Image>(&frame.image).expect("an image");
+            assert!(&message.data == expected.left.as_raw(), "frame {index}: other pixels");
             let truth = frame.truth.as_ref().expect("a truth");
             assert!(truth.labels().expect("read").expect("labels").0 == expected.labels, "frame {index}: other labels");
             assert!(truth.depth_m().expect("read").expect("depth").0 == expected.depth_m, "frame {index}: other depth");

@@ -61,11 +61,6 @@ impl Prefixes {
         Self(std::env::split_paths(&path).filter(|p| !p.as_os_str().is_empty()).collect())
     }
 
-    /// These folders.
-    pub fn new(folders: Vec<PathBuf>) -> Self {
-        Self(folders)
-    }
-
     fn read(&self, package: &str, name: &str, extension: &str) -> Result<(PathBuf, String), InterfaceError> {
         let file = Path::new("share").join(package).join("msg").join(format!("{name}.{extension}"));
         let Some(path) = self.0.iter().map(|p| p.join(&file)).find(|p| p.is_file()) else {
@@ -158,9 +153,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = Prefixes::new(vec!["/nowhere".into()]).load("a_msgs/msg/B").expect_err("not there");
+        let error = Prefixes(vec!["/nowhere".into()]).load("a_msgs/msg/B").expect_err("not there");
         let text = error.to_string();
         assert!(text.contains("share/a_msgs/msg/B.msg") && text.contains("/nowhere"), "{text}");
-        assert!(matches!(Prefixes::new(vec![]).load("a_msgs/B"), Err(InterfaceError::Name(_))));
+        assert!(matches!(Prefixes(vec![]).load("a_msgs/B"), Err(InterfaceError::Name(_))));
     }
 }

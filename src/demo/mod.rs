@@ -8,27 +8,28 @@
 //! made after the drive, from the bag, so that they take nothing from the node while it is measured, and so that the bag is
 //! proven to hold what is shown.
 
-pub mod bag;
-pub mod cdr;
-pub mod drive;
-pub mod interfaces;
-pub mod messages;
-pub mod play;
-pub mod process;
-pub mod report;
-pub mod sheet;
-pub mod source;
+mod bag;
+pub(crate) mod drive;
+mod interfaces;
+mod messages;
+mod play;
+mod process;
+mod report;
+mod sheet;
+pub(crate) mod source;
 
 use crate::data::classes;
 use crate::eval::{Confusion, DepthErrors};
 use crate::export;
 use crate::installed;
+use crate::interface::{ParameterSet, Value};
 use crate::model::Task;
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
-use messages::{ImageMessage, StampNs};
+use messages::{stamp_ns, StampNs};
 use play::{Graph, Played, Progress, Run, DEPTH, INPUT_IMAGE, LABELS, OVERLAY, TOPICS};
 use process::NodeProcess;
+use r2r::sensor_msgs::msg::Image;
 use report::{NodeEnd, Report, Scores};
 use serde::Serialize;
 use sheet::{Row, Tile};
@@ -174,7 +175,21 @@ fn check_parameters(parameters: &[(String, serde_yaml::Value)]) -> anyhow::Resul
             "--param {name}: the demo needs {needed}: {why}; start semantic_depth_node by itself to see it otherwise"
         );
     }
+    // By the node's own table, long before the node is there. What is no plain value is left to it.
+    let plain = parameters.iter().filter_map(|(name, value)| Some((name.clone(), plain(value)?)));
+    if let Err(problems) = ParameterSet::new(plain) {
+        bail!("--param: {problems}");
+    }
     Ok(())
+}
+
+fn plain(value: &serde_yaml::Value) -> Option<Value> {
+    match value {
+        serde_yaml::Value::Bool(value) => Some(Value::Bool(*value)),
+        serde_yaml::Value::Number(number) => number.as_i64().map(Value::Integer).or(number.as_f64().map(Value::Double)),
+        serde_yaml::Value::String(text) => Some(Value::String(text.clone())),
+        _ => None,
+    }
 }
 
 /// A line on standard output. The results are in files: a pipe that was closed must not end the drive.
@@ -187,7 +202,7 @@ fn report(options: &Options, run: &Run, bag: bag::BagSummary, end: process::End)
     let frames = report::frames(run);
     let hz = |count: u64| if run.play_s > 0.0 { count.saturating_sub(1) as f64 / run.play_s } else { 0.0 };
     // The answers' own span: the last ones come after the last frame was played.
-    let answered_at = run.timings.iter().map(|t| t.stamp_ns + t.age_ns);
+    let answered_at = run.timings.iter().map(|t| stamp_ns(&t.header.stamp) + t.age_ns);
     let answer_s = match (answered_at.clone().min(), answered_at.max()) {
         (Some(first), Some(last)) => (last - first) as f64 / 1e9,
         _ => 0.0,
@@ -363,8 +378,9 @@ impl<'a> Reading<'a> {
         if ![INPUT_IMAGE, LABELS, DEPTH, OVERLAY].contains(&index) {
             return Ok(());
         }
-        let image = ImageMessage::read(data).with_context(|| format!("in the bag, {topic}"))?;
-        let Some(played) = self.played.get(&image.stamp_ns) else { return Ok(()) };
+        let image: Image = messages::read(data).with_context(|| format!("in the bag, {topic}"))?;
+        let stamp_ns = stamp_ns(&image.header.stamp);
+        let Some(played) = self.played.get(&stamp_ns) else { return Ok(()) };
         let (width, height) = (image.width, image.height);
         ensure!(
             (width, height) == (played.width, played.height),
@@ -373,10 +389,10 @@ impl<'a> Reading<'a> {
             played.width,
             played.height
         );
-        let tile = self.tiles.get_mut(&image.stamp_ns);
-        let picture = match (index, image.encoding) {
+        let tile = self.tiles.get_mut(&stamp_ns);
+        let picture = match (index, image.encoding.as_str()) {
             (INPUT_IMAGE | OVERLAY, "rgb8") => {
-                tile.is_some().then(|| Tile::rgb(width, height, image.step, image.data)).flatten()
+                tile.is_some().then(|| Tile::rgb(width, height, image.step, &image.data)).flatten()
             }
             (LABELS, "mono8") => {
                 let labels = tight(&image, 1)?;
@@ -386,7 +402,7 @@ impl<'a> Reading<'a> {
                     same_size(&played.name, (width, height), (true_width, true_height))?;
                     self.confusion.add(&truth, &labels);
                     self.scored[0] += 1;
-                    if let Some(tiles) = self.true_tiles.get_mut(&image.stamp_ns) {
+                    if let Some(tiles) = self.true_tiles.get_mut(&stamp_ns) {
                         tiles[0] = Some(Tile::labels(width, height, &truth));
                     }
                 }
@@ -400,7 +416,7 @@ impl<'a> Reading<'a> {
                     same_size(&played.name, (width, height), (true_width, true_height))?;
                     self.depth_errors.add(&truth, &depth_m);
                     self.scored[1] += 1;
-                    if let Some(tiles) = self.true_tiles.get_mut(&image.stamp_ns) {
+                    if let Some(tiles) = self.true_tiles.get_mut(&stamp_ns) {
                         tiles[1] = Some(Tile::depth(width, height, &truth));
                     }
                 }
@@ -408,7 +424,7 @@ impl<'a> Reading<'a> {
             }
             (_, encoding) => bail!("{topic}: the encoding is `{encoding}`"),
         };
-        if let (Some(tiles), Some(picture)) = (self.tiles.get_mut(&image.stamp_ns), picture) {
+        if let (Some(tiles), Some(picture)) = (self.tiles.get_mut(&stamp_ns), picture) {
             tiles[index] = Some(picture);
         }
         Ok(())
@@ -466,7 +482,7 @@ fn same_size(name: &str, answer: (u32, u32), truth: (u32, u32)) -> anyhow::Resul
 }
 
 /// The rows of an image without their padding; `pixel` bytes a pixel.
-fn tight<'a>(image: &ImageMessage<'a>, pixel: usize) -> anyhow::Result<Cow<'a, [u8]>> {
+fn tight<'a>(image: &'a Image, pixel: usize) -> anyhow::Result<Cow<'a, [u8]>> {
     let (row, step, height) = (image.width as usize * pixel, image.step as usize, image.height as usize);
     let needed = step * height;
     ensure!(
@@ -483,7 +499,7 @@ fn tight<'a>(image: &ImageMessage<'a>, pixel: usize) -> anyhow::Result<Cow<'a, [
 }
 
 /// Metres, `[height, width]`, of a little-endian `32FC1` image.
-fn depth_m(image: &ImageMessage<'_>) -> anyhow::Result<Vec<f32>> {
+fn depth_m(image: &Image) -> anyhow::Result<Vec<f32>> {
     let bytes = tight(image, 4)?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

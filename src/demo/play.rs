@@ -5,6 +5,7 @@ use super::interfaces::{InterfaceError, Prefixes};
 use super::messages::{self, Counts, FrameTiming, StampNs};
 use super::process::{NodeProcess, ProcessError};
 use super::source::{Opened, SourceError, Truth};
+use crate::node::context;
 use futures::{FutureExt, Stream, StreamExt};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,6 +67,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each message says what its variant is
 pub enum PlayError {
+    #[error("{0:#}")]
+    Start(anyhow::Error),
     #[error("ROS 2: {what}: {source}")]
     Ros { what: String, source: r2r::Error },
     #[error(transparent)]
@@ -78,10 +81,10 @@ pub enum PlayError {
     Interface(#[from] InterfaceError),
     #[error("a node already publishes {topic} in ROS domain {domain}; stop it, or choose another ROS_DOMAIN_ID")]
     Occupied { topic: String, domain: String },
-    #[error("the node did not offer {missing} within {limit:?}")]
+    #[error("the node did not offer {missing} within {limit:?}; is it at work (node.log), and does the network let the two find each other?")]
     NotReady { missing: String, limit: Duration },
-    #[error("a message on {topic} is malformed: {source}")]
-    Message { topic: String, source: super::cdr::CdrError },
+    #[error("a message on {0} is malformed")]
+    Message(String),
     #[error("interrupted")]
     Interrupted,
     #[error("cannot start a thread: {0}")]
@@ -143,7 +146,7 @@ impl Run {
     fn is_done(&self) -> bool {
         let Some(last) = self.played.last() else { return true };
         let has_come = self.counts.answered == self.timings.len() as u64
-            && self.timings.last().is_none_or(|timing| self.complete(timing.stamp_ns));
+            && self.timings.last().is_none_or(|timing| self.complete(messages::stamp_ns(&timing.header.stamp)));
         self.complete(last.stamp_ns) || (has_come && self.counts.settle(self.played.len() as u64))
     }
 
@@ -175,12 +178,6 @@ pub struct Graph {
     streams: Vec<(usize, RawStream)>,
 }
 
-impl std::fmt::Debug for Graph {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Graph {{ {} streams }}", self.streams.len())
-    }
-}
-
 /// Nanoseconds since the epoch.
 fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
@@ -196,7 +193,7 @@ fn subscribe(node: &mut r2r::Node, index: usize, qos: r2r::QosProfile) -> Result
 impl Graph {
     /// Joins the graph of `ROS_DOMAIN_ID`, in which the node that will be shown must not run yet.
     pub fn join() -> Result<Self, PlayError> {
-        let context = r2r::Context::create().map_err(ros("cannot start"))?;
+        let context = context::create_for_tool().map_err(PlayError::Start)?;
         let mut node = r2r::Node::create(context, "semantic_depth_demo", "").map_err(ros("cannot create a node"))?;
         let qos = || r2r::QosProfile::default().keep_last(QUEUE).reliable().volatile();
         let mut publishers = Vec::new();
@@ -359,11 +356,11 @@ impl Graph {
                 while let Some(Some(message)) = stream.next().now_or_never() {
                     let log_time_ns = now_ns();
                     if *topic < DIAGNOSTICS {
-                        let malformed = |source| PlayError::Message { topic: TOPICS[*topic].0.into(), source };
-                        let stamp_ns = messages::stamp(&message).map_err(malformed)?;
+                        let malformed = || PlayError::Message(TOPICS[*topic].0.into());
+                        let stamp_ns = messages::stamp(&message).ok_or_else(malformed)?;
                         run.answers.entry(stamp_ns).or_default()[*topic] = true;
                         if *topic == TIMING {
-                            let timing = FrameTiming::read(&message).map_err(malformed)?;
+                            let timing = messages::read::<FrameTiming>(&message).map_err(|_| malformed())?;
                             run.count(Counts::from(&timing));
                             run.timings.push(timing);
                         }
@@ -382,10 +379,8 @@ impl Graph {
                 }
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
             }
-            if !playing {
-                if run.is_done() || last_answer.elapsed() > tail_limit(&run.timings) {
-                    break;
-                }
+            if !playing && (run.is_done() || last_answer.elapsed() > tail_limit(&run.timings)) {
+                break;
             }
         }
         // The player stops by itself, too, and all that it played may have been answered by then. What has been measured so

@@ -3,10 +3,11 @@
 use super::bag::BagSummary;
 use super::messages::{Counts, FrameTiming};
 use super::play::{Run, DEPTH, LABELS, OVERLAY, TIMING};
+use crate::frame::clock;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Percentiles of one quantity, by the nearest-rank method, in milliseconds.
+/// As [`clock::Percentiles`], in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[allow(missing_docs)] // usual names
 pub struct Percentiles {
@@ -18,17 +19,10 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// Of nanoseconds; `None` of nothing.
-    pub fn of(mut values_ns: Vec<i64>) -> Option<Self> {
-        values_ns.sort_unstable();
-        // Nearest rank: the smallest value that at least p % of all do not exceed.
-        let rank = |p: usize| values_ns.get((values_ns.len() * p).div_ceil(100).saturating_sub(1));
-        let ms = |ns: &i64| *ns as f64 / 1e6;
-        Some(Self {
-            p50_ms: ms(rank(50)?),
-            p95_ms: ms(rank(95)?),
-            p99_ms: ms(rank(99)?),
-            max_ms: ms(values_ns.last()?),
-        })
+    pub fn of(values_ns: Vec<i64>) -> Option<Self> {
+        let clock::Percentiles { p50, p95, p99, max } = clock::Percentiles::of(values_ns)?;
+        let ms = |ns: i64| ns as f64 / 1e6;
+        Some(Self { p50_ms: ms(p50), p95_ms: ms(p95), p99_ms: ms(p99), max_ms: ms(max) })
     }
 }
 
@@ -283,13 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank() {
-        let p = Percentiles::of((1..=100).rev().map(|ms| ms * 1_000_000).collect()).expect("values");
-        assert_eq!((p.p50_ms, p.p95_ms, p.p99_ms, p.max_ms), (50.0, 95.0, 99.0, 100.0));
-        let one = Percentiles::of(vec![7_000_000]).expect("one value");
-        assert_eq!((one.p50_ms, one.p99_ms, one.max_ms), (7.0, 7.0, 7.0));
+    fn percentiles_are_in_milliseconds_whatever_their_sign() {
+        let p = Percentiles::of((-1..=98).rev().map(|ms| ms * 1_000_000).collect()).expect("values");
+        assert_eq!((p.p50_ms, p.p95_ms, p.p99_ms, p.max_ms), (48.0, 93.0, 97.0, 98.0));
         assert_eq!(Percentiles::of(vec![]), None);
-        let three = Percentiles::of(vec![1_000_000, 2_000_000, 3_000_000]).expect("values");
-        assert_eq!((three.p50_ms, three.p95_ms), (2.0, 3.0));
     }
 }

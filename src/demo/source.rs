@@ -3,6 +3,7 @@
 use super::messages::{self, Pinhole};
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::disk::DataError;
+use crate::data::picture;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -24,8 +25,8 @@ const COMPLAINTS: usize = 8192;
 pub enum SourceError {
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("cannot decode {path}: {source}")]
-    Picture { path: PathBuf, source: image::ImageError },
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error("{folder} holds no {expected}")]
     Empty { folder: PathBuf, expected: &'static str },
     #[error("{path} is not a camera file of the Cityscapes layout: {reason}")]
@@ -34,6 +35,8 @@ pub enum SourceError {
     NoFfmpeg { program: String, source: std::io::Error },
     #[error("ffmpeg could not decode {path}: {reason}")]
     Ffmpeg { path: PathBuf, reason: String },
+    #[error("cannot make a message of a frame: {0}")]
+    Message(r2r::Error),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     #[error("the thread that reads the frames ended early")]
@@ -85,18 +88,18 @@ pub struct Frame {
 }
 
 impl Frame {
-    fn new(name: String, picture: &image::RgbImage, camera: Option<Pinhole>, truth: Option<Truth>) -> Self {
+    fn new(
+        name: String,
+        picture: image::RgbImage,
+        camera: Option<Pinhole>,
+        truth: Option<Truth>,
+    ) -> Result<Self, SourceError> {
         let (width, height) = picture.dimensions();
         // CameraInfo's own rule: K[0] = 0 says that the camera is not calibrated.
         let camera = camera.unwrap_or(Pinhole { fx: 0.0, fy: 0.0, cx: 0.0, cy: 0.0 });
-        Self {
-            image: messages::image(FRAME_ID, width, height, picture.as_raw()),
-            camera_info: messages::camera_info(FRAME_ID, width, height, camera),
-            name,
-            width,
-            height,
-            truth,
-        }
+        let image = messages::image(FRAME_ID, width, height, picture.into_raw()).map_err(SourceError::Message)?;
+        let camera_info = messages::camera_info(FRAME_ID, width, height, camera).map_err(SourceError::Message)?;
+        Ok(Self { image, camera_info, name, width, height, truth })
     }
 }
 
@@ -143,7 +146,7 @@ impl Source {
                 if files.is_empty() {
                     return Err(SourceError::Empty { folder: folder.clone(), expected: "*.png or *.jpg" });
                 }
-                Ok((Box::new(files.into_iter().map(|f| Ok(Frame::new(name(&f), &open(&f)?, None, None)))), Some(known)))
+                Ok((Box::new(files.into_iter().map(|f| Frame::new(name(&f), open(&f)?, None, None))), Some(known)))
             }
             Self::Video(file) => Ok((Box::new(Video::open(file, count, rate_hz)?), None)),
         }
@@ -219,12 +222,8 @@ fn name(file: &Path) -> String {
 }
 
 fn open(file: &Path) -> Result<image::RgbImage, SourceError> {
-    let picture = |source| SourceError::Picture { path: file.to_path_buf(), source };
-    let reader =
-        image::ImageReader::open(file).map_err(|source| SourceError::Io { path: file.to_path_buf(), source })?;
-    // By content: a JPEG named .png is common in the wild.
-    let reader = reader.with_guessed_format().map_err(|source| SourceError::Io { path: file.to_path_buf(), source })?;
-    Ok(reader.decode().map_err(picture)?.into_rgb8())
+    picture::size(file, None)?;
+    Ok(picture::read(file, None)?.into_rgb8())
 }
 
 fn drive_frame(root: &Path, file: &Path) -> Result<Frame, SourceError> {
@@ -232,11 +231,11 @@ fn drive_frame(root: &Path, file: &Path) -> Result<Frame, SourceError> {
     let stem = name(file).trim_end_matches("_leftImg8bit.png").to_owned();
     let Some(sample) = sample(root, file, &stem) else {
         // A name of another pattern has no truth beside it.
-        return Ok(Frame::new(stem, &picture, None, None));
+        return Frame::new(stem, picture, None, None);
     };
     let camera_file = sample.path(Part::Camera);
     let camera = camera_file.is_file().then(|| camera(&camera_file)).transpose()?;
-    Ok(Frame::new(stem, &picture, camera, Truth::find(sample)))
+    Frame::new(stem, picture, camera, Truth::find(sample))
 }
 
 /// `leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png`
@@ -258,7 +257,8 @@ fn camera(path: &Path) -> Result<Pinhole, SourceError> {
             .filter(|v| v.is_finite())
             .ok_or_else(|| bad(format!("intrinsic.{key} is missing")))
     };
-    Ok(Pinhole { fx: number("fx")?, fy: number("fy")?, cx: number("u0")?, cy: number("v0")? })
+    // The file counts from the picture's edge, ROS from the first pixel's centre.
+    Ok(Pinhole { fx: number("fx")?, fy: number("fy")?, cx: number("u0")? - 0.5, cy: number("v0")? - 0.5 })
 }
 
 /// Frames of a video, decoded by ffmpeg into a pipe of PPM pictures: each carries its own size.
@@ -360,7 +360,7 @@ impl Video {
         self.pipe.read_exact(&mut rgb).map_err(io)?;
         let picture = image::RgbImage::from_raw(width, height, rgb).ok_or(SourceError::Gone)?;
         self.number += 1;
-        Ok(Some(Frame::new(format!("frame {}", self.number - 1), &picture, None, None)))
+        Frame::new(format!("frame {}", self.number - 1), picture, None, None).map(Some)
     }
 }
 
@@ -388,7 +388,7 @@ impl Drop for Video {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::messages::ImageMessage;
+    use r2r::sensor_msgs::msg::Image;
 
     fn picture(width: u32, height: u32, value: u8) -> image::RgbImage {
         image::RgbImage::from_pixel(width, height, image::Rgb([value, 0, 255 - value]))
@@ -404,10 +404,10 @@ mod tests {
         assert_eq!(opened.known, Some(2));
         let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("decoded")).collect();
         assert_eq!(frames.iter().map(|f| (f.width, f.height)).collect::<Vec<_>>(), [(3, 5), (4, 2)]);
-        let message = ImageMessage::read(&frames[0].image).expect("an image");
+        let message = messages::read::<Image>(&frames[0].image).expect("an image");
         assert_eq!((message.width, message.height, message.step), (3, 5, 9));
         assert_eq!(&message.data[..3], &[10, 0, 245]);
-        assert_eq!(message.frame_id, FRAME_ID);
+        assert_eq!(message.header.frame_id, FRAME_ID);
     }
 
     #[test]
@@ -447,7 +447,7 @@ mod tests {
         let opened = Source::Video(folder.path().join("good.mp4")).open(10, 10.0).expect("opened");
         let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("decoded")).collect();
         assert_eq!(frames.iter().map(|f| (f.width, f.height)).collect::<Vec<_>>(), [(2, 1), (1, 1)]);
-        assert_eq!(ImageMessage::read(&frames[0].image).expect("an image").data, b"abcdef");
+        assert_eq!(messages::read::<Image>(&frames[0].image).expect("an image").data, b"abcdef");
         let opened = Source::Video(folder.path().join("broken.mp4")).open(10, 10.0).expect("opened");
         assert_eq!(
             opened.frames.iter().filter(Result::is_ok).count(),

@@ -267,6 +267,16 @@ def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_prog
     assert "panicked" not in result.stderr
 
 
+def test_a_parameter_is_no_remapping_to_rcl(tool_program, node_program, model, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Picture.new("RGB", (64, 32)).save(pictures / "a.png")
+    arguments = ["--images", str(pictures), "--param", "backend:=native", "--param", "png_level:=3"]
+    result = run(command(tool_program, node_program, model, tmp_path / "out", *arguments))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "remap" not in result.stdout + result.stderr
+
+
 def test_frames_over_max_rate_hz_are_no_lost_ones_and_not_waited_for(tool_program, node_program, model, tmp_path):
     """The last frames are dropped: no answer says so, the node's diagnostics do."""
     out = tmp_path / "out"

@@ -1,0 +1,87 @@
+//! The start of ROS in this process, with what is wrong in words: r2r panics on what rcl refuses, and rcl's own reasons do not
+//! come through it.
+
+use super::logger::{self, Severity};
+use anyhow::{bail, ensure, Context as _};
+use std::ffi::{c_char, c_int};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// The greatest domain id whose ports exist: 7400 + 250 * 232 is the last below 65536.
+const MOST_DOMAIN: u32 = 232;
+
+/// Starts ROS with this process's arguments.
+///
+/// # Errors
+/// Malformed arguments, no such domain, no place for the log file, no middleware.
+pub(crate) fn create() -> anyhow::Result<r2r::Context> {
+    if let Some(argument) = std::env::args_os().find(|argument| argument.to_str().is_none()) {
+        bail!("argument {argument:?} is not UTF-8, which ROS 2 does not take; give the file another name");
+    }
+    check_domain(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let created = catch_unwind(AssertUnwindSafe(r2r::Context::create));
+    std::panic::set_hook(hook);
+    match created {
+        Ok(context) => context.with_context(|| match logger::file_fault() {
+            Some(why) => format!("cannot start ROS: {why}"),
+            None => "cannot start ROS".into(),
+        }),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
+            bail!("cannot start ROS with these arguments: {text}")
+        }
+    }
+}
+
+/// As [`create`], for a program whose own arguments are not ROS's: rcl takes each `NAME:=VALUE` among them for a remapping of the
+/// old form, and would advise to write it in another way.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn create_for_tool() -> anyhow::Result<r2r::Context> {
+    set_level_of_rcl(Severity::Error as c_int);
+    let created = create();
+    // Unset: what the root logger has.
+    set_level_of_rcl(0);
+    created
+}
+
+#[allow(unsafe_code)]
+fn set_level_of_rcl(level: c_int) {
+    type SetLevel = unsafe extern "C" fn(*const c_char, c_int) -> c_int;
+    let process = libloading::os::unix::Library::this();
+    // SAFETY: rcutils' function of this type, which r2r is linked with; it copies the name. No other thread logs through rcl yet.
+    unsafe {
+        if let Ok(set_level) = process.get::<SetLevel>(b"rcutils_logging_set_logger_level\0") {
+            set_level(c"rcl".as_ptr(), level);
+        }
+    }
+}
+
+fn check_domain(id: Option<&str>) -> anyhow::Result<()> {
+    let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(()) };
+    let is_one = id.parse::<u32>().is_ok_and(|id| id <= MOST_DOMAIN);
+    ensure!(is_one, "ROS_DOMAIN_ID is '{id}', expected a number from 0 to {MOST_DOMAIN}; set it anew, or unset it");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_domain;
+
+    #[test]
+    fn domains_that_there_are_not_are_refused() {
+        for id in [None, Some(""), Some("0"), Some("42"), Some("232")] {
+            check_domain(id).expect("it is one");
+        }
+        for id in ["233", "-1", "abc", "1 ", "99999999999"] {
+            let why = check_domain(Some(id)).expect_err(id).to_string();
+            assert!(why.contains(&format!("'{id}', expected a number from 0 to 232")), "{why}");
+        }
+    }
+}
