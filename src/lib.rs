@@ -26,7 +26,7 @@ pub mod cli;
 pub(crate) mod cpu;
 pub mod data;
 #[cfg(feature = "ros")]
-pub mod demo;
+pub(crate) mod demo;
 pub mod depth;
 pub mod eval;
 pub mod export;

@@ -218,6 +218,32 @@ fn segments(data: &[u8]) -> Vec<(u8, std::ops::Range<usize>)> {
     found
 }
 
+/// As a transport leaves it that loses packets: with the head and the end mark, but not all between them.
+#[test]
+fn a_jpeg_that_lacks_a_part_of_its_scan_is_refused() {
+    let mut decoder = Decoder::new();
+    let mut tried = 0;
+    // Of a progressive one every scan may be whole as far as it goes: that cannot be told.
+    for p in pictures().into_iter().filter(|p| p.name.starts_with("jpeg") && p.name != "jpeg_progressive") {
+        let head = segments(&p.data).last().expect("segments").1.end + 2;
+        let start = head + usize::from(u16::from_be_bytes([p.data[head], p.data[head + 1]]));
+        let end = p.data.len() - 2;
+        assert_eq!(p.data[end..], [0xFF, 0xD9], "{}", p.name);
+        let third = (end - start) / 3;
+        for lost in [start..start + third, start + third..end - third, end - third..end] {
+            let mut data = p.data.clone();
+            data.drain(lost.clone());
+            let error = decoder.decode(&p.format, &data).map(|_| ()).expect_err(&p.name);
+            assert!(matches!(error, CompressedError::Damaged { .. }), "{} without {lost:?}: {error}", p.name);
+            tried += 1;
+        }
+        // Two behind each other are the first.
+        let found = decoder.decode(&p.format, &[p.data.as_slice(), &p.data].concat()).expect("the first");
+        assert!(difference(&found, &p.answer).0 <= 4, "{}", p.name);
+    }
+    assert!(tried >= 3 * 8, "{tried}");
+}
+
 #[test]
 fn jpegs_as_cameras_send_them() {
     let picture = pictures().into_iter().find(|p| p.name == "jpeg_420_even").expect("the picture");

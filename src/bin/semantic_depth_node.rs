@@ -1,5 +1,6 @@
 //! The ROS 2 node's executable: run, print the error that the log does not have, tell the truth in the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -7,7 +8,9 @@ fn main() -> ExitCode {
     match semantic_depth::node::run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("[FATAL] [semantic_depth]: {}", semantic_depth::causes::in_line(&error));
+            // Where it cannot be said, the exit code still tells.
+            let _ =
+                writeln!(std::io::stderr(), "[FATAL] [semantic_depth]: {}", semantic_depth::causes::in_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -14,6 +14,9 @@ use thiserror::Error;
 
 /// Rays steeper than this against the optical axis (89 degrees) have no x/z worth the name: tan 89 degrees.
 const MAX_TANGENT: f64 = 57.289_961_630_759_42;
+/// What a camera's focal length may multiply depth by: beyond, it is not in pixels.
+const LEAST_FACTOR: f64 = 1e-3;
+const MOST_FACTOR: f64 = 1e3;
 /// The same limit as an angle in radians.
 const MAX_ANGLE: f64 = 89.0 * std::f64::consts::PI / 180.0;
 /// How near, in units of x/z, the distorted solution must come to the pixel: a ten-thousandth of a pixel at a focal
@@ -56,6 +59,24 @@ pub enum CameraError {
         /// How many came with it.
         coefficients: usize,
     },
+    /// No camera has such a focal length.
+    #[error(
+        "camera_info's focal lengths in {matrix} are {fx} and {fy}: depth would be multiplied by less than {LEAST_FACTOR} or more \
+         than {MOST_FACTOR}; expected pixels"
+    )]
+    Implausible {
+        /// `K`, or `P` for a rectified input.
+        matrix: &'static str,
+        /// As it came.
+        fx: f64,
+        /// As it came.
+        fy: f64,
+    },
+    /// Nothing can be seen through any pixel.
+    #[error(
+        "camera_info gives no pixel a ray: the principal point, the region of interest or the distortion is far off"
+    )]
+    NoRays,
     /// A number in the calibration is NaN or infinite.
     #[error("camera_info's {field} holds a number that is not finite")]
     NotFinite {
@@ -114,7 +135,7 @@ struct Pinhole {
 }
 
 impl Calibration {
-    /// Whether K holds focal lengths: K[0] and K[4] are finite and above 0.
+    /// Whether K holds focal lengths: `K[0]` and `K[4]` are finite and above 0.
     pub fn is_calibrated(&self) -> bool {
         focal_lengths(self.k[0], self.k[4]).is_some()
     }
@@ -308,7 +329,7 @@ pub enum FactorSource {
     CameraInfo,
     /// The user: a number, or no scaling.
     Fixed,
-    /// The user's fallback: there is no calibration, or it is of no use (no focal length, another image size).
+    /// The user's fallback: there is no calibration, or it is of no use (no focal length, an impossible one, another image size).
     Fallback,
 }
 
@@ -317,8 +338,7 @@ pub enum FactorSource {
 /// The network sees apparent sizes: an object that is `f_eff` / Z pixels large a metre of its own is what it learned
 /// to be at `f_model` / Z pixels. Its answer for a camera of another focal length is therefore off by the ratio, and
 /// the factor is `f_eff / f_model`: `f_eff = sqrt(fx sx fy sy)` with (sx, sy) = [`Geometry::focal_scale`], network
-/// pixels a source pixel; `f_model` is the manifest's `focal_length_px`, pixels of an image as wide as the network's
-/// input.
+/// pixels a source pixel; `f_model` is the manifest's `focal_length_px`, made of the training's camera in the same way.
 pub fn depth_factor(
     scaling: DepthScaling,
     fallback: f64,
@@ -334,7 +354,7 @@ pub fn depth_factor(
             .filter(|c| c.check_size(geometry.source()).is_ok())
             .and_then(|c| c.focal_px(rectified))
             .map(|focal| focal_ratio(focal, geometry.focal_scale(), f_model))
-            .filter(|factor| factor.is_finite() && *factor > 0.0)
+            .filter(|factor| (LEAST_FACTOR..=MOST_FACTOR).contains(factor))
             .map_or((fallback, FactorSource::Fallback), |factor| (factor, FactorSource::CameraInfo)),
     }
 }
@@ -392,7 +412,7 @@ impl Rays {
     /// (some 0.1 microseconds a pixel with distortion); make it once for a calibration and a geometry.
     ///
     /// # Errors
-    /// [`CameraError`]: no calibration, a calibration of another image size, an unknown distortion.
+    /// [`CameraError`]: no calibration, a calibration of another image size, an unknown distortion, no ray at all.
     pub fn new(calibration: &Calibration, rectified: bool, geometry: &Geometry) -> Result<Self, CameraError> {
         calibration.check_size(geometry.source())?;
         Self::of_grid(calibration, rectified, &geometry.output_from_source(), geometry.output())
@@ -421,10 +441,13 @@ impl Rays {
         let rows: Vec<f64> = (0..height).map(row).collect();
         let single = |v: &f64| if v.abs() <= MAX_TANGENT { *v as f32 } else { f32::NAN };
         let table = match distortion {
-            None => Table::Pinhole {
-                columns: columns.iter().map(single).collect(),
-                rows: rows.iter().map(single).collect(),
-            },
+            None => {
+                let [columns, rows] = [columns, rows].map(|all| all.iter().map(single).collect::<Vec<_>>());
+                if [&columns, &rows].into_iter().any(|all| all.iter().all(|v| v.is_nan())) {
+                    return Err(CameraError::NoRays);
+                }
+                Table::Pinhole { columns, rows }
+            }
             Some(distortion) => {
                 let mut rays = vec![[f32::NAN; 2]; width * height];
                 rays.par_chunks_mut(width.max(1)).zip(&rows).for_each(|(rays, &y)| {
@@ -434,6 +457,9 @@ impl Rays {
                         }
                     }
                 });
+                if rays.iter().flatten().all(|v| v.is_nan()) {
+                    return Err(CameraError::NoRays);
+                }
                 Table::Distorted(rays)
             }
         };
@@ -998,6 +1024,9 @@ mod tests {
         assert_eq!(error(&|c| c.width = 640), CameraError::Size { expected: (640, 720), found: (1280, 720) });
         assert_eq!(error(&|c| c.d[1] = f64::NAN), CameraError::NotFinite { field: "D" });
         assert_eq!(error(&|c| c.k[2] = f64::INFINITY), CameraError::NotFinite { field: "K" });
+        // Finite, and no pixel of the picture looks anywhere.
+        assert_eq!(error(&|c| c.k[2] = 1e12), CameraError::NoRays);
+        assert_eq!(error(&|c| (c.k[5], c.d) = (-1e12, vec![0.0; 5])), CameraError::NoRays);
         for (model, count) in
             [("plumb_bob", 3), ("plumb_bob", 8), ("rational_polynomial", 5), ("equidistant", 5), ("fov", 1), ("", 5)]
         {
@@ -1054,6 +1083,12 @@ mod tests {
         let fallback = (1.7, FactorSource::Fallback);
         assert_eq!(factor(DepthScaling::CameraInfo, None, false), fallback);
         assert_eq!(factor(DepthScaling::CameraInfo, Some(&Calibration::default()), false), fallback);
+        // Metres in place of pixels; numbers whose product is none.
+        for focal in [0.004, 1e300, 1e-300] {
+            let k = [focal, 0.0, 630.0, 0.0, focal, 350.0, 0.0, 0.0, 1.0];
+            let senseless = Calibration { k, ..calibration() };
+            assert_eq!(factor(DepthScaling::CameraInfo, Some(&senseless), false), fallback, "{focal}");
+        }
         let other_size = Calibration { width: 640, ..calibration() };
         assert_eq!(factor(DepthScaling::CameraInfo, Some(&other_size), false), fallback);
         for f_model in [0.0, f64::NAN, f64::INFINITY, -1.0] {

@@ -1,8 +1,8 @@
 //! Compressed pictures (`sensor_msgs/CompressedImage`): what they are, how large, and their pixels.
 //!
 //! The decoders are `zune-jpeg` and `png`, the ones of the `image` crate. They are used without it because its JPEG
-//! reader copies every picture first and, above all, takes one that ends too early or is damaged for a whole one with
-//! a grey rest.
+//! reader, above all, takes one that ends too early or is damaged for a whole one with a grey rest. (Of a progressive JPEG
+//! nobody can tell: its scans refine each other.)
 
 use super::convert::Converter;
 use super::view::{is_type_name, Encoding, ImageView};
@@ -20,6 +20,9 @@ pub const MAX_SIDE: u32 = 8192;
 const MAX_BYTES: usize = 256 << 20;
 /// Bytes that the PNG decoder may use beside the pixels, e.g. for a colour profile.
 const MAX_PNG_EXTRAS: usize = 8 << 20;
+
+/// Bytes that the JPEG decoder wants behind the last pixel's.
+const READ_AHEAD: usize = 16;
 
 const JPEG_MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 const PNG_MAGIC: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
@@ -120,6 +123,10 @@ struct Header {
 struct JpegHeader {
     components: u8,
     has_huffman_tables: bool,
+    /// Every pixel is in one scan, from above to below; not progressive.
+    is_sequential: bool,
+    /// Where the data of the first scan begins.
+    scan: usize,
 }
 
 fn cut(text: &str) -> String {
@@ -187,7 +194,7 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
     let kind = CompressedKind::Jpeg;
     let truncated = CompressedError::Truncated { kind, bytes: data.len() };
     let mut frame = None;
-    let mut has_huffman_tables = false;
+    let (mut has_huffman_tables, mut is_sequential) = (false, false);
     let mut at = 2;
     loop {
         // Any number of fill bytes FF may stand before a marker, and some cameras leave bytes between segments.
@@ -214,6 +221,7 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
             // A start of frame: bits, height, width, components.
             (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, &[_, h1, h0, w1, w0, n, ..]) => {
                 frame = Some((u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]), n));
+                is_sequential = matches!(marker, 0xC0 | 0xC1);
             }
             (0xDA, _) => break,
             _ => {}
@@ -226,8 +234,26 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
     if !data[at..].windows(2).rev().any(|pair| pair == [0xFF, 0xD9]) {
         return Err(truncated);
     }
-    let jpeg = JpegHeader { components, has_huffman_tables };
+    let jpeg = JpegHeader { components, has_huffman_tables, is_sequential, scan: at };
     Ok(Header { kind, width: width.into(), height: height.into(), jpeg })
+}
+
+/// Where the end mark is, behind the scans that begin at `at`: entropy-coded data holds a marker only where it ends or starts
+/// anew (T.81, B.1.1.5), and between two scans there are segments of a known length.
+fn end_of_scans(data: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += data.get(at..)?.iter().position(|&b| b == 0xFF)?;
+        match *data.get(at + 1)? {
+            // A byte FF, a new start, or a fill byte before a marker.
+            0x00 | 0xD0..=0xD7 => at += 2,
+            0xFF => at += 1,
+            0xD9 => return Some(at),
+            _ => {
+                let length = data.get(at + 2..at + 4)?;
+                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
 }
 
 /// Decodes compressed pictures into one reused buffer.
@@ -235,7 +261,7 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
 pub struct Decoder {
     decoded: Vec<u8>,
     converter: Converter,
-    /// A JPEG with what it left out.
+    /// A JPEG with what it left out, or without its end mark.
     completed: Vec<u8>,
 }
 
@@ -297,13 +323,26 @@ fn decode_jpeg(
         3 | 4 => (ColorSpace::RGB, Encoding::Rgb8),
         n => return Err(damaged(kind, format!("it has {n} components, not 1 (grey), 3 (colour) or 4 (CMYK)"))),
     };
+    // The decoder fills what a scan lacks with grey if the end mark comes too early, as in a picture of which a transport has
+    // lost a part. Without the mark it finds that there is too little, for sequential pictures at least. It reads ahead a little.
+    let JpegHeader { has_huffman_tables, is_sequential, scan, .. } = header.jpeg;
+    let end = if is_sequential { end_of_scans(data, scan) } else { None };
     let mut data = data;
-    if !header.jpeg.has_huffman_tables {
-        // Webcams' Motion JPEG leaves out the tables that are always the same. This segment is how the AVI format
-        // marks such frames, and makes the decoder use the tables of the standard.
+    if end.is_some() || !has_huffman_tables {
         completed.clear();
-        completed.extend_from_slice(b"\xFF\xD8\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0");
-        completed.extend_from_slice(&data[2..]);
+        if !has_huffman_tables {
+            // Webcams' Motion JPEG leaves out the tables that are always the same. This segment is how the AVI format
+            // marks such frames, and makes the decoder use the tables of the standard.
+            completed.extend_from_slice(b"\xFF\xD8\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0");
+        }
+        let start = if has_huffman_tables { 0 } else { 2 };
+        match end {
+            Some(end) => {
+                completed.extend_from_slice(&data[start..end]);
+                completed.extend_from_slice(&[0; READ_AHEAD]);
+            }
+            None => completed.extend_from_slice(&data[start..]),
+        }
         data = completed;
     }
     let options = DecoderOptions::new_fast()

@@ -21,9 +21,7 @@ pub mod settings;
 pub mod topics;
 pub mod value;
 
-pub use diagnostics::DIAGNOSTICS;
-pub use parameters::{Rule, Spec, PARAMETERS};
-pub use set::{Change, ParameterSet, Problems};
+pub use parameters::{Rule, PARAMETERS};
+pub use set::{Change, ParameterSet};
 pub use settings::{CameraSettings, Limit, NodeSettings, Severity, Thresholds};
-pub use topics::{SERVICES, TOPICS};
 pub use value::{Kind, Value};

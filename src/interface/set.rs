@@ -210,15 +210,7 @@ impl ParameterSet {
         })
     }
 
-    /// Sets one parameter while the node runs. [`Value::NotSet`] takes the value of `CAMERA.NAME` away.
-    ///
-    /// # Errors
-    /// Why it stays as it is.
-    pub fn set(&mut self, name: &str, value: Value) -> Result<Change, String> {
-        self.set_all(vec![(name.into(), value)]).map(|changes| changes[0]).map_err(|(_, why)| why)
-    }
-
-    /// Sets all of them or none.
+    /// Sets all of them or none, while the node runs. [`Value::NotSet`] takes the value of `CAMERA.NAME` away.
     ///
     /// # Errors
     /// The name of one that cannot be set, and why.
@@ -604,16 +596,20 @@ mod tests {
         assert!(e.contains("expected a string, got no value"), "{e}");
     }
 
+    fn set_one(set: &mut ParameterSet, name: &str, value: Value) -> Result<Change, String> {
+        set.set_all(vec![(name.into(), value)]).map(|changes| changes[0]).map_err(|(_, why)| why)
+    }
+
     #[test]
     fn at_run_time_some_change_and_others_say_why_not() {
         let mut set = given(&[("cameras", texts(&["front"]))]).expect("valid");
-        assert_eq!(set.set("overlay_opacity", Value::Double(0.2)), Ok(Change::Changed));
-        assert_eq!(set.set("overlay_opacity", Value::Double(0.2)), Ok(Change::None));
-        assert_eq!(set.set("front.overlay_opacity", Value::Integer(1)), Ok(Change::New));
+        assert_eq!(set_one(&mut set, "overlay_opacity", Value::Double(0.2)), Ok(Change::Changed));
+        assert_eq!(set_one(&mut set, "overlay_opacity", Value::Double(0.2)), Ok(Change::None));
+        assert_eq!(set_one(&mut set, "front.overlay_opacity", Value::Integer(1)), Ok(Change::New));
         assert_eq!(set.camera(0).overlay_opacity, 1.0);
-        assert_eq!(set.set("front.overlay_opacity", Value::NotSet), Ok(Change::Deleted));
+        assert_eq!(set_one(&mut set, "front.overlay_opacity", Value::NotSet), Ok(Change::Deleted));
         assert_eq!(set.camera(0).overlay_opacity, 0.2);
-        assert_eq!(set.set("device", text("auto")), Ok(Change::None), "it is what it was");
+        assert_eq!(set_one(&mut set, "device", text("auto")), Ok(Change::None), "it is what it was");
         for (name, value, expected) in [
             ("device", text("cpu"), "read at the start only"),
             ("cameras", texts(&["rear"]), "read at the start only"),
@@ -624,7 +620,7 @@ mod tests {
             ("front.resize_mode", text("roi"), "resize_mode of camera front is roi, but roi is"),
         ] {
             let before = set.clone();
-            let e = set.set(name, value).expect_err(expected);
+            let e = set_one(&mut set, name, value).expect_err(expected);
             assert!(e.contains(expected), "'{expected}' is not in '{e}'");
             assert_eq!(set, before, "what is refused changes nothing");
         }

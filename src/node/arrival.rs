@@ -60,15 +60,6 @@ pub struct Frame {
     pub receive: Duration,
 }
 
-impl std::fmt::Debug for Frame {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.payload {
-            Payload::Raw(_) => write!(f, "Frame({:?})", self.size),
-            Payload::Compressed(_) => write!(f, "Frame({:?}, compressed)", self.size),
-        }
-    }
-}
-
 /// A message's stamp and frame, as they came.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
@@ -136,6 +127,14 @@ impl Frame {
     /// Columns and rows: the image's own, or what the head of a compressed one says.
     pub fn size(&self) -> (usize, usize) {
         self.size
+    }
+
+    /// The image's own, or `compressed`; `None` of what has not been proven.
+    pub fn encoding(&self) -> Option<&'static str> {
+        self.content().ok().map(|content| match content {
+            Content::Raw(view) => view.encoding().name(),
+            Content::Compressed { .. } => "compressed",
+        })
     }
 
     /// Columns and rows of a frame that can be used; of a compressed image the head is looked at.

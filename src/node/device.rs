@@ -5,10 +5,9 @@
 //! processor. What cannot be read is left out: most of it is missing in a container or a virtual machine, and none of it
 //! is needed to label images.
 
-use crate::system::{entries, open_nvml, status_number, text};
+use crate::system::{entries, open_nvml, own_gpu_memory, status_number, text};
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
-use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::Nvml;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -158,9 +157,8 @@ impl Health {
 
     fn sample(&mut self, now: Instant) {
         self.gpu = match (&self.nvml, self.processor) {
-            (_, Processor::Cpu) => Gpu::default(),
-            (Some((nvml, bus_id)), _) => read_nvml(nvml, bus_id),
-            (None, _) => Gpu::default(),
+            (Some((nvml, bus_id)), Processor::Cuda(_)) => read_nvml(nvml, bus_id),
+            _ => Gpu::default(),
         };
         if matches!(self.processor, Processor::Cuda(_)) {
             // A Jetson's driver may have an NVML that knows little: what it leaves out, the kernel may know.
@@ -225,13 +223,7 @@ fn read_nvml(nvml: &Nvml, bus_id: &str) -> Gpu {
     Gpu {
         memory_used_bytes: memory.as_ref().map(|m| m.used),
         memory_total_bytes: memory.as_ref().map(|m| m.total),
-        memory_process_bytes: device.running_compute_processes().ok().and_then(|processes| {
-            let own = processes.iter().find(|p| p.pid == std::process::id())?;
-            match own.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Some(bytes),
-                UsedGpuMemory::Unavailable => None,
-            }
-        }),
+        memory_process_bytes: own_gpu_memory(&device),
         temperature_c: device.temperature(TemperatureSensor::Gpu).ok().map(f64::from),
         utilisation_percent: utilisation.as_ref().map(|u| f64::from(u.gpu)),
         memory_utilisation_percent: utilisation.as_ref().map(|u| f64::from(u.memory)),

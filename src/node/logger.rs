@@ -8,13 +8,15 @@
 //! `~/set_logger_levels` while the node runs. Stamps are the system's time even under `use_sim_time`, as in rclcpp.
 
 use super::command_line::{arguments, is_enabled};
+use super::console::Console;
 use super::lock;
 use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
 use r2r::QosProfile;
-use std::ffi::{c_char, c_int, CString};
-use std::io::Write as _;
+use std::ffi::{c_char, c_int, CString, OsString};
+use std::io::Stderr;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -183,8 +185,9 @@ struct Logger {
     /// `None` where `--disable-rosout-logs` is given.
     queue: Option<SyncSender<Record>>,
     format: Vec<Piece>,
-    /// Whether there is a console: not with `--disable-stdout-logs`.
-    console: bool,
+    console: Mutex<Console<Stderr>>,
+    /// Not with `--disable-stdout-logs`.
+    has_console: bool,
 }
 
 /// rcl's writer of log lines.
@@ -320,10 +323,8 @@ impl Logger {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
         let text = line(&self.format, name(), &record, module);
-        if self.console || severity == Severity::Fatal {
-            // In one write, so that neither another thread nor the middleware's own messages get into the line. A console
-            // that is gone is no reason to end.
-            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        if self.has_console || severity == Severity::Fatal {
+            lock(&self.console).line(&text);
         }
         if let Some(write) = FILE.get() {
             to_file(*write, severity, &text);
@@ -368,6 +369,33 @@ pub fn open_file() {
     }
 }
 
+/// Why rcl has no place for its log file, where that is so. It does not start then, and its own reason does not come through.
+pub fn file_fault() -> Option<String> {
+    if !is_enabled(arguments(), "external-lib-logs") {
+        return None;
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    folder_fault(variable("ROS_LOG_DIR"), variable("ROS_HOME"), variable("HOME"))
+}
+
+/// Of the three variables, as `rcl_logging_interface` reads them.
+fn folder_fault(log: Option<OsString>, ros: Option<OsString>, home: Option<OsString>) -> Option<String> {
+    let remedy =
+        "set ROS_LOG_DIR to a folder that can be written to, or start with --ros-args --disable-external-lib-logs";
+    let given = log.map(PathBuf::from).or_else(|| Some(PathBuf::from(ros?).join("log")));
+    let folder = match (given, home) {
+        // A tilde is the home's.
+        (Some(folder), Some(home)) => {
+            folder.strip_prefix("~").map(|rest| Path::new(&home).join(rest)).unwrap_or(folder)
+        }
+        (Some(folder), None) => folder,
+        (None, Some(home)) => Path::new(&home).join(".ros/log"),
+        (None, None) => return Some(format!("neither ROS_LOG_DIR nor HOME says where its log file goes; {remedy}")),
+    };
+    let tried = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder).map(drop));
+    tried.err().map(|why| format!("its log file cannot be written in {} ({why}); {remedy}", folder.display()))
+}
+
 /// Whether records of this target go to `/rosout`: not those of publishing, which publishing them could bring again.
 fn is_for_rosout(target: &str) -> bool {
     !target.starts_with("r2r::publishers")
@@ -408,7 +436,8 @@ pub fn init() -> anyhow::Result<Receiver<Record>> {
     let format = pieces(format.as_deref().unwrap_or(FORMAT));
     log::set_logger(&Front)?;
     let queue = is_enabled(arguments(), "rosout-logs").then_some(queue);
-    if LOGGER.set(Logger { queue, format, console: is_enabled(arguments(), "stdout-logs") }).is_err() {
+    let (console, has_console) = (Mutex::new(Console::new(std::io::stderr())), is_enabled(arguments(), "stdout-logs"));
+    if LOGGER.set(Logger { queue, format, console, has_console }).is_err() {
         anyhow::bail!("there is a logger already");
     }
     let mut levels = lock(&LEVELS);
@@ -518,6 +547,24 @@ fn set_result(levels: &mut Levels, own: &str, wanted: &LoggerLevel) -> SetLogger
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_folder_that_cannot_be_written_to_is_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let of = |text: &str| Some(root.path().join(text).into_os_string());
+        std::fs::write(root.path().join("file"), "").expect("written");
+        assert_eq!(folder_fault(of("new/log"), of("file"), None), None);
+        assert_eq!(folder_fault(None, of("ros"), of("file")), None);
+        assert_eq!(folder_fault(None, None, of("home")), None);
+        assert_eq!(folder_fault(Some("~/own".into()), None, of("home")), None);
+        for made in ["new/log", "ros/log", "home/.ros/log", "home/own"] {
+            assert!(root.path().join(made).is_dir(), "{made}");
+        }
+        let why = folder_fault(of("file"), None, of("home")).expect("it is no folder");
+        assert!(why.contains("/file (") && why.contains("set ROS_LOG_DIR"), "{why}");
+        let why = folder_fault(None, None, None).expect("nowhere");
+        assert!(why.contains("neither ROS_LOG_DIR nor HOME"), "{why}");
+    }
 
     #[test]
     fn the_last_level_of_each_logger_counts() {

@@ -1,40 +1,43 @@
-//! The ROS 2 node. r2r is used here and in [`crate::demo`] only.
+//! The ROS 2 node. r2r is used here and in `demo` only.
 //!
 //! Two threads matter. The main thread spins the ROS node: it takes images and calibrations, answers the services,
 //! publishes diagnostics and log records, and changes the node's state. The thread `inference` owns the model and the
-//! output publishers. Between them is an [`inbox`] with one slot per camera: the newest frame wins, what it replaces is
+//! output publishers. Between them is an `inbox` with one slot per camera: the newest frame wins, what it replaces is
 //! counted. A thread `model-loader` lives while a model is loaded, so that the node answers meanwhile.
 //!
-//! - [`logger`]: the `log` crate's records, to the console and `/rosout`
-//! - [`parameters`]: the parameter services, over the table in [`crate::interface`]
-//! - [`settings`]: the parameters' values as one frame sees them
-//! - [`names`], [`qos`]: remapped topic names; `qos_overrides` and publishers that cannot be heard
-//! - [`camera`], [`arrival`]: messages from the middleware into frames
-//! - [`inbox`]: the slots, and which frames make a batch
-//! - [`worker`], [`publishers`]: the inference thread and what it publishes
-//! - [`lifecycle`]: the states of a managed node
-//! - [`control`]: `~/enable` and `~/reload_model`; [`service`]: what all services share
-//! - [`stats`], [`device`], [`diagnostics`]: what is counted and measured, and what `/diagnostics` says
+//! - `logger`: the `log` crate's records, to the `console`, rcl's file and `/rosout`
+//! - `parameters`: the parameter services, over the table in [`crate::interface`]
+//! - `settings`: the parameters' values as one frame sees them
+//! - `context`: the start of ROS, which the demo needs, too
+//! - `names`, `qos`: remapped topic names; `qos_overrides` and publishers that cannot be heard
+//! - `camera`, `arrival`: messages from the middleware into frames
+//! - `inbox`: the slots, and which frames make a batch
+//! - `worker`, `publishers`: the inference thread and what it publishes
+//! - `lifecycle`: the states of a managed node
+//! - `control`: `~/enable` and `~/reload_model`; `service`: what all services share
+//! - `stats`, `device`, `diagnostics`: what is counted and measured, and what `/diagnostics` says
 
-pub mod arrival;
-pub mod camera;
+mod arrival;
+mod camera;
 mod command_line;
-pub mod control;
-pub mod device;
-pub mod diagnostics;
-pub mod inbox;
-pub mod lifecycle;
-pub mod logger;
-pub mod names;
+mod console;
+pub(crate) mod context;
+mod control;
+mod device;
+mod diagnostics;
+mod inbox;
+mod lifecycle;
+mod logger;
+mod names;
 mod parameter_files;
-pub mod parameters;
-pub mod publishers;
-pub mod qos;
-pub mod service;
-pub mod settings;
-pub mod stats;
-pub mod watch;
-pub mod worker;
+mod parameters;
+mod publishers;
+mod qos;
+mod service;
+mod settings;
+mod stats;
+mod watch;
+mod worker;
 
 use crate::causes::in_line;
 use crate::data::classes::Class;
@@ -57,7 +60,7 @@ use publishers::Publishers;
 use r2r::{Clock, QosProfile};
 use settings::{Settings, SettingsCell};
 use stats::Stats;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,11 +97,15 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Before there is a node at work: malformed arguments, a wrong parameter.
 pub fn run() -> anyhow::Result<ExitCode> {
     if let Some(text) = command_line::asked(command_line::arguments().skip(1))? {
-        println!("{text}");
+        writeln!(std::io::stdout(), "{text}").context("cannot print")?;
         return Ok(ExitCode::SUCCESS);
     }
+    // MKL ends a process without a word of its own that has none.
+    if std::env::current_dir().is_err() {
+        std::env::set_current_dir("/").context("the working directory is gone, and / cannot be entered")?;
+    }
     let records = logger::init()?;
-    let context = create_context()?;
+    let context = context::create()?;
     logger::open_file();
     let mut node = r2r::Node::create(context, NAME, "").context("cannot create the ROS node")?;
     let name = node.fully_qualified_name().context("the node's own name")?;
@@ -597,25 +604,6 @@ fn next_due(due: Instant, period: Duration, now: Instant) -> Instant {
         next
     } else {
         now + period
-    }
-}
-
-/// r2r panics on malformed ROS arguments (rcl's message is in the panic): make it an error.
-fn create_context() -> anyhow::Result<r2r::Context> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let created = catch_unwind(AssertUnwindSafe(r2r::Context::create));
-    std::panic::set_hook(hook);
-    match created {
-        Ok(context) => context.context("cannot start ROS"),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            bail!("cannot start ROS with these arguments: {text}")
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
 
 use super::command_line::{arguments, ros_values};
-use anyhow::ensure;
+use anyhow::{ensure, Context as _};
 use serde_yaml::Value;
 use std::collections::HashSet;
 
@@ -41,7 +41,9 @@ fn names(block: &Value, above: &str, found: &mut HashSet<String>) {
 
 /// What to warn of in a file with this text. `said`: gets the parameters that it says to the node by a name.
 fn look(file: &str, text: &str, node: &str, said: &mut HashSet<String>) -> anyhow::Result<Option<String>> {
-    let Ok(value) = serde_yaml::from_str::<Value>(text) else { return Ok(None) };
+    // rcl has read it; what it takes and this does not would be half of a check.
+    let value = serde_yaml::from_str::<Value>(text)
+        .with_context(|| format!("parameter file {file}: expected YAML in which each key is once"))?;
     let mut keys = Vec::new();
     blocks(&value, "", &mut |key, block| {
         keys.push(key.to_string());
@@ -134,7 +136,11 @@ mod tests {
         }
         let nested = "/front:\n  semantic_depth:\n    ros__parameters: {}\nother:\n  ros__parameters: {}\n";
         assert_eq!(look("f", nested, NODE).expect("the key is absolute"), None);
-        assert_eq!(look("f", "not: [yaml", NODE).expect("rcl's to refuse"), None);
+        // rcl takes the last of two.
+        for twice in ["semantic_depth:\n  ros__parameters: {png_level: 3, png_level: 7}\n", "/*: {}\n/*: {}\n"] {
+            let why = format!("{:#}", look("f", twice, NODE).expect_err("a key twice"));
+            assert!(why.contains("parameter file f: expected YAML in which each key is once"), "{why}");
+        }
     }
 
     #[test]

@@ -60,12 +60,6 @@ pub struct ParameterServer {
     clock: Arc<Mutex<Clock>>,
 }
 
-impl std::fmt::Debug for ParameterServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ParameterServer").field("set", &self.set).finish_non_exhaustive()
-    }
-}
-
 impl ParameterServer {
     /// Reads what the command line and parameter files gave (r2r keeps it in `node.params`), proves all of it, and
     /// creates the services. `--log-level` is the default of `log_level`: the logger is there already. With
@@ -161,7 +155,8 @@ impl ParameterServer {
                 SetParametersResult { successful: true, reason: String::new() }
             }
             Err((name, why)) => {
-                let reason = format!("{name}: {why}");
+                // A value is said again in it, whatever its length.
+                let reason = cut(format!("{name}: {why}"));
                 log::warn!("a parameter was not set: {reason}");
                 // A C string ends at a NUL.
                 SetParametersResult { successful: false, reason: reason.replace('\0', "\u{fffd}") }
@@ -352,6 +347,17 @@ fn from_r2r(value: &r2r::ParameterValue) -> Value {
         r2r::ParameterValue::DoubleArray(v) => Value::Doubles(v.clone()),
         r2r::ParameterValue::StringArray(v) => Value::Strings(v.clone()),
     }
+}
+
+/// At most so many bytes of a text, and that there was more.
+fn cut(mut text: String) -> String {
+    const MOST: usize = 1000;
+    if text.len() > MOST {
+        let end = (0..=MOST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -68,7 +68,8 @@ pub fn incompatibility(offered: &QosProfile, requested: &QosProfile) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interface::{Value, TOPICS};
+    use crate::interface::topics::TOPICS;
+    use crate::interface::Value;
 
     #[test]
     fn overrides_change_what_they_name() {

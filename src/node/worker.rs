@@ -30,6 +30,7 @@ use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use zerocopy::IntoBytes as _;
 
 /// How long the thread sleeps without a frame before it looks around.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -204,17 +205,10 @@ impl Shared {
 struct Closed;
 
 /// The running thread.
-#[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<Vec<Publishers>>,
     inbox: Arc<Inbox<Frame>>,
     shared: Arc<Shared>,
-}
-
-impl std::fmt::Debug for Publishers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Publishers")
-    }
 }
 
 impl Worker {
@@ -577,56 +571,53 @@ impl Camera {
         let mut demand = Demand::of(&self.products.publishers, settings, manifest);
         let calibration = lock(&self.calibrations).of(&header);
         let Self { stats, converter, decoder, outputs, geometry, sets, products, .. } = self;
+        let source = frame.size();
+        *lock(&stats.image) = frame.encoding().map(|encoding| (source.0, source.1, encoding));
+        // The diagnostics tell of it, whether or not anybody wants an output.
+        let fitted = fit(geometry, &settings.placement, source, network);
+        let mut factor = 1.0;
         if !demand.points {
             note_cloud(&products.stats, None);
-        } else if fit(geometry, &settings.placement, frame.size(), network).is_ok() {
+        }
+        if let Ok(geometry) = &fitted {
+            if let Some(f_model) = manifest.focal_length_px() {
+                let found = depth_factor(
+                    settings.depth_scaling,
+                    settings.depth_scaling_fallback,
+                    calibration.as_deref(),
+                    settings.input_rectified,
+                    geometry,
+                    f64::from(f_model),
+                );
+                products.note_calibration(found, calibration.as_deref(), settings.input_rectified, source);
+                factor = found.0;
+            }
             // Where there can be none, nothing is computed for it.
-            let can_be = |(_, _, geometry): &(Placement, (usize, usize), Geometry)| {
-                products.find_rays(calibration.as_ref(), settings.input_rectified, geometry)
-            };
-            demand.points = geometry.as_ref().is_some_and(can_be);
+            demand.points =
+                demand.points && products.find_rays(calibration.as_ref(), settings.input_rectified, geometry);
         }
         let wanted = demand.wanted();
         if !wanted.any() {
             Stats::count(&stats.skipped);
-            if demand.camera_info && fit(geometry, &settings.placement, frame.size(), network).is_ok() {
-                let geometry = geometry.as_ref().map(|(_, _, geometry)| geometry);
+            if let Some(geometry) = fitted.ok().filter(|_| demand.camera_info) {
                 // The frame is counted already, sent or not.
-                let _ = products.publish_camera_info(&header, calibration.as_deref(), geometry?, shared);
+                let _ = products.publish_camera_info(&header, calibration.as_deref(), geometry, shared);
             }
             return None;
         }
         let converting = Instant::now();
         // For these its pixels are read once more, and in another order.
         let is_read_again = wanted.overlay || demand.points;
-        let (encoding, image) = match picture(frame, is_read_again.then_some(converter), decoder) {
-            Ok(picture) => picture,
+        let found = picture(frame, is_read_again.then_some(converter), decoder);
+        let (image, geometry) = match found.and_then(|image| Ok((image, fitted.map_err(|e| e.to_string())?))) {
+            Ok(found) => found,
             Err(why) => {
                 products.refuse(&why);
                 return None;
             }
         };
         let convert_ns = nanoseconds(converting.elapsed());
-        let source = (image.width(), image.height());
-        *lock(&stats.image) = Some((source.0, source.1, encoding));
-        if let Err(e) = fit(geometry, &settings.placement, source, network) {
-            products.refuse(&e.to_string());
-            return None;
-        }
-        let (_, _, geometry) = geometry.as_ref()?;
         sets.follow(settings, &manifest.classes);
-        let factor = manifest.focal_length_px().map_or(1.0, |f_model| {
-            let factor = depth_factor(
-                settings.depth_scaling,
-                settings.depth_scaling_fallback,
-                calibration.as_deref(),
-                settings.input_rectified,
-                geometry,
-                f64::from(f_model),
-            );
-            products.note_calibration(factor, calibration.as_deref(), settings.input_rectified, source);
-            factor.0
-        });
         let job = Job {
             image,
             geometry,
@@ -643,32 +634,31 @@ impl Camera {
     }
 }
 
-/// Encoding and pixels of a frame; with a converter they become an 8-bit picture.
+/// Pixels of a frame; with a converter they become an 8-bit picture.
 fn picture<'a>(
     frame: &'a Frame,
     converter: Option<&'a mut Converter>,
     decoder: &'a mut Decoder,
-) -> Result<(&'static str, ImageView<'a>), String> {
+) -> Result<ImageView<'a>, String> {
     match frame.content().map_err(|e| e.to_string())? {
-        Content::Raw(view) => Ok((view.encoding().name(), converter.map_or(view, |c| c.eight_bit(&view)))),
-        Content::Compressed { format, data } => {
-            decoder.decode(format, data).map(|view| ("compressed", view)).map_err(|e| e.to_string())
-        }
+        Content::Raw(view) => Ok(converter.map_or(view, |c| c.eight_bit(&view))),
+        Content::Compressed { format, data } => decoder.decode(format, data).map_err(|e| e.to_string()),
     }
 }
 
-/// Makes the geometry of an image anew where the one at hand is another's.
-fn fit(
-    at_hand: &mut Option<(Placement, (usize, usize), Geometry)>,
+/// The geometry of an image: the one at hand, or made anew where that is another's.
+fn fit<'a>(
+    at_hand: &'a mut Option<(Placement, (usize, usize), Geometry)>,
     placement: &Placement,
     source: (usize, usize),
     network: (usize, usize),
-) -> Result<(), GeometryError> {
-    if at_hand.as_ref().is_none_or(|(p, s, _)| p != placement || *s != source) {
-        *at_hand = None;
-        *at_hand = Some((placement.clone(), source, Geometry::new(placement, source, network)?));
-    }
-    Ok(())
+) -> Result<&'a Geometry, GeometryError> {
+    let kept = at_hand.take().filter(|(p, s, _)| p == placement && *s == source);
+    let found = match kept {
+        Some(found) => found,
+        None => (placement.clone(), source, Geometry::new(placement, source, network)?),
+    };
+    Ok(&at_hand.insert(found).2)
 }
 
 impl InFlight<'_> {
@@ -776,12 +766,12 @@ impl Products {
         }
         if demand.depth {
             match settings.depth_encoding {
-                DepthEncoding::Metres => send("depth", &mut p.depth, "32FC1", 4, bytes_of(&mut o.depth_m))?,
-                DepthEncoding::Millimetres => send("depth", &mut p.depth, "16UC1", 2, bytes_of(mm))?,
+                DepthEncoding::Metres => send("depth", &mut p.depth, "32FC1", 4, o.depth_m.as_mut_bytes())?,
+                DepthEncoding::Millimetres => send("depth", &mut p.depth, "16UC1", 2, mm.as_mut_bytes())?,
             }
         }
         if demand.confidence {
-            send("confidence", &mut p.confidence, "32FC1", 4, bytes_of(&mut o.confidence))?;
+            send("confidence", &mut p.confidence, "32FC1", 4, o.confidence.as_mut_bytes())?;
         }
         if demand.overlay {
             send("overlay", &mut p.overlay, "rgb8", 3, &mut o.overlay)?;
@@ -1000,29 +990,18 @@ fn note_cloud(stats: &Stats, state: Option<Result<(), &str>>) {
     }
 }
 
-/// Why a calibration has no focal length: of K, or of P for a rectified input.
+/// Why a calibration has no focal length that depth could be scaled by: in K, or in P for a rectified input.
 fn no_focal_length(c: &Calibration, rectified: bool) -> CameraError {
     let (matrix, fx, fy) = if rectified { ("P", c.p[0], c.p[5]) } else { ("K", c.k[0], c.k[4]) };
-    if [fx, fy].iter().all(|f| f.is_finite() && *f > 0.0) {
+    if ![fx, fy].iter().all(|f| f.is_finite() && *f > 0.0) {
+        CameraError::Uncalibrated { matrix, fx, fy }
+    } else if c.focal_px(rectified).is_none() {
         // Then it is the principal point.
         CameraError::NotFinite { field: matrix }
     } else {
-        CameraError::Uncalibrated { matrix, fx, fy }
+        CameraError::Implausible { matrix, fx, fy }
     }
 }
-
-/// The bytes of numbers, in this machine's order.
-#[allow(unsafe_code)]
-fn bytes_of<T: PlainNumber>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: a plain number is initialised bytes without padding, every byte of which may be read and written as u8,
-    // whose alignment is 1; the borrow of `values` lasts as long as the result.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), std::mem::size_of_val(values)) }
-}
-
-/// Numbers of which every bit pattern is valid, without padding.
-trait PlainNumber {}
-impl PlainNumber for f32 {}
-impl PlainNumber for u16 {}
 
 #[cfg(test)]
 mod tests {
@@ -1056,5 +1035,8 @@ mod tests {
         c.k[4] = 100.0;
         c.k[2] = f64::NAN;
         assert!(said(&c, false).contains("K holds a number that is not finite"), "{}", said(&c, false));
+        c.k[2] = 100.0;
+        c.k[0] = 0.004;
+        assert!(said(&c, false).contains("in K are 0.004 and 100: depth would be"), "{}", said(&c, false));
     }
 }

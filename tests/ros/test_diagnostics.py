@@ -120,6 +120,15 @@ def values_of(status):
     return {v.key: v.value for v in status.values}
 
 
+def test_the_last_image_is_told_of_though_nobody_listens(node_program, tiny, tmp_path):
+    with running(node_program, tmp_path, tiny, outputs=(), **QUICK) as peer:
+        feed = Feed(peer)
+        feed.until("input", OK, Image="64x32 rgb8", Calibration="ok")
+        # Of another size than the calibration.
+        feed.image = picture(32, 16)
+        feed.until("input", WARN, "depth is scaled by", Image="32x16 rgb8", Calibration="depth_scaling_fallback")
+
+
 def test_before_the_first_image_nothing_is_made_up(peer, table):
     level, message, values = peer.status("input")
     assert level == STALE and message == "no image has arrived yet"

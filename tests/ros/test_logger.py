@@ -1,6 +1,8 @@
 """Log levels at run time, the console's format, /rosout."""
 
 import contextlib
+import fcntl
+import os
 
 import pytest
 import rclpy
@@ -61,6 +63,30 @@ def test_the_log_is_in_rcls_file_too(start_node, peer_of, tmp_path, monkeypatch)
     assert len(on_console) > 4 and [line for line in written if f"[{OWN}]" in line] == on_console
     assert any("[WARN]" in line and "transition 99" in line for line in written)
     assert any("[DEBUG]" in line for line in written)
+
+
+def test_a_console_that_nobody_reads_stops_nothing(start_node, node_program, tiny, peer_of, tmp_path):
+    """As of a launcher that has been stopped: the pipe is full after some lines, and stays so."""
+    fifo = tmp_path / "console"
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDWR)
+    try:
+        fcntl.fcntl(held, fcntl.F_SETPIPE_SZ, 4096)
+        script = 'fifo=$1; shift; exec "$@" 2>"$fifo"'
+        arguments = ["--ros-args", "-p", f"model_path:={tiny}", "-p", "device:=cpu", "-p", "autostart:=false"]
+        node = start_node(command=["sh", "-c", script, "sh", str(fifo), str(node_program), *arguments])
+        peer = peer_of(node)
+        for _ in range(200):
+            provoke(peer)
+        # It answers, and ends as ever.
+        assert levels(peer, OWN) == [0]
+        code, took_s = node.end()
+        assert code == 0 and took_s < 2.0, (code, took_s)
+        # All that there was room for is whole lines.
+        written = os.read(held, 1 << 16).decode()
+        assert 0 < len(written) <= 4096 and "transition 99" in written
+    finally:
+        os.close(held)
 
 
 def test_each_way_of_the_log_can_be_switched_off(start_node, peer_of, tmp_path, monkeypatch):

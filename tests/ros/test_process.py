@@ -1,5 +1,6 @@
 """Start and end: signals, exit codes, reasons."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import time
 
 import pytest
 from conftest import picture
+from PIL import Image as Picture
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -48,6 +50,25 @@ def test_arguments_that_are_not_for_ros_start_no_node(node_program, arguments, c
     assert done.returncode == code
     assert "--ros-args" in (done.stderr if code else done.stdout) or arguments == ["--version"]
     assert "panicked" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ROS_LOG_DIR": "/proc/nope"}, ("its log file cannot be written in /proc/nope", "set ROS_LOG_DIR")),
+        ({"ROS_LOG_DIR": None, "ROS_HOME": None, "HOME": None}, ("neither ROS_LOG_DIR nor HOME", "set ROS_LOG_DIR")),
+        ({"ROS_DOMAIN_ID": "300"}, ("ROS_DOMAIN_ID is '300', expected a number from 0 to 232",)),
+        ({"ROS_DOMAIN_ID": "abc"}, ("ROS_DOMAIN_ID is 'abc', expected a number from 0 to 232",)),
+    ],
+)
+def test_what_keeps_ros_from_starting_is_said(node_program, tool_program, model, tmp_path, changed, words):
+    environment = {name: value for name, value in {**os.environ, **changed}.items() if value is not None}
+    Picture.new("RGB", (64, 32)).save(tmp_path / "a.png")
+    demo = [tool_program, "demo", "--images", tmp_path, "--model", model, "--out", tmp_path / "out"]
+    for command in ([node_program], demo):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "panicked" not in done.stderr, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
 
 
 def reason(node):
