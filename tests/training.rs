@@ -165,6 +165,28 @@ fn a_look_is_followed_by_a_checkpoint() {
     assert!(progress["best"].is_f64() && progress["looked"] == progress["total"], "{progress}");
 }
 
+/// A bit of the disk has changed: without a checksum it would go on in the weights.
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    ok(&train(&config, &out, &[]));
+    let checkpoint = out.join("checkpoint.safetensors");
+    let whole = std::fs::read(&checkpoint).expect("a checkpoint");
+    for at in [whole.len() / 3, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x40;
+        std::fs::write(&checkpoint, &damaged).expect("written");
+        let output = run(&train(&config, &out, &["--resume"]));
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "byte {at}: {log}");
+        assert!(log.contains("is damaged: expected the checksum") && log.contains("--init"), "byte {at}: {log}");
+    }
+    std::fs::write(&checkpoint, &whole).expect("written");
+    ok(&train(&config, &out, &["--resume"]));
+}
+
 /// No file may grow beyond 1 MiB, which is less than the weights need, and as on a full disk no signal tells of it.
 #[test]
 fn a_full_disk_ends_the_run_with_the_reason_and_leaves_the_last_good_state() {

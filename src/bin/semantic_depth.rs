@@ -1,6 +1,7 @@
 //! The command-line tool: parse, call, print the error.
 
 use clap::Parser;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match semantic_depth::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", semantic_depth::causes::in_line(&error));
+            // Where it cannot be said, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "error: {}", semantic_depth::causes::in_line(&error));
             ExitCode::FAILURE
         }
     }

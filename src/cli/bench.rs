@@ -9,16 +9,14 @@ use crate::bench::memory::Machine;
 use crate::bench::network::{self, BenchError};
 use crate::bench::report::{About, Model, Report};
 use crate::bench::versions::{self, CudaVersions};
-use crate::data::disk::write_atomically;
 use crate::export::trace::WEIGHTS;
 use crate::export::{self, Artifact};
-use crate::frame::network::{resolve, select, Backend, BackendChoice, DeviceChoice, Network, NetworkError, Precision};
-use crate::frame::pipeline::{LoadOptions, Pipeline};
+use crate::frame::network::{resolve, select, Backend, Network, NetworkError};
+use crate::frame::pipeline::Pipeline;
 use crate::frame::view::Encoding;
 use crate::model::{Cost, Task};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tch::{Device, Tensor};
@@ -91,15 +89,8 @@ pub struct Args {
     /// The model: its folder, its model.yaml, or the name of an installed one.
     #[arg(long)]
     model: PathBuf,
-    /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
-    /// auto, fp32, fp16 or bf16.
-    #[arg(long, default_value = "auto")]
-    precision: Precision,
-    /// What runs the network: auto, torchscript, tensorrt or native.
-    #[arg(long, default_value = "auto")]
-    backend: BackendChoice,
+    #[command(flatten)]
+    runner: super::Runner,
     /// Threads of libtorch within an operation, and of decoding and post-processing; by default one a core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -173,14 +164,9 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 
 impl Args {
     /// How every model of this run is loaded.
-    fn load_options(&self, max_batch: usize) -> LoadOptions {
-        let Self { device, precision, backend, .. } = *self;
-        LoadOptions { device, precision, backend, max_batch, ..LoadOptions::default() }
-    }
-
-    /// The network alone, as [`Args::load_options`] says.
+    /// The network alone.
     fn load_network(&self, artifact: &Artifact) -> Result<Network, NetworkError> {
-        select(artifact, &self.load_options(1).selection()?)
+        select(artifact, &self.runner.load_options(1).selection()?)
     }
 
     fn defaults(&self) -> Defaults {
@@ -232,7 +218,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let manifest = export::find(&args.model)?;
     let artifact = export::load(&manifest)?;
     let (parts, defaults) = (args.parts(&artifact)?, args.defaults());
-    let device = resolve(args.device)?;
+    let device = resolve(args.runner.device)?;
     let machine = Machine::here(device);
     let warm_up = args.warm_up.unwrap_or(defaults.warm_up);
     let repetitions = Repetitions { warm_up, measured: args.repetitions.unwrap_or(defaults.repetitions) };
@@ -244,7 +230,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Drawing a large picture takes seconds that nobody needs for the network alone.
     let frame_size = if of_frames { args.frame_size } else { network_size };
     let mut cameras = Cameras::new(count, frame_size, network_size, args.encoding)?;
-    let load = || Pipeline::from_artifact(artifact.clone(), &args.load_options(1));
+    let load = || Pipeline::from_artifact(artifact.clone(), &args.runner.load_options(1));
     let mut frames = None;
     let mut pipeline = if parts.contains(&Part::Frames) {
         say("whole frames");
@@ -298,7 +284,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     if parts.contains(&Part::Together) {
         say("several cameras");
-        let mut pipeline = Pipeline::from_artifact(artifact.clone(), &args.load_options(count))?;
+        let mut pipeline = Pipeline::from_artifact(artifact.clone(), &args.runner.load_options(count))?;
         let rounds = args.rounds.unwrap_or(defaults.rounds);
         report.together = Some(frames::together(&mut cameras, &mut pipeline, rounds)?);
     }
@@ -311,8 +297,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     // The file first: nobody may be there any more to read the table.
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        write_atomically(path, |file| writeln!(file, "{text}"))?;
+        super::write_json(path, &report)?;
     }
     super::print(report.table()).context("the table cannot be printed")
 }

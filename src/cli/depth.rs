@@ -561,8 +561,7 @@ fn write_figures(args: &CompareArgs, frames: usize, rows: Vec<(String, Report)>)
             cap_m: args.cap,
             folders,
         };
-        let text = serde_json::to_string_pretty(&figures)?;
-        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+        super::write_json(path, &figures)?;
     }
     Ok(())
 }

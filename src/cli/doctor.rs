@@ -12,6 +12,7 @@ use crate::frame::geometry::Placement;
 use crate::frame::network::{self, device_name, usual, Backend, Compile, Precision};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use crate::model::Task;
+use crate::system::{self, after};
 use crate::tensorrt::archive::DeviceKind;
 use crate::tensorrt::cache::{Cache, Entry};
 use crate::tensorrt::check::{check_without_device, PLATFORM, TORCH_TENSORRT_ABI};
@@ -241,20 +242,6 @@ fn environment() -> Vec<(&'static str, String)> {
     NAMES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
 }
 
-fn text(path: &str) -> Option<String> {
-    // Files of the device tree end with a zero byte.
-    let text = std::fs::read_to_string(path).ok()?.trim_matches(['\0', '\n', ' ']).to_string();
-    (!text.is_empty()).then_some(text)
-}
-
-/// The value behind `key`, up to the line's end.
-fn after<'a>(text: &'a str, key: &str, delimiter: char) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (name, value) = line.split_once(delimiter)?;
-        (name.trim() == key).then(|| value.trim().trim_matches('"'))
-    })
-}
-
 /// `L4T 36.4.3 (JetPack 6)` of a Jetson's /etc/nv_tegra_release; its first line where that is of another form.
 fn jetson(release: &str) -> Option<String> {
     // # R36 (release), REVISION: 4.3, GCID: ..., BOARD: generic, EABI: aarch64, DATE: ...
@@ -297,21 +284,19 @@ impl System {
             "i8mm",
             "sve",
         ];
-        let cpu = text("/proc/cpuinfo").unwrap_or_default();
-        let release = text("/etc/os-release").unwrap_or_default();
+        let whole = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let (cpu, release, memory) = (whole("/proc/cpuinfo"), whole("/etc/os-release"), whole("/proc/meminfo"));
         let flags = after(&cpu, "flags", ':').or_else(|| after(&cpu, "Features", ':')).unwrap_or_default();
         let has = |feature: &&str| flags.split_whitespace().any(|flag| flag == *feature);
-        let memory = text("/proc/meminfo").unwrap_or_default();
         let memory_kib = after(&memory, "MemTotal", ':').and_then(|m| m.strip_suffix("kB")?.trim().parse::<u64>().ok());
-        let unknown = || "unknown".to_string();
         Self {
-            os: after(&release, "PRETTY_NAME", '=').map_or_else(unknown, String::from),
-            kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
+            os: after(&release, "PRETTY_NAME", '=').unwrap_or("unknown").into(),
+            kernel: system::kernel(),
             architecture: std::env::consts::ARCH,
-            board: text("/proc/device-tree/model"),
-            jetson: text("/etc/nv_tegra_release").as_deref().and_then(jetson),
-            cpu: after(&cpu, "model name", ':').map_or_else(unknown, String::from),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            board: system::text(Path::new("/proc/device-tree/model")),
+            jetson: system::text(Path::new("/etc/nv_tegra_release")).as_deref().and_then(jetson),
+            cpu: system::cpu_name(),
+            cores: system::cores(),
             cpu_features: FEATURES.iter().filter(|f| has(f)).map(|f| f.to_string()).collect(),
             memory_bytes: memory_kib.map(|kib| kib << 10),
         }
@@ -810,14 +795,6 @@ mod tests {
 
     fn nothing_asked() -> Args {
         Args { model: None, engine: None, json: true, load_runtime: false, check: None }
-    }
-
-    #[test]
-    fn values_of_the_kernels_text_files_are_found() {
-        let cpu = "processor\t: 0\nmodel name\t: EPYC\nflags\t\t: fma avx2\n";
-        assert_eq!(after(cpu, "model name", ':'), Some("EPYC"));
-        assert_eq!(after("A=1\nPRETTY_NAME=\"Debian 12\"\n", "PRETTY_NAME", '='), Some("Debian 12"));
-        assert_eq!(after(cpu, "model", ':'), None);
     }
 
     #[test]

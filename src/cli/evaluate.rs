@@ -3,7 +3,7 @@
 use super::render::bar;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::{CATEGORIES, CLASSES};
-use crate::data::disk::DataError;
+use crate::data::disk::{write_atomically, DataError};
 use crate::data::frame::Decoded;
 use crate::data::source::{self, Groups, Item, Source};
 use crate::eval::ahead::ahead;
@@ -20,12 +20,12 @@ use crate::eval::summary::{Depth, Segmentation, Summary};
 use crate::eval::{ClassTable, DepthReport, Judge};
 use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, ResizeMode};
-use crate::frame::network::{BackendChoice, DeviceChoice, Precision};
-use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
+use crate::frame::pipeline::{Outputs, Pipeline};
 use crate::model::Task;
 use anyhow::{bail, Context as _};
 use serde::Serialize;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Most threads that read frames ahead; each holds up to two.
@@ -76,15 +76,8 @@ pub struct Args {
     /// Layout folder: where the class ids are, likewise [default: {split}/labels].
     #[arg(long, value_name = "PATTERN")]
     labels: Option<String>,
-    /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
-    /// auto, fp32, fp16 or bf16.
-    #[arg(long, default_value = "auto")]
-    precision: Precision,
-    /// What runs the network: auto, torchscript, tensorrt or native.
-    #[arg(long, default_value = "auto")]
-    backend: BackendChoice,
+    #[command(flatten)]
+    runner: super::Runner,
     /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
     #[arg(long, value_name = "camera_info|none|FACTOR")]
@@ -174,6 +167,7 @@ impl Args {
     fn check_outputs(&self) -> anyhow::Result<()> {
         if let Some(report) = &self.report {
             fs::create_dir_all(report).with_context(|| format!("--report {}", report.display()))?;
+            super::check_file("--report", Some(&report.join("report.html")))?;
         }
         super::check_file("--json", self.json.as_deref())
     }
@@ -211,9 +205,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let items = source.index(&args.split, &mut groups)?;
     // A broken file is an error now and not after half of the work.
     source::check_all(&items)?;
-    let Args { device, precision, backend, .. } = args;
-    let options = LoadOptions { device, precision, backend, ..LoadOptions::default() };
-    let pipeline = Pipeline::load(&args.model, &options)?;
+    let pipeline = Pipeline::load(&args.model, &args.runner.load_options(1))?;
     let classes = pipeline.manifest().classes.len();
     let of_categories = classes == CATEGORIES + 1;
     let (has_classes, has_depth) =
@@ -269,6 +261,8 @@ fn write_files(
 ) -> anyhow::Result<Option<PathBuf>> {
     let name = runner.pipeline.manifest().name.clone();
     let device = runner.pipeline.device_name();
+    // A full disk must not take the report, too, which may be on another.
+    let mut written = Ok(());
     if let Some(path) = &args.json {
         let segmentation = summary.segmentation.as_ref();
         let figures = Figures {
@@ -289,10 +283,9 @@ fn write_files(
             normals: summary.normals,
             per_frame: &summary.per_frame,
         };
-        let text = serde_json::to_string_pretty(&figures)?;
-        fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+        written = super::write_json(path, &figures);
     }
-    let Some(folder) = &args.report else { return Ok(None) };
+    let Some(folder) = &args.report else { return written.map(|()| None) };
     let head = Head {
         model: name,
         data: format!("{} ({})", args.data.display(), args.split),
@@ -307,8 +300,8 @@ fn write_files(
     let galleries = galleries(items, summary, runner, judge, args)?;
     let path = folder.join("report.html");
     let text = page(&head, judge.table(), summary, &galleries)?;
-    fs::write(&path, text).with_context(|| path.display().to_string())?;
-    Ok(Some(path))
+    write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
+    written.map(|()| Some(path))
 }
 
 /// Returns the mean of what the frames' depth was multiplied with.

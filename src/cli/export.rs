@@ -34,7 +34,7 @@ pub struct Args {
     /// Focal length that the depth was learned at, in pixels of the network's input; by default that of the training run
     /// in whose folder the weights are (augment.focal_length_px of its config.yaml, or the camera of its frames in run.json),
     /// else, with a warning, Cityscapes' camera, its whole pictures stretched to this size.
-    #[arg(long, requires = "weights")]
+    #[arg(long, requires = "weights", value_name = "PIXELS", value_parser = parse_focal_length)]
     focal_length: Option<f32>,
     /// The weights are of the network without its 1/4 stage.
     #[arg(long, requires = "weights")]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, requires = "weights")]
     full_size: bool,
     /// Short name, shown in diagnostics.
-    #[arg(long, default_value = "semantic_depth", requires = "weights")]
+    #[arg(long, default_value = "semantic_depth", requires = "weights", value_parser = parse_name)]
     name: String,
     /// What it was trained on and how, for the manifest.
     #[arg(long, default_value = "not stated", requires = "weights")]
@@ -95,7 +95,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn parse_name(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && !text.contains(char::is_control);
+    is_plain.then(|| text.into()).ok_or_else(|| format!("expected text without control characters, found {text:?}"))
+}
+
+fn parse_focal_length(text: &str) -> Result<f32, String> {
+    let pixels = text.parse().ok().filter(|pixels: &f32| pixels.is_finite() && *pixels > 0.0);
+    pixels.ok_or_else(|| format!("expected pixels above 0, found '{text}'"))
+}
+
 fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Artifact> {
+    // Before anything is said of what is not known of them.
+    std::fs::File::open(weights).with_context(|| format!("--weights {}", weights.display()))?;
     let focal_length_px = match args.focal_length {
         Some(given) => given,
         None => learned_at(weights, args.size)?.unwrap_or_else(|| {
@@ -129,7 +141,7 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
     };
     let (artifact, difference) = trace::export(&request, out)?;
     super::print(format_args!(
-        "{} written: input {}x{}, largest difference to the original network {difference:.1e}\n",
+        "{} written: input {}x{}, largest difference to the original network's answers {difference:.1e} of the largest\n",
         artifact.dir.display(),
         artifact.manifest.input.width,
         artifact.manifest.input.height

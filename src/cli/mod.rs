@@ -11,9 +11,13 @@ pub mod interface;
 pub mod render;
 pub mod train;
 
+use crate::data::disk::write_atomically;
+use crate::frame::network::{BackendChoice, DeviceChoice, Precision};
+use crate::frame::pipeline::LoadOptions;
 use crate::system::quoted;
-use anyhow::bail;
+use anyhow::{bail, Context as _};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -61,6 +65,27 @@ pub(crate) fn print(text: impl Display) -> std::io::Result<()> {
     }
 }
 
+/// What runs a model; said in the same way wherever one is run.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Runner {
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// auto, fp32, fp16 or bf16.
+    #[arg(long, default_value = "auto")]
+    precision: Precision,
+    /// What runs the network: auto, torchscript, tensorrt or native.
+    #[arg(long, default_value = "auto")]
+    backend: BackendChoice,
+}
+
+impl Runner {
+    fn load_options(self, max_batch: usize) -> LoadOptions {
+        let Self { device, precision, backend } = self;
+        LoadOptions { device, precision, backend, max_batch, ..LoadOptions::default() }
+    }
+}
+
 /// That the file which `option` names, if it was given, can be written: that would fail only after the whole work otherwise.
 fn check_file(option: &str, file: Option<&Path>) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
@@ -71,7 +96,16 @@ fn check_file(option: &str, file: Option<&Path>) -> anyhow::Result<()> {
     if file.is_dir() {
         bail!("{option} {}: it is a folder; give a file", file.display());
     }
+    // A file without a name, which is gone at once.
+    tempfile::tempfile_in(folder)
+        .with_context(|| format!("{option} {}: its folder cannot be written to", file.display()))?;
     Ok(())
+}
+
+/// Writes figures as JSON; the file appears whole or not at all.
+fn write_json(path: &Path, figures: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(figures)?;
+    Ok(write_atomically(path, |file| writeln!(file, "{text}"))?)
 }
 
 /// What this program was called with, for records of what made something.

@@ -2,8 +2,10 @@
 
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes;
+use crate::data::disk::hold;
 use crate::data::street::{Drive, DriveConfig, Frame, CITYSCAPES_BASELINE_M, CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use anyhow::{bail, Context as _};
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ pub struct Args {
     #[arg(long, default_value = "train=8,val=2,test=2", value_parser = parse_splits)]
     splits: Splits,
     /// Frames of each drive.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000))]
     frames: usize,
     /// Frames a second.
     #[arg(long, default_value_t = 10.0)]
@@ -57,6 +59,9 @@ pub struct Args {
 #[derive(Debug, Clone)]
 struct Splits(Vec<(String, u64)>);
 
+/// Drives of a split that have streets of their own, and names of five digits.
+const MOST_DRIVES: u64 = 100_000;
+
 fn parse_splits(text: &str) -> Result<Splits, String> {
     let mut out = Vec::new();
     for part in text.split(',') {
@@ -64,7 +69,13 @@ fn parse_splits(text: &str) -> Result<Splits, String> {
         if !["train", "val", "test"].contains(&name) {
             return Err(format!("expected train, val or test, found '{name}'"));
         }
-        out.push((name.to_string(), count.parse().map_err(|e| format!("drives of '{name}': {e}"))?));
+        if out.iter().any(|(there, _)| there == name) {
+            return Err(format!("'{name}' is there twice; give its drives once"));
+        }
+        let parsed = count.parse().ok().filter(|count| *count <= MOST_DRIVES);
+        let count =
+            parsed.ok_or_else(|| format!("drives of '{name}': expected 0 to {MOST_DRIVES}, found '{count}'"))?;
+        out.push((name.to_string(), count));
     }
     Ok(Splits(out))
 }
@@ -129,6 +140,7 @@ pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let _held = hold(&args.out, "rendering")?;
     check_empty(&args.out, args.add)?;
     if !(args.rate.is_finite() && args.rate > 0.0) {
         bail!("--rate: expected frames a second above 0, found {}", args.rate);
@@ -211,6 +223,21 @@ mod tests {
         let words = ["semantic_depth", "render", "--size", "64x32", "--splits", "val=1", "--frames", "1", "--out"];
         let out = out.to_str().expect("UTF-8");
         crate::cli::Cli::try_parse_from(words.iter().copied().chain([out]).chain(more.iter().copied()))?.run()
+    }
+
+    #[test]
+    fn splits_are_given_once_and_within_reason() {
+        assert_eq!(parse_splits("train=3,val=0").expect("two").0, [("train".to_string(), 3), ("val".to_string(), 0)]);
+        for (text, words) in [
+            ("val=1,val=1", "'val' is there twice"),
+            ("val=18446744073709551615", "drives of 'val': expected 0 to 100000"),
+            ("val=-1", "drives of 'val': expected 0 to 100000"),
+            ("day=1", "expected train, val or test"),
+            ("val", "expected NAME=DRIVES"),
+        ] {
+            let error = parse_splits(text).expect_err(text);
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Processor threads of the network; 0: libtorch's own choice (one a core).
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
     threads: u16,
 }
 

@@ -1,10 +1,10 @@
-//! What can go wrong with files of a data set, and how they are written.
+//! How files are written, whole or not at all, and what can go wrong with those of a data set, a record or a cache.
 
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong with a data set on disk.
+/// What can go wrong with files on the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or folder could not be read or written.
@@ -26,6 +26,14 @@ pub enum DataError {
     /// A split cannot be used.
     #[error("{0}")]
     Split(String),
+    /// Another process writes there.
+    #[error("{path} is in use by another {by}; wait for its end, or choose another folder")]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+        /// What the other one does.
+        by: &'static str,
+    },
 }
 
 impl DataError {
@@ -64,10 +72,66 @@ pub fn write_atomically(
     })
 }
 
+/// Makes the folder and takes it for this process alone, for as long as the value lives or the process does: what two of them
+/// write there would be a mixture.
+///
+/// # Errors
+/// [`DataError::InUse`], or it cannot be made or opened.
+pub fn hold(folder: &Path, by: &'static str) -> Result<fs::File, DataError> {
+    fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+    let held = fs::File::open(folder).map_err(DataError::io(folder))?;
+    match held.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Err(DataError::InUse { path: folder.into(), by }),
+        // Some file systems of a network have no locks.
+        Err(fs::TryLockError::Error(e)) => {
+            log::warn!("{}: cannot be held for this {by} alone: {e}", folder.display());
+            Ok(held)
+        }
+        Ok(()) => Ok(held),
+    }
+}
+
+/// A text file, without the mark that some editors put before it.
+///
+/// # Errors
+/// It cannot be read, or is no UTF-8.
+pub fn read_text(path: &Path) -> Result<String, DataError> {
+    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
+    Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
+}
+
 /// Makes the folder that a file is to be in.
 fn create_parent(path: &Path) -> Result<(), DataError> {
     match path.parent() {
         Some(parent) => fs::create_dir_all(parent).map_err(DataError::io(parent)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_and_free_after_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("a/b");
+        let held = hold(&folder, "rendering").expect("it is free");
+        let why = hold(&folder, "rendering").expect_err("it is held").to_string();
+        assert!(why.contains("a/b is in use by another rendering; wait"), "{why}");
+        drop(held);
+        drop(hold(&folder, "rendering").expect("it is free again"));
+        std::fs::write(root.path().join("file"), "").expect("written");
+        assert!(matches!(hold(&root.path().join("file/c"), "rendering"), Err(DataError::Io { .. })));
+    }
+
+    #[test]
+    fn the_mark_before_a_text_is_no_part_of_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let path = root.path().join("text");
+        for (bytes, text) in [("\u{feff}a: 1", "a: 1"), ("a: 1", "a: 1"), ("", "")] {
+            std::fs::write(&path, bytes).expect("written");
+            assert_eq!(read_text(&path).expect("read"), text);
+        }
     }
 }

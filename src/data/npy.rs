@@ -1,4 +1,4 @@
-//! Dense depth as NumPy's `.npy` (format versions 1 to 3, NEP 1), and files that appear whole or not at all.
+//! Dense depth as NumPy's `.npy` (format versions 1 to 3, NEP 1).
 //!
 //! Read: `float16`, `float32` and `float64` metres, and `uint16` millimetres with 0 for unknown (what REP 118 calls
 //! 16UC1, and this project's node publishes), little-endian, of shape `[height, width]`, `[1, height, width]` or
@@ -65,7 +65,7 @@ struct Header {
 
 impl Header {
     fn data_bytes(&self) -> u64 {
-        u64::from(self.width) * u64::from(self.height) * self.element.bytes() as u64
+        (u64::from(self.width) * u64::from(self.height)).saturating_mul(self.element.bytes() as u64)
     }
 }
 

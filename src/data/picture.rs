@@ -9,6 +9,11 @@ use std::path::Path;
 const PNG_START: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 /// A PNG's last chunk: length 0, IEND, checksum.
 const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
+const JPEG_START: [u8; 3] = [0xFF, 0xD8, 0xFF];
+/// Its end mark, which is not in its pixels' data.
+const JPEG_END: [u8; 2] = [0xFF, 0xD9];
+/// Bytes at a JPEG's end in which the mark is looked for: some devices pad their files.
+const JPEG_TAIL: u64 = 1 << 16;
 /// Where a PNG says how many bits a number has; its first chunk is always the one that does.
 const PNG_BITS: usize = 24;
 
@@ -39,8 +44,9 @@ fn decoder(path: &Path, expected: Option<ColorType>) -> Result<Box<dyn ImageDeco
     Ok(Box::new(decoder))
 }
 
-/// Width and height by the file's header, which has to be of the `expected` kind; a PNG that does not end as one is cut
-/// short. What passes is decoded by [`read`], unless the pixels themselves are broken.
+/// Width and height by the file's header, which has to be of the `expected` kind; a PNG or JPEG that does not end as
+/// one is cut short: the decoder of JPEGs would fill it up with grey. What passes is decoded by [`read`], unless the pixels
+/// themselves are broken.
 ///
 /// # Errors
 /// The file cannot be read, is no picture or of another kind, or is larger than is decoded.
@@ -50,6 +56,13 @@ pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32
         let mut file = File::open(path)?;
         let (mut start, mut end) = ([0; 8], [0; 12]);
         file.read_exact(&mut start)?;
+        if start.starts_with(&JPEG_START) {
+            let length = file.seek(SeekFrom::End(0))?;
+            file.seek(SeekFrom::Start(length.saturating_sub(JPEG_TAIL)))?;
+            let mut tail = Vec::new();
+            file.read_to_end(&mut tail)?;
+            return Ok(tail.windows(2).rev().any(|pair| pair == JPEG_END));
+        }
         if start != PNG_START {
             return Ok(true);
         }
@@ -60,7 +73,7 @@ pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32
     if ends().map_err(DataError::io(path))? {
         Ok(size)
     } else {
-        Err(DataError::bad(path, "the PNG has no end: it is cut short"))
+        Err(DataError::bad(path, "the picture has no end: it is cut short"))
     }
 }
 
@@ -108,6 +121,28 @@ mod tests {
         image::RgbImage::new(5, 3).save_with_format(&path, image::ImageFormat::Jpeg).expect("written");
         assert_eq!(size(&path, None).expect("checked"), (5, 3));
         assert_eq!(read(&path, None).expect("decoded").into_rgb8().dimensions(), (5, 3));
+    }
+
+    #[test]
+    fn a_picture_that_is_cut_short_does_not_pass_the_check() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let noise =
+            image::RgbImage::from_fn(200, 100, |x, y| image::Rgb([(x * y) as u8, (x * 7) as u8, (y * 31) as u8]));
+        for ending in ["jpg", "png"] {
+            let path = folder.path().join(format!("a.{ending}"));
+            noise.save(&path).expect("written");
+            let mut whole = std::fs::read(&path).expect("read");
+            assert_eq!(size(&path, None).expect("whole"), (200, 100));
+            std::fs::write(&path, &whole[..whole.len() / 3]).expect("written");
+            let error = size(&path, None).expect_err(ending).to_string();
+            assert!(error.contains(&format!("a.{ending}: ")) && error.contains("cut short"), "{error}");
+            if ending == "jpg" {
+                // As devices leave it that write whole blocks.
+                whole.extend([0; 4096]);
+                std::fs::write(&path, &whole).expect("written");
+                assert_eq!(size(&path, None).expect("padded"), (200, 100));
+            }
+        }
     }
 
     #[test]

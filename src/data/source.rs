@@ -6,7 +6,7 @@
 
 use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
-use super::disk::DataError;
+use super::disk::{read_text, DataError};
 use super::frame::{rows_above_bottom, Decoded};
 use super::picture;
 use image::ColorType;
@@ -94,7 +94,7 @@ impl Mapping {
     /// # Errors
     /// It cannot be read, or names a class that there is not.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = fs::read_to_string(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+        let text = read_text(path)?;
         let bad = |what: String| DataError::Bad { path: path.into(), what };
         let mapping: Self = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         mapping.train_ids().map_err(bad)?;
@@ -216,12 +216,6 @@ impl Facts {
 }
 
 impl Source {
-    /// Cityscapes' folders, read in the usual way.
-    pub fn cityscapes(root: PathBuf) -> Self {
-        let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
-        Self::Cityscapes { root, labels, depth, remove_bottom: 0.0 }
-    }
-
     /// The same source at another place.
     #[must_use]
     pub fn at(mut self, place: PathBuf) -> Self {
@@ -556,7 +550,9 @@ mod tests {
         fs::write(root.path().join("mapping.yaml"), "classes: {0: {name: sky, is: []}}").expect("written");
         let error = source.judged_classes().expect_err("nothing counts").to_string();
         assert!(error.contains("no class counts"), "{error}");
-        let cityscapes = Source::cityscapes("x".into()).judged_classes().expect("classes");
+        let (labels, depth) = (LabelFiles::default(), DepthFiles::default());
+        let cityscapes = Source::Cityscapes { root: "x".into(), labels, depth, remove_bottom: 0.0 };
+        let cityscapes = cityscapes.judged_classes().expect("classes");
         assert_eq!((cityscapes.len(), &cityscapes[18]), (19, &class("bicycle", &[18])));
     }
 

@@ -4,7 +4,7 @@ use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
-use crate::data::disk::{write_atomically, DataError};
+use crate::data::disk::{hold, write_atomically, DataError};
 use crate::data::{npy, picture};
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
@@ -164,6 +164,9 @@ pub fn run(
 ) -> anyhow::Result<Done> {
     check(samples, job, how)?;
     let Some(first) = samples.first() else { return Ok(Done { made: 0, skipped: 0 }) };
+    // From here to the last file nobody else writes there: depth of two kinds never mixes. Until here somebody may have.
+    let _held = hold(&split_folder(first, job), "making of depth")?;
+    check(samples, job, how)?;
     begin(&Recipe::of(first, job, how)?, samples, job)?;
     let made = AtomicUsize::new(0);
     for chunk in samples.chunks(job.frames_at_once.max(1)) {
@@ -183,6 +186,12 @@ pub fn run(
 /// Where a frame's results go.
 fn target(sample: &Sample, job: &Job) -> Sample {
     job.cut_into.as_ref().map_or_else(|| sample.clone(), |root| sample.in_root(root))
+}
+
+/// Where the depth of a split goes.
+fn split_folder(first: &Sample, job: &Job) -> PathBuf {
+    let file = target(first, job).depth_file(&job.folder);
+    file.parent().and_then(Path::parent).unwrap_or(&file).into()
 }
 
 /// Depth is written last, so where it is, everything is.
@@ -210,8 +219,7 @@ impl Recipe {
             "half": job.precision == npy::Precision::Half,
             "disparity_written": job.write_disparity,
         });
-        let file = target(first, job).depth_file(&job.folder);
-        let path = file.parent().and_then(Path::parent).unwrap_or(&file).join(RECIPE);
+        let path = split_folder(first, job).join(RECIPE);
         let there = match std::fs::read_to_string(&path) {
             Ok(text) => Some(text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -523,6 +531,17 @@ mod tests {
         }
         assert_eq!(std::fs::read(&picture).expect("read"), before);
         assert_eq!(samples[0].read_focal().expect("camera"), (100.0, 100.0));
+    }
+
+    #[test]
+    fn two_never_write_into_one_folder() {
+        let (_folder, samples) = data_set(1);
+        let job = Job { overwrite: true, ..job() };
+        let held = hold(&split_folder(&samples[0], &job), "making of depth").expect("it is free");
+        let error = make(&samples, &job).expect_err("another is at work").to_string();
+        assert!(error.contains("is in use by another making of depth"), "{error}");
+        drop(held);
+        assert_eq!(make(&samples, &job).expect("made"), Done { made: 1, skipped: 0 });
     }
 
     /// As `cp -al` and `cp -rs` make it.

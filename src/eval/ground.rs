@@ -4,8 +4,8 @@
 //!   at least [`LEAST_PIXELS`] of them the median predicted depth. From each band to the next one up, depth has to grow.
 //! - **Things on the ground.** A thing is a connected piece of a true foreground class that stands and is no pole or sign
 //!   ([`STANDING`]), at least [`LEAST_HEIGHT`] of the picture high, with true ground under at least half of the labelled
-//!   pixels within three rows below its lowest row. The median predicted depth of its lowest fifth is held against the
-//!   median predicted depth of that ground: they are the same distance away, but for half the thing's length.
+//!   pixels within three rows below its lowest row. The median predicted depth of its lowest fifth (and the row above) is
+//!   held against the median predicted depth of that ground: they are the same distance away, but for half the thing's length.
 
 use super::bands::{rows_of, ROW_BANDS};
 use super::classes::{ClassTable, GROUND, NO_CLASS};

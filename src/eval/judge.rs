@@ -173,11 +173,6 @@ impl Judge {
         &self.table
     }
 
-    /// The scores of the frames so far.
-    pub fn frames(&self) -> &[FrameScore] {
-        &self.frames
-    }
-
     /// Judges a frame: predicted train ids and metres, `height x width`. What the frame's truth lacks is not judged, nor what the
     /// model does not answer ([`Self::of_answers`]).
     ///
@@ -382,7 +377,7 @@ mod tests {
         assert!(depth.pooled.median_scaled.abs_rel < 1e-9 && depth.pooled.plain.abs_rel > 0.7);
         assert!((depth.per_image.plain.abs_rel - (0.5 + 1.0) / 2.0).abs() < 1e-9);
         assert_eq!(depth.median_ratio.expect("ratios").mean, 1.25);
-        assert_eq!(judge.frames()[0].median_ratio, Some(2.0));
+        assert_eq!(judge.frames[0].median_ratio, Some(2.0));
     }
 
     #[test]

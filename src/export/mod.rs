@@ -110,13 +110,20 @@ pub enum ArtifactError {
     },
     /// The exported network does not answer as the network that it was made from.
     #[error(
-        "the exported network differs from the original by {difference:e} (at most {allowed:e}); nothing was written"
+        "the exported network's answers differ from the original's by {difference:.1e} of the largest (at most {allowed:.0e} is \
+         rounding); nothing was written; export it with --full-size, as which nothing is changed in it"
     )]
     Parity {
-        /// Largest absolute difference.
+        /// Largest difference, as a share of the largest answer.
         difference: f64,
         /// Largest that is allowed.
         allowed: f64,
+    },
+    /// The place to write to is a file's.
+    #[error("{path} is a file, expected a folder for a model; choose another name")]
+    File {
+        /// Which file.
+        path: PathBuf,
     },
     /// The place to write to is in use.
     #[error("{path} is not a model folder (it has no {MANIFEST}) and is not empty; choose another folder")]

@@ -16,7 +16,7 @@ pub mod weights;
 
 pub use config::NetworkConfig;
 pub use cost::Cost;
-pub use decoder::{EndWeights, HeadWeights, Pool, QuarterFactors, QuarterWeights, CRP_STAGES};
+pub use decoder::{EndWeights, HeadWeights, Pool, QuarterFactors, CRP_STAGES};
 pub use head::Task;
 pub use layer::NumberFormat;
 

@@ -203,8 +203,7 @@ impl<'a> Machine<'a> {
                 b'(' => self.stack.push(Value::Mark),
                 b'0' => drop(self.pop()?),
                 b'N' => self.stack.push(Value::None),
-                0x88 => self.stack.push(Value::Bool),
-                0x89 => self.stack.push(Value::Bool),
+                0x88 | 0x89 => self.stack.push(Value::Bool),
                 b'K' => {
                     let v = self.byte()?;
                     self.stack.push(Value::Int(v.into()));
@@ -434,6 +433,11 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
         // Not `by_name`, which panics on a file that says it is encrypted with AES and is not.
         let part = archive.by_name_decrypt(name, b"").map_err(|e| format!("{name}: {e}"))?;
         let part = part.map_err(|e| format!("{name}: {e}"))?;
+        if part.compression() != zip::CompressionMethod::Stored {
+            return Err(format!(
+                "{name}: it is compressed, which torch.save never does; write it anew with torch.save"
+            ));
+        }
         if part.size() > left {
             return Err(format!("{name}: its {} bytes make more than {MOST_BYTES}, {TOO_LARGE}", part.size()));
         }
@@ -505,11 +509,16 @@ mod tests {
 
     /// What [`read`] says of a checkpoint of this pickle and a storage `0` of one number, 2.
     fn said(pickle: &[u8]) -> Result<HashMap<String, Tensor>, Failure> {
+        said_in(pickle, zip::CompressionMethod::Stored)
+    }
+
+    fn said_in(pickle: &[u8], method: zip::CompressionMethod) -> Result<HashMap<String, Tensor>, Failure> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("w.pth");
         let mut zip = zip::ZipWriter::new(File::create(&path).expect("a file"));
+        let options = zip::write::FileOptions::default().compression_method(method);
         for (name, bytes) in [("w/data.pkl", pickle), ("w/data/0", &2_f32.to_le_bytes()[..])] {
-            zip.start_file(name, zip::write::FileOptions::default()).expect("an entry");
+            zip.start_file(name, options).expect("an entry");
             zip.write_all(bytes).expect("written");
         }
         zip.finish().expect("written");
@@ -555,6 +564,9 @@ mod tests {
             let error = said(&state_dict(sizes)).expect_err("huge");
             assert!(error.contains("w: its sizes") && error.contains("2147483648 bytes"), "{error}");
         }
+        // A few bytes of the file could be gigabytes.
+        let error = said_in(&state_dict(&[2, 3]), zip::CompressionMethod::Deflated).expect_err("compressed");
+        assert!(error.contains("w/data.pkl: it is compressed"), "{error}");
         let error = said(&state_dict(&[1; 17])).expect_err("many");
         assert!(error.contains("17 dimensions, expected at most 16"), "{error}");
     }

@@ -59,13 +59,6 @@ fn variables(vs: &VarStore) -> BTreeMap<String, Tensor> {
     vs.variables().into_iter().collect()
 }
 
-/// The names and shapes of the network's PyTorch state dict, batch counters included, sorted by name.
-pub fn state_dict_shapes(vs: &VarStore) -> BTreeMap<String, Vec<i64>> {
-    let variables = variables(vs);
-    let counters = batch_counters(variables.keys());
-    variables.into_iter().map(|(n, t)| (n, t.size())).chain(counters.into_iter().map(|n| (n, vec![]))).collect()
-}
-
 /// Writes all variables as safetensors with PyTorch's names (float32, batch counters 0). The file appears whole or
 /// not at all.
 ///
@@ -213,6 +206,8 @@ pub struct Contents {
     pub classes: usize,
     /// Whether it refines its depth.
     pub refines_depth: bool,
+    /// Whether it lacks the 1/4 stage.
+    pub is_extra_light: bool,
 }
 
 /// Which network a weights file is of.
@@ -224,7 +219,9 @@ pub fn contents(path: &Path) -> Result<Contents, WeightsError> {
     let weight = |task: Task| given.iter().find(|(name, _)| name.ends_with(&format!("decoder.{}.weight", task.key())));
     let classes = weight(Task::Segmentation).and_then(|(_, t)| t.size().first().copied()).unwrap_or(0) as usize;
     let heads = Task::ALL.into_iter().filter(|task| weight(*task).is_some()).collect();
-    Ok(Contents { heads, classes, refines_depth: given.keys().any(|name| Network::is_refinement(name)) })
+    let refines_depth = given.keys().any(|name| Network::is_refinement(name));
+    let is_extra_light = !given.keys().any(|name| name.ends_with("decoder.conv6.weight"));
+    Ok(Contents { heads, classes, refines_depth, is_extra_light })
 }
 
 /// Fills what a weights file has for this network, to start a training from: a network of the same encoder and decoder

@@ -54,16 +54,12 @@ enum Frames {
 
 impl Supply {
     /// Frames.
+    #[allow(clippy::len_without_is_empty)] // there is always one
     pub fn len(&self) -> usize {
         match &self.frames {
             Frames::Decoded(frames) => frames.len(),
             Frames::OnDisk(items) => items.len(),
         }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn crop(&self, index: usize, size: &CropSize, config: &AugmentConfig, seed: u64) -> Result<Crop, DataError> {

@@ -6,9 +6,9 @@
 use super::ema::Ema;
 use super::optimizer::Optimizer;
 use crate::model::weights;
-use anyhow::Context as _;
+use anyhow::{ensure, Context as _};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -17,6 +17,20 @@ use tch::{Device, Kind, Tensor};
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the tensor that holds [`Progress`] as JSON.
 const PROGRESS: &str = "progress";
+/// Name of the tensor that holds [`checksum`] of all others.
+const CHECKSUM: &str = "checksum";
+
+/// CRC-32C of names and bytes, in the order of the names: the format has none of its own, and a bit of a disk that has changed
+/// would go on in the weights.
+fn checksum<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> anyhow::Result<i64> {
+    let sorted: BTreeMap<_, _> = tensors.into_iter().filter(|(name, _)| *name != CHECKSUM).collect();
+    let mut sum = 0;
+    for (name, tensor) in sorted {
+        let bytes = Vec::<u8>::try_from(tensor.f_flatten(0, -1)?.f_view_dtype(Kind::Uint8)?)?;
+        sum = crc32c::crc32c_append(crc32c::crc32c_append(sum, name.as_bytes()), &bytes);
+    }
+    Ok(sum.into())
+}
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -91,6 +105,8 @@ impl State<'_> {
         }
         let text = serde_json::to_vec(progress)?;
         tensors.push((PROGRESS.into(), Tensor::from_slice(&text)));
+        let sum = checksum(tensors.iter().map(|(name, tensor)| (name, tensor)))?;
+        tensors.push((CHECKSUM.into(), Tensor::from_slice(&[sum])));
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(weights::write(&tensors, path)?)
     }
@@ -103,7 +119,25 @@ impl State<'_> {
         let context = || format!("checkpoint {}", path.display());
         let mut parts: HashMap<String, HashMap<String, Tensor>> = HashMap::new();
         let mut progress = None;
-        for (name, tensor) in weights::read(path)? {
+        let tensors = weights::read(path)?;
+        match tensors
+            .get(CHECKSUM)
+            .map(|sum| Vec::<i64>::try_from(sum.flatten(0, -1)))
+            .transpose()
+            .with_context(context)?
+        {
+            None => log::warn!("{}: an older one, without a checksum: damage is not seen", context()),
+            Some(expected) => {
+                let found = checksum(&tensors).with_context(context)?;
+                ensure!(
+                    expected == [found],
+                    "{} is damaged: expected the checksum {expected:x?}, found {found:x}; bring back a copy of the file, or begin \
+                     anew in another folder, with --init and weights that are whole",
+                    context()
+                );
+            }
+        }
+        for (name, tensor) in tensors {
             match name.split_once('/') {
                 Some((kind, name)) => {
                     parts.entry(kind.into()).or_default().insert(name.into(), tensor);

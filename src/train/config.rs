@@ -3,10 +3,12 @@
 use super::optimizer::OptimizerConfig;
 use crate::data::augment::AugmentConfig;
 use crate::data::classes;
+use crate::data::disk::read_text;
 use crate::data::source::Source;
 use crate::model::{NetworkConfig, Task};
 use anyhow::{bail, Context as _};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// A training run.
@@ -221,7 +223,7 @@ pub struct Phase {
     /// and `batch` their area, so that a batch has as many pixels.
     #[serde(default)]
     pub also: Vec<(usize, usize)>,
-    /// Batches whose gradients are added up before a step.
+    /// Batches whose gradients are averaged for a step.
     #[serde(default = "one_each")]
     pub accumulate: usize,
     /// Passes over as many crops as there are training frames. Either this or `steps`.
@@ -310,7 +312,7 @@ impl Default for Watch {
 
 fn one_or_several<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "init: expected a file or a list of files")]
     enum Paths {
         One(PathBuf),
         Several(Vec<PathBuf>),
@@ -364,7 +366,7 @@ impl TrainConfig {
     /// The file cannot be read, a change has no place in it, an unknown or missing key, a value out of its range.
     pub fn read(path: &Path, changes: &[String]) -> anyhow::Result<Self> {
         let context = || format!("training configuration {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(context)?;
+        let text = read_text(path).context("training configuration")?;
         let mut value: serde_yaml::Value = serde_yaml::from_str(&text).with_context(context)?;
         for change in changes {
             set(&mut value, change)?;
@@ -519,19 +521,31 @@ impl Watch {
     }
 }
 
+/// Crops of a batch, and batches of a step.
+const MOST_BATCH: usize = 1 << 16;
+/// Pixels.
+const CROP_SIDES: RangeInclusive<usize> = 32..=8192;
+/// Of a phase: beyond, a crop is of less than a pixel, or of a million times its size.
+const SCALES: RangeInclusive<f32> = 1e-3..=1e3;
+
 impl Phase {
     fn check(&self) -> anyhow::Result<()> {
-        at_least_one("batch", self.batch)?;
-        at_least_one("accumulate", self.accumulate)?;
+        for (name, value) in [("batch", self.batch), ("accumulate", self.accumulate)] {
+            if !(1..=MOST_BATCH).contains(&value) {
+                bail!("{name}: expected 1 to {MOST_BATCH}, found {value}");
+            }
+        }
         let sizes = std::iter::once(("crop", &self.crop)).chain(self.also.iter().map(|size| ("also", size)));
         for (name, (w, h)) in sizes {
-            if *w < 32 || *h < 32 {
-                bail!("{name}: expected 32 x 32 pixels or more, found {w} x {h}");
+            if [w, h].iter().any(|n| !CROP_SIDES.contains(n)) {
+                let (least, most) = (CROP_SIDES.start(), CROP_SIDES.end());
+                bail!("{name}: expected {least} to {most} pixels a side, found {w} x {h}");
             }
         }
         let (low, high) = self.scale;
-        if !(low > 0.0 && high >= low && high.is_finite()) {
-            bail!("scale: expected 0 < low <= high, found {low} and {high}");
+        let (least, most) = (SCALES.start(), SCALES.end());
+        if !(SCALES.contains(&low) && SCALES.contains(&high) && low <= high) {
+            bail!("scale: expected {least} <= low <= high <= {most}, found {low} and {high}");
         }
         match (self.epochs, self.steps) {
             (Some(n), None) => at_least_one("epochs", n)?,
@@ -660,6 +674,11 @@ mod tests {
         for (change, into, named) in [
             ("epochs: 3", "epochs: 3, steps: 4", "either epochs or steps"),
             ("batch: 2", "batch: 0", "batch"),
+            ("batch: 2", "batch: 1000000000000", "batch: expected 1 to 65536"),
+            ("batch: 2", "batch: 2, accumulate: 9223372036854775808", "accumulate: expected 1 to 65536"),
+            ("crop: [64, 64]", "crop: [64, 18446744073709551615]", "crop: expected 32 to 8192"),
+            ("scale: [1, 1]", "scale: [1e-30, 1]", "scale: expected 0.001"),
+            ("phases:", "init: 5\nphases:", "init: expected a file or a list of files"),
             ("name: a", "name: a/b", "a/b"),
             ("scale: [1, 1]", "scale: [2, 1]", "low <= high"),
             ("phases:", "watch: {best: b/miou}\nphases:", "b/miou"),

@@ -189,11 +189,6 @@ impl Optimizer {
         self.parameters.iter_mut().for_each(|p| p.rate = rate(&p.name));
     }
 
-    /// Steps made so far.
-    pub fn steps(&self) -> i64 {
-        self.steps
-    }
-
     /// One step along the gradients that the variables hold. A parameter that has never had a gradient stays as it is.
     pub fn step(&mut self, learning_rate: f64) {
         tch::no_grad(|| {
@@ -626,7 +621,7 @@ mod tests {
         let kept: HashMap<_, _> = optimizer.state().into_iter().collect();
         assert_eq!(kept["p2.exp_avg"].abs().max().double_value(&[]), 0.0, "nothing was loaded");
         optimizer.load_state(&whole).expect("fits");
-        assert_eq!(optimizer.steps(), 1);
+        assert_eq!(optimizer.steps, 1);
     }
 
     #[test]

@@ -14,15 +14,14 @@ use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{pictures, schedule};
+use crate::data::disk::hold;
 use crate::data::source::{check_all, Groups, Item};
 use crate::eval::ClassTable;
 use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{bail, Context as _};
 use rayon::prelude::*;
-use rustix::fs::{flock, FlockOperation};
-use rustix::io::Errno;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
@@ -61,7 +60,7 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     if config.refinement == Refinement::Alone && config.init.is_empty() {
         bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
-    let _held = hold(&options.out)?;
+    let _held = hold(&options.out, "training")?;
     prepare(config, options, device)?;
     let mut run = guarded(|| Run::new(config, options, device)).flatten()?;
     let result = guarded(|| run.phases()).flatten();
@@ -74,23 +73,6 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
             "no checkpoint had been written yet".into()
         }
     })
-}
-
-/// Makes the folder and takes it for this process alone: of two that write one checkpoint neither's would be whole. It is free
-/// again when the file is closed, however the process ends.
-fn hold(out: &Path) -> anyhow::Result<fs::File> {
-    let context = || out.display().to_string();
-    fs::create_dir_all(out).with_context(context)?;
-    let folder = fs::File::open(out).with_context(context)?;
-    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => {
-            bail!("{} is in use by another training; wait for its end, or choose another folder", out.display())
-        }
-        // Some file systems of a network have no locks.
-        Err(e) => log::warn!("{}: cannot be held for this training alone: {e}", out.display()),
-        Ok(()) => {}
-    }
-    Ok(folder)
 }
 
 /// Describes the run in its folder, or checks that it is the one to resume.

@@ -12,7 +12,7 @@ mod tests;
 
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
-use super::disk::{write_atomically, DataError};
+use super::disk::{read_text, write_atomically, DataError};
 use super::picture::{self, write_png};
 use super::street::Camera;
 use super::{classes, npy};
@@ -245,7 +245,7 @@ impl Sample {
     /// Positive numbers of the camera file.
     fn camera_numbers<const N: usize>(&self, keys: [(&str, &str); N]) -> Result<[f64; N], DataError> {
         let path = self.path(Part::Camera);
-        let text = fs::read_to_string(&path).map_err(DataError::io(&path))?;
+        let text = read_text(&path)?;
         let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| DataError::bad(&path, e.to_string()))?;
         let mut numbers = [0.0; N];
         for (number, (a, b)) in numbers.iter_mut().zip(keys) {

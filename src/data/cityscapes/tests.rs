@@ -118,7 +118,7 @@ fn a_check_finds_what_is_broken_without_decoding_it() {
     npy::write(&samples[5].path(Part::Depth), &[1.0; 8], 2, 4, Precision::Single).expect("written");
     let errors: Vec<Option<String>> = all("auto").iter().map(|s| s.check().err().map(|e| e.to_string())).collect();
     for (error, expected) in errors.iter().zip([
-        "leftImg8bit.png: the PNG has no end",
+        "leftImg8bit.png: the picture has no end",
         "labelIds.png",
         "expected 4x2 as the picture has, found 3x2",
         "expected a picture of kind L16, found L8",

@@ -101,8 +101,6 @@ pub struct Frame {
     pub depth_m: Vec<f32>,
     /// Where it was taken from.
     pub camera: Camera,
-    /// Seconds since the drive's start.
-    pub time_s: f64,
 }
 
 /// The height that takes the place of `drawn`, which was drawn from [`HEIGHTS_M`]: at the same share of other heights. So drives
@@ -144,11 +142,6 @@ impl Drive {
             wobble: std::array::from_fn(|_| rng.random_range(0.0..std::f64::consts::TAU)),
             config: config.clone(),
         }
-    }
-
-    /// The configuration that it was built from.
-    pub fn config(&self) -> &DriveConfig {
-        &self.config
     }
 
     /// Draws frame `index`; `stereo` asks for the right picture too.
@@ -193,7 +186,7 @@ impl Drive {
             let moved = raster::View { eye: view.eye + axes.x_axis * c.baseline_m, ..view.clone() };
             render(&moved, noise_seed ^ 0x00ff_00ff).image
         });
-        Frame { left: left.image, right, labels: left.labels, depth_m: left.depth_m, camera, time_s: time }
+        Frame { left: left.image, right, labels: left.labels, depth_m: left.depth_m, camera }
     }
 }
 
