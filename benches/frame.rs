@@ -20,7 +20,7 @@ use semantic_depth::export::manifest::{
 use semantic_depth::frame::convert::Converter;
 use semantic_depth::frame::geometry::{Geometry, OutputSize, Placement, Rect, ResizeMode};
 use semantic_depth::frame::input::InputBuilder;
-use semantic_depth::frame::output::{OutputBuilder, Packed};
+use semantic_depth::frame::output::{self, OutputBuilder, Packed};
 use semantic_depth::frame::view::{Encoding, ImageView};
 use semantic_depth::model::NetworkConfig;
 use std::hint::black_box;
@@ -173,7 +173,7 @@ fn frame(criterion: &mut Criterion<ProcessorTime>) {
     }
     group.bench_function("colors", |b| b.iter(|| output.colors(black_box(&labels), &mut bytes)));
     let values = std::array::from_fn(|i| (i * 7) as u8);
-    group.bench_function("mask", |b| b.iter(|| output.mask(black_box(&labels), &values, &mut bytes)));
+    group.bench_function("mask", |b| b.iter(|| output::mask(black_box(&labels), &values, &mut bytes)));
     group.finish();
 }
 

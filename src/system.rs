@@ -1,5 +1,6 @@
 //! What the machine says of itself: the kernel's small text files, and the driver of an NVIDIA GPU.
 
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::Nvml;
 use std::ffi::{c_char, c_int, c_uint, CStr};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use std::path::{Path, PathBuf};
 /// The first line of a file, trimmed; `None` where it is missing, unreadable or empty.
 pub(crate) fn text(path: &Path) -> Option<String> {
     let content = std::fs::read_to_string(path).ok()?;
-    content.lines().next().map(str::trim).filter(|l| !l.is_empty()).map(String::from)
+    // Files of the device tree end with a zero byte.
+    let line = content.lines().next()?.trim_matches(|c: char| c == '\0' || c.is_whitespace());
+    (!line.is_empty()).then(|| line.into())
 }
 
 /// A word as a shell takes it.
@@ -49,6 +52,39 @@ pub(crate) fn open_nvml(number: usize) -> Result<(Nvml, String), String> {
         Ok(_) => Ok((nvml, bus_id)),
         Err(e) => Err(format!("NVML does not know the GPU at {bus_id}: {e}")),
     }
+}
+
+/// Bytes on a GPU that are this process's; `None` where the driver does not know this process (in a container it has another
+/// number outside).
+pub(crate) fn own_gpu_memory(device: &nvml_wrapper::Device<'_>) -> Option<u64> {
+    let processes = device.running_compute_processes().ok()?;
+    match processes.into_iter().find(|p| p.pid == std::process::id())?.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) => Some(bytes),
+        UsedGpuMemory::Unavailable => None,
+    }
+}
+
+/// The processor's name; a board's, where the processor has none (Arm's often), or else the architecture.
+pub(crate) fn cpu_name() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let board = || text(Path::new("/proc/device-tree/model"));
+    after(&cpuinfo, "model name", ':').map(String::from).or_else(board).unwrap_or_else(|| std::env::consts::ARCH.into())
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The kernel's release.
+pub(crate) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The value behind `key`, up to the line's end, without quotation marks; `None` where there is none.
+pub(crate) fn after<'a>(text: &'a str, key: &str, delimiter: char) -> Option<&'a str> {
+    let (_, value) = text.lines().filter_map(|line| line.split_once(delimiter)).find(|(name, _)| name.trim() == key)?;
+    Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty())
 }
 
 /// Without the driver's word only a single GPU is beyond doubt.
@@ -105,5 +141,33 @@ pub(crate) mod fixture {
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("create");
             std::fs::write(path, content).expect("write");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_behind_their_keys() {
+        let x86 = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B45\nmodel name\t: other\n";
+        assert_eq!(after(x86, "model name", ':'), Some("AMD EPYC 9B45"));
+        assert_eq!(after("processor\t: 0\nBogoMIPS\t: 62.50\nmodel name\t:\n", "model name", ':'), None);
+        assert_eq!(after("NAME=\"Debian\"\nPRETTY_NAME=\"Debian 12\"\n", "PRETTY_NAME", '='), Some("Debian 12"));
+    }
+
+    #[test]
+    fn this_machine_says_what_it_is() {
+        assert!(!cpu_name().is_empty() && cores() >= 1 && kernel().contains('.'), "{} {}", cpu_name(), kernel());
+    }
+
+    #[test]
+    fn a_text_is_its_first_line_without_a_zero_byte() {
+        let root = tempfile::tempdir().expect("a folder");
+        fixture::write(root.path(), &[("model", "NVIDIA Jetson Orin\0"), ("empty", "\0"), ("two", " a \nb\n")]);
+        assert_eq!(text(&root.path().join("model")).as_deref(), Some("NVIDIA Jetson Orin"));
+        assert_eq!(text(&root.path().join("two")).as_deref(), Some("a"));
+        assert_eq!(text(&root.path().join("empty")), None);
+        assert_eq!(text(&root.path().join("missing")), None);
     }
 }

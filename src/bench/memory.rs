@@ -1,7 +1,6 @@
 //! Memory of this process and of its GPU.
 
-use crate::system::{open_nvml, status_number};
-use nvml_wrapper::enums::device::UsedGpuMemory;
+use crate::system::{self, open_nvml, own_gpu_memory, status_number};
 use nvml_wrapper::Nvml;
 use serde::Serialize;
 use std::path::Path;
@@ -64,14 +63,8 @@ impl GpuMemory {
     /// Why it cannot be read, in words.
     pub fn read(&self) -> Result<OnGpu, String> {
         let device = self.nvml.device_by_pci_bus_id(self.bus_id.as_str()).map_err(|e| e.to_string())?;
-        let own = device.running_compute_processes().ok().and_then(|all| {
-            match all.into_iter().find(|p| p.pid == std::process::id())?.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Some(bytes),
-                UsedGpuMemory::Unavailable => None,
-            }
-        });
         let above_before_bytes = used(&self.nvml, &self.bus_id)?.saturating_sub(self.before_bytes);
-        Ok(OnGpu { process_bytes: own, above_before_bytes })
+        Ok(OnGpu { process_bytes: own_gpu_memory(&device), above_before_bytes })
     }
 }
 
@@ -102,24 +95,15 @@ impl Machine {
             Device::Cuda(number) => Some(gpu_name(number).unwrap_or_else(|why| format!("unknown: {why}"))),
             _ => None,
         };
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
-            cpu: cpu_name(&cpuinfo)
-                .or_else(|| crate::system::text(Path::new("/proc/device-tree/model")))
-                .map_or_else(|| std::env::consts::ARCH.to_string(), |name| name.trim_end_matches('\0').to_string()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            load_before: crate::system::text(Path::new("/proc/loadavg"))
+            cpu: system::cpu_name(),
+            cores: system::cores(),
+            kernel: system::kernel(),
+            load_before: system::text(Path::new("/proc/loadavg"))
                 .and_then(|line| line.split_whitespace().next()?.parse().ok()),
             gpu,
         }
     }
-}
-
-/// x86 says `model name`; ARM says it on some boards only.
-fn cpu_name(cpuinfo: &str) -> Option<String> {
-    let (_, name) = cpuinfo.lines().filter_map(|l| l.split_once(':')).find(|(key, _)| key.trim() == "model name")?;
-    Some(name.trim().to_string()).filter(|n| !n.is_empty())
 }
 
 fn gpu_name(number: usize) -> Result<String, String> {
@@ -144,10 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_has_a_name() {
-        let x86 = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9B45\nmodel name\t: other\n";
-        assert_eq!(cpu_name(x86).as_deref(), Some("AMD EPYC 9B45"));
-        assert_eq!(cpu_name("processor\t: 0\nBogoMIPS\t: 62.50\n"), None);
+    fn a_machine_without_the_gpu_has_none() {
         let here = Machine::here(Device::Cpu);
         assert!(!here.cpu.is_empty() && here.cores >= 1 && here.gpu.is_none(), "{here:?}");
     }

@@ -8,7 +8,7 @@
 use super::frames::Cameras;
 use super::measure::{repeat, Repetitions, Spread, Timing};
 use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
-use crate::export::{Artifact, ArtifactError};
+use crate::export::Artifact;
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
 use crate::frame::input::InputBuilder;
 use crate::frame::network::{KernelRun, Network, NetworkError};
@@ -16,7 +16,7 @@ use crate::frame::view::{Encoding, LayoutError};
 use crate::model::weights::RefinementSource;
 use crate::model::Cost;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Runs of each kernel.
 const KERNEL_REPETITIONS: usize = 50;
@@ -27,9 +27,6 @@ pub enum BenchError {
     /// The network cannot be loaded or run.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// The model's files.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
     /// The model cannot be exported at another size.
     #[error("at {width}x{height}: {source}")]
     Export {
@@ -182,7 +179,7 @@ pub fn scaling(
     let manifest = &artifact.manifest;
     let mut rows = Vec::new();
     for &size in sizes {
-        let folder = TemporaryFolder::new()?;
+        let folder = tempfile::Builder::new().prefix("semantic_depth_bench.").tempdir()?;
         let request = ExportRequest {
             weights: artifact.dir.join(WEIGHTS),
             refinement: RefinementSource::Weights,
@@ -197,8 +194,11 @@ pub fn scaling(
             created: manifest.provenance.created.clone(),
         };
         let (width, height) = size;
-        let (at_size, _) =
-            export(&request, &folder.0.join("model")).map_err(|source| BenchError::Export { width, height, source })?;
+        let (at_size, _) = export(&request, &folder.path().join("model")).map_err(|source| BenchError::Export {
+            width,
+            height,
+            source,
+        })?;
         let timed = alone(&mut load(&at_size)?, &at_size, repetitions)?;
         rows.extend(timed.map(|Alone { host, device, .. }| AtSize {
             width,
@@ -208,57 +208,9 @@ pub fn scaling(
             host,
             device,
         }));
+        if let Err(why) = folder.close() {
+            log::warn!("the folder of an exported model is left behind: {why}");
+        }
     }
     Ok(rows)
-}
-
-/// A folder of this process that goes with the value.
-struct TemporaryFolder(PathBuf);
-
-impl TemporaryFolder {
-    fn new() -> std::io::Result<Self> {
-        Self::within(&std::env::temp_dir())
-    }
-
-    /// The process's id alone is no name: an interrupted process leaves its folder, and in a container that is started
-    /// again the next one has the same id.
-    fn within(root: &Path) -> std::io::Result<Self> {
-        let name = format!("semantic_depth_bench.{}", std::process::id());
-        let mut path = root.join(&name);
-        let mut taken = 0;
-        loop {
-            match std::fs::create_dir(&path) {
-                Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => taken += 1,
-                made => return made.map(|()| Self(path)),
-            }
-            path = root.join(format!("{name}.{taken}"));
-        }
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        if let Err(why) = std::fs::remove_dir_all(&self.0) {
-            log::warn!("{} is left behind: {why}", self.0.display());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_that_an_interrupted_process_left_is_passed_over() {
-        let root = tempfile::tempdir().expect("a folder");
-        let name = format!("semantic_depth_bench.{}", std::process::id());
-        std::fs::create_dir(root.path().join(&name)).expect("writable");
-        std::fs::create_dir(root.path().join(format!("{name}.1"))).expect("writable");
-        let folder = TemporaryFolder::within(root.path()).expect("another name");
-        assert_eq!(folder.0, root.path().join(format!("{name}.2")));
-        drop(folder);
-        assert!(!root.path().join(format!("{name}.2")).exists() && root.path().join(name).exists());
-        let nowhere = TemporaryFolder::within(&root.path().join("missing"));
-        assert_eq!(nowhere.err().map(|why| why.kind()), Some(std::io::ErrorKind::NotFound));
-    }
 }

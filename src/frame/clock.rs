@@ -48,20 +48,20 @@ pub fn nanoseconds(duration: std::time::Duration) -> u64 {
 
 /// Nearest-rank percentiles: each is one of the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Percentiles {
+pub struct Percentiles<T = u64> {
     /// Median.
-    pub p50: u64,
+    pub p50: T,
     /// 95th percentile.
-    pub p95: u64,
+    pub p95: T,
     /// 99th percentile.
-    pub p99: u64,
+    pub p99: T,
     /// Largest.
-    pub max: u64,
+    pub max: T,
 }
 
-impl Percentiles {
+impl<T: Copy + Ord> Percentiles<T> {
     /// Of these values, in any order; `None` of nothing.
-    pub fn of(mut values: Vec<u64>) -> Option<Self> {
+    pub fn of(mut values: Vec<T>) -> Option<Self> {
         values.sort_unstable();
         let max = *values.last()?;
         let rank = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1];

@@ -393,30 +393,26 @@ impl OutputBuilder {
     pub fn colors(&self, labels: &[u8], out: &mut Vec<u8>) {
         out.resize(labels.len() * 3, 0);
         let (pixels, _) = out.as_chunks_mut::<3>();
-        share(
-            pixels.chunks_mut(CHUNK).zip(labels.chunks(CHUNK)),
-            || (),
-            |(), (out, labels)| {
-                for (out, &label) in out.iter_mut().zip(labels) {
-                    *out = self.colors[usize::from(label)];
-                }
-            },
-        );
+        look_up(labels, &self.colors, pixels);
     }
+}
 
-    /// `values` of the labels.
-    pub fn mask(&self, labels: &[u8], values: &[u8; 256], out: &mut Vec<u8>) {
-        out.resize(labels.len(), 0);
-        share(
-            out.chunks_mut(CHUNK).zip(labels.chunks(CHUNK)),
-            || (),
-            |(), (out, labels)| {
-                for (out, &label) in out.iter_mut().zip(labels) {
-                    *out = values[usize::from(label)];
-                }
-            },
-        );
-    }
+/// `values` of the labels.
+pub fn mask(labels: &[u8], values: &[u8; 256], out: &mut Vec<u8>) {
+    out.resize(labels.len(), 0);
+    look_up(labels, values, out);
+}
+
+fn look_up<T: Copy + Send + Sync>(labels: &[u8], table: &[T; 256], out: &mut [T]) {
+    share(
+        out.chunks_mut(CHUNK).zip(labels.chunks(CHUNK)),
+        || (),
+        |(), (out, labels)| {
+            for (out, &label) in out.iter_mut().zip(labels) {
+                *out = table[usize::from(label)];
+            }
+        },
+    );
 }
 
 /// Rows on their way from the answer to an output's.
@@ -1364,7 +1360,7 @@ pub(super) mod tests {
         b.confidence(&packed, &geometry, 1, &mut confidence);
         b.overlay(&image, &geometry, &labels, 0.75, &mut overlay);
         b.colors(&labels, &mut colors);
-        b.mask(&labels, &values, &mut mask);
+        super::mask(&labels, &values, &mut mask);
         let mut tinted = 0;
         for y in 0..30 {
             for x in 0..40 {

@@ -433,7 +433,7 @@ fn pictures(output: &mut OutputBuilder, job: &mut Job<'_>, clock: &mut StageCloc
         times.overlay_ns = clock.lap_ns();
     }
     if wanted.mask {
-        output.mask(&outputs.labels, job.mask_values, &mut outputs.mask);
+        super::output::mask(&outputs.labels, job.mask_values, &mut outputs.mask);
         times.mask_ns = clock.lap_ns();
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Three payloads are made of two kinds of picture: 8-bit grey (class ids) and 16-bit grey (millimetres).
 //!
-//! - `compressed_image_transport` (topics `.../compressed`) takes a plain PNG: [`PngEncoder::grey8`],
-//!   [`PngEncoder::grey16`].
+//! - `compressed_image_transport` (topics `.../compressed`) takes a plain PNG: of class ids [`PngEncoder::grey8`], of
+//!   millimetres what follows the header below.
 //! - `compressed_depth_image_transport` (topics `.../compressedDepth`) takes a 12-byte header and a PNG:
 //!   [`PngEncoder::compressed_depth`].
 
@@ -94,24 +94,6 @@ impl PngEncoder {
         encode(pixels, pixels.len(), width, height, BitDepth::Eight, level, out)
     }
 
-    /// Encodes `height x width` samples as a 16-bit grey picture; `out` is replaced.
-    ///
-    /// `level` is 1 (fastest) to 9 (smallest).
-    ///
-    /// # Errors
-    /// [`PngError`]; `out` is then of no use.
-    pub fn grey16(
-        &mut self,
-        pixels: &[u16],
-        width: usize,
-        height: usize,
-        level: u8,
-        out: &mut Vec<u8>,
-    ) -> Result<(), PngError> {
-        out.clear();
-        self.append_grey16(pixels, width, height, level, out)
-    }
-
     /// Encodes millimetres as `compressed_depth_image_transport` does a 16UC1 picture: header, then PNG; `out` is
     /// replaced.
     ///
@@ -129,22 +111,11 @@ impl PngEncoder {
     ) -> Result<(), PngError> {
         out.clear();
         out.extend_from_slice(&COMPRESSED_DEPTH_HEADER);
-        self.append_grey16(pixels_mm, width, height, level, out)
-    }
-
-    fn append_grey16(
-        &mut self,
-        pixels: &[u16],
-        width: usize,
-        height: usize,
-        level: u8,
-        out: &mut Vec<u8>,
-    ) -> Result<(), PngError> {
-        self.big_endian.resize(pixels.len() * 2, 0);
-        for (bytes, &v) in self.big_endian.chunks_exact_mut(2).zip(pixels) {
+        self.big_endian.resize(pixels_mm.len() * 2, 0);
+        for (bytes, &v) in self.big_endian.chunks_exact_mut(2).zip(pixels_mm) {
             bytes.copy_from_slice(&v.to_be_bytes());
         }
-        encode(&self.big_endian, pixels.len(), width, height, BitDepth::Sixteen, level, out)
+        encode(&self.big_endian, pixels_mm.len(), width, height, BitDepth::Sixteen, level, out)
     }
 }
 
@@ -223,8 +194,8 @@ mod tests {
                         }
                         other => panic!("not an 8-bit grey picture: {:?}", other.color()),
                     }
-                    encoder.grey16(&wide, width, height, level, &mut out).expect("encodes");
-                    match image::load_from_memory_with_format(&out, ImageFormat::Png).expect("a PNG") {
+                    encoder.compressed_depth(&wide, width, height, level, &mut out).expect("encodes");
+                    match image::load_from_memory_with_format(&out[12..], ImageFormat::Png).expect("a PNG") {
                         DynamicImage::ImageLuma16(picture) => {
                             assert_eq!(picture.as_raw(), &wide, "{width}x{height} level {level}");
                         }
@@ -241,7 +212,7 @@ mod tests {
         let (width, height) = (400, 300);
         let mut size = |pixels: &[u16], level| {
             let mut out = Vec::new();
-            encoder.grey16(pixels, width, height, level, &mut out).expect("encodes");
+            encoder.compressed_depth(pixels, width, height, level, &mut out).expect("encodes");
             out.len()
         };
         let smooth = patches(width, height);
@@ -253,12 +224,10 @@ mod tests {
     fn a_compressed_depth_payload_is_twelve_zero_bytes_and_a_png() {
         let mut encoder = PngEncoder::new();
         let pixels = patches(20, 10);
-        let (mut out, mut plain) = (Vec::new(), Vec::new());
-        encoder.grey16(&pixels, 20, 10, 1, &mut plain).expect("encodes");
+        let mut out = Vec::new();
         for _ in 0..2 {
             encoder.compressed_depth(&pixels, 20, 10, 1, &mut out).expect("encodes");
             assert_eq!(out[..12], [0; 12], "INV_DEPTH as int32, two float32 0");
-            assert_eq!(out[12..], plain);
             assert_eq!(out[12..20], *b"\x89PNG\r\n\x1a\n");
         }
     }
@@ -279,7 +248,7 @@ mod tests {
         let mut out = Vec::new();
         let message = |r: Result<(), PngError>| r.expect_err("must be refused").to_string();
         assert!(message(encoder.grey8(&[0; 5], 3, 2, 1, &mut out)).contains("expected 6"));
-        assert!(message(encoder.grey16(&[0; 7], 3, 2, 1, &mut out)).contains("7 pixels"));
+        assert!(message(encoder.compressed_depth(&[0; 7], 3, 2, 1, &mut out)).contains("7 pixels"));
         assert!(message(encoder.grey8(&[], usize::MAX, 2, 1, &mut out)).contains("0 pixels"));
         assert!(message(encoder.grey8(&[], 0, 0, 1, &mut out)).contains("cannot encode"));
         for level in [0, 10, 255] {

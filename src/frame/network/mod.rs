@@ -12,10 +12,10 @@ mod precision;
 mod select;
 mod torchscript;
 
-pub use backend::{Backend, BackendChoice, BackendParseError};
+pub use backend::{Backend, BackendChoice};
 pub use cuda::ZERO_COPY;
-pub use device::{device_name, load_cuda_half, resolve, DeviceChoice, DeviceParseError};
-pub use precision::{Precision, PrecisionParseError};
+pub use device::{device_name, load_cuda_half, resolve, DeviceChoice};
+pub use precision::Precision;
 pub use select::{select, usual, Compile, Selection};
 
 use super::output::{Packed, MAX_CLASSES};

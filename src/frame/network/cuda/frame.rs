@@ -1,12 +1,13 @@
 //! Before and after the network: tables of where things lie, and the kernels that read them.
 
-use super::machine::{bytes_of, Address, Device, DeviceMemory as _, Kernel, Launch, MachineError};
+use super::machine::{Address, Device, DeviceMemory as _, Kernel, Launch, MachineError};
 use crate::export::manifest::{ChannelOrder, ClassKind, DepthCode, InputKind, InputSpec, Manifest};
 use crate::frame::geometry::{Axis, Geometry, Rect};
 use crate::frame::input::{normalisation, padding};
 use crate::frame::output::published_ids;
 use crate::frame::resample::Resampler;
 use crate::frame::view::{self, ImageView};
+use zerocopy::{Immutable, IntoBytes};
 
 /// Twin of `Prepare` in `frame.cu`.
 #[repr(C)]
@@ -66,7 +67,7 @@ struct BestTwin {
 
 /// Twin of `Place`.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
 pub(super) struct PlaceTwin {
     first: i32,
     next: i32,
@@ -305,7 +306,8 @@ impl InputTables {
 
     /// Columns, their weights, rows, theirs: as bytes.
     pub fn bytes(&self) -> [&[u8]; 4] {
-        [bytes_of(&self.firsts[0]), bytes_of(&self.weights[0]), bytes_of(&self.firsts[1]), bytes_of(&self.weights[1])]
+        let ([x, y], [of_x, of_y]) = (&self.firsts, &self.weights);
+        [x.as_bytes(), of_x.as_bytes(), y.as_bytes(), of_y.as_bytes()]
     }
 }
 
@@ -338,7 +340,7 @@ impl OutputTables {
 
     /// Columns and rows, as bytes.
     pub fn bytes(&self) -> [&[u8]; 2] {
-        [bytes_of(&self.columns), bytes_of(&self.rows)]
+        [self.columns.as_bytes(), self.rows.as_bytes()]
     }
 
     pub fn size(&self) -> (usize, usize) {
@@ -667,7 +669,7 @@ mod tests {
         let (on_labels, on_depth) = (room(width * height), room(width * height * 4));
         // The same answer twice, one behind the other, as two images of a batch.
         let pixels = packed.width * packed.height;
-        let [answers] = upload(host, [bytes_of(&[packed.data, packed.data].concat())]);
+        let [answers] = upload(host, [[packed.data, packed.data].concat().as_bytes()]);
         let bests = room(2 * pixels);
         host.launch(&decoding.best(answers, bests, 2).expect("there are classes")).expect("it runs");
         let places = upload(host, tables.bytes());

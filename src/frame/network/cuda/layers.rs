@@ -3,12 +3,13 @@
 //! Weights and maps are half precision, sums single precision. Channels are padded to a multiple of 16 with zeros: all
 //! weights that meet them are zero, and every activation here leaves zero as it is.
 
-use super::machine::{bytes_of, Address, Capacity, Kernel, Launch, Machine, MachineError};
+use super::machine::{Address, Capacity, Kernel, Launch, Machine, MachineError};
 use crate::export::trace::ANSWERED;
 use crate::model::parts::{values, Activation, BlockParts, Filter, RefinementParts, TrunkParts};
 use crate::model::{EndWeights, Task, CRP_STAGES};
 use half::f16;
 use std::borrow::Borrow;
+use zerocopy::{Immutable, IntoBytes};
 
 /// The most outputs of a head.
 pub(super) const HEAD_OUTPUTS: usize = 32;
@@ -343,13 +344,13 @@ impl<M: Machine> Builder<'_, M> {
     }
 
     /// What `make` makes, which is not called where it is there already.
-    fn constant<T: Copy>(&mut self, make: impl FnOnce() -> Vec<T>) -> Result<Address, MachineError> {
+    fn constant<T: IntoBytes + Immutable>(&mut self, make: impl FnOnce() -> Vec<T>) -> Result<Address, MachineError> {
         if self.is_again {
             return self.room(0);
         }
         let values = make();
         let at = self.room(size_of_val(values.as_slice()))?;
-        self.machine.upload(at, bytes_of(&values))?;
+        self.machine.upload(at, values.as_bytes())?;
         Ok(at)
     }
 
@@ -1122,7 +1123,7 @@ mod tests {
             places.push([constant([1.0, 2.0]), constant([3.0, 4.0])]);
         }
         assert_eq!((places, made), (vec![[0, 8]; 3], 2));
-        let bytes = |values: [f32; 2]| bytes_of(&values).to_vec();
+        let bytes = |values: [f32; 2]| values.as_bytes().to_vec();
         assert_eq!(*machine.uploads.borrow(), [(0, bytes([1.0, 2.0])), (8, bytes([3.0, 4.0]))]);
     }
 }

@@ -323,11 +323,3 @@ pub(in crate::frame) trait Device: Machine + Send {
     /// Starts a graph.
     fn start(&self, graph: &Self::Graph) -> Result<(), MachineError>;
 }
-
-/// Something as its bytes.
-#[allow(unsafe_code)]
-pub(super) fn bytes_of<T: Copy>(values: &[T]) -> &[u8] {
-    // SAFETY: the types this is used with (f32, u16, i32, structures of four-byte fields) have no padding, and any byte is
-    // a valid u8.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
-}

@@ -518,7 +518,7 @@ impl<D: Device> Cuda<D> {
 mod tests {
     use super::host::Host;
     use super::layers::narrow;
-    use super::machine::{bytes_of, Capacity, Machine as _};
+    use super::machine::{Capacity, Machine as _};
     use super::sim::Sim;
     use super::*;
     use crate::export::trace::{export, packed_heads, ExportRequest};
@@ -535,6 +535,7 @@ mod tests {
     use std::path::Path;
     use tch::nn::VarStore;
     use tch::Tensor;
+    use zerocopy::IntoBytes as _;
 
     /// The greatest of each pixel's scores, the first among equals.
     pub(super) fn greatest(answer: &[f32], channels: usize, scores: usize) -> Vec<u8> {
@@ -557,7 +558,7 @@ mod tests {
         let flat = x.permute([0, 2, 3, 1]).contiguous().flatten(0, -1);
         let values = Vec::<f32>::try_from(flat).expect("float32");
         let staging = host.allocate(pixels * 12).expect("memory");
-        host.upload(staging, bytes_of(&values)).expect("memory");
+        host.upload(staging, values.as_bytes()).expect("memory");
         host.launch(&narrow(staging, layers.input, pixels)).expect("it runs");
         for launch in &layers.batches[batch - 1] {
             host.launch(launch).expect("it runs");

@@ -169,9 +169,10 @@ fn parts(bytes: usize) -> impl Iterator<Item = Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::{bytes_of, Machine as _};
+    use super::super::machine::Machine as _;
     use super::super::sim::Sim;
     use super::*;
+    use zerocopy::IntoBytes as _;
 
     #[test]
     fn what_comes_from_elsewhere_on_the_device_needs_no_room_there() {
@@ -180,7 +181,7 @@ mod tests {
         let values: Vec<f32> = (0..2000).map(|i| i as f32).collect();
         let bytes = size_of_val(values.as_slice());
         let elsewhere = sim.buffer(bytes).expect("memory");
-        sim.upload(elsewhere.at(), bytes_of(&values)).expect("memory");
+        sim.upload(elsewhere.at(), values.as_bytes()).expect("memory");
         assert_eq!(sim.buffer_bytes(), bytes);
         let mut download = Download::<Sim>::default();
         for _ in 0..2 {

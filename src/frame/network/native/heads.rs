@@ -7,7 +7,7 @@ use crate::model::HeadWeights;
 use half::bf16;
 use std::marker::PhantomData;
 
-/// Outputs that are computed together by a [`Wide`] head: three vectors of eight.
+/// Outputs that are computed together by a [`wide`] head: three vectors of eight.
 const GROUP: usize = 24;
 
 /// Rows of the maps that a task works on: the rows above and below are prepared once more by the neighbours.
