@@ -3,7 +3,7 @@
 use super::encode::encode;
 use super::measure::{Spread, Stopwatch, Timing};
 use super::memory::{resident, GpuMemory, OnGpu, Resident};
-use super::network::BenchError;
+use super::BenchError;
 use crate::data::street::{Drive, DriveConfig};
 use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};

@@ -7,56 +7,19 @@
 
 use super::frames::Cameras;
 use super::measure::{repeat, Repetitions, Spread, Timing};
-use crate::export::trace::{export, ExportError, ExportRequest, WEIGHTS};
+use super::BenchError;
+use crate::export::trace::{export, ExportRequest, WEIGHTS};
 use crate::export::Artifact;
-use crate::frame::geometry::{Geometry, GeometryError, Placement};
+use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::input::InputBuilder;
 use crate::frame::network::{KernelRun, Network, NetworkError};
-use crate::frame::view::{Encoding, LayoutError};
+use crate::frame::view::Encoding;
 use crate::model::weights::RefinementSource;
 use crate::model::Cost;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Runs of each kernel.
 const KERNEL_REPETITIONS: usize = 50;
-
-/// Why it cannot be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The network cannot be loaded or run.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The model cannot be exported at another size.
-    #[error("at {width}x{height}: {source}")]
-    Export {
-        /// Pixels.
-        width: usize,
-        /// Pixels.
-        height: usize,
-        /// Why.
-        source: ExportError,
-    },
-    /// A size.
-    #[error(transparent)]
-    Geometry(#[from] GeometryError),
-    /// A picture.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// Where models of other sizes are to be written.
-    #[error("no temporary folder: {0}")]
-    Folder(#[from] std::io::Error),
-    /// There is nothing to export from.
-    #[error(
-        "the model in {dir} has no {} among its files, which the parts scaling and ceilings need; export it \
-         again from its weights, or leave these parts out",
-        WEIGHTS
-    )]
-    NoWeights {
-        /// The model's folder.
-        dir: PathBuf,
-    },
-}
 
 /// The network at its own size.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -140,8 +140,6 @@ pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let _held = hold(&args.out, "rendering")?;
-    check_empty(&args.out, args.add)?;
     if !(args.rate.is_finite() && args.rate > 0.0) {
         bail!("--rate: expected frames a second above 0, found {}", args.rate);
     }
@@ -153,6 +151,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !(args.baseline.is_finite() && args.baseline > 0.0) {
         bail!("--baseline: expected metres above 0, found {}", args.baseline);
     }
+    let _held = hold(&args.out, "rendering")?;
+    check_empty(&args.out, args.add)?;
     let jobs: Vec<(&str, u64)> =
         args.splits.0.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
     let total = jobs.len() * args.frames;

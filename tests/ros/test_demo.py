@@ -274,7 +274,7 @@ def test_a_parameter_is_no_remapping_to_rcl(tool_program, node_program, model, t
     arguments = ["--images", str(pictures), "--param", "backend:=native", "--param", "png_level:=3"]
     result = run(command(tool_program, node_program, model, tmp_path / "out", *arguments))
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "remap" not in result.stdout + result.stderr
+    assert "remap rule" not in result.stdout + result.stderr
 
 
 def test_frames_over_max_rate_hz_are_no_lost_ones_and_not_waited_for(tool_program, node_program, model, tmp_path):
