@@ -96,16 +96,27 @@ fn check_file(option: &str, file: Option<&Path>) -> anyhow::Result<()> {
     if file.is_dir() {
         bail!("{option} {}: it is a folder; give a file", file.display());
     }
+    // A device or a pipe is written to as it is, and a link's file where that is.
+    let place = file.canonicalize().unwrap_or_else(|_| file.into());
+    if place.exists() && !place.is_file() {
+        return Ok(());
+    }
+    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(folder);
     // A file without a name, which is gone at once.
     tempfile::tempfile_in(folder)
         .with_context(|| format!("{option} {}: its folder cannot be written to", file.display()))?;
     Ok(())
 }
 
-/// Writes figures as JSON; the file appears whole or not at all.
+/// Writes figures as JSON. A file appears whole or not at all; a device or a pipe is written to, and what a link leads to takes
+/// the figures, not the link's place.
 fn write_json(path: &Path, figures: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(figures)?;
-    Ok(write_atomically(path, |file| writeln!(file, "{text}"))?)
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    let place = path.canonicalize().unwrap_or_else(|_| path.into());
+    if place.exists() && !place.is_file() {
+        return std::fs::write(&place, text).with_context(|| path.display().to_string());
+    }
+    Ok(write_atomically(&place, |file| file.write_all(text.as_bytes()))?)
 }
 
 /// What this program was called with, for records of what made something.

@@ -12,7 +12,7 @@ const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60,
 const JPEG_START: [u8; 3] = [0xFF, 0xD8, 0xFF];
 /// Its end mark, which is not in its pixels' data.
 const JPEG_END: [u8; 2] = [0xFF, 0xD9];
-/// Bytes at a JPEG's end in which the mark is looked for: some devices pad their files.
+/// Bytes at a JPEG's end in which the mark is looked for first: some devices pad their files.
 const JPEG_TAIL: u64 = 1 << 16;
 /// Where a PNG says how many bits a number has; its first chunk is always the one that does.
 const PNG_BITS: usize = 24;
@@ -59,9 +59,17 @@ pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32
         if start.starts_with(&JPEG_START) {
             let length = file.seek(SeekFrom::End(0))?;
             file.seek(SeekFrom::Start(length.saturating_sub(JPEG_TAIL)))?;
-            let mut tail = Vec::new();
-            file.read_to_end(&mut tail)?;
-            return Ok(tail.windows(2).rev().any(|pair| pair == JPEG_END));
+            let has_end = |bytes: &[u8]| bytes.windows(2).rev().any(|pair| pair == JPEG_END);
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            if has_end(&bytes) {
+                return Ok(true);
+            }
+            // A telephone's, which has a film behind it.
+            bytes.clear();
+            file.rewind()?;
+            file.read_to_end(&mut bytes)?;
+            return Ok(has_end(&bytes));
         }
         if start != PNG_START {
             return Ok(true);
@@ -141,6 +149,9 @@ mod tests {
                 whole.extend([0; 4096]);
                 std::fs::write(&path, &whole).expect("written");
                 assert_eq!(size(&path, None).expect("padded"), (200, 100));
+                whole.extend([0; 1 << 17]);
+                std::fs::write(&path, &whole).expect("written");
+                assert_eq!(size(&path, None).expect("with something long behind it"), (200, 100));
             }
         }
     }

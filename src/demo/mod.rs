@@ -175,19 +175,30 @@ fn check_parameters(parameters: &[(String, serde_yaml::Value)]) -> anyhow::Resul
             "--param {name}: the demo needs {needed}: {why}; start semantic_depth_node by itself to see it otherwise"
         );
     }
-    // By the node's own table, long before the node is there. What is no plain value is left to it.
-    let plain = parameters.iter().filter_map(|(name, value)| Some((name.clone(), plain(value)?)));
-    if let Err(problems) = ParameterSet::new(plain) {
+    // By the node's own table, long before the node is there. What is of no type that a parameter has is left to it.
+    let given: Option<Vec<_>> = parameters.iter().map(|(name, value)| Some((name.clone(), of_yaml(value)?))).collect();
+    if let Some(Err(problems)) = given.map(ParameterSet::new) {
         bail!("--param: {problems}");
     }
     Ok(())
 }
 
-fn plain(value: &serde_yaml::Value) -> Option<Value> {
+fn of_yaml(value: &serde_yaml::Value) -> Option<Value> {
+    use serde_yaml::Value as Yaml;
+    fn all<T>(list: &[Yaml], one: impl Fn(&Yaml) -> Option<T>) -> Option<Vec<T>> {
+        list.iter().map(one).collect()
+    }
     match value {
-        serde_yaml::Value::Bool(value) => Some(Value::Bool(*value)),
-        serde_yaml::Value::Number(number) => number.as_i64().map(Value::Integer).or(number.as_f64().map(Value::Double)),
-        serde_yaml::Value::String(text) => Some(Value::String(text.clone())),
+        Yaml::Bool(value) => Some(Value::Bool(*value)),
+        Yaml::Number(number) => number.as_i64().map(Value::Integer).or(number.as_f64().map(Value::Double)),
+        Yaml::String(text) => Some(Value::String(text.clone())),
+        // As rcl reads it.
+        Yaml::Sequence(list) if list.is_empty() => Some(Value::NotSet),
+        Yaml::Sequence(list) => all(list, Yaml::as_bool)
+            .map(Value::Bools)
+            .or_else(|| all(list, Yaml::as_i64).map(Value::Integers))
+            .or_else(|| all(list, Yaml::as_f64).map(Value::Doubles))
+            .or_else(|| all(list, |text| text.as_str().map(String::from)).map(Value::Strings)),
         _ => None,
     }
 }

@@ -55,6 +55,8 @@ const QUEUE: usize = 10;
 const LATCHED: [(usize, usize); 2] = [(ROSOUT, 1000), (LABEL_INFO, 1)];
 /// Time for the node to load its model and appear.
 const READY_LIMIT: Duration = Duration::from_secs(120);
+/// What it seldom exceeds.
+const READY_USUALLY: Duration = Duration::from_secs(15);
 /// Time without any answer after which what is missing is given up, where nothing is known of the node's speed.
 const TAIL_LIMIT: Duration = Duration::from_secs(20);
 /// The least of it, and how many times what the slowest answer took it is otherwise.
@@ -136,9 +138,12 @@ pub struct Run {
 impl Run {
     /// Takes newer counts: diagnostics and timings come by different ways, and none of them ever sinks.
     fn count(&mut self, counts: Counts) {
-        if counts.received >= self.counts.received && counts.answered >= self.counts.answered {
-            self.counts = counts;
-        }
+        let Counts { received, answered, dropped, refused, skipped } = &mut self.counts;
+        *received = counts.received.max(*received);
+        *answered = counts.answered.max(*answered);
+        *dropped = counts.dropped.max(*dropped);
+        *refused = counts.refused.max(*refused);
+        *skipped = counts.skipped.max(*skipped);
     }
 
     /// Whether nothing more will come: the last frame is answered, or all are accounted for (the last ones may be over
@@ -244,6 +249,7 @@ impl Graph {
     /// Waits until the node takes images and offers every output.
     pub fn wait_until_ready(&mut self, process: &mut NodeProcess, stop: &AtomicBool) -> Result<(), PlayError> {
         let start = Instant::now();
+        let mut is_said = false;
         loop {
             process.check()?;
             if stop.load(Ordering::Relaxed) {
@@ -275,6 +281,13 @@ impl Graph {
             }
             if start.elapsed() > READY_LIMIT {
                 return Err(PlayError::NotReady { missing: missing.join(", "), limit: READY_LIMIT });
+            }
+            if start.elapsed() > READY_USUALLY && !is_said {
+                is_said = true;
+                super::say(format_args!(
+                    "waiting for the node, at most {READY_LIMIT:?}: yet to come: {}",
+                    missing.join(", ")
+                ));
             }
         }
     }
@@ -339,6 +352,8 @@ impl Graph {
     ) -> Result<(), PlayError> {
         let mut playing = true;
         let mut last_answer = Instant::now();
+        // Whether the node's counts have come since the last frame.
+        let mut is_told = false;
         let mut last_check = Instant::now();
         loop {
             self.node.spin_once(Duration::from_millis(20));
@@ -347,6 +362,7 @@ impl Graph {
                     Ok(frame) => {
                         run.played.push(frame);
                         last_answer = Instant::now();
+                        is_told = false;
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => playing = false,
@@ -366,7 +382,10 @@ impl Graph {
                         }
                         last_answer = Instant::now();
                     } else if *topic == DIAGNOSTICS {
-                        Counts::read(&message, NODE).into_iter().for_each(|counts| run.count(counts));
+                        if let Some(counts) = Counts::read(&message, NODE) {
+                            run.count(counts);
+                            is_told = true;
+                        }
                     }
                     feed.record(*topic, log_time_ns, log_time_ns, message);
                 }
@@ -379,7 +398,8 @@ impl Graph {
                 }
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
             }
-            if !playing && (run.is_done() || last_answer.elapsed() > tail_limit(&run.timings)) {
+            let limit = if is_told { tail_limit(&run.timings) } else { TAIL_LIMIT };
+            if !playing && (run.is_done() || last_answer.elapsed() > limit) {
                 break;
             }
         }

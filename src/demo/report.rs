@@ -190,7 +190,10 @@ impl Report {
         let f = &self.frames;
         // Writing into a String cannot fail.
         let _ = writeln!(t, "source    {}", self.source);
-        let _ = writeln!(t, "model     {} ({} on {})", self.model, self.backend, self.device);
+        // Only answers tell what ran it.
+        let by =
+            if self.backend.is_empty() { String::new() } else { format!(" ({} on {})", self.backend, self.device) };
+        let _ = writeln!(t, "model     {}{by}", self.model);
         let _ = writeln!(
             t,
             "frames    {} in, {} out, {} dropped, {} refused, {} lost on the way",

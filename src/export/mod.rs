@@ -111,7 +111,7 @@ pub enum ArtifactError {
     /// The exported network does not answer as the network that it was made from.
     #[error(
         "the exported network's answers differ from the original's by {difference:.1e} of the largest (at most {allowed:.0e} is \
-         rounding); nothing was written; export it with --full-size, as which nothing is changed in it"
+         rounding); nothing was written; with --full-size nothing is changed in it"
     )]
     Parity {
         /// Largest difference, as a share of the largest answer.

@@ -453,11 +453,14 @@ pub fn write_engine_source(artifact: &Artifact, path: &Path) -> Result<(), Expor
 fn save(module: &CModule, path: &Path) -> Result<(), ExportError> {
     let io = |source: io::Error| ArtifactError::Io { path: path.into(), source };
     let memory = memfd_create("TorchScript", MemfdFlags::CLOEXEC).map_err(|e| io(e.into()))?;
-    let links = tempfile::tempdir().map_err(io)?;
+    // Beside it, where there has to be room for the file anyway.
+    let beside = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let links = tempfile::tempdir_in(beside).map_err(io)?;
     let link = links.path().join(path.file_name().unwrap_or_default());
     symlink(format!("/proc/self/fd/{}", memory.as_raw_fd()), &link).map_err(io)?;
-    module.save(&link).map_err(torch("save the TorchScript file"))?;
+    module.save(&link).map_err(torch("save the TorchScript file through /proc/self/fd"))?;
     // Its own position is still at the beginning.
+    drop(links);
     let copied = fs::File::create(path).and_then(|mut file| io::copy(&mut fs::File::from(memory), &mut file));
     copied.map_err(io)?;
     Ok(())

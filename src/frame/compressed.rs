@@ -21,8 +21,9 @@ const MAX_BYTES: usize = 256 << 20;
 /// Bytes that the PNG decoder may use beside the pixels, e.g. for a colour profile.
 const MAX_PNG_EXTRAS: usize = 8 << 20;
 
-/// Bytes that the JPEG decoder wants behind the last pixel's.
-const READ_AHEAD: usize = 16;
+/// What the JPEG decoder, which reads ahead, finds behind the last pixel's bits: ones (each with the zero that says that it is no
+/// marker), which are no code of any table (T.81, annex C).
+const BEHIND: [[u8; 2]; 16] = [[0xFF, 0]; 16];
 
 const JPEG_MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 const PNG_MAGIC: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
@@ -238,17 +239,19 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
     Ok(Header { kind, width: width.into(), height: height.into(), jpeg })
 }
 
-/// Where the end mark is, behind the scans that begin at `at`: entropy-coded data holds a marker only where it ends or starts
-/// anew (T.81, B.1.1.5), and between two scans there are segments of a known length.
+/// Where the data of the last scan ends, of those that begin at `at`, if there is an end mark: entropy-coded data holds a marker
+/// only where it ends or starts anew (T.81, B.1.1.5), and behind a scan there are segments of a known length.
 fn end_of_scans(data: &[u8], mut at: usize) -> Option<usize> {
+    let mut end = None;
     loop {
         at += data.get(at..)?.iter().position(|&b| b == 0xFF)?;
         match *data.get(at + 1)? {
             // A byte FF, a new start, or a fill byte before a marker.
             0x00 | 0xD0..=0xD7 => at += 2,
             0xFF => at += 1,
-            0xD9 => return Some(at),
-            _ => {
+            0xD9 => return Some(end.unwrap_or(at)),
+            marker => {
+                end = if marker == 0xDA { None } else { end.or(Some(at)) };
                 let length = data.get(at + 2..at + 4)?;
                 at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
             }
@@ -324,7 +327,7 @@ fn decode_jpeg(
         n => return Err(damaged(kind, format!("it has {n} components, not 1 (grey), 3 (colour) or 4 (CMYK)"))),
     };
     // The decoder fills what a scan lacks with grey if the end mark comes too early, as in a picture of which a transport has
-    // lost a part. Without the mark it finds that there is too little, for sequential pictures at least. It reads ahead a little.
+    // lost a part. Without the mark it finds that there is too little, for sequential pictures at least.
     let JpegHeader { has_huffman_tables, is_sequential, scan, .. } = header.jpeg;
     let end = if is_sequential { end_of_scans(data, scan) } else { None };
     let mut data = data;
@@ -339,7 +342,7 @@ fn decode_jpeg(
         match end {
             Some(end) => {
                 completed.extend_from_slice(&data[start..end]);
-                completed.extend_from_slice(&[0; READ_AHEAD]);
+                completed.extend_from_slice(BEHIND.as_flattened());
             }
             None => completed.extend_from_slice(&data[start..]),
         }

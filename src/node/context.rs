@@ -17,7 +17,11 @@ pub(crate) fn create() -> anyhow::Result<r2r::Context> {
     if let Some(argument) = std::env::args_os().find(|argument| argument.to_str().is_none()) {
         bail!("argument {argument:?} is not UTF-8, which ROS 2 does not take; give the file another name");
     }
-    check_domain(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
+    // Zenoh has no ports that a domain would be made of.
+    let is_zenoh = std::env::var("RMW_IMPLEMENTATION").is_ok_and(|rmw| rmw.contains("zenoh"));
+    if !is_zenoh {
+        check_domain(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
+    }
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let created = catch_unwind(AssertUnwindSafe(r2r::Context::create));
@@ -65,8 +69,17 @@ fn set_level_of_rcl(level: c_int) {
 
 fn check_domain(id: Option<&str>) -> anyhow::Result<()> {
     let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(()) };
-    let is_one = id.parse::<u32>().is_ok_and(|id| id <= MOST_DOMAIN);
-    ensure!(is_one, "ROS_DOMAIN_ID is '{id}', expected a number from 0 to {MOST_DOMAIN}; set it anew, or unset it");
+    // As rcl reads it: decimal, hexadecimal behind 0x, octal behind 0, blanks before.
+    let digits = id.trim_start();
+    let number = match (digits.strip_prefix("0x").or(digits.strip_prefix("0X")), digits.strip_prefix('0')) {
+        (Some(hexadecimal), _) => u32::from_str_radix(hexadecimal, 16),
+        (None, Some(octal)) if !octal.is_empty() => u32::from_str_radix(octal, 8),
+        _ => digits.parse(),
+    };
+    ensure!(
+        number.is_ok_and(|id| id <= MOST_DOMAIN),
+        "ROS_DOMAIN_ID is '{id}', expected a number from 0 to {MOST_DOMAIN}; set it anew, or unset it"
+    );
     Ok(())
 }
 
@@ -76,10 +89,10 @@ mod tests {
 
     #[test]
     fn domains_that_there_are_not_are_refused() {
-        for id in [None, Some(""), Some("0"), Some("42"), Some("232")] {
+        for id in [None, Some(""), Some("0"), Some("42"), Some("232"), Some("0x10"), Some(" 5"), Some("010")] {
             check_domain(id).expect("it is one");
         }
-        for id in ["233", "-1", "abc", "1 ", "99999999999"] {
+        for id in ["233", "-1", "abc", "1 ", "99999999999", "0xff", "08"] {
             let why = check_domain(Some(id)).expect_err(id).to_string();
             assert!(why.contains(&format!("'{id}', expected a number from 0 to 232")), "{why}");
         }

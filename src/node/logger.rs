@@ -15,7 +15,6 @@ use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
 use r2r::QosProfile;
 use std::ffi::{c_char, c_int, CString, OsString};
-use std::io::Stderr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
@@ -23,6 +22,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Records that may wait for `/rosout`; more are left out there (the console has them).
 const QUEUE: usize = 256;
+/// How long a line waits for room on the console before it is left out.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The same of the reason for the end.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The form of a line on the console where `RCUTILS_CONSOLE_OUTPUT_FORMAT` gives no other.
 const FORMAT: &str = "[{severity}] [{time}] [{name}]: {message}";
 
@@ -185,7 +188,8 @@ struct Logger {
     /// `None` where `--disable-rosout-logs` is given.
     queue: Option<SyncSender<Record>>,
     format: Vec<Piece>,
-    console: Mutex<Console<Stderr>>,
+    /// None where there was no file descriptor left for it.
+    console: Option<Mutex<Console>>,
     /// Not with `--disable-stdout-logs`.
     has_console: bool,
 }
@@ -324,7 +328,11 @@ impl Logger {
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
         let text = line(&self.format, name(), &record, module);
         if self.has_console || severity == Severity::Fatal {
-            lock(&self.console).line(&text);
+            if let Some(console) = &self.console {
+                // The last word waits longer for whoever reads slowly.
+                let patience = if severity == Severity::Fatal { LAST_PATIENCE } else { PATIENCE };
+                lock(console).line(&text, patience);
+            }
         }
         if let Some(write) = FILE.get() {
             to_file(*write, severity, &text);
@@ -436,7 +444,8 @@ pub fn init() -> anyhow::Result<Receiver<Record>> {
     let format = pieces(format.as_deref().unwrap_or(FORMAT));
     log::set_logger(&Front)?;
     let queue = is_enabled(arguments(), "rosout-logs").then_some(queue);
-    let (console, has_console) = (Mutex::new(Console::new(std::io::stderr())), is_enabled(arguments(), "stdout-logs"));
+    let console = Console::new(std::io::stderr()).ok().map(Mutex::new);
+    let has_console = is_enabled(arguments(), "stdout-logs");
     if LOGGER.set(Logger { queue, format, console, has_console }).is_err() {
         anyhow::bail!("there is a logger already");
     }

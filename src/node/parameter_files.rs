@@ -2,8 +2,9 @@
 //! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
 
 use super::command_line::{arguments, ros_values};
-use anyhow::{ensure, Context as _};
-use serde_yaml::Value;
+use anyhow::{bail, ensure};
+use serde::Deserialize as _;
+use serde_yaml::{Deserializer, Value};
 use std::collections::HashSet;
 
 /// Below it are the parameters; the keys above it name the node.
@@ -41,16 +42,23 @@ fn names(block: &Value, above: &str, found: &mut HashSet<String>) {
 
 /// What to warn of in a file with this text. `said`: gets the parameters that it says to the node by a name.
 fn look(file: &str, text: &str, node: &str, said: &mut HashSet<String>) -> anyhow::Result<Option<String>> {
-    // rcl has read it; what it takes and this does not would be half of a check.
-    let value = serde_yaml::from_str::<Value>(text)
-        .with_context(|| format!("parameter file {file}: expected YAML in which each key is once"))?;
     let mut keys = Vec::new();
-    blocks(&value, "", &mut |key, block| {
-        keys.push(key.to_string());
-        if is_taken(key, node) && !key.ends_with("**") {
-            names(block, "", said);
-        }
-    });
+    for document in Deserializer::from_str(text) {
+        let value = match Value::deserialize(document) {
+            Ok(value) => value,
+            // Of two rcl takes the last without a word, and this reader neither.
+            Err(e) if e.to_string().contains("duplicate") => {
+                bail!("parameter file {file}: expected each key once, found {e}; remove one of the two")
+            }
+            Err(e) => return Ok(Some(format!("parameter file {file} could not be checked: {e}"))),
+        };
+        blocks(&value, "", &mut |key, block| {
+            keys.push(key.to_string());
+            if is_taken(key, node) && !key.ends_with("**") {
+                names(block, "", said);
+            }
+        });
+    }
     let ignored: Vec<_> = keys.iter().filter(|key| means(key, node) && !is_taken(key, node)).cloned().collect();
     ensure!(
         ignored.is_empty(),
@@ -139,8 +147,12 @@ mod tests {
         // rcl takes the last of two.
         for twice in ["semantic_depth:\n  ros__parameters: {png_level: 3, png_level: 7}\n", "/*: {}\n/*: {}\n"] {
             let why = format!("{:#}", look("f", twice, NODE).expect_err("a key twice"));
-            assert!(why.contains("parameter file f: expected YAML in which each key is once"), "{why}");
+            assert!(why.contains("parameter file f: expected each key once") && why.contains("remove one"), "{why}");
         }
+        let documents = "other:\n  ros__parameters: {}\n---\nsemantic_depth:\n  ros__parameters: {png_level: 3}\n";
+        assert_eq!(look("f", documents, NODE).expect("rcl reads all of them"), None);
+        let why = look("f", "not: [yaml", NODE).expect("rcl's to refuse").expect("a warning");
+        assert!(why.contains("parameter file f could not be checked: "), "{why}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -159,7 +160,8 @@ def test_which_libtorch_is_the_users(tmp_path, libtorch, kind, expected):
         ("plain", {"CC": "nope -O2"}, "compiler (nope -O2, c++ and gcc are looked for)"),
         ("plain", {"SEMANTIC_DEPTH_LIBTORCH": "cpu"}, "SEMANTIC_DEPTH_LIBTORCH as cuda or slim, or unset: it is cpu"),
         ("plain", {"LIBTORCH": "/nope"}, "/nope has no lib/libtorch_cpu.so"),
-        ("a b", {}, None),
+        # Elsewhere there has to be a libtorch of the user's.
+        *[("a b", {}, None)] * (platform.machine() == "x86_64"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, folder, environment, words):

@@ -58,8 +58,8 @@ def test_what_the_launch_file_names_is_installed(launch_file):
         assert path.is_file(), path
 
 
-def test_the_models_cards_lead_to_what_is_installed(launch_file):
-    cards = list((launch_file.SHARE / "models").glob("*/README.md"))
+def test_the_readme_and_the_models_cards_lead_to_what_is_installed(launch_file):
+    cards = [launch_file.SHARE / "README.md", *(launch_file.SHARE / "models").glob("*/README.md")]
     links = {(card, target) for card in cards for target in re.findall(r"\]\((?!https?:)([^)#]+)", card.read_text())}
     assert {target for _, target in links} >= {"../../docs/BENCHMARKS.md", "../street/README.md"}
     missing = [(str(card), target) for card, target in links if not (card.parent / target).exists()]

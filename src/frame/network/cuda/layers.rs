@@ -589,7 +589,8 @@ impl<M: Machine> Builder<'_, M> {
         };
         let seen = seen(across, size, stride);
         let halves = (seen + taps + padded(squeezed)) * part + 8 * seen + (part + seen) * (widen.inputs + 8);
-        // Those that make the factors come last: they wait for the others.
+        // Those that make the factors come last: they wait for the others. Devices start blocks in their order, so that all of
+        // the others get a place; where these are fewer than a device takes at once, any order would do.
         let more = self.images * channels.div_ceil(part);
         let launch = Launch::new(kernel, [blocks(across, part) + more, 1, 1], 128, arguments);
         self.launches.push(launch.with_shared(halves * size_of::<f16>()));
