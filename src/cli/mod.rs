@@ -146,3 +146,29 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_go_through_links_and_into_devices() {
+        let root = tempfile::tempdir().expect("a folder");
+        let [real, link] = ["real.json", "link.json"].map(|name| root.path().join(name));
+        std::fs::write(&real, "before").expect("written");
+        std::os::unix::fs::symlink(&real, &link).expect("linked");
+        for path in [&link, &root.path().join("new.json")] {
+            check_file("--json", Some(path)).expect("it can be written");
+            write_json(path, &[1, 2]).expect("written");
+            let text = std::fs::read_to_string(path).expect("read");
+            assert_eq!(serde_json::from_str::<Vec<i32>>(&text).expect("JSON"), [1, 2]);
+        }
+        assert!(link.is_symlink() && !real.is_symlink());
+        let null = Path::new("/dev/null");
+        check_file("--json", Some(null)).expect("a device");
+        write_json(null, &[1]).expect("it takes everything");
+        assert!(null.exists() && !null.is_file(), "it is a device still");
+        let error = check_file("--json", Some(&root.path().join("no/a.json"))).expect_err("no folder").to_string();
+        assert!(error.contains("is not a folder; make it first"), "{error}");
+    }
+}
