@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Semantic labels and metric depth from one camera image.
 #[derive(Debug, Parser)]
@@ -89,31 +89,39 @@ impl Runner {
 /// That the file which `option` names, if it was given, can be written: that would fail only after the whole work otherwise.
 fn check_file(option: &str, file: Option<&Path>) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = place_of(file);
+    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         bail!("{option} {}: {} is not a folder; make it first", file.display(), folder.display());
     }
-    if file.is_dir() {
+    if place.is_dir() {
         bail!("{option} {}: it is a folder; give a file", file.display());
     }
-    // A device or a pipe is written to as it is, and a link's file where that is.
-    let place = file.canonicalize().unwrap_or_else(|_| file.into());
-    if place.exists() && !place.is_file() {
+    if is_device(&place) {
         return Ok(());
     }
-    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(folder);
     // A file without a name, which is gone at once.
     tempfile::tempfile_in(folder)
         .with_context(|| format!("{option} {}: its folder cannot be written to", file.display()))?;
     Ok(())
 }
 
+/// Where what is written to a file goes: where a link leads to.
+fn place_of(file: &Path) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|_| file.into())
+}
+
+/// Or a pipe: what is written to as it is, and not replaced.
+fn is_device(place: &Path) -> bool {
+    place.exists() && !place.is_file()
+}
+
 /// Writes figures as JSON. A file appears whole or not at all; a device or a pipe is written to, and what a link leads to takes
 /// the figures, not the link's place.
 fn write_json(path: &Path, figures: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(figures)? + "\n";
-    let place = path.canonicalize().unwrap_or_else(|_| path.into());
-    if place.exists() && !place.is_file() {
+    let place = place_of(path);
+    if is_device(&place) {
         return std::fs::write(&place, text).with_context(|| path.display().to_string());
     }
     Ok(write_atomically(&place, |file| file.write_all(text.as_bytes()))?)

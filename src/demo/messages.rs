@@ -150,7 +150,8 @@ mod tests {
             assert_eq!(stamp(&bytes), Some(stamp_of_it));
             let ros: Image = read(&bytes).expect("ROS reads it");
             assert_eq!(stamp_ns(&ros.header.stamp), stamp_of_it);
-            assert_eq!((ros.header.frame_id.as_str(), ros.encoding.as_str(), ros.step), ("camera", "rgb8", 15));
+            assert_eq!((ros.header.frame_id.as_str(), ros.encoding.as_str()), ("camera", "rgb8"));
+            assert_eq!((ros.width, ros.height, ros.step, ros.is_bigendian), (5, 2, 15, 0));
             assert_eq!(ros.data, rgb);
         }
         assert_eq!(stamp(&bytes[..11]), None);
@@ -158,6 +159,28 @@ mod tests {
         // Big-endian.
         bytes[1] = 0;
         assert_eq!(stamp(&bytes), None);
+    }
+
+    #[test]
+    fn camera_infos_are_what_ros_reads() {
+        let camera = Pinhole { fx: 900.0, fy: 901.0, cx: 1024.5, cy: 512.5 };
+        let bytes = camera_info("camera_frame", 2048, 1024, camera).expect("ROS writes it");
+        let ros: CameraInfo = read(&bytes).expect("ROS reads it");
+        assert_eq!((ros.width, ros.height), (2048, 1024));
+        assert_eq!((ros.header.frame_id.as_str(), ros.distortion_model.as_str()), ("camera_frame", "plumb_bob"));
+        assert_eq!(ros.d, vec![0.0; 5]);
+        assert_eq!(ros.k.as_slice(), &[900.0, 0.0, 1024.5, 0.0, 901.0, 512.5, 0.0, 0.0, 1.0]);
+        assert_eq!(ros.p.as_slice(), &[900.0, 0.0, 1024.5, 0.0, 0.0, 901.0, 512.5, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(ros.r.as_slice(), &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert!(!ros.roi.do_rectify);
+    }
+
+    #[test]
+    fn counts_are_those_of_a_timing() {
+        let timing =
+            FrameTiming { sequence: 1, received: 10, dropped: 3, refused: 4, skipped: 2, ..Default::default() };
+        let expected = Counts { received: 10, answered: 1, dropped: 3, refused: 4, skipped: 2 };
+        assert_eq!(Counts::from(&timing), expected);
     }
 
     #[test]

@@ -398,8 +398,7 @@ impl Graph {
                 }
                 progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
             }
-            let limit = if is_told { tail_limit(&run.timings) } else { TAIL_LIMIT };
-            if !playing && (run.is_done() || last_answer.elapsed() > limit) {
+            if !playing && (run.is_done() || last_answer.elapsed() > tail_limit(is_told, &run.timings)) {
                 break;
             }
         }
@@ -413,11 +412,13 @@ impl Graph {
     }
 }
 
-/// How long to wait for what is missing: frames that were lost on their way are in nobody's count.
-fn tail_limit(timings: &[FrameTiming]) -> Duration {
+/// How long to wait for what is missing: frames that were lost on their way are in nobody's count. `is_told`: whether the node's
+/// counts have come since the last frame.
+fn tail_limit(is_told: bool, timings: &[FrameTiming]) -> Duration {
     let slowest = timings.iter().map(|t| Duration::from_nanos(t.total_ns)).max();
     let (least, times) = TAIL_LEAST;
-    slowest.map_or(TAIL_LIMIT, |slowest| slowest.saturating_mul(times).clamp(least, TAIL_LIMIT))
+    let long = |slowest: Duration| slowest.saturating_mul(times).clamp(least, TAIL_LIMIT);
+    slowest.filter(|_| is_told).map_or(TAIL_LIMIT, long)
 }
 
 struct Player {

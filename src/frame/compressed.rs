@@ -124,7 +124,7 @@ struct Header {
 struct JpegHeader {
     components: u8,
     has_huffman_tables: bool,
-    /// Every pixel is in one scan, from above to below; not progressive.
+    /// Each component is in one scan, whole and from above to below; not progressive.
     is_sequential: bool,
     /// Where the data of the first scan begins.
     scan: usize,
