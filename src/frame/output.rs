@@ -561,6 +561,10 @@ fn mix(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) 
         // SAFETY: the processor has been asked whether it has AVX2.
         return unsafe { mix_avx2(scratch, columns, weight, out) };
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: every 64-bit Arm processor has NEON.
+    mix_with(scratch, columns, weight, out, |lines, weights, id| unsafe { winners_neon(lines, weights, id) });
+    #[cfg(not(target_arch = "aarch64"))]
     mix_with(scratch, columns, weight, out, winners);
 }
 
@@ -602,6 +606,7 @@ fn mix_with(
 
 /// The id of the greatest score at each of some positions between two columns, the first among equals; `first_id` where
 /// no score is a number.
+#[cfg(any(not(target_arch = "aarch64"), test))]
 #[inline(always)]
 fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
     let mut top = [f32::NEG_INFINITY; LANES];
@@ -617,7 +622,7 @@ fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES]
     winner
 }
 
-/// [`winners`]: the compiler does not find it by itself, and cells between an answer's pixels are large where the answer
+/// `winners`: the compiler does not find it by itself, and cells between an answer's pixels are large where the answer
 /// is small.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
@@ -640,6 +645,34 @@ fn winners_avx2(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; L
     }
     let words = _mm_packus_epi32(_mm256_castsi256_si128(winner), _mm256_extracti128_si256::<1>(winner));
     _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes()
+}
+
+/// The same with NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+#[inline]
+fn winners_neon(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+    use std::arch::aarch64::*;
+    let fours = |[a, b, c, d]: [f32; 4]| {
+        let low = vset_lane_f32::<1>(b, vdup_n_f32(a));
+        vcombine_f32(low, vset_lane_f32::<1>(d, vdup_n_f32(c)))
+    };
+    let [a, b, c, d, e, f, g, h] = *weights;
+    let right = [fours([a, b, c, d]), fours([e, f, g, h])];
+    let left = right.map(|right| vsubq_f32(vdupq_n_f32(1.0), right));
+    let mut top = [vdupq_n_f32(f32::NEG_INFINITY); 2];
+    let mut winner = [vdupq_n_u32(first_id); 2];
+    for line in lines {
+        for k in 0..2 {
+            // No fused multiplication: all processors find the same winners.
+            let score = vaddq_f32(vmulq_n_f32(left[k], line.left), vmulq_n_f32(right[k], line.right));
+            let wins = vcgtq_f32(score, top[k]);
+            top[k] = vbslq_f32(wins, score, top[k]);
+            winner[k] = vbslq_u32(wins, vdupq_n_u32(line.id), winner[k]);
+        }
+    }
+    let words = vcombine_u16(vmovn_u32(winner[0]), vmovn_u32(winner[1]));
+    vget_lane_u64::<0>(vreinterpret_u64_u8(vmovn_u16(words))).to_le_bytes()
 }
 
 /// The channels that may win somewhere between four corners, in ascending order.
@@ -734,7 +767,16 @@ fn equal_lanes(values: &[f32; 4], to: f32) -> u8 {
         // SAFETY: they are SSE, which every x86-64 has, and touch no memory.
         unsafe { _mm_movemask_ps(_mm_cmpeq_ps(_mm_setr_ps(a, b, c, d), _mm_set1_ps(to))) as u8 }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::aarch64::*;
+        // SAFETY: every 64-bit Arm processor has NEON; the pointers are those of four numbers.
+        unsafe {
+            let equal = vceqq_f32(vld1q_f32(values.as_ptr()), vdupq_n_f32(to));
+            vaddvq_u32(vandq_u32(equal, vld1q_u32([1, 2, 4, 8].as_ptr()))) as u8
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     (0..4).fold(0, |bits, k| bits | u8::from(values[k] == to) << k)
 }
 
@@ -1517,7 +1559,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn winners_without_vectors_are_the_first_of_the_greatest() {
+    #[allow(unsafe_code)]
+    fn winners_are_the_first_of_the_greatest() {
+        type Winners = fn(&[Line], &[f32; LANES], u32) -> [u8; LANES];
+        #[allow(unused_mut)]
+        let mut ways: Vec<(&str, Winners)> = vec![("without vectors", winners)];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has been asked.
+            ways.push(("AVX2", |lines, weights, first| unsafe { winners_avx2(lines, weights, first) }));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every 64-bit Arm processor has NEON.
+        ways.push(("NEON", |lines, weights, first| unsafe { winners_neon(lines, weights, first) }));
         // Whole scores and weights with few bits: nothing is rounded, and many are equal.
         let weights = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0];
         let scores = noise(600, 5).into_iter().map(|v| (v * 3.0).round()).collect::<Vec<_>>();
@@ -1532,9 +1586,13 @@ pub(super) mod tests {
                 let greatest = lines.iter().map(score).fold(f32::NEG_INFINITY, f32::max);
                 lines.iter().find(|l| score(l) == greatest).map_or(3, |l| l.id as u8)
             });
-            assert_eq!(winners(&lines, &weights, 3), expected, "{lines:?}");
+            for (way, winners) in &ways {
+                assert_eq!(winners(&lines, &weights, 3), expected, "{way}: {lines:?}");
+            }
         }
-        assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES]);
+        for (way, winners) in ways {
+            assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES], "{way}");
+        }
     }
 
     #[test]

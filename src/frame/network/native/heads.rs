@@ -1,7 +1,9 @@
 //! The heads: a factor a channel, ReLU6, and a 3x3 convolution with zeros around the map.
 #![allow(unsafe_code)]
 
-use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, Level, LANES};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::Level;
+use crate::cpu::simd::{kernel, Bf16, Block, Element, Isa, LANES};
 use crate::model::HeadWeights;
 #[cfg(target_arch = "x86_64")]
 use half::bf16;
