@@ -57,7 +57,7 @@ impl Qos {
     }
 }
 
-/// Every topic of a node with these cameras (none: the one unnamed camera): private or absolute name, and the table.
+/// Every topic of a node with these cameras (none: the one unnamed camera): private, relative or absolute name, and the table.
 pub fn all(cameras: &[String]) -> Vec<(String, &'static Topic)> {
     let mut found = Vec::new();
     for topic in TOPICS {
@@ -151,6 +151,7 @@ pub const TOPICS: &[Topic] = &[
     output("~/output/mask", "sensor_msgs/Image", "mask", "mono8: 0 free space, 255 obstacle, 127 neither"),
     output("~/output/timing", "semantic_depth/FrameTiming", "timing", "Nanoseconds per stage, age at publication, counts, back end, device"),
     common("~/transition_event", "lifecycle_msgs/TransitionEvent", Qos { depth: 10, ..OUTPUT }, "Every change of the node's state"),
+    common("bond", "bond/Status", OUTPUT, "Answers to a lifecycle manager's bond, and to nobody else's, where the package bond was there when this was built"),
     common("/diagnostics", "diagnostic_msgs/DiagnosticArray", Qos { depth: 10, ..OUTPUT }, "Input and timing of each camera and of all together, model, device"),
     common("/rosout", "rcl_interfaces/Log", Qos { depth: 1000, ..LATCHED }, "The log"),
     common("/parameter_events", "rcl_interfaces/ParameterEvent", Qos { depth: 1000, ..OUTPUT }, "Every change of a parameter"),

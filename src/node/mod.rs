@@ -14,10 +14,13 @@
 //! - `inbox`: the slots, and which frames make a batch
 //! - `worker`, `publishers`: the inference thread and what it publishes
 //! - `lifecycle`: the states of a managed node
+//! - `bond`: what it and a lifecycle manager tell each other
 //! - `control`: `~/enable` and `~/reload_model`; `service`: what all services share
 //! - `stats`, `device`, `diagnostics`: what is counted and measured, and what `/diagnostics` says
 
 mod arrival;
+#[cfg(has_bond)]
+mod bond;
 mod camera;
 mod command_line;
 mod console;
@@ -53,7 +56,7 @@ use camera::Camera;
 use control::Control;
 use diagnostics::Reporter;
 use inbox::Inbox;
-use lifecycle::{Lifecycle, Outcome, Transition};
+use lifecycle::{Lifecycle, Outcome, State, Transition};
 use names::Names;
 use parameters::{Known, ParameterServer};
 use publishers::Publishers;
@@ -170,6 +173,8 @@ struct App {
     parameters: ParameterServer,
     settings: Arc<SettingsCell>,
     lifecycle: Lifecycle,
+    #[cfg(has_bond)]
+    bond: bond::Bond,
     control: Control,
     cameras: Vec<Camera>,
     clock: Arc<Mutex<Clock>>,
@@ -219,6 +224,8 @@ impl App {
         let start = if settings.node.autostart { Start::Next(Transition::Configure) } else { Start::Over };
         Ok(Self {
             lifecycle: Lifecycle::create(&mut node, events_qos)?,
+            #[cfg(has_bond)]
+            bond: bond::Bond::create(&mut node, &name, qos(bond::TOPIC))?,
             control: Control::create(&mut node)?,
             log_levels: logger::LevelServices::create(&mut node)?,
             clock: node.get_ros_clock(),
@@ -251,9 +258,10 @@ impl App {
         let mut report_period = settings.node.diagnostics_period;
         // Shorter where an image waits for its calibration.
         let mut longest = SPIN;
+        let mut bond_due = None;
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
-            let due = watch_due.min(report_due);
+            let due = bond_due.into_iter().fold(watch_due.min(report_due), Instant::min);
             self.node.spin_once(longest.min(due.saturating_duration_since(now)));
             let settings = self.settings();
             let cameras = self.cameras.iter_mut().zip(&settings.cameras);
@@ -271,6 +279,7 @@ impl App {
             self.log_levels.poll();
             self.step()?;
             self.serve()?;
+            bond_due = self.keep_bond(self.lifecycle.state() == State::Active);
             let now = Instant::now();
             if now >= watch_due {
                 watch_due = now + WATCH_PERIOD;
@@ -309,6 +318,15 @@ impl App {
         }
         log::info!("ending");
         self.end()
+    }
+
+    /// Speaks with the lifecycle manager, where there is one; when next.
+    #[cfg_attr(not(has_bond), allow(clippy::unused_self, unused_variables))]
+    fn keep_bond(&mut self, is_active: bool) -> Option<Instant> {
+        #[cfg(has_bond)]
+        return self.bond.poll(is_active);
+        #[cfg(not(has_bond))]
+        None
     }
 
     /// What parameters changed is seen by the next frame.
@@ -548,6 +566,7 @@ impl App {
     /// Lets go of the model, but for one that loads, or that does not return from a batch within [`END_LIMIT`] (an
     /// error): [`run`] then ends the process at once.
     fn end(&mut self) -> anyhow::Result<()> {
+        self.keep_bond(false);
         if self.is_loading() {
             log::info!("ending while a model loads");
         }

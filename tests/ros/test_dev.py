@@ -51,7 +51,7 @@ def dropped(tmp_path):
         made = [state / name for name in BUILDS] + [state / "target"]
         for folder in made:
             folder.mkdir(exist_ok=True)
-        stamp = state / "stamps" / "vision_msgs overlay"
+        stamp = state / "stamps" / "messages overlay"
         stamp.touch()
         (venv / "bin").mkdir(exist_ok=True)
         (venv / "bin" / "python").unlink(missing_ok=True)
