@@ -102,7 +102,7 @@ fn cuda_pci_bus_id(number: usize) -> Option<String> {
     type DeviceGet = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
     type GetPciBusId = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
     let number = c_int::try_from(number).ok()?;
-    let mut text: [c_char; 32] = [0; 32];
+    let mut text = [0_u8; 32];
     // SAFETY: libcuda is NVIDIA's driver library, made to be opened at run time, and libtorch has it open already. The
     // three functions have these signatures since CUDA 4.1 (CUdevice and CUresult are ints); `cuInit` may be called
     // again. The pointers are to variables that outlive the calls, and 32 is the size of `text`.
@@ -113,7 +113,7 @@ fn cuda_pci_bus_id(number: usize) -> Option<String> {
         let bus_id = driver.get::<GetPciBusId>(b"cuDeviceGetPCIBusId\0").ok()?;
         let mut device: c_int = 0;
         let code = match (init(0), device_get(&mut device, number)) {
-            (0, 0) => bus_id(text.as_mut_ptr(), text.len() as c_int, device),
+            (0, 0) => bus_id(text.as_mut_ptr().cast(), text.len() as c_int, device),
             (0, code) | (code, _) => code,
         };
         // The driver has threads of its own and must not be unloaded under them.
@@ -125,8 +125,7 @@ fn cuda_pci_bus_id(number: usize) -> Option<String> {
         return None;
     }
     // The last element is never written: the function writes at most 13 characters and a NUL.
-    let bytes: Vec<u8> = text.iter().map(|c| *c as u8).collect();
-    CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok().map(String::from)
+    CStr::from_bytes_until_nul(&text).ok()?.to_str().ok().map(String::from)
 }
 
 /// Files of `/sys` and `/proc` for tests.
