@@ -1,7 +1,8 @@
 //! `semantic_depth depth`: depth truth from stereo, and how good it is.
 
 use super::check_file;
-use super::render::{bar, parse_size};
+use super::progress::Pieces;
+use super::render::parse_size;
 use crate::data::cityscapes::{folder_name, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use crate::data::disk::write_atomically;
 use crate::data::npy::Precision;
@@ -353,9 +354,9 @@ where
 {
     let Plan { split, samples, job, how, make } = plan;
     let started = Instant::now();
-    let progress = bar(samples.len() as u64, "making depth");
-    let done = files::run(samples, job, how, make, || progress.inc(1));
-    progress.finish_and_clear();
+    let progress = Pieces::new(samples.len() as u64, "making depth");
+    let done = files::run(samples, job, how, make, || progress.one_more());
+    progress.finish();
     let done = done?;
     super::print(format_args!(
         "{} depth files written to {} ({}), {} were there, {:.1} s\n",
@@ -532,12 +533,12 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         ensure!(*folder != DepthFiles::None, "--folder none: expected a folder of depth, or disparity");
         let options = ReadOptions { labels: LabelFiles::None, depth: folder.clone() };
         let samples = files::frames(&args.data, &args.split, &options, &[Part::Depth, Part::Camera])?;
-        let progress = bar(samples.len() as u64, "comparing");
+        let progress = Pieces::new(samples.len() as u64, "comparing");
         let sums = samples
             .par_iter()
-            .map(|sample| compare_one(sample, args).inspect(|_| progress.inc(1)))
+            .map(|sample| compare_one(sample, args).inspect(|_| progress.one_more()))
             .try_reduce(Accuracy::default, |a, b| Ok(a.merged(&b)))?;
-        progress.finish_and_clear();
+        progress.finish();
         frames = samples.len();
         rows.push((folder.to_string(), sums.report()));
     }

@@ -1,6 +1,6 @@
 //! `semantic_depth evaluate`
 
-use super::render::bar;
+use super::progress::Pieces;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::{CATEGORIES, CLASSES};
 use crate::data::disk::{write_atomically, DataError};
@@ -306,7 +306,7 @@ fn write_files(
 
 /// Returns the mean of what the frames' depth was multiplied with.
 fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge, args: &Args) -> anyhow::Result<f64> {
-    let progress = bar(items.len() as u64, "evaluating");
+    let progress = Pieces::new(items.len() as u64, "evaluating");
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
     let mut factors = 0.0;
     ahead(
@@ -318,11 +318,11 @@ fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge, args: &Ar
             factors += runner.run(&frame).with_context(|| item.name().to_string())?;
             judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
             judge.add_normals(&frame, &runner.outputs.normals);
-            progress.inc(1);
+            progress.one_more();
             Ok(())
         },
     )?;
-    progress.finish_and_clear();
+    progress.finish();
     Ok(factors / items.len() as f64)
 }
 

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod interface;
+pub(crate) mod progress;
 pub mod render;
 pub mod train;
 

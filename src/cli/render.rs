@@ -1,12 +1,12 @@
 //! `semantic_depth render`: street drives with an exact truth, in the Cityscapes layout.
 
+use super::progress::Pieces;
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes;
 use crate::data::disk::hold;
 use crate::data::street::{Drive, DriveConfig, Frame, CITYSCAPES_BASELINE_M, CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use anyhow::{bail, Context as _};
 use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -128,16 +128,6 @@ pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> 
     Ok(())
 }
 
-/// A progress bar on a terminal; nothing elsewhere.
-pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {per_sec}  {eta} left") {
-        bar.set_style(style);
-    }
-    bar.set_message(what);
-    bar
-}
-
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if !(args.rate.is_finite() && args.rate > 0.0) {
@@ -156,7 +146,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let jobs: Vec<(&str, u64)> =
         args.splits.0.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
     let total = jobs.len() * args.frames;
-    let progress = bar(total as u64, "rendering");
+    let progress = Pieces::new(total as u64, "rendering");
     let started = Instant::now();
     let shares = jobs
         .par_iter()
@@ -181,7 +171,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 }
                 let sample = Sample::new(&args.out, split, &city, 0, index);
                 write_frame(&sample, &frame, !args.no_exact_depth)?;
-                progress.inc(1);
+                progress.one_more();
             }
             Ok(pixels)
         })
@@ -189,7 +179,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             || vec![0; classes::SCORED_CLASSES],
             |a, b| Ok(a.into_iter().zip(b).map(|(a, b)| a + b).collect()),
         )?;
-    progress.finish_and_clear();
+    progress.finish();
     let seconds = started.elapsed().as_secs_f64();
     let mut text = format!(
         "{total} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s)\n",

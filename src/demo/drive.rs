@@ -1,5 +1,6 @@
 //! The demo's own drive: rendered once, kept in the Cityscapes layout, found again by the next demo.
 
+use crate::cli::progress::Pieces;
 use crate::cli::render;
 use crate::data::cityscapes::Sample;
 use crate::data::street::{Drive, DriveConfig};
@@ -48,7 +49,7 @@ pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize,
     }
     let place = folder.display();
     super::say(format_args!("rendering {frames} frames of {width}x{height}, once; they are kept in {place}"));
-    let bar = render::bar(frames as u64, "rendering");
+    let progress = Pieces::new(frames as u64, "rendering");
     let shares = rayon::current_num_threads().min(frames).max(1);
     (0..shares).into_par_iter().try_for_each(|share| -> anyhow::Result<()> {
         // Each thread builds the street for itself: drawing needs the drive's own scratch space.
@@ -56,11 +57,11 @@ pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize,
         for index in (share..frames).step_by(shares) {
             let sample = Sample::new(&unfinished, SPLIT, CITY, 0, index);
             render::write_frame(&sample, &drive.frame(index, false), true)?;
-            bar.inc(1);
+            progress.one_more();
         }
         Ok(())
     })?;
-    bar.finish_and_clear();
+    progress.finish();
     std::fs::rename(&unfinished, &folder).with_context(|| format!("cannot rename {}", unfinished.display()))?;
     Ok(folder)
 }
