@@ -163,7 +163,8 @@ fn results_are_written_though_the_table_cannot_be() {
         ["evaluate", "--device", "cpu", "--model", text(&model), "--data", text(&data), "--json", text(&json)];
     let evaluate = [&evaluate[..], &["--report", text(&report), "--pictures", "0"]].concat();
     let render = ["render", "--out", text(&out), "--splits", "test=1", "--frames", "1", "--size", "64x32"];
-    for args in [&evaluate[..], &render, &["interface", "--format", "json"]] {
+    let interface = ["interface", "--format", "json"];
+    for args in [&evaluate[..], &render, &interface, &["--version"], &["export", "--help"]] {
         let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
         let mut command = Command::new(env!("CARGO_BIN_EXE_semantic_depth"));
         let output = command.args(args).stdout(full).output().expect("the program starts");

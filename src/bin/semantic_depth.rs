@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli.run(),
         Err(said) => match print_usage(&said) {
             Ok(()) => return ExitCode::from(said.exit_code() as u8),
-            Err(error) => Err(anyhow::Error::new(error).context("cannot print")),
+            Err(error) => Err(anyhow::Error::new(error).context("what was asked for cannot be printed")),
         },
     };
     match done {
