@@ -177,8 +177,9 @@ mod tests {
             id: id.into(),
             instance_id: "manager".into(),
             active,
+            // Whole nanoseconds, unlike 0.1.
             heartbeat_timeout: 1.0,
-            heartbeat_period: 0.1,
+            heartbeat_period: 0.125,
             ..Status::default()
         }
     }
@@ -201,8 +202,8 @@ mod tests {
             assert!(end.hear(&manager(id, true), true, now).is_none());
             let first = end.due(true, now).expect("answers at once");
             assert!(first.active && first.id == id && first.instance_id == end.instance, "{first:?}");
-            assert_eq!(end.next(), Some(now + Duration::from_millis(100)));
-            assert_eq!(heartbeats(&mut end, &mut now, 100), 10);
+            assert_eq!(end.next(), Some(now + Duration::from_millis(125)));
+            assert_eq!(heartbeats(&mut end, &mut now, 100), 8);
             // A second of silence, and the bond is over; that is said, once.
             now += STEP;
             let last = end.due(true, now).expect("says that it is over");
