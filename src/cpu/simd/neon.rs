@@ -19,6 +19,8 @@ macro_rules! each {
     };
 }
 
+// SAFETY: of the following bodies: every 64-bit Arm processor has NEON, and they touch no memory.
+
 /// `vmaxq_f32` is NaN where either is; this is `b` there, as the other instruction sets' maximum is.
 #[inline(always)]
 unsafe fn max4(a: float32x4_t, b: float32x4_t) -> float32x4_t {
@@ -48,7 +50,7 @@ unsafe fn floats8(words: uint16x8_t) -> [float32x4_t; 2] {
 }
 
 // `inline(always)`: as in the other instruction sets.
-// SAFETY of the bodies: the trait's own conditions.
+// SAFETY: of all bodies, the trait's own conditions.
 impl Isa for Neon {
     type V = [float32x4_t; 4];
     type H = [float32x4_t; 2];

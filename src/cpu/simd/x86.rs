@@ -13,6 +13,7 @@ pub enum Avx2 {}
 pub enum Avx512 {}
 
 /// Eight lanes are AVX2's in both.
+// SAFETY: of all bodies, the trait's own conditions.
 macro_rules! eight_lanes {
     () => {
         type H = __m256;
@@ -40,7 +41,7 @@ macro_rules! eight_lanes {
 }
 
 // `inline(always)`: these have to become a part of the kernel, which is what is compiled for the instruction set.
-// SAFETY of the bodies: the trait's own conditions.
+// SAFETY: of all bodies, the trait's own conditions.
 impl Isa for Avx2 {
     type V = [__m256; 2];
     type M = [__m256; 2];
@@ -136,7 +137,7 @@ impl Isa for Avx2 {
     eight_lanes!();
 }
 
-// SAFETY of the bodies: the trait's own conditions.
+// SAFETY: of all bodies, the trait's own conditions.
 impl Isa for Avx512 {
     type V = __m512;
     type M = __mmask16;
