@@ -119,7 +119,8 @@ impl End {
         if self.held.is_none() {
             log::info!("bonded with the lifecycle manager: a heartbeat every {} ms", period.as_millis());
         }
-        let next = self.held.as_ref().map_or(now, |held| held.next);
+        // A manager that asks for more heartbeats than before does not wait for the next of the old ones.
+        let next = self.held.as_ref().map_or(now, |held| held.next.min(now + period));
         self.held = Some(Held { id: status.id.clone(), heard: now, next, period, timeout });
         None
     }
@@ -266,6 +267,17 @@ mod tests {
             assert!(end.due(true, now).is_some());
             assert_eq!(end.next(), Some(now + expected), "{timeout} {period}");
         }
+    }
+
+    #[test]
+    fn a_manager_that_asks_for_more_heartbeats_has_them_at_once() {
+        let (mut end, now) = (End::new("/semantic_depth"), Instant::now());
+        let slow = Status { heartbeat_timeout: 1e9, heartbeat_period: 1e9, ..manager("semantic_depth", true) };
+        end.hear(&slow, true, now);
+        assert!(end.due(true, now).is_some());
+        assert!(end.next() > Some(now + Duration::from_secs(1_000_000)));
+        end.hear(&manager("semantic_depth", true), true, now);
+        assert_eq!(end.next(), Some(now + Duration::from_millis(125)));
     }
 
     #[test]
