@@ -24,11 +24,9 @@ if [ -n "${SMALL:-}" ]; then
   }
 fi
 
-if [ ! -f "$out/rendered" ]; then
-  semantic_depth render --out "$out/street" --seed 1 --splits "train=$drives" --frames 2 --rate 0.3 --size $size --no-stereo --add
-  semantic_depth render --out "$out/street" --seed 1 --splits $held --frames 1 --rate 0.3 --size $size --no-stereo --add
-  touch "$out/rendered"
-fi
+# What is there already stays, as with --resume.
+semantic_depth render --out "$out/street" --seed 1 --splits "train=$drives" --frames 2 --rate 0.3 --size $size --no-stereo --add
+semantic_depth render --out "$out/street" --seed 1 --splits $held --frames 1 --rate 0.3 --size $size --no-stereo --add
 semantic_depth train config/train/street.yaml --data "$out/street" --out "$out/first" $(minutes 130 2) --resume
 semantic_depth train config/train/street_camvid.yaml --data "street=$out/street" --data "camvid=$camvid" \
   --init "$out/first/last.safetensors" --out "$out/second" $(minutes 100) --resume

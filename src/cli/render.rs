@@ -3,12 +3,14 @@
 use super::progress::Pieces;
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes;
-use crate::data::disk::hold;
+use crate::data::disk::{hold, write_atomically};
 use crate::data::street::{Drive, DriveConfig, Frame, CITYSCAPES_BASELINE_M, CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use anyhow::{bail, Context as _};
 use clap::builder::RangedU64ValueParser;
 use rayon::prelude::*;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Seeds of one split lie in one block, so that a street of one split is never in another.
@@ -17,7 +19,8 @@ const SEEDS_A_SPLIT: u64 = 1 << 32;
 /// Arguments of `semantic_depth render`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder to write; it must not exist or be empty, unless --add is given.
+    /// Folder to write. It must not exist or be empty, unless --add is given, or the same rendering began there: then it
+    /// goes on where it was interrupted.
     #[arg(long)]
     out: PathBuf,
     /// Everything random follows from it.
@@ -50,7 +53,8 @@ pub struct Args {
     /// Leave out exact depth (the disparity stays).
     #[arg(long)]
     no_exact_depth: bool,
-    /// Write into a folder that is not empty; frames of the same name are replaced, whatever they have.
+    /// Write into a folder that is not empty; frames of the same name are replaced, whatever they have, unless the same
+    /// rendering made them.
     #[arg(long)]
     add: bool,
 }
@@ -107,6 +111,93 @@ pub(crate) fn drive_seed(seed: u64, split: &str, drive: u64) -> u64 {
     seed.wrapping_mul(16).wrapping_add(block).wrapping_mul(SEEDS_A_SPLIT).wrapping_add(drive)
 }
 
+/// Name of the file beside a split's pictures that says how they were rendered.
+const RECORD: &str = "rendering.json";
+
+/// How a split is rendered, and what of it is there.
+struct Record {
+    path: PathBuf,
+    json: serde_json::Value,
+    there: There,
+}
+
+/// What is in a split's folder of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// What the same rendering wrote.
+    Same,
+    /// Whatever else.
+    Other,
+}
+
+impl Record {
+    /// `drive` is any of the split's: only its seed is its own.
+    fn of(args: &Args, split: &str, drives: u64, drive: &DriveConfig) -> anyhow::Result<Self> {
+        let path = args.out.join("leftImg8bit").join(split).join(RECORD);
+        let json = serde_json::json!({
+            "program": concat!("semantic_depth ", env!("CARGO_PKG_VERSION")),
+            "seed": args.seed,
+            "drives": drives,
+            "frames": drive.frames,
+            "rate_hz": drive.rate_hz,
+            "size": [drive.width, drive.height],
+            "focal_px": drive.focal_px,
+            "baseline_m": drive.baseline_m,
+            "camera_heights_m": drive.heights_m,
+            "stereo": !args.no_stereo,
+            "exact_depth": !args.no_exact_depth,
+        });
+        let there = match std::fs::read_to_string(&path) {
+            // Text with text: a float may not come back from a file bit for bit.
+            Ok(text) if text == Self::text(&json) => There::Same,
+            Err(e) if e.kind() == ErrorKind::NotFound && is_empty(path.parent().unwrap_or(&path))? => There::Nothing,
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).with_context(|| path.display().to_string()),
+            _ => There::Other,
+        };
+        Ok(Self { path, json, there })
+    }
+
+    fn text(json: &serde_json::Value) -> String {
+        format!("{json:#}\n")
+    }
+}
+
+/// Whether there is nothing in a folder, or no folder.
+fn is_empty(folder: &Path) -> anyhow::Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e).with_context(|| folder.display().to_string()),
+    }
+}
+
+/// Whether rendering may begin in `out`, or go on.
+fn check_place(out: &Path, records: &[Record]) -> anyhow::Result<()> {
+    if is_empty(out)? {
+        return Ok(());
+    }
+    if let Some(other) = records.iter().find(|record| record.there == There::Other && record.path.exists()) {
+        bail!(
+            "{} says that what is there was rendered in another way: choose another folder, or pass --add to replace \
+             frames of the same name. Asked for: {}",
+            other.path.display(),
+            other.json
+        );
+    }
+    let goes_on = records.iter().any(|record| record.there == There::Same);
+    if !goes_on || records.iter().any(|record| record.there == There::Other) {
+        bail!("{} is not empty: choose another folder, or pass --add to write into it", out.display());
+    }
+    Ok(())
+}
+
+/// The parts that a frame has.
+fn parts(stereo: bool, exact_depth: bool) -> impl Iterator<Item = Part> {
+    let always = [Part::Left, Part::Labels, Part::Disparity, Part::Camera];
+    stereo.then_some(Part::Right).into_iter().chain(always).chain(exact_depth.then_some(Part::Depth))
+}
+
 /// Writes one frame in the Cityscapes layout. What an earlier frame of this name had and this one has not is removed:
 /// it would be the truth of another picture.
 pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> anyhow::Result<()> {
@@ -121,10 +212,11 @@ pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> 
     sample.write_picture(Part::Left, &frame.left)?;
     sample.write_labels(&frame.labels, w, h)?;
     sample.write_disparity(&frame.depth_m, &frame.camera, w, h)?;
-    sample.write_camera(&frame.camera)?;
     if exact_depth {
         sample.write_depth(&frame.depth_m, w, h)?;
     }
+    // Last: where a rendering goes on, a frame with its camera is done.
+    sample.write_camera(&frame.camera)?;
     Ok(())
 }
 
@@ -141,36 +233,62 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !(args.baseline.is_finite() && args.baseline > 0.0) {
         bail!("--baseline: expected metres above 0, found {}", args.baseline);
     }
+    let drive_of = |seed: u64| DriveConfig {
+        seed,
+        frames: args.frames,
+        rate_hz: args.rate,
+        width,
+        height,
+        focal_px,
+        baseline_m: args.baseline,
+        heights_m: args.camera_height,
+    };
     let _held = hold(&args.out, "rendering")?;
-    check_empty(&args.out, args.add)?;
+    let splits: Vec<&(String, u64)> = args.splits.0.iter().filter(|(_, drives)| *drives > 0).collect();
+    let records: Vec<Record> = splits
+        .iter()
+        .map(|(split, drives)| Record::of(&args, split, *drives, &drive_of(args.seed)))
+        .collect::<anyhow::Result<_>>()?;
+    if !args.add {
+        check_place(&args.out, &records)?;
+    }
     let jobs: Vec<(&str, u64)> =
-        args.splits.0.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
+        splits.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
+    let sample = |split: &str, drive: u64, index| Sample::new(&args.out, split, &city(drive), 0, index);
+    for ((split, drives), record) in splits.iter().zip(&records).filter(|(_, record)| record.there != There::Same) {
+        // What is there of other frames under these names goes first: were this interrupted, it would be taken for done.
+        for drive in 0..if record.there == There::Other { *drives } else { 0 } {
+            (0..args.frames).try_for_each(|index| sample(split, drive, index).remove(Part::Camera))?;
+        }
+        write_atomically(&record.path, |file| file.write_all(Record::text(&record.json).as_bytes()))?;
+    }
     let total = jobs.len() * args.frames;
+    let kept = AtomicUsize::new(0);
     let progress = Pieces::new(total as u64, "rendering");
     let started = Instant::now();
     let shares = jobs
         .par_iter()
         .map(|&(split, drive)| -> anyhow::Result<Vec<u64>> {
-            let config = DriveConfig {
-                seed: drive_seed(args.seed, split, drive),
-                frames: args.frames,
-                rate_hz: args.rate,
-                width,
-                height,
-                focal_px,
-                baseline_m: args.baseline,
-                heights_m: args.camera_height,
-            };
-            let mut street = Drive::new(&config);
-            let city = format!("street{drive:05}");
+            // A street takes a while to build, and of one that is done nothing is needed.
+            let mut street = None;
             let mut pixels = vec![0_u64; classes::SCORED_CLASSES];
             for index in 0..args.frames {
-                let frame = street.frame(index, !args.no_stereo);
-                for &label in &frame.labels {
-                    pixels[usize::from(label)] += 1;
+                let sample = sample(split, drive, index);
+                let labels = if parts(!args.no_stereo, !args.no_exact_depth).all(|part| sample.path(part).is_file()) {
+                    kept.fetch_add(1, Ordering::Relaxed);
+                    sample.read_labels()?.0
+                } else {
+                    let street =
+                        street.get_or_insert_with(|| Drive::new(&drive_of(drive_seed(args.seed, split, drive))));
+                    let frame = street.frame(index, !args.no_stereo);
+                    write_frame(&sample, &frame, !args.no_exact_depth)?;
+                    frame.labels
+                };
+                for label in labels {
+                    if let Some(count) = pixels.get_mut(usize::from(label)) {
+                        *count += 1;
+                    }
                 }
-                let sample = Sample::new(&args.out, split, &city, 0, index);
-                write_frame(&sample, &frame, !args.no_exact_depth)?;
                 progress.one_more();
             }
             Ok(pixels)
@@ -181,11 +299,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         )?;
     progress.finish();
     let seconds = started.elapsed().as_secs_f64();
+    let kept = kept.into_inner();
     let mut text = format!(
-        "{total} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s)\n",
+        "{} frames of {width}x{height} in {} drives written to {} ({:.2} frames/s){}\n",
+        total - kept,
         jobs.len(),
         args.out.display(),
-        total as f64 / seconds
+        (total - kept) as f64 / seconds,
+        if kept > 0 { format!(", {kept} were there") } else { String::new() }
     );
     let all: u64 = shares.iter().sum::<u64>().max(1);
     for (class, pixels) in classes::cityscapes().iter().zip(&shares) {
@@ -194,14 +315,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     super::print(text).context("the frames are written, but what they hold cannot be printed")
 }
 
-fn check_empty(out: &Path, add: bool) -> anyhow::Result<()> {
-    if out.exists() && !add {
-        let mut entries = std::fs::read_dir(out).with_context(|| format!("{}", out.display()))?;
-        if entries.next().is_some() {
-            bail!("{} is not empty: choose another folder, or pass --add to write into it", out.display());
-        }
-    }
-    Ok(())
+/// Name of a drive's street, which is a city to Cityscapes.
+fn city(drive: u64) -> String {
+    format!("street{drive:05}")
 }
 
 #[cfg(test)]
@@ -242,6 +358,61 @@ mod tests {
         assert_eq!(there(), [true, true, false]);
         render(&out, &["--seed", "3", "--add", "--no-stereo"]).expect("rendered");
         assert_eq!(there(), [true, false, true]);
+    }
+
+    /// The whole folder: names and contents.
+    fn contents(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut folders = vec![root.to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let bytes = std::fs::read(&path).expect("a file");
+                    all.push((path.strip_prefix(root).expect("within").into(), bytes));
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn an_interrupted_rendering_goes_on_and_ends_as_a_whole_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+        let more = ["--splits", "val=2", "--frames", "2"];
+        let words = ["semantic_depth", "render", "--size", "64x32"];
+        let render = |out: &Path, more: &[&str]| {
+            let out = ["--out", out.to_str().expect("UTF-8")];
+            let words = words.iter().chain(&out).chain(more).copied();
+            crate::cli::Cli::try_parse_from(words).expect("arguments").run()
+        };
+        render(&whole, &more).expect("rendered");
+        render(&broken, &more).expect("rendered");
+        // As if it had ended while the third frame was written: its last part is not there, and nothing of the fourth.
+        let third = Sample::new(&broken, "val", "street00001", 0, 0);
+        let fourth = Sample::new(&broken, "val", "street00001", 0, 1);
+        third.remove(Part::Camera).expect("removed");
+        parts(true, true).for_each(|part| fourth.remove(part).expect("removed"));
+        let first = Sample::new(&broken, "val", "street00000", 0, 0).path(Part::Left);
+        let made = || std::fs::metadata(&first).and_then(|m| m.modified()).expect("a time");
+        let before = made();
+        render(&broken, &more).expect("it goes on");
+        assert_eq!(made(), before, "what was done is not made anew");
+        assert!(contents(&whole) == contents(&broken), "another end than that of a whole rendering");
+
+        let error = render(&broken, &["--splits", "val=2", "--frames", "2", "--seed", "2"]).expect_err("another seed");
+        assert!(error.to_string().contains("was rendered in another way"), "{error}");
+        // Frames of another rendering are never taken for done, not even by one that is interrupted.
+        render(&whole, &["--splits", "val=2", "--frames", "2", "--seed", "2", "--add"]).expect("replaced");
+        assert!(contents(&whole).iter().zip(contents(&broken)).all(|(a, b)| a.0 == b.0 && a.1 != b.1));
+        // Somebody's own pictures are no rendering.
+        std::fs::remove_file(broken.join("leftImg8bit/val").join(RECORD)).expect("removed");
+        let error = render(&broken, &more).expect_err("no record").to_string();
+        assert!(error.contains("is not empty"), "{error}");
     }
 
     #[test]
