@@ -85,6 +85,7 @@ fn run(pipeline: &mut Pipeline, cameras: &[&Camera]) -> Vec<(Outputs, StageTimes
             mask_values: &mask_values,
             outputs,
             times: StageTimes::default(),
+            is_broken: false,
         })
         .collect();
     pipeline.run(&mut jobs).expect("the frames are computed");
@@ -150,6 +151,7 @@ fn what_is_not_wanted_is_empty_and_depth_is_multiplied() {
         mask_values: &[0; 256],
         outputs: &mut outputs,
         times: StageTimes::default(),
+        is_broken: false,
     }];
     pipeline.run(&mut jobs).expect("the frame is computed");
     assert!(outputs.labels.is_empty() && outputs.confidence.is_empty() && outputs.mask.is_empty());
@@ -196,6 +198,7 @@ fn wrong_orders_are_refused_with_what_was_expected() {
                 mask_values: &[0; 256],
                 outputs,
                 times: StageTimes::default(),
+                is_broken: false,
             })
             .collect();
         let error = pipeline.run(&mut jobs).expect_err("must be refused").to_string();

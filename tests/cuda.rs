@@ -78,6 +78,7 @@ fn answers(pipeline: &mut Pipeline, image: ImageView<'_>, geometries: &[Geometry
             mask_values: &[7; 256],
             outputs,
             times: StageTimes::default(),
+            is_broken: false,
         })
         .collect();
     pipeline.run(&mut jobs).expect("it answers");

@@ -279,6 +279,7 @@ fn job<'a>(image: &ImageView<'a>, geometry: &'a Geometry, wanted: Wanted, output
         mask_values: &MASK_VALUES,
         outputs,
         times: StageTimes::default(),
+        is_broken: false,
     }
 }
 

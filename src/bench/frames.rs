@@ -121,6 +121,7 @@ impl Cameras {
                 mask_values: &[0; 256],
                 outputs,
                 times: StageTimes::default(),
+                is_broken: false,
             });
         }
         pipeline.run(&mut jobs)?;

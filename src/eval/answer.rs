@@ -64,6 +64,7 @@ impl Answerer {
             mask_values: &[0; 256],
             outputs: &mut self.outputs,
             times: StageTimes::default(),
+            is_broken: false,
         };
         self.pipeline.run(&mut [job])?;
         if self.of_categories {

@@ -1,8 +1,8 @@
 //! The network's answer -> labels, metres and pictures, where and as large as the geometry says.
 //!
 //! An output is *defined* as: scores and depth code interpolated bilinearly (half-pixel centres, [`Geometry`]) from the
-//! answer, whatever its size, straight to the output pixel's place, then the arg-max (the lowest channel among equals)
-//! and the depth decoding. Where the four corners of a cell share their arg-max, so does every pixel between them: such
+//! answer, whatever its size, straight to the output pixel's place, then the arg-max (the lowest channel among equals;
+//! unlabelled where no score is a number) and the depth decoding. Where the four corners of a cell share their arg-max, so does every pixel between them: such
 //! pixels need no interpolation. Elsewhere only channels count that are not below a corner's winner at all four corners.
 //! Both follow from what interpolation is; single precision, in which two scores may round to the same, does not enter.
 
@@ -179,7 +179,16 @@ impl OutputBuilder {
         }
     }
 
-    /// Class ids at the output's size; 255 where the network saw nothing, and everywhere where it answers no classes.
+    /// Whether what [`Self::read`] has read has pixels of which no score is a number, or no depth at all that is one. A network
+    /// of which one number is none soon has nothing else: it sums over the whole picture.
+    pub fn is_broken(&self) -> bool {
+        // One class more than there are labels would have this index itself.
+        let is_scored = self.kind == ClassKind::Scores && self.score_channels <= MAX_CLASSES;
+        (is_scored && self.best.contains(&UNLABELLED))
+            || (!self.code.is_empty() && !self.code.iter().any(|code| code.is_finite()))
+    }
+
+    /// Class ids at the output's size; 255 where the network saw nothing or no score is a number, and everywhere where it answers no classes.
     ///
     /// # Panics
     /// If [`Self::read`] has not read this answer's labels.
@@ -490,8 +499,6 @@ struct LabelScratch {
     uniform: Vec<u8>,
     mixed: Vec<MixedCell>,
     candidates: Vec<Candidate>,
-    /// Published id of channel 0, which wins where no score is a number.
-    first_id: u32,
     /// The candidates of one cell in one output row.
     lines: Vec<Line>,
 }
@@ -524,7 +531,6 @@ impl LabelScratch {
         self.uniform.resize(columns.positions.len() + FILL, 0);
         self.mixed.clear();
         self.candidates.clear();
-        self.first_id = u32::from(ids[0]);
         let line = |y: u32| &best[y as usize * packed.width..][..packed.width];
         let (top, bottom) = (line(row.first), line(row.next));
         for cell in &columns.cells {
@@ -563,7 +569,7 @@ fn mix(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) 
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: every 64-bit Arm processor has NEON.
-    mix_with(scratch, columns, weight, out, |lines, weights, id| unsafe { winners_neon(lines, weights, id) });
+    mix_with(scratch, columns, weight, out, |lines, weights| unsafe { winners_neon(lines, weights) });
     #[cfg(not(target_arch = "aarch64"))]
     mix_with(scratch, columns, weight, out, winners);
 }
@@ -571,7 +577,7 @@ fn mix(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn mix_avx2(scratch: &mut LabelScratch, columns: &Axis, weight: f32, out: &mut [u8]) {
-    mix_with(scratch, columns, weight, out, |lines, weights, id| winners_avx2(lines, weights, id));
+    mix_with(scratch, columns, weight, out, |lines, weights| winners_avx2(lines, weights));
 }
 
 /// [`mix`] with a way to find the winners of [`LANES`] positions.
@@ -581,9 +587,9 @@ fn mix_with(
     columns: &Axis,
     weight: f32,
     out: &mut [u8],
-    winners: impl Fn(&[Line], &[f32; LANES], u32) -> [u8; LANES],
+    winners: impl Fn(&[Line], &[f32; LANES]) -> [u8; LANES],
 ) {
-    let LabelScratch { mixed, candidates, first_id, lines, .. } = scratch;
+    let LabelScratch { mixed, candidates, lines, .. } = scratch;
     for cell in mixed.iter() {
         lines.clear();
         for c in &candidates[cell.candidates.start as usize..cell.candidates.end as usize] {
@@ -595,7 +601,7 @@ fn mix_with(
         }
         let (start, end) = (cell.start as usize, cell.end as usize);
         for (i, out) in (start..end).step_by(LANES).zip(out[start..end].chunks_mut(LANES)) {
-            let ids = winners(lines, columns.weights(i), *first_id);
+            let ids = winners(lines, columns.weights(i));
             match out.first_chunk_mut() {
                 Some(out) => *out = ids,
                 None => out.copy_from_slice(&ids[..out.len()]),
@@ -604,13 +610,13 @@ fn mix_with(
     }
 }
 
-/// The id of the greatest score at each of some positions between two columns, the first among equals; `first_id` where
-/// no score is a number.
+/// The id of the greatest score at each of some positions between two columns, the first among equals; [`UNLABELLED`]
+/// where no score is a number.
 #[cfg(any(not(target_arch = "aarch64"), test))]
 #[inline(always)]
-fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+fn winners(lines: &[Line], weights: &[f32; LANES]) -> [u8; LANES] {
     let mut top = [f32::NEG_INFINITY; LANES];
-    let mut winner = [first_id as u8; LANES];
+    let mut winner = [UNLABELLED; LANES];
     for line in lines {
         for k in 0..LANES {
             let score = line.left * (1.0 - weights[k]) + line.right * weights[k];
@@ -627,13 +633,13 @@ fn winners(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES]
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn winners_avx2(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+fn winners_avx2(lines: &[Line], weights: &[f32; LANES]) -> [u8; LANES] {
     use std::arch::x86_64::*;
     let [a, b, c, d, e, f, g, h] = *weights;
     let right = _mm256_setr_ps(a, b, c, d, e, f, g, h);
     let left = _mm256_sub_ps(_mm256_set1_ps(1.0), right);
     let mut top = _mm256_set1_ps(f32::NEG_INFINITY);
-    let mut winner = _mm256_set1_epi32(first_id as i32);
+    let mut winner = _mm256_set1_epi32(UNLABELLED.into());
     for line in lines {
         let score = _mm256_add_ps(
             _mm256_mul_ps(_mm256_set1_ps(line.left), left),
@@ -651,7 +657,7 @@ fn winners_avx2(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; L
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 #[inline]
-fn winners_neon(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; LANES] {
+fn winners_neon(lines: &[Line], weights: &[f32; LANES]) -> [u8; LANES] {
     use std::arch::aarch64::*;
     let fours = |[a, b, c, d]: [f32; 4]| {
         let low = vset_lane_f32::<1>(b, vdup_n_f32(a));
@@ -661,7 +667,7 @@ fn winners_neon(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; L
     let right = [fours([a, b, c, d]), fours([e, f, g, h])];
     let left = right.map(|right| vsubq_f32(vdupq_n_f32(1.0), right));
     let mut top = [vdupq_n_f32(f32::NEG_INFINITY); 2];
-    let mut winner = [vdupq_n_u32(first_id); 2];
+    let mut winner = [vdupq_n_u32(UNLABELLED.into()); 2];
     for line in lines {
         for k in 0..2 {
             // No fused multiplication: all processors find the same winners.
@@ -681,10 +687,11 @@ fn winners_neon(lines: &[Line], weights: &[f32; LANES], first_id: u32) -> [u8; L
 /// is below it everywhere between them. The others are kept; mostly they are the corners' own winners.
 #[multiversion(targets("x86_64+avx2"))]
 fn candidates(corners: [&[f32]; 4], winners: [u8; 4], ids: &[u8; 256], out: &mut Vec<Candidate>) {
-    let mut heights = [[0.0_f32; 4]; 4];
+    // A corner without a winner beats nothing, for nothing is below what is no number.
+    let mut heights = [[f32::NAN; 4]; 4];
     for (heights, w) in heights.iter_mut().zip(winners) {
         for (height, corner) in heights.iter_mut().zip(corners) {
-            *height = corner[usize::from(w)];
+            *height = corner.get(usize::from(w)).copied().unwrap_or(f32::NAN);
         }
     }
     let [a, b, c, d] = corners;
@@ -724,7 +731,8 @@ fn argmax_pixels(scores: &[f32], channels: usize, classes: usize, best: &mut [u8
     }
 }
 
-/// Index of the greatest value, the lowest among equals. NaN never wins; all NaN is 0.
+/// Index of the greatest value, the lowest among equals. NaN and minus infinity never win: [`UNLABELLED`] where there is
+/// nothing else.
 #[inline(always)]
 fn argmax(values: &[f32]) -> u8 {
     let (blocks, rest) = values.as_chunks::<4>();
@@ -741,6 +749,9 @@ fn argmax(values: &[f32]) -> u8 {
     for &v in rest {
         greatest = greater(v, greatest);
     }
+    if greatest == f32::NEG_INFINITY {
+        return UNLABELLED;
+    }
     // Then where it was first, 64 values at a time.
     for (chunk, blocks) in blocks.chunks(16).enumerate() {
         let mut equal = 0_u64;
@@ -752,7 +763,7 @@ fn argmax(values: &[f32]) -> u8 {
         }
     }
     let first = rest.iter().position(|v| *v == greatest);
-    first.map_or(0, |i| (4 * blocks.len() + i) as u8)
+    first.map_or(UNLABELLED, |i| (4 * blocks.len() + i) as u8)
 }
 
 /// Bit `k` says whether value `k` is `to`.
@@ -900,7 +911,7 @@ impl SoftmaxScratch {
 fn shifted_planes(packed: &Packed<'_>, y: u32, classes: usize, planes: &mut [f32]) {
     for x in 0..packed.width {
         let scores = &packed.pixel(y, x as u32)[..classes];
-        let best = scores[usize::from(argmax(scores))];
+        let best = scores.get(usize::from(argmax(scores))).copied().unwrap_or(f32::NAN);
         let finite = scores.iter().all(|s| s.is_finite());
         for (plane, &score) in planes.chunks_exact_mut(packed.width).zip(scores) {
             plane[x] = if finite { score - best } else { f32::NAN };
@@ -1015,18 +1026,20 @@ pub(super) mod tests {
                 };
                 let corners = packed.corners(row, (column.first, column.next), classes);
                 let winners = corners.map(|c| {
-                    let mut best = 0;
-                    for i in 1..classes {
-                        if c[i] > c[best] {
-                            best = i;
+                    (0..classes).fold(None, |best, i| {
+                        let top = best.map_or(f32::NEG_INFINITY, |best: usize| c[best]);
+                        if c[i] > top {
+                            Some(i)
+                        } else {
+                            best
                         }
-                    }
-                    best
+                    })
                 });
                 let (wx, wy) = (column.weight, row.weight);
-                let mut best = (f32::NEG_INFINITY, 0);
+                let mut best = (f32::NEG_INFINITY, 255);
                 for c in 0..classes {
-                    let beaten = winners.iter().any(|w| corners.iter().all(|corner| corner[c] < corner[*w]));
+                    let mut winners = winners.iter().flatten();
+                    let beaten = winners.any(|w| corners.iter().all(|corner| corner[c] < corner[*w]));
                     let left = corners[0][c] * (1.0 - wy) + corners[2][c] * wy;
                     let right = corners[1][c] * (1.0 - wy) + corners[3][c] * wy;
                     let score = left * (1.0 - wx) + right * wx;
@@ -1065,6 +1078,48 @@ pub(super) mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_pixel_without_a_score_that_is_a_number_is_unlabelled() {
+        let (w, h, classes) = (26, 17, 19);
+        for nothing in [f32::NAN, f32::NEG_INFINITY] {
+            let mut data = packed_data(w, h, classes + 1);
+            // Whole patches, single pixels, and single scores, which only do not win.
+            for (i, pixel) in data.chunks_exact_mut(classes + 1).enumerate() {
+                let (x, y) = (i % w, i / w);
+                if (x > 18 && y > 9) || i % 23 == 0 {
+                    pixel[..classes].fill(nothing);
+                }
+                pixel[i % classes] = nothing;
+            }
+            let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
+            let mut b = builder(classes);
+            let (mut out, mut confidence) = (Vec::new(), Vec::new());
+            for placement in placements((160, 70)) {
+                let geometry = Geometry::new(&placement, (160, 70), (101, 67)).expect("it fits");
+                b.read(&packed, true, false);
+                b.labels(&packed, &geometry, &mut out);
+                assert!(b.is_broken());
+                assert!(out == slow_labels(&b, &packed, &geometry), "{nothing}, {placement:?}");
+                assert!(out.contains(&255) && out.iter().any(|id| *id != 255), "{placement:?}");
+                b.confidence(&packed, &geometry, 1, &mut confidence);
+                assert!(out.iter().zip(&confidence).all(|(id, c)| *id != 255 || c.is_nan()), "{placement:?}");
+            }
+            let data = vec![nothing; data.len()];
+            let packed = Packed { data: &data, ..packed };
+            b.read(&packed, true, false);
+            b.labels(&packed, &stretch((w, h), (60, 40)), &mut out);
+            assert_eq!(out, [255; 60 * 40], "{nothing}");
+        }
+        // Depth that is not known here or there is no fault; none at all is.
+        let mut data = packed_data(w, h, classes + 1);
+        for (holes, is_broken) in [(0, false), (w * h - 1, false), (w * h, true)] {
+            data.chunks_exact_mut(classes + 1).take(holes).for_each(|pixel| pixel[classes] = f32::NAN);
+            let mut b = builder(classes);
+            b.read(&Packed { width: w, height: h, channels: classes + 1, data: &data }, true, true);
+            assert_eq!(b.is_broken(), is_broken, "{holes} holes");
         }
     }
 
@@ -1363,7 +1418,8 @@ pub(super) mod tests {
     #[test]
     fn an_overlay_shows_an_image_of_any_encoding() {
         let size = (40, 30);
-        let data: Vec<u8> = (0..40_000_u32).map(|i| (i * i * 7 + i * 31) as u8).collect();
+        let data: Vec<u8> =
+            (0..40_000_u32).map(|i| i.wrapping_mul(i).wrapping_mul(7).wrapping_add(i * 31) as u8).collect();
         let mut converter = Converter::new();
         let mut b = builder(4);
         let (mut found, mut expected) = (Vec::new(), Vec::new());
@@ -1561,17 +1617,17 @@ pub(super) mod tests {
     #[test]
     #[allow(unsafe_code)]
     fn winners_are_the_first_of_the_greatest() {
-        type Winners = fn(&[Line], &[f32; LANES], u32) -> [u8; LANES];
+        type Winners = fn(&[Line], &[f32; LANES]) -> [u8; LANES];
         #[allow(unused_mut)]
         let mut ways: Vec<(&str, Winners)> = vec![("without vectors", winners)];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has been asked.
-            ways.push(("AVX2", |lines, weights, first| unsafe { winners_avx2(lines, weights, first) }));
+            ways.push(("AVX2", |lines, weights| unsafe { winners_avx2(lines, weights) }));
         }
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every 64-bit Arm processor has NEON.
-        ways.push(("NEON", |lines, weights, first| unsafe { winners_neon(lines, weights, first) }));
+        ways.push(("NEON", |lines, weights| unsafe { winners_neon(lines, weights) }));
         // Whole scores and weights with few bits: nothing is rounded, and many are equal.
         let weights = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0];
         let scores = noise(600, 5).into_iter().map(|v| (v * 3.0).round()).collect::<Vec<_>>();
@@ -1584,14 +1640,14 @@ pub(super) mod tests {
             let expected = weights.map(|w| {
                 let score = |l: &Line| l.left * (1.0 - w) + l.right * w;
                 let greatest = lines.iter().map(score).fold(f32::NEG_INFINITY, f32::max);
-                lines.iter().find(|l| score(l) == greatest).map_or(3, |l| l.id as u8)
+                lines.iter().find(|l| score(l) == greatest).map_or(255, |l| l.id as u8)
             });
             for (way, winners) in &ways {
-                assert_eq!(winners(&lines, &weights, 3), expected, "{way}: {lines:?}");
+                assert_eq!(winners(&lines, &weights), expected, "{way}: {lines:?}");
             }
         }
         for (way, winners) in ways {
-            assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights, 3), [3; LANES], "{way}");
+            assert_eq!(winners(&[Line { left: f32::NAN, right: 1.0, id: 9 }], &weights), [255; LANES], "{way}");
         }
     }
 
@@ -1624,7 +1680,7 @@ pub(super) mod tests {
                 };
             }
             let values = &values[..n];
-            let mut expected = 0;
+            let mut expected = 255;
             let mut greatest = f32::NEG_INFINITY;
             for (i, &v) in values.iter().enumerate() {
                 if v > greatest {
@@ -1633,7 +1689,8 @@ pub(super) mod tests {
             }
             assert_eq!(usize::from(argmax(values)), expected, "{values:?}");
         }
-        assert_eq!(argmax(&[f32::NAN; 9]), 0);
+        assert_eq!(argmax(&[f32::NAN; 9]), UNLABELLED);
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 7]), UNLABELLED);
         assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY, f32::NAN, f32::NEG_INFINITY, -3.0]), 4);
     }
 

@@ -203,6 +203,9 @@ pub struct Job<'a> {
     pub outputs: &'a mut Outputs,
     /// Filled with how long it took.
     pub times: StageTimes,
+    /// Filled with whether the answer is broken, as far as that was looked at: it has pixels of which no score is a number (seen
+    /// where the host reads the answer and labels are wanted), or no depth at all that is one (where depth is wanted).
+    pub is_broken: bool,
 }
 
 /// A loaded model, ready for frames. It belongs to one thread at a time.
@@ -283,6 +286,7 @@ impl Pipeline {
             job.outputs.clear_unwanted(job.wanted);
             (job.outputs.width, job.outputs.height) = job.geometry.output();
             job.times = StageTimes::default();
+            job.is_broken = false;
         }
         let result = self.answer(jobs);
         if result.is_err() {
@@ -329,6 +333,7 @@ impl Pipeline {
                 job.times.infer_ns = infer_ns;
                 let Job { geometry, wanted, confidence_stride, outputs, times, .. } = job;
                 output.read(&packed, wanted.needs_labels(), wanted.depth);
+                job.is_broken = output.is_broken();
                 if wanted.needs_labels() {
                     output.labels(&packed, geometry, &mut outputs.labels);
                     times.labels_ns = clock.lap_ns();
@@ -400,7 +405,11 @@ pub(in crate::frame) fn run_on_device<D: CudaDevice>(
         }
         if job.wanted.depth {
             match has_depth {
-                true => cuda.depth(slot, &mut job.outputs.depth_m)?,
+                true => {
+                    cuda.depth(slot, &mut job.outputs.depth_m)?;
+                    // Mostly the first pixels that the network saw answer this.
+                    job.is_broken = !job.outputs.depth_m.iter().any(|metres| metres.is_finite());
+                }
                 false => OutputBuilder::no_depth(job.geometry, &mut job.outputs.depth_m),
             }
             job.times.depth_ns = clock.lap_ns();

@@ -189,11 +189,13 @@ pub const DIAGNOSTICS: &[Status] = &[
             (
                 Level::Error,
                 "rate below thresholds.rate_error_hz; drop ratio above thresholds.drop_ratio_error; a publisher whose \
-                 QoS cannot reach the node, and no image for stale_after_s",
+                 QoS cannot reach the node, and no image for stale_after_s; the network failed on images in the window and \
+                 answered none",
             ),
             (
                 Level::Warn,
-                "rate or drop ratio beyond the warning threshold; images refused, or stamps of zero or that jumped back, \
+                "rate or drop ratio beyond the warning threshold; images refused, images that the network failed on, answers \
+                 without a number (labels 255, depth NaN), or stamps of zero or that jumped back, \
                  in the window; all images of the window from the future; no valid calibration where depth_scaling needs one; \
                  output/points is subscribed to and there can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",
             ),
@@ -216,7 +218,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::ANSWERED, "Computed and published"),
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
             k(key::THROTTLED, "Those of the dropped that were over max_rate_hz"),
-            k(key::REFUSED, "Malformed, or could not be computed (status model then says why)"),
+            k(key::REFUSED, "Malformed, or the network failed on them; the message says why"),
             k(key::SKIPPED, "Nobody wanted an output that can be made, or the node was disabled or deactivated"),
             k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1; both without the throttled, whose dropping was asked for"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),

@@ -6,7 +6,7 @@ use super::device::Processor;
 use super::lifecycle::State;
 use super::lock;
 use super::settings::Settings;
-use super::stats::{ArrivalWindow, Percentiles, Pool, Stats, AGE};
+use super::stats::{ArrivalWindow, Percentiles, Pool, Stats, AGE, BROKEN};
 use super::watch::Watch;
 use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
@@ -307,6 +307,7 @@ impl Reporter {
         let (late, early, zero) = (history.late, history.early, history.zero);
         let qos_problem = lock(&stats.qos_problem).clone();
         let refusal = lock(&stats.last_refusal).clone();
+        let (failure, broken) = (lock(&stats.last_failure).clone(), *lock(&stats.last_broken));
         let calibration = lock(&stats.calibration).clone();
         let cloud = lock(&stats.cloud).clone();
         let image = *lock(&stats.image);
@@ -332,9 +333,16 @@ impl Reporter {
                     found.judge("share of dropped frames", drop_ratio, &limits.drop_ratio, Side::Above, percent);
                 }
             }
-            let recent = refusal.as_ref().filter(|(t, _)| at.saturating_duration_since(*t) < length);
-            if let Some((_, why)) = recent {
+            let is_recent = |t: Instant| at.saturating_duration_since(t) < length;
+            if let Some((_, why)) = refusal.as_ref().filter(|(t, _)| is_recent(*t)) {
                 found.add(Level::Warn, format!("images are refused: {why}"));
+            }
+            if let Some((_, why)) = failure.filter(|(t, _)| is_recent(*t)) {
+                let level = if output_hz > 0.0 { Level::Warn } else { Level::Error };
+                found.add(level, format!("the network fails on images: {why}"));
+            }
+            if broken.is_some_and(is_recent) {
+                found.add(Level::Warn, BROKEN);
             }
             if window.zero_stamps {
                 found.add(Level::Warn, "images without a stamp (zero)");

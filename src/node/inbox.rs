@@ -91,7 +91,12 @@ impl<T> Inbox<T> {
             return Taken::Closed;
         }
         slots.take(most, out);
-        Taken::Frames
+        // They may have been cleared while the batch was waited for.
+        if out.is_empty() {
+            Taken::Nothing
+        } else {
+            Taken::Frames
+        }
     }
 
     fn wait<'a>(

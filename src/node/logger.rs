@@ -16,6 +16,7 @@ use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
 use r2r::QosProfile;
 use std::ffi::{c_char, c_int, CString, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -344,9 +345,20 @@ impl Logger {
     }
 }
 
+/// Lines are to be on the disk at once.
+static IS_LAST: AtomicBool = AtomicBool::new(false);
+
+/// For who is about to end the process without its destructors: the file has the lines after this one, and all before them,
+/// when they have been logged. rcl's writer keeps lines for seconds, but for those of an error.
+pub fn write_through() {
+    IS_LAST.store(true, Ordering::Relaxed);
+}
+
 /// `text` ends a line, which rcl's writer does itself.
 #[allow(unsafe_code)]
 fn to_file(write: WriteLine, severity: Severity, text: &str) {
+    // The text says itself of what severity it is.
+    let severity = if IS_LAST.load(Ordering::Relaxed) { severity.max(Severity::Error) } else { severity };
     // A C string ends at a NUL.
     let Ok(text) = CString::new(text.trim_end_matches('\n').replace('\0', "\u{fffd}")) else { return };
     // SAFETY: rcl's function (`open_file`), which may be called by many threads; the name is not needed.

@@ -114,6 +114,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let name = node.fully_qualified_name().context("the node's own name")?;
     logger::set_name(&name);
 
+    // Tokio's begin is a panic without them, libtorch's never ends.
+    spare_threads(2 * std::thread::available_parallelism().map_or(1, usize::from) + FEW_THREADS)?;
     // Signals first: from here on every way out is an orderly one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -210,6 +212,7 @@ impl App {
         // libtorch counts cores and not a container's share of their time, and its threads wait by spinning.
         let cores = std::thread::available_parallelism().map_or(i32::MAX, |n| n.get() as i32);
         let threads = settings.node.num_threads;
+        spare_threads(2 * threads.max(0) as usize + FEW_THREADS)?;
         tch::set_num_threads(if threads > 0 { threads } else { tch::get_num_threads().min(cores) });
         start_workers(settings.node.num_threads)?;
         // The default is what `--log-level` said, and fatal is no value of the parameter: only what was given counts.
@@ -343,7 +346,7 @@ impl App {
             self.node.spin_once(SPIN);
             self.rosout.flush();
             if stop.load(Ordering::Relaxed) {
-                log::info!("ending while a model loads");
+                say_that_a_model_loads();
                 // [`run`] ends the process beside it.
                 self.phase = Phase::Loading(loader);
                 return Ok(());
@@ -568,7 +571,7 @@ impl App {
     fn end(&mut self) -> anyhow::Result<()> {
         self.keep_bond(false);
         if self.is_loading() {
-            log::info!("ending while a model loads");
+            say_that_a_model_loads();
         }
         // A phase `Loading` stays: it is what [`run`] asks for.
         let Phase::Running { worker, inbox, .. } = &self.phase else { return Ok(()) };
@@ -581,6 +584,12 @@ impl App {
     }
 }
 
+/// The last word before [`run`] ends the process beside the thread that loads.
+fn say_that_a_model_loads() {
+    logger::write_through();
+    log::info!("ending while a model loads");
+}
+
 /// The threads of what is not done on libtorch's: format conversions, point clouds, rays of cameras; 0 for one per core.
 fn start_workers(threads: i32) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
@@ -588,6 +597,29 @@ fn start_workers(threads: i32) -> anyhow::Result<()> {
         .thread_name(|i| format!("worker-{i}"))
         .build_global()
         .context("cannot start the worker threads")
+}
+
+/// Threads beside libtorch's and our own workers, of which there are as many as `num_threads`: signals, inference, the loading of a
+/// model, the device's health, and a few more.
+const FEW_THREADS: usize = 8;
+
+/// Whether the system gives so many threads more: they are started, all at once, and end again.
+fn spare_threads(count: usize) -> anyhow::Result<()> {
+    let gate = std::sync::RwLock::new(());
+    std::thread::scope(|scope| {
+        let closed = gate.write();
+        for there in 0..count {
+            let probe = std::thread::Builder::new().name("probe".into()).stack_size(1 << 14);
+            probe.spawn_scoped(scope, || drop(gate.read())).with_context(|| {
+                format!(
+                    "the system gives {there} more threads, and the node needs {count}: raise the limit (ulimit -u; TasksMax of \
+                     systemd; the pids limit of a container), or set num_threads lower"
+                )
+            })?;
+        }
+        drop(closed);
+        Ok(())
+    })
 }
 
 fn describe(ready: &Ready) -> String {
@@ -664,5 +696,14 @@ mod tests {
         let (start, ms) = (Instant::now(), Duration::from_millis);
         assert_eq!(next_due(start, ms(100), start + ms(7)), start + ms(100), "no drift");
         assert_eq!(next_due(start, ms(100), start + ms(350)), start + ms(450));
+    }
+
+    #[test]
+    fn threads_that_the_system_gives_are_given_back() {
+        let own = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+        for _ in 0..50 {
+            spare_threads(100).expect("a hundred threads");
+        }
+        assert!(own() < 2000, "{} of 5000 are left", own());
     }
 }

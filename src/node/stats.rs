@@ -249,7 +249,7 @@ pub struct Stats {
     pub dropped: AtomicU64,
     /// Those of the dropped that came quicker than `max_rate_hz`: nobody needs to be warned of them.
     pub throttled: AtomicU64,
-    /// Malformed frames, and frames the network failed on (which have no [`Self::last_refusal`]).
+    /// Malformed frames ([`Self::last_refusal`]), and frames the network failed on ([`Self::last_failure`]).
     pub refused: AtomicU64,
     /// Frames nobody wanted an output of that can be made, or that came, waited or were computed when the node was
     /// disabled or deactivated.
@@ -260,6 +260,10 @@ pub struct Stats {
     pub arrivals: Mutex<Arrivals>,
     /// Why the last refused frame was refused, and when.
     pub last_refusal: Mutex<Option<(Instant, String)>>,
+    /// Why the network failed on the last frame that it failed on, and when.
+    pub last_failure: Mutex<Option<(Instant, String)>>,
+    /// When the network's answer was [`BROKEN`] last.
+    pub last_broken: Mutex<Option<Instant>>,
     /// When the last frame arrived since the camera is listened to.
     pub last_arrival: Mutex<Option<Instant>>,
     /// Where depth gets its scale from.
@@ -290,7 +294,17 @@ impl Stats {
         Self::count(&self.refused);
         *lock(&self.last_refusal) = Some((Instant::now(), reason.to_string()));
     }
+
+    /// Counts a frame that the network failed on, which is not the image's fault, and keeps the reason.
+    pub fn fail(&self, reason: &str) {
+        Self::count(&self.refused);
+        *lock(&self.last_failure) = Some((Instant::now(), reason.to_string()));
+    }
 }
+
+/// What is wrong with an answer whose numbers are none.
+pub const BROKEN: &str =
+    "the network answered pixels without a number, which are unlabelled (255) and without depth (NaN)";
 
 /// Lets one message through each period and counts the others.
 #[derive(Debug, Default)]

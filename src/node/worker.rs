@@ -5,7 +5,7 @@ use super::inbox::{Batching, Inbox, Taken};
 use super::lock;
 use super::publishers::{is_heard, Native, Publishers};
 use super::settings::{ClassSets, Settings, SettingsCell};
-use super::stats::{CalibrationState, FrameTimes, Stats, Throttle};
+use super::stats::{CalibrationState, FrameTimes, Stats, Throttle, BROKEN};
 use crate::export;
 use crate::export::Manifest;
 use crate::frame::camera::{depth_factor, Calibration, CameraError, FactorSource, Rays};
@@ -498,13 +498,17 @@ impl Loop {
         let computed = pipeline.run(&mut jobs);
         *lock(&shared.failure) = computed.as_ref().err().map(ToString::to_string);
         if let Err(e) = computed {
-            // Not the images' fault: they are counted, and status `model` says why.
-            flights.iter().for_each(|f| _ = Stats::count(&f.products.stats.refused));
+            let why = e.to_string();
+            flights.iter().for_each(|f| f.products.stats.fail(&why));
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
             let batch_size = jobs.len() as u32;
             for (job, flight) in jobs.iter_mut().zip(flights) {
                 let stats = flight.products.stats.clone();
+                if job.is_broken {
+                    *lock(&stats.last_broken) = Some(Instant::now());
+                    failures.warn(format_args!("an answer is broken: {BROKEN}"));
+                }
                 if flight.publish(job, ready, clock, batch_size, shared) == Err(Closed) {
                     Stats::count(&stats.skipped);
                 }
@@ -628,6 +632,7 @@ impl Camera {
             mask_values: &sets.mask,
             outputs,
             times: Default::default(),
+            is_broken: false,
         };
         let flight = InFlight { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products };
         Some((job, flight))
@@ -929,6 +934,8 @@ impl Products {
         let age_ns = now_ns - header.stamp_ns();
         let stats = &self.stats;
         let sequence = Stats::count(&stats.answered);
+        // What becomes of images is counted after their arrival: read in the other order, never more has become of them.
+        let [dropped, refused, skipped] = [&stats.dropped, &stats.refused, &stats.skipped].map(Stats::read);
         {
             let (now, mut measures) = (Instant::now(), lock(&stats.measures));
             measures.add(now, times, (header.stamp_ns() != 0).then_some(age_ns));
@@ -942,9 +949,9 @@ impl Products {
             camera: self.name.clone(),
             sequence,
             received: Stats::read(&stats.received),
-            dropped: Stats::read(&stats.dropped),
-            refused: Stats::read(&stats.refused),
-            skipped: Stats::read(&stats.skipped),
+            dropped,
+            refused,
+            skipped,
             batch_size,
             receive_ns: times.receive_ns,
             wait_ns: times.wait_ns,

@@ -587,7 +587,7 @@ def test_a_bag_that_loops_is_no_alarm(peer, simulated):
 def test_a_network_that_fails_is_the_models_fault(start_node, connect, tmp_path):
     model = tiny_model.write(tmp_path / "model", code=tiny_model.FAILS_ON_WHITE)
     peer = connect(start_node(model_path=str(model), **QUICK), outputs=("labels", "timing"))
-    feed = Feed(peer, uncalibrated=True)
+    feed = Feed(peer)
     feed.until("model", OK)
     before = int(peer.status("input")[2]["Frames refused"])
     good, feed.image = feed.image, encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
@@ -595,8 +595,37 @@ def test_a_network_that_fails_is_the_models_fault(start_node, connect, tmp_path)
     _, message, values = peer.status("input")
     assert int(values["Frames refused"]) > before, "they are counted"
     assert "refused" not in message and "Last refusal" not in values, "and nothing is wrong with them"
-    feed.image = good
+    feed.until("input", ERROR, "the network fails on images: ")
+    # Now and then one that it answers: the model's status comes and goes, the camera's does not.
+    feed.odd = lambda: peer.send(good)
+    feed.until("input", WARN, "the network fails on images: ")
+    peer.diagnostics.clear()
+    feed.go_on(1.5)
+    statuses = [s for _, array in peer.diagnostics for s in array.status if s.name.endswith(": input")]
+    assert len(statuses) > 5 and all(s.level in (WARN, ERROR) for s in statuses)
+    feed.image, feed.odd = good, None
     feed.until("model", OK)
+    feed.until("input", OK)
+
+
+def test_an_answer_without_numbers_is_unlabelled_and_warned_of(start_node, connect, tmp_path):
+    code = tiny_model.NONE_ON_BLUE
+    model = tiny_model.write(tmp_path / "model", code=code)
+    outputs = ("labels", "depth", "confidence", "mask", "timing")
+    peer = connect(start_node(model_path=str(model), **QUICK), outputs=outputs)
+    feed = Feed(peer)
+    feed.until("input", OK)
+    car, blue = np.full((32, 64, 3), (20, 200, 100), np.uint8), np.full((32, 64, 3), (20, 200, 255), np.uint8)
+    for rgb, label, mask in ((car, 13, 255), (blue, 255, 127), (car, 13, 255)):
+        found = peer.ask(encode(rgb, "rgb8"), outputs)
+        assert set(found["labels"].data) == {label} and set(found["mask"].data) == {mask}
+        for name in ("depth", "confidence"):
+            assert np.isnan(np.frombuffer(found[name].data, np.float32)).all() == (label == 255), name
+    feed.image = encode(blue, "rgb8")
+    feed.until("input", WARN, "the network answered pixels without a number")
+    assert "the network answered pixels without a number" in peer.under_test.log()
+    feed.image = encode(car, "rgb8")
+    feed.until("input", OK)
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -577,7 +577,8 @@ def own_memory(node):
 
 
 @pytest.mark.parametrize("way", [CLEANUP, SHUTDOWN[INACTIVE]])
-def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, manage, model, way):
+def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, manage, model, way, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
     # The largest one that is installed: it has to load for longer than what is done meanwhile.
     node = start_node(autostart=False, model_path=str(model.parents[1] / "street_1024x512"))
     own = own_memory(node)
@@ -590,7 +591,10 @@ def test_a_signal_ends_it_while_a_model_loads_that_nobody_waits_for(start_node, 
     assert manager.change(way)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
-    assert "ending while a model loads" in node.log()
+    (file,) = (tmp_path / "log").glob(f"semantic_depth_node_{node.process.pid}_*.log")
+    written = file.read_text()
+    for line in ("loading the model anew", "ending", "ending while a model loads"):
+        assert line in node.log() and line in written, f"`{line}` is not in the log file: {written}"
     assert not any(path.exists() for path in own), "its shared memory is left behind"
 
 

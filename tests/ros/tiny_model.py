@@ -46,6 +46,11 @@ class Tiny(Module):
 # The same without its classes, and without its depth.
 DEPTH_ALONE = CODE.replace("return torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1)", "return torch.add(b, hole)")
 CLASSES_ALONE = CODE.replace("sum, torch.add(b, hole)], 1)", "sum], 1)")
+# The same, but of a picture with a blue of 255 anywhere it answers no number.
+NONE_ON_BLUE = CODE.replace(
+    "return torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1)",
+    "return torch.add(torch.cat([d, torch.neg(d), flat, sum, torch.add(b, hole)], 1), torch.mean(hole))",
+)
 # The same, but it fails on a white picture.
 FAILS_ON_WHITE = CODE.replace(
     "    r = torch.slice",

@@ -155,8 +155,12 @@ pub enum NetworkError {
 /// that names the error.
 pub(crate) fn torch_error(what: impl Into<String>) -> impl FnOnce(tch::TchError) -> NetworkError {
     move |error| {
-        let text = error.to_string();
-        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("Internal torch error"));
+        // Its `Display` puts words of its own before libtorch's first line.
+        let text = match error {
+            tch::TchError::Torch(text) => text,
+            other => other.to_string(),
+        };
+        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
         let line =
             lines().find_map(|l| l.strip_prefix("RuntimeError: ")).or(lines().next()).unwrap_or("no reason given");
         NetworkError::Torch { what: what.into(), reason: line.chars().take(400).collect() }
@@ -494,5 +498,30 @@ impl Network {
                 read(a.data, [batch, a.height, a.width, a.channels])
             })?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorchs_reason_is_its_first_line_or_the_one_that_names_the_error() {
+        for (text, reason) in [
+            ("CUDA out of memory. Tried to allocate 2.00 GiB.", "CUDA out of memory. Tried to allocate 2.00 GiB."),
+            (
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory\nframe #0: c10::f()",
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory",
+            ),
+            ("Traceback of TorchScript, serialized code\n  File a\nRuntimeError: too white\n", "too white"),
+            ("\n  \n", "no reason given"),
+        ] {
+            let error = torch_error("run the network")(tch::TchError::Torch(text.into())).to_string();
+            assert!(error.contains("run the network") && error.ends_with(reason), "{error}");
+        }
+        // And of a real one.
+        let sum = Tensor::zeros([2], (Kind::Float, Device::Cpu)).f_add(&Tensor::zeros([3], (Kind::Float, Device::Cpu)));
+        let error = torch_error("add")(sum.expect_err("sizes differ")).to_string();
+        assert!(error.contains("The size of tensor a (2) must match the size of tensor b (3)"), "{error}");
     }
 }

@@ -201,7 +201,7 @@ KERNEL prepare_converted(PrepareConverted s) {
 // ---- after the network ------------------------------------------------------------------------------------------------
 
 // The class of each pixel of an answer that did not come with it: the channel with the greatest score, the first among
-// equals, no number never; or the label that the answer has, 255 where it is none. One thread a pixel.
+// equals, 255 where no score is a number; or the label that the answer has, 255 where it is none. One thread a pixel.
 struct Best {
     const float* answer;  // [pixels][channels]
     u8* best;             // [pixels]
@@ -219,7 +219,7 @@ KERNEL best(Best p) {
         p.best[i] = is_byte ? (u8)pixel[0] : 255;
         return;
     }
-    int best = 0;
+    int best = 255;
     float greatest = NEGATIVE_INFINITY;
     for (int c = 0; c < p.scores; c++) {
         if (pixel[c] > greatest) {
@@ -302,7 +302,7 @@ KERNEL outputs(Outputs p) {
                 int x_nearest = column.weight < 0.5f ? column.first : column.next;
                 best = p.best[y_nearest * p.answer_width + x_nearest];
             } else if (p.best[p01] != best || p.best[p10] != best || p.best[p11] != best) {
-                best = 0;
+                best = 255;
                 float greatest = NEGATIVE_INFINITY;
                 for (int c = 0; c < p.scores; c++) {
                     float score = between(c);

@@ -630,6 +630,10 @@ mod tests {
             if i % 41 == 0 {
                 (pixel[2], pixel[classes]) = (f32::NAN, f32::INFINITY);
             }
+            // A patch, and pixels here and there, without a score that is a number.
+            if (i % w > 17 && i / w > 7) || i % 37 == 5 {
+                pixel[..classes].fill(f32::NAN);
+            }
         }
         let packed = Packed { width: w, height: h, channels: classes + 1, data: &data };
         let decoding = Decoding { answer: [h, w, classes + 1], ..decoding(classes) };

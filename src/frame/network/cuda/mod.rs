@@ -537,10 +537,10 @@ mod tests {
     use tch::Tensor;
     use zerocopy::IntoBytes as _;
 
-    /// The greatest of each pixel's scores, the first among equals.
+    /// The greatest of each pixel's scores, the first among equals; 255 where none is a number.
     pub(super) fn greatest(answer: &[f32], channels: usize, scores: usize) -> Vec<u8> {
         let first_greatest = |pixel: &[f32]| {
-            let mut best = (0, f32::NEG_INFINITY);
+            let mut best = (255, f32::NEG_INFINITY);
             for (i, score) in pixel[..scores].iter().enumerate() {
                 if *score > best.1 {
                     best = (i, *score);
@@ -668,6 +668,7 @@ mod tests {
                             mask_values: &[7; 256],
                             outputs,
                             times: StageTimes::default(),
+                            is_broken: false,
                         })
                         .collect();
                     run(&mut jobs);

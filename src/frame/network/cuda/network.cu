@@ -1494,7 +1494,7 @@ DEVICE void head_ends(const Heads& p, const float* all) {
     }
     if (p.best == 0) return;
     for (int i = threadIdx.x; i < 2 * ROWS * 16; i += HEADS_THREADS) {
-        int x = x0 + i % 16, y = y0 + i / 16, best = 0;
+        int x = x0 + i % 16, y = y0 + i / 16, best = 255;
         if (x >= p.width || y >= p.height) continue;
         float greatest = NEGATIVE_INFINITY;
         for (int c = 0; c < scores; c++) {
