@@ -17,6 +17,7 @@ belong to its process. Many cameras share that one process (`cameras`), which is
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -328,16 +329,8 @@ def resolved(topic, values, outer=""):
     return joined(topic) if topic.startswith("/") else joined(namespace, topic)
 
 
-def node_action(values=None, more=(), outer=""):
-    """The node to start, as keyword arguments of `launch_ros.actions.Node`. outer: see `node_namespace`.
-
-    values: the arguments by name; those left out have their defaults.
-    more: (name, YAML text) of further parameters, for launch files that build on this one.
-    Everything that has an order is in `ros_arguments`: a later parameter beats an earlier one, so what
-    was said on the command line comes after the file. What the file says to the node by name beats what is said to all
-    nodes all the same, as plain `-p` is: where it does, the argument is said by name, too.
-    """
-    values = complete(values)
+def said_parameters(values, more=()):
+    """What the arguments say to the node: (name, YAML text) of parameters. more: see `node_action`."""
     parameters = []
     for name, text in (
         ("model_path", values["model_path"]),
@@ -358,11 +351,24 @@ def node_action(values=None, more=(), outer=""):
         parameters.append(("autostart", yaml_bool("autostart", values["autostart"])))
     if values["use_sim_time"]:
         parameters.append(("use_sim_time", yaml_bool("use_sim_time", values["use_sim_time"])))
+    return [*parameters, *more]
 
+
+def node_action(values=None, more=(), outer=""):
+    """The node to start, as keyword arguments of `launch_ros.actions.Node`. outer: see `node_namespace`.
+
+    values: the arguments by name; those left out have their defaults.
+    more: (name, YAML text) of further parameters, for launch files that build on this one.
+    What is ours and has an order is in `ros_arguments`: a later parameter beats an earlier one, so what
+    was said on the command line comes after the file. What the file says to the node by name beats what is said to all
+    nodes all the same, as plain `-p` is: where it does, the argument is said by name, too. Parameters of a group around
+    (SetParameter, SetParametersFromFile) are written behind all this by launch_ros: see `last_word`.
+    """
+    values = complete(values)
     ros_arguments = ["--params-file", values["params_file"]]
     by_full_name = file_parameters(values, outer, [full_name(values, outer)])
     by_bare_name = file_parameters(values, outer, [NAME])
-    for name, text in [*parameters, *more]:
+    for name, text in said_parameters(values, more):
         ros_arguments += ["-p", f"{name}:={text}"]
         if is_said(by_full_name, name) and by_bare_name:
             # rcl takes no full names on the command line, and the bare one's place is the file's.
@@ -397,6 +403,16 @@ def node_action(values=None, more=(), outer=""):
         "sigterm_timeout": "10",
         "output": "screen",
     }
+
+
+def last_word(parameters, values, outer=""):
+    """The text of a parameter file that, read last, beats all that was said to the node before.
+
+    The node goes through the names that parameters are said to in the order in which they first came up, and takes what it
+    finds last; so each of them has to have the value. parameters: (name, YAML text).
+    """
+    block = "".join(f"    {quoted(name)}: {text}\n" for name, text in parameters)
+    return "".join(f"{quoted(key)}:\n  ros__parameters:\n{block}" for key in ("/**", NAME, full_name(values, outer)))
 
 
 def node_environment(environment=None):
@@ -489,15 +505,28 @@ def rviz_action(values=None, outer=""):
     }
 
 
-def started(values, outer="", more=()):
-    """The launch system's actions for the arguments. outer, more: see `node_namespace` and `node_action`."""
+def started(context, values, more=()):
+    """The launch system's actions for the arguments. values: as from `from_context`. more: see `node_action`."""
     from launch.actions import ExecuteProcess
     from launch_ros.actions import Node
 
+    outer = context.launch_configurations.get("ros_namespace", "")
     # Everything is made before anything is started: a wrong argument starts nothing.
-    found = [Node(**node_action(values, more, outer))]
+    node = node_action(values, more, outer)
     record = record_command(values, outer) if is_true("record", values["record"]) else None
     rviz = rviz_action(values, outer) if is_true("rviz", values["rviz"]) else None
+    if context.launch_configurations.get("global_params"):
+        # launch_ros writes these behind `ros_arguments`, and behind these what is in `parameters`.
+        sim_time_is_given = bool(context.launch_configurations["use_sim_time"])
+        again = [said for said in said_parameters(values, more) if said[0] != "use_sim_time" or sim_time_is_given]
+        if again:
+            # Kept, as launch_ros keeps its own: a node that is started again reads it again.
+            with tempfile.NamedTemporaryFile(prefix="launch_params_", suffix=".yaml", delete=False) as file:
+                file.write(last_word(again, values, outer).encode())
+            node["parameters"] = [file.name]
+        if rviz and sim_time_is_given:
+            rviz["parameters"] = [{"use_sim_time": sim_time(values, outer)}]
+    found = [Node(**node)]
     if is_true("build_only", values["build_only"]):
         return found
     if record:
@@ -522,8 +551,7 @@ def from_context(context, names):
 
 def actions(context):
     """What to start for the arguments in a launch context."""
-    values = from_context(context, ARGUMENTS)
-    return started(values, context.launch_configurations.get("ros_namespace", ""))
+    return started(context, from_context(context, ARGUMENTS))
 
 
 def declarations(changed=None):

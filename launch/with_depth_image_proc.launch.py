@@ -178,7 +178,7 @@ def actions(context):
     values, own = complete(base, given)
     descriptions = component_descriptions(base, given, outer)
     more = node_parameters(base, values, own, outer)
-    started = base.started(node_values(base, values, own, outer), outer, more)
+    started = base.started(context, node_values(base, values, own, outer), more)
     if base.is_true("build_only", values["build_only"]):
         return started
     container = ComposableNodeContainer(

@@ -382,6 +382,40 @@ def test_simulated_time_for_all_nodes_is_the_recorders_and_the_components_too(la
     assert container.composable_node_descriptions[0].parameters[0]["use_sim_time"] is True
 
 
+@pytest.mark.parametrize("file", ["semantic_depth", "semantic_depth_multi", "with_depth_image_proc"])
+def test_an_argument_beats_a_group_around_the_file(launched, file):
+    """launch_ros writes the group's parameters behind `ros_arguments`, and what is in `parameters` behind these."""
+    image = {"image": "/s/{camera}/image", "cameras": "a,b", "namespace": "v"}
+    file = f"{file}.launch.py"
+    *_, node = launched(file, "fleet", backend="native", gpu_id="1", **image)
+    assert "parameters" not in node.said, "where there is no group, the command line is as it was"
+
+    params = [("use_sim_time", True), ("backend", "torchscript"), "/a/file.yaml"]
+    given = {"backend": "native", "gpu_id": "1", "autostart": "false", "build_only": "true", **image}
+    *_, node = launched(file, "fleet", global_params=params, **given)
+    (path,) = node.parameters
+    said = yaml.safe_load(Path(path).read_text())
+    expected = {"backend": "native", "device": "cuda:1", "autostart": False, "build_only": True, "cameras": ["a", "b"]}
+    # Each name that the node goes by: which one it takes last is the files' to say.
+    blocks = {key: {"ros__parameters": expected} for key in ("/**", "semantic_depth", "/fleet/v/semantic_depth")}
+    assert said == blocks, "the group's own use_sim_time is the group's to say"
+
+
+def test_what_rectified_images_need_beats_a_group_around_the_file_too(launched):
+    values = {"image": "/s/image", "rectify": "true", "image_transport": "compressed"}
+    *_, node = launched("with_depth_image_proc.launch.py", global_params=[("image_transport", "compressed")], **values)
+    said = yaml.safe_load(Path(node.parameters[0]).read_text())
+    assert said["/**"]["ros__parameters"] == {"image_transport": "raw", "input_rectified": True}
+
+
+def test_rviz_has_the_arguments_time_in_a_group_too(launched):
+    params = [("use_sim_time", True)]
+    *_, rviz = launched("semantic_depth.launch.py", global_params=params, rviz="true", use_sim_time="false")
+    assert rviz.parameters == [{"use_sim_time": False}]
+    *_, node, rviz = launched("semantic_depth.launch.py", global_params=params, rviz="true")
+    assert "parameters" not in {**node.said, **rviz.said}
+
+
 def test_the_components_take_the_transport_of_the_parameter_file(launch_file, beside, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text("/**:\n  ros__parameters:\n    image_transport: compressed\n")

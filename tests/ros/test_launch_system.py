@@ -21,8 +21,10 @@ import pytest
 import rclpy
 import yaml
 from conftest import LIMIT_S, key, launch_is_there, launch_module, launch_path, new_domain, picture, qos, until
+from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import CompressedImage, Image
 
 
@@ -220,6 +222,95 @@ def test_a_pushed_namespace_goes_before_the_nodes(start):
     assert labels == "/vehicle/front/semantic_depth/output/labels"
     with camera(launched, base.resolved("camera/image_raw", base.complete(values), "vehicle"), labels) as peer:
         peer.ask(picture(64, 32))
+
+
+# An integrator's file: parameters for all nodes of a group, of which one is ours.
+VEHICLE = """
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import AnyLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile
+
+
+def generate_launch_description():
+    around = [SetParameter(name, value) for name, value in {parameters!r}.items()]
+    included = IncludeLaunchDescription(AnyLaunchDescriptionSource({file!r}), launch_arguments={arguments!r}.items())
+    return LaunchDescription([GroupAction([PushRosNamespace("fleet"), *around, SetParametersFromFile({said!r}), included])])
+"""
+
+
+def parameters_of(launched, node, names):
+    """What a node answers when it is asked for parameters."""
+    context = Context()
+    rclpy.init(args=[], context=context, domain_id=launched.domain)
+    peer = rclpy.create_node("launch_peer", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(peer)
+
+    def spin():
+        launched.check()
+        executor.spin_once(timeout_sec=0.05)
+
+    try:
+        client = peer.create_client(GetParameters, f"{node}/get_parameters")
+        until(client.service_is_ready, f"the service; launch says:\n{launched.log()[-3000:]}", step=spin)
+        future = client.call_async(GetParameters.Request(names=list(names)))
+        until(future.done, "the parameters", step=spin)
+        return {name: parameter_value_to_python(value) for name, value in zip(names, future.result().values)}
+    finally:
+        executor.shutdown()
+        peer.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+NAMES = ("/**", "semantic_depth", "/fleet/v/semantic_depth")
+
+
+@pytest.mark.parametrize("file", ["semantic_depth.launch.py", "semantic_depth_multi.launch.py"])
+@pytest.mark.parametrize(("own", "around"), [(NAMES[:1], NAMES[:1]), (NAMES[2:], NAMES[1:2]), (NAMES[1:], NAMES[::-1])])
+def test_an_argument_beats_a_group_around_the_file(start, tmp_path, file, own, around):
+    """own, around: the names by which the parameter file, and the group's, speak to the node."""
+    given = {
+        "model_path": "/model.yaml",
+        "device": "cpu",
+        "precision": "fp32",
+        "backend": "native",
+        "use_sim_time": "false",
+        "autostart": "false",
+        "log_level": "warn",
+        "cameras": "front,rear",
+        "image_transport": "raw",
+    }
+    others = {
+        "model_path": "/other.yaml",
+        "device": "cuda:7",
+        "precision": "bf16",
+        "backend": "torchscript",
+        "use_sim_time": True,
+        "autostart": True,
+        "log_level": "error",
+        "cameras": ["left"],
+        "image_transport": "compressed",
+    }
+    written = {}
+    for path, names, said in (("own.yaml", own, {"png_level": 3}), ("group.yaml", around, {**others, "png_level": 5})):
+        written[path] = tmp_path / path
+        written[path].write_text("".join(f"{name}:\n  ros__parameters: {json.dumps(said)}\n" for name in names))
+    arguments = {**given, "namespace": "v", "image": "/s/{camera}/image", "params_file": str(written["own.yaml"])}
+    # A list cannot be said by SetParameter.
+    parameters = {name: value for name, value in others.items() if name != "cameras"}
+    vehicle = tmp_path / "vehicle.launch.py"
+    included = str(launch_path(file))
+    vehicle.write_text(
+        VEHICLE.format(parameters=parameters, file=included, arguments=arguments, said=str(written["group.yaml"]))
+    )
+    launched = start(vehicle)
+    found = parameters_of(launched, "/fleet/v/semantic_depth", (*given, "png_level"))
+    typed = {"use_sim_time": False, "autostart": False, "cameras": ["front", "rear"]}
+    png_level = found.pop("png_level")
+    assert found == {**given, **typed}
+    assert png_level == 5 or own != NAMES[:1], "what no argument says is the group's"
+    launched.end()
 
 
 def test_an_xml_file_can_include_it(start, tmp_path):
