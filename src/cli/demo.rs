@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, default_value = "2048x1024", value_name = "WxH", value_parser = super::render::parse_size,
         conflicts_with_all = ["drive", "images", "video"])]
     size: (usize, usize),
-    /// Which drive is rendered; no seed gives a street of a training set made with `semantic_depth render`
+    /// Which drive is rendered; whichever it is, no training set made with `semantic_depth render` has its street
     #[arg(long, default_value_t = 1, conflicts_with_all = ["drive", "images", "video"])]
     seed: u64,
     /// Play a folder in the Cityscapes layout, with its truth where it has one

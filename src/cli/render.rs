@@ -19,8 +19,8 @@ const SEEDS_A_SPLIT: u64 = 1 << 32;
 /// Arguments of `semantic_depth render`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder to write. It must not exist or be empty, unless --add is given, or the same rendering began there: then it
-    /// goes on where it was interrupted.
+    /// Folder to write: a new one or an empty one, unless --add is given, or one in which the same rendering was interrupted,
+    /// which then goes on.
     #[arg(long)]
     out: PathBuf,
     /// Everything random follows from it.

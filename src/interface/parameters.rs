@@ -465,7 +465,7 @@ pub const PARAMETERS: &[Spec] = &[
         Double(0.0),
         Between(0.0, 100.0),
         "m",
-        "Edge of the cubes that are thinned to one point each, and the cloud ends at 2^20 of them; 0: no thinning, and the cloud is \
+        "Edge of the cubes that are thinned to one point each, and points farther than 2^20 edges are left out; 0: no thinning, and the cloud is \
          organised",
     ),
     camera("points.max_range_m", Double(80.0), Between(0.1, 1e4), "m", "Points farther than this from the camera are left out"),

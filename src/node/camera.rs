@@ -205,8 +205,7 @@ impl Camera {
         let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
         problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
-        let mut known = lock(&self.stats.qos_problem);
-        let is_new = *known != problem;
+        let is_new = *lock(&self.stats.qos_problem) != problem;
         if let Some(problem) = &problem {
             if is_new {
                 log::warn!("{problem}");
@@ -214,7 +213,7 @@ impl Camera {
                 self.unheard.warn(format_args!("still not heard: {problem}"));
             }
         }
-        *known = problem;
+        *lock(&self.stats.qos_problem) = problem;
         self.stats.publishers.store(publishers as u64, Ordering::Relaxed);
         is_new
     }

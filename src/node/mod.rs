@@ -658,12 +658,23 @@ fn next_due(due: Instant, period: Duration, now: Instant) -> Instant {
     }
 }
 
-/// Sets `stop` at SIGINT or SIGTERM. A second one ends the process at once, whatever the other threads are at.
+/// Whether the process was started to outlive its terminal, as by `nohup`.
+#[allow(unsafe_code)]
+fn ignores_hangup() -> bool {
+    // SAFETY: an all-zero `sigaction` is a value of it, and the call writes to it and changes nothing else.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Sets `stop` at SIGINT, SIGTERM or the end of the terminal. A second one ends the process at once, whatever the other threads are at.
 fn watch_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use tokio::signal::unix::{signal, SignalKind};
     let _entered = runtime.enter();
     let first = Arc::new(OnceLock::<Instant>::new());
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
         let mut signals = signal(kind).context("cannot watch signals")?;
         let (stop, first) = (stop.clone(), first.clone());
         runtime.spawn(async move {

@@ -857,15 +857,19 @@ impl Products {
             },
         };
         let degraded = from == FactorSource::Fallback;
-        let mut state = lock(&self.stats.calibration);
-        if state.why != why || state.factor != factor {
+        let is_new = {
+            let state = lock(&self.stats.calibration);
+            state.why != why || state.factor != factor
+        };
+        if is_new {
+            // Not while others wait for the state: a console may be slow.
             if degraded {
                 let camera = &self.name;
                 let colon = if camera.is_empty() { "" } else { ": " };
                 // Images of two sizes in turn would change it with every frame.
                 self.fallbacks.warn(format_args!("{camera}{colon}depth is multiplied by {factor}, by {why}"));
             }
-            *state = CalibrationState { why, factor, degraded };
+            *lock(&self.stats.calibration) = CalibrationState { why, factor, degraded };
         }
     }
 

@@ -11,13 +11,23 @@ from conftest import picture
 from PIL import Image as Picture
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(start_node, connect, number):
     node = start_node()
     connect(node).ask(picture(320, 160))
     code, took_s = node.end(number)
     assert code == 0, node.log()[-3000:]
     assert took_s < 1.0
+
+
+def test_it_outlives_its_terminal_where_it_is_told_to(start_node, node_program, tiny, connect):
+    node = start_node(command=["nohup", str(node_program), "--ros-args", "-p", f"model_path:={tiny}", "-p", "device:=cpu"])
+    peer = connect(node)
+    peer.ask(picture(64, 32))
+    node.process.send_signal(signal.SIGHUP)
+    peer.spin_for(0.5)
+    peer.ask(picture(64, 32))
+    assert node.end()[0] == 0
 
 
 def test_a_signal_ends_it_cleanly_under_load(start_node, connect):
