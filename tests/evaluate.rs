@@ -177,6 +177,25 @@ fn results_are_written_though_the_table_cannot_be() {
     assert!(report.join("report.html").is_file());
 }
 
+/// A foreign table of as many classes was judged by its ids as if these were train ids.
+#[test]
+fn a_model_of_other_classes_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("model");
+    fs::create_dir(&model).expect("made");
+    for entry in fs::read_dir(place().join("model")).expect("a model") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), model.join(entry.file_name())).expect("copied");
+    }
+    let manifest = model.join("model.yaml");
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    fs::write(&manifest, text.replacen("name: sidewalk", "name: pavement", 1)).expect("written");
+    let data = place().join("street");
+    let error = run(&["evaluate", "--device", "cpu", "--model", self::text(&model), "--data", self::text(&data)]);
+    let error = format!("{:#}", error.expect_err("refused"));
+    assert!(error.contains("'pavement' (id 1) is none of them") && error.contains("manifest"), "{error}");
+}
+
 #[test]
 fn wrong_arguments_are_refused_before_the_work() {
     let mapping = camvid();

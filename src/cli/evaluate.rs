@@ -2,12 +2,12 @@
 
 use super::progress::Pieces;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
-use crate::data::classes::{CATEGORIES, CLASSES};
+use crate::data::classes::LabelSpace;
 use crate::data::disk::{write_atomically, DataError};
 use crate::data::frame::Decoded;
 use crate::data::source::{self, Groups, Item, Source};
 use crate::eval::ahead::ahead;
-use crate::eval::answer::Answerer;
+use crate::eval::answer::{label_space, Answerer};
 use crate::eval::depth::JUDGED_M;
 use crate::eval::distribution::NEAREST_M;
 use crate::eval::ground::GroundReport;
@@ -22,7 +22,7 @@ use crate::frame::camera::DepthScaling;
 use crate::frame::geometry::{Placement, ResizeMode};
 use crate::frame::pipeline::{Outputs, Pipeline};
 use crate::model::Task;
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use serde::Serialize;
 use std::fs;
 use std::io::Write as _;
@@ -206,17 +206,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // A broken file is an error now and not after half of the work.
     source::check_all(&items)?;
     let pipeline = Pipeline::load(&args.model, &args.runner.load_options(1))?;
-    let classes = pipeline.manifest().classes.len();
-    let of_categories = classes == CATEGORIES + 1;
     let (has_classes, has_depth) =
         (pipeline.manifest().answers(Task::Segmentation), pipeline.manifest().answers(Task::Depth));
-    if has_classes && classes != CLASSES && !of_categories {
-        bail!(
-            "{}: expected a model of the {CLASSES} Cityscapes classes or of its {} categories, or of depth alone, found {classes}",
-            args.model.display(),
-            CATEGORIES + 1
-        );
-    }
+    let space = label_space(&pipeline.manifest().classes, &[LabelSpace::Classes, LabelSpace::Categories]);
+    let of_categories = space.map_err(|e| anyhow!("{}: {e}", args.model.display()))? == Some(LabelSpace::Categories);
     let table = match of_categories {
         true => ClassTable::categories(&groups),
         false => ClassTable::new(source.judged_classes()?, &groups),

@@ -104,6 +104,60 @@ pub fn categories() -> Vec<Class> {
         .collect()
 }
 
+/// Which of the label spaces a model answers in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelSpace {
+    /// [`cityscapes`].
+    Classes,
+    /// [`categories`].
+    Categories,
+}
+
+/// The label space of a model's class table: the one whose ids and names it has, in whatever order and colours. "unlabelled"
+/// may be missing: a usual Cityscapes model has 19 channels, and a pixel that is not answered is unlabelled all the same.
+///
+/// # Errors
+/// It is neither; says the first class by which it differs from the nearer one.
+pub fn label_space(table: &[Class]) -> Result<LabelSpace, String> {
+    let is = |class: &Class, known: &Class| class.id == known.id && class.name == known.name;
+    // The other's classes that one of them does not have.
+    let lacks = |a: &[Class], b: &[Class]| {
+        let lacking = |class: &&Class| !a.iter().any(|c| is(c, class));
+        b.iter().filter(lacking).cloned().collect::<Vec<_>>()
+    };
+    let differences =
+        [(LabelSpace::Classes, cityscapes()), (LabelSpace::Categories, categories())].map(|(space, own)| {
+            let (foreign, mut missing) = (lacks(&own, table), lacks(table, &own));
+            missing.retain(|class| class.id != UNLABELLED);
+            // A name with another id is near to it: official label ids, above all.
+            let named = table.iter().filter(|class| own.iter().any(|c| c.name == class.name)).count();
+            (space, own, foreign, missing, named)
+        });
+    if let Some((space, ..)) =
+        differences.iter().find(|(_, _, foreign, missing, _)| foreign.is_empty() && missing.is_empty())
+    {
+        return Ok(*space);
+    }
+    let [classes, categories] = differences;
+    let (space, own, foreign, missing, _) = if categories.4 > classes.4 { categories } else { classes };
+    let first = match (foreign.first(), missing.first()) {
+        (Some(class), _) => match own.iter().find(|c| c.name == class.name) {
+            Some(known) if label_id(known.id) == class.id && space == LabelSpace::Classes => {
+                format!("'{}' has the id {}, which is its label id; its train id is {}", class.name, class.id, known.id)
+            }
+            Some(known) => format!("'{}' has the id {}, expected {}", class.name, class.id, known.id),
+            None => format!("'{}' (id {}) is none of them", class.name, class.id),
+        },
+        (None, Some(class)) => format!("'{}' (id {}) is missing", class.name, class.id),
+        (None, None) => "no class".into(),
+    };
+    let all = match space {
+        LabelSpace::Classes => format!("Cityscapes' {SCORED_CLASSES} classes"),
+        LabelSpace::Categories => format!("Cityscapes' {CATEGORIES} categories"),
+    };
+    Err(format!("its {} classes are not {all}: {first}", table.len()))
+}
+
 /// The class table of a network with this many score channels; `None` where no label space has as many.
 pub fn table(channels: usize) -> Option<Vec<Class>> {
     [cityscapes(), categories()].into_iter().find(|table| table.len() == channels)
@@ -139,6 +193,36 @@ mod tests {
         }
         assert_eq!(classes[usize::from(SKY_TRAIN_ID)].name, "sky");
         assert_eq!(category_of(UNLABELLED_TRAIN_ID), CATEGORIES as u8);
+    }
+
+    #[test]
+    fn a_label_space_is_known_by_ids_and_names() {
+        let (classes, categories) = (cityscapes(), categories());
+        for (table, space) in [(&classes, LabelSpace::Classes), (&categories, LabelSpace::Categories)] {
+            assert_eq!(label_space(table), Ok(space));
+            assert_eq!(label_space(&table[..table.len() - 1]), Ok(space), "without unlabelled");
+            let other_order: Vec<_> = table.iter().rev().map(|c| Class { color: [1, 2, 3], ..c.clone() }).collect();
+            assert_eq!(label_space(&other_order), Ok(space));
+        }
+        let error = |table: &[Class]| label_space(table).expect_err("another table");
+        let foreign = |n: u8| -> Vec<_> {
+            (0..n).map(|id| Class { id: 10 * id, name: format!("thing {id}"), color: [0; 3] }).collect()
+        };
+        assert_eq!(
+            error(&foreign(20)),
+            "its 20 classes are not Cityscapes' 19 classes: 'thing 0' (id 0) is none of them"
+        );
+        assert!(error(&foreign(8)).ends_with("'thing 0' (id 0) is none of them"));
+        let official: Vec<_> = classes[..19].iter().map(|c| Class { id: label_id(c.id), ..c.clone() }).collect();
+        assert!(error(&official).ends_with("'road' has the id 7, which is its label id; its train id is 0"));
+        let mut swapped = categories.clone();
+        (swapped[2].id, swapped[5].id) = (5, 2);
+        assert_eq!(
+            error(&swapped),
+            "its 8 classes are not Cityscapes' 7 categories: 'object' has the id 5, expected 2"
+        );
+        assert_eq!(error(&classes[1..]), "its 19 classes are not Cityscapes' 19 classes: 'road' (id 0) is missing");
+        assert!(error(&[&classes[..], &foreign(1)].concat()).ends_with("'thing 0' (id 0) is none of them"));
     }
 
     #[test]

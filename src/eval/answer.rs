@@ -1,6 +1,6 @@
 //! A model's answer to a decoded frame, the node's own way: for judging, and for experts in training.
 
-use crate::data::classes::{self, UNLABELLED};
+use crate::data::classes::{self, Class, LabelSpace, CATEGORIES, SCORED_CLASSES, UNLABELLED};
 use crate::data::frame::Decoded;
 use crate::frame::camera::{focal_ratio, DepthScaling};
 use crate::frame::clock::StageTimes;
@@ -21,6 +21,35 @@ fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_m
             (None, Some(_)) => bail!("no camera file tells the focal length; use --depth-scaling none or a factor"),
         },
     }
+}
+
+/// The label space of a model's class table, which has to be one of `accepted`: what it answers is compared with truth, or
+/// stands in its place, by the ids that it publishes. `None` of an empty one, a model's that answers no
+/// classes.
+///
+/// # Errors
+/// It answers in another one; says by which class it differs, and what to do.
+pub fn label_space(table: &[Class], accepted: &[LabelSpace]) -> Result<Option<LabelSpace>, String> {
+    if table.is_empty() {
+        return Ok(None);
+    }
+    let found = match classes::label_space(table) {
+        Ok(space) if accepted.contains(&space) => return Ok(Some(space)),
+        Ok(_) => format!("its {} classes are Cityscapes' categories", table.len()),
+        Err(difference) => difference,
+    };
+    let expected: Vec<_> = accepted
+        .iter()
+        .map(|space| match space {
+            LabelSpace::Classes => format!("the {SCORED_CLASSES} Cityscapes classes (by train id)"),
+            LabelSpace::Categories => format!("its {CATEGORIES} categories"),
+        })
+        .collect();
+    Err(format!(
+        "expected a model of {}, each with or without 'unlabelled', or of depth alone, but {found}; where it is one of these, \
+         correct the ids and names under `classes` in its manifest; one of other classes runs in the node alone",
+        expected.join(" or of ")
+    ))
 }
 
 /// The network with what it takes to answer a decoded frame.
@@ -79,6 +108,29 @@ impl Answerer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_label_space_is_refused_with_what_to_do() {
+        let (all, classes_alone) = ([LabelSpace::Classes, LabelSpace::Categories], [LabelSpace::Classes]);
+        let (classes, categories) = (classes::cityscapes(), classes::categories());
+        assert_eq!(label_space(&[], &classes_alone), Ok(None), "depth alone");
+        assert_eq!(label_space(&classes[..SCORED_CLASSES], &classes_alone), Ok(Some(LabelSpace::Classes)));
+        assert_eq!(label_space(&categories[..CATEGORIES], &all), Ok(Some(LabelSpace::Categories)));
+        let error = label_space(&categories, &classes_alone).expect_err("categories");
+        assert!(error.contains("expected a model of the 19 Cityscapes classes"), "{error}");
+        assert!(
+            error.contains("but its 8 classes are Cityscapes' categories") && !error.contains("or of its 7"),
+            "{error}"
+        );
+        let mut other = classes;
+        other[3].name = "hedge".into();
+        let error = label_space(&other, &all).expect_err("a hedge");
+        assert!(
+            error.contains("or of its 7 categories") && error.contains("'hedge' (id 3) is none of them"),
+            "{error}"
+        );
+        assert!(error.contains("correct the ids and names under `classes` in its manifest"), "{error}");
+    }
 
     #[test]
     fn the_factor_is_the_cameras_focal_length_by_the_models() {

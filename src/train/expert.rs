@@ -1,14 +1,14 @@
 //! Answers of a trained model in place of an annotation that a source lacks (Nekrasov et al. 2019: knowledge
 //! distillation for asymmetric annotations).
 
-use crate::data::classes::{CLASSES, UNLABELLED, UNLABELLED_TRAIN_ID};
+use crate::data::classes::{LabelSpace, UNLABELLED, UNLABELLED_TRAIN_ID};
 use crate::data::frame::Decoded;
 use crate::data::source::Item;
-use crate::eval::answer::Answerer;
+use crate::eval::answer::{label_space, Answerer};
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use crate::model::Task;
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, Context as _};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -23,14 +23,9 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
     let options = LoadOptions::default();
     let pipeline = Pipeline::load(model, &options).with_context(context)?;
     let manifest = pipeline.manifest();
-    let (classes, f_model) = (manifest.classes.len(), manifest.focal_length_px());
+    let f_model = manifest.focal_length_px();
     let has_classes = manifest.answers(Task::Segmentation);
-    if has_classes && classes != CLASSES {
-        bail!(
-            "{}: expected a model of the {CLASSES} Cityscapes classes, or of depth alone, found {classes}",
-            context()
-        );
-    }
+    label_space(&manifest.classes, &[LabelSpace::Classes]).map_err(|e| anyhow!("{}: {e}", context()))?;
     let mut expert = Answerer {
         pipeline,
         depth_scaling: None,
