@@ -208,7 +208,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let pipeline = Pipeline::load(&args.model, &args.runner.load_options(1))?;
     let (has_classes, has_depth) =
         (pipeline.manifest().answers(Task::Segmentation), pipeline.manifest().answers(Task::Depth));
-    let space = label_space(&pipeline.manifest().classes, &[LabelSpace::Classes, LabelSpace::Categories]);
+    let space = label_space(&pipeline.manifest().classes, &[LabelSpace::TrainIds, LabelSpace::Categories]);
     let of_categories = space.map_err(|e| anyhow!("{}: {e}", args.model.display()))? == Some(LabelSpace::Categories);
     let table = match of_categories {
         true => ClassTable::categories(&groups),

@@ -104,13 +104,41 @@ pub fn categories() -> Vec<Class> {
         .collect()
 }
 
-/// Which of the label spaces a model answers in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What labels are: of a training, or of a model's answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LabelSpace {
-    /// [`cityscapes`].
-    Classes,
-    /// [`categories`].
+    /// Cityscapes' 19 train ids and unlabelled: [`cityscapes`].
+    #[default]
+    TrainIds,
+    /// Cityscapes' 7 categories and unlabelled: [`categories`].
     Categories,
+}
+
+impl LabelSpace {
+    /// Channels of the segmentation head; the last one is "unlabelled".
+    pub fn channels(self) -> usize {
+        match self {
+            Self::TrainIds => CLASSES,
+            Self::Categories => CATEGORIES + 1,
+        }
+    }
+
+    /// A train id that a channel stands for, the first of several.
+    pub fn train_id(self, channel: u8) -> u8 {
+        match self {
+            Self::TrainIds => channel,
+            Self::Categories => in_category(channel).next().unwrap_or(UNLABELLED_TRAIN_ID),
+        }
+    }
+
+    /// Channel of a train id that is scored.
+    pub fn channel(self, train_id: u8) -> u8 {
+        match self {
+            Self::TrainIds => train_id,
+            Self::Categories => category_of(train_id),
+        }
+    }
 }
 
 /// The label space of a model's class table: the one whose ids and names it has, in whatever order and colours. "unlabelled"
@@ -126,7 +154,7 @@ pub fn label_space(table: &[Class]) -> Result<LabelSpace, String> {
         b.iter().filter(lacking).cloned().collect::<Vec<_>>()
     };
     let differences =
-        [(LabelSpace::Classes, cityscapes()), (LabelSpace::Categories, categories())].map(|(space, own)| {
+        [(LabelSpace::TrainIds, cityscapes()), (LabelSpace::Categories, categories())].map(|(space, own)| {
             let (foreign, mut missing) = (lacks(&own, table), lacks(table, &own));
             missing.retain(|class| class.id != UNLABELLED);
             // A name with another id is near to it: official label ids, above all.
@@ -142,7 +170,7 @@ pub fn label_space(table: &[Class]) -> Result<LabelSpace, String> {
     let (space, own, foreign, missing, _) = if categories.4 > classes.4 { categories } else { classes };
     let first = match (foreign.first(), missing.first()) {
         (Some(class), _) => match own.iter().find(|c| c.name == class.name) {
-            Some(known) if label_id(known.id) == class.id && space == LabelSpace::Classes => {
+            Some(known) if label_id(known.id) == class.id && space == LabelSpace::TrainIds => {
                 format!("'{}' has the id {}, which is its label id; its train id is {}", class.name, class.id, known.id)
             }
             Some(known) => format!("'{}' has the id {}, expected {}", class.name, class.id, known.id),
@@ -152,7 +180,7 @@ pub fn label_space(table: &[Class]) -> Result<LabelSpace, String> {
         (None, None) => "no class".into(),
     };
     let all = match space {
-        LabelSpace::Classes => format!("Cityscapes' {SCORED_CLASSES} classes"),
+        LabelSpace::TrainIds => format!("Cityscapes' {SCORED_CLASSES} classes"),
         LabelSpace::Categories => format!("Cityscapes' {CATEGORIES} categories"),
     };
     Err(format!("its {} classes are not {all}: {first}", table.len()))
@@ -198,7 +226,7 @@ mod tests {
     #[test]
     fn a_label_space_is_known_by_ids_and_names() {
         let (classes, categories) = (cityscapes(), categories());
-        for (table, space) in [(&classes, LabelSpace::Classes), (&categories, LabelSpace::Categories)] {
+        for (table, space) in [(&classes, LabelSpace::TrainIds), (&categories, LabelSpace::Categories)] {
             assert_eq!(label_space(table), Ok(space));
             assert_eq!(label_space(&table[..table.len() - 1]), Ok(space), "without unlabelled");
             let other_order: Vec<_> = table.iter().rev().map(|c| Class { color: [1, 2, 3], ..c.clone() }).collect();

@@ -41,7 +41,7 @@ pub fn label_space(table: &[Class], accepted: &[LabelSpace]) -> Result<Option<La
     let expected: Vec<_> = accepted
         .iter()
         .map(|space| match space {
-            LabelSpace::Classes => format!("the {SCORED_CLASSES} Cityscapes classes (by train id)"),
+            LabelSpace::TrainIds => format!("the {SCORED_CLASSES} Cityscapes classes (by train id)"),
             LabelSpace::Categories => format!("its {CATEGORIES} categories"),
         })
         .collect();
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn another_label_space_is_refused_with_what_to_do() {
-        let (all, classes_alone) = ([LabelSpace::Classes, LabelSpace::Categories], [LabelSpace::Classes]);
+        let (all, classes_alone) = ([LabelSpace::TrainIds, LabelSpace::Categories], [LabelSpace::TrainIds]);
         let (classes, categories) = (classes::cityscapes(), classes::categories());
         assert_eq!(label_space(&[], &classes_alone), Ok(None), "depth alone");
-        assert_eq!(label_space(&classes[..SCORED_CLASSES], &classes_alone), Ok(Some(LabelSpace::Classes)));
+        assert_eq!(label_space(&classes[..SCORED_CLASSES], &classes_alone), Ok(Some(LabelSpace::TrainIds)));
         assert_eq!(label_space(&categories[..CATEGORIES], &all), Ok(Some(LabelSpace::Categories)));
         let error = label_space(&categories, &classes_alone).expect_err("categories");
         assert!(error.contains("expected a model of the 19 Cityscapes classes"), "{error}");

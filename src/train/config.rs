@@ -2,7 +2,7 @@
 
 use super::optimizer::OptimizerConfig;
 use crate::data::augment::AugmentConfig;
-use crate::data::classes;
+pub use crate::data::classes::LabelSpace;
 use crate::data::disk::read_text;
 use crate::data::source::Source;
 use crate::model::{NetworkConfig, Task};
@@ -70,43 +70,6 @@ pub struct TrainConfig {
     /// Everything random follows from it.
     #[serde(default)]
     pub seed: u64,
-}
-
-/// What the labels are taken as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LabelSpace {
-    /// Cityscapes' 19 train ids and unlabelled.
-    #[default]
-    TrainIds,
-    /// Cityscapes' 7 categories and unlabelled.
-    Categories,
-}
-
-impl LabelSpace {
-    /// Channels of the segmentation head; the last one is "unlabelled".
-    pub fn channels(self) -> usize {
-        match self {
-            Self::TrainIds => classes::CLASSES,
-            Self::Categories => classes::CATEGORIES + 1,
-        }
-    }
-
-    /// A train id that a channel stands for, the first of several.
-    pub fn train_id(self, channel: u8) -> u8 {
-        match self {
-            Self::TrainIds => channel,
-            Self::Categories => classes::in_category(channel).next().unwrap_or(classes::UNLABELLED_TRAIN_ID),
-        }
-    }
-
-    /// Channel of a train id that is scored.
-    pub fn channel(self, train_id: u8) -> u8 {
-        match self {
-            Self::TrainIds => train_id,
-            Self::Categories => classes::category_of(train_id),
-        }
-    }
 }
 
 /// A head and its loss.

@@ -25,7 +25,7 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
     let manifest = pipeline.manifest();
     let f_model = manifest.focal_length_px();
     let has_classes = manifest.answers(Task::Segmentation);
-    label_space(&manifest.classes, &[LabelSpace::Classes]).map_err(|e| anyhow!("{}: {e}", context()))?;
+    label_space(&manifest.classes, &[LabelSpace::TrainIds]).map_err(|e| anyhow!("{}: {e}", context()))?;
     let mut expert = Answerer {
         pipeline,
         depth_scaling: None,
