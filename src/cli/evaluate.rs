@@ -359,7 +359,7 @@ fn galleries(
 
 fn caption(score: &FrameScore) -> String {
     let mut text = score.name.clone();
-    if let Some(s) = &score.segmentation {
+    if let Some(s) = score.segmentation.as_ref().filter(|s| s.pixels > 0) {
         text += &format!(", mIoU {:.3}, pixel accuracy {:.3}", s.miou, s.pixel_accuracy);
     }
     if let Some(d) = &score.depth {

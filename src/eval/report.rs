@@ -148,6 +148,10 @@ fn segmentation_part(out: &mut String, table: &ClassTable, s: &Segmentation, fra
          count, a pixel without an answer is wrong. IoU = right / (true + predicted - right).</p>",
         frames_note(s.frames, frames)
     );
+    if s.pooled.pixels == 0 {
+        *out += "<p>No pixel is labelled: it is not judged.</p>\n";
+        return Ok(());
+    }
     let line = |name: &str, r: &super::confusion::SegmentationReport| {
         vec![name.into(), number(r.miou, 4), number(r.pixel_accuracy, 4), r.pixels.to_string()]
     };

@@ -343,11 +343,14 @@ impl Segmentation {
 
     fn table(&self, frames: usize, details: bool) -> String {
         let mut out = String::new();
+        let note = only(self.frames, frames);
+        if self.pooled.pixels == 0 {
+            return format!("segmentation           not judged: no labelled pixel{note}\n");
+        }
         for class in &self.classes {
             out += &format!("  {:<20} IoU {}\n", class.name, number(class.iou));
         }
         let (pooled, image) = (&self.pooled, &self.per_image);
-        let note = only(self.frames, frames);
         out += &format!("mIoU over {}   {:.4}{note}\n", self.mean_over(), pooled.miou);
         out += &format!("pixel accuracy         {:.4}\n", pooled.pixel_accuracy);
         out += &format!("mean of the images     mIoU {:.4}, accuracy {:.4}\n", image.miou, image.pixel_accuracy);
@@ -523,5 +526,29 @@ mod tests {
         assert!(table.contains("mIoU over 19 classes   1.0000\n") && count == Some(19), "{table}");
         let (table, count) = judged(18);
         assert!(table.contains("mIoU over 18 of 19 classes   1.0000\n") && count == Some(18), "{table}");
+    }
+
+    #[test]
+    fn labels_without_a_labelled_pixel_are_not_judged() {
+        let frame = Decoded {
+            width: 4,
+            height: 32,
+            rgb: vec![],
+            labels: Some(vec![classes::UNLABELLED_TRAIN_ID; 128]),
+            depth_m: None,
+            focal_px: None,
+            principal_px: None,
+        };
+        let mut judge = Judge::new(ClassTable::cityscapes(), 80.0);
+        judge.add("a", &frame, &[0; 128], &[10.0; 128]);
+        let summary = judge.summary();
+        for details in [false, true] {
+            let table = summary.table(details);
+            assert!(table.starts_with("segmentation           not judged: no labelled pixel\n"), "{table}");
+            assert!(!table.contains("NaN") && !table.contains("mIoU"), "{table}");
+        }
+        let head = crate::eval::report::Head { model: "m".into(), data: "d".into(), facts: vec![] };
+        let page = crate::eval::report::page(&head, judge.table(), &summary, &[]).expect("a page");
+        assert!(page.contains("No pixel is labelled: it is not judged") && !page.contains("NaN"), "{page}");
     }
 }
