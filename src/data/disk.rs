@@ -46,6 +46,28 @@ impl DataError {
     }
 }
 
+/// The first few errors of many, in one line; what is wrong with several files is said once.
+pub(crate) fn in_line(errors: &[DataError], most: usize) -> String {
+    let mut said: Vec<&str> = Vec::new();
+    let mut words = Vec::new();
+    for error in &errors[..errors.len().min(most)] {
+        match error {
+            DataError::Bad { path, what } if said.contains(&what.as_str()) => {
+                words.push(format!("{}: the same", path.display()));
+            }
+            DataError::Bad { what, .. } => {
+                said.push(what);
+                words.push(error.to_string());
+            }
+            other => words.push(other.to_string()),
+        }
+    }
+    if errors.len() > most {
+        words.push("...".into());
+    }
+    words.join("; ")
+}
+
 /// Writes a file beside its place and moves it there when it is whole and on the disk, so that whoever sees the name
 /// sees all of it, even after a crash. Missing folders are made.
 ///

@@ -16,27 +16,80 @@ const JPEG_END: [u8; 2] = [0xFF, 0xD9];
 const JPEG_TAIL: u64 = 1 << 16;
 /// Where a PNG says how many bits a number has; its first chunk is always the one that does.
 const PNG_BITS: usize = 24;
+/// Where it says what the numbers are.
+const PNG_COLOURS: usize = 25;
+/// They are places in a palette: decoders give the colours there, and the numbers are lost.
+const PALETTE: u8 = 3;
+/// Writes numbers of a palette or of 16 bits as 8-bit grey.
+const TO_GREY: &str = "python3 -c \"import sys, numpy; from PIL import Image; \
+     [Image.fromarray(numpy.uint8(Image.open(f))).save(f) for f in sys.argv[1:]]\" FILES";
+
+/// What the numbers of a picture without colours mean, which says in what form they have to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// Class ids, 8-bit grey.
+    Ids,
+    /// Cityscapes' code of disparity, 16-bit grey.
+    Disparity,
+}
+
+impl Numbers {
+    fn kind(self) -> ColorType {
+        match self {
+            Self::Ids => ColorType::L8,
+            Self::Disparity => ColorType::L16,
+        }
+    }
+
+    /// What is wrong with a picture of another kind, and what to do.
+    fn refusal(self, found: ColorType, is_palette: bool) -> String {
+        let remedy = match (self, found) {
+            (Self::Ids, _) if is_palette => {
+                format!("where the places in its palette are the ids, write these as 8-bit grey: {TO_GREY}")
+            }
+            (Self::Ids, ColorType::L16) => format!("where no id is above 255, write them as 8-bit grey: {TO_GREY}"),
+            (Self::Ids, _) => {
+                "its colours are no ids: write each pixel's class id as 8-bit grey (Cityscapes has these in _labelIds.png)"
+                    .into()
+            }
+            (Self::Disparity, _) => {
+                "write it with 16 bits, as 256 times the disparity in pixels plus 1, and 0 where it is not known".into()
+            }
+        };
+        let found = if is_palette { "a PNG with a palette".into() } else { format!("{found:?}") };
+        self.expected(&found, &remedy)
+    }
+
+    fn expected(self, found: &str, remedy: &str) -> String {
+        let what = match self {
+            Self::Ids => "class ids",
+            Self::Disparity => "disparity",
+        };
+        format!("read as {what}: expected a picture of kind {:?}, found {found}; {remedy}", self.kind())
+    }
+}
 
 /// The picture behind a file's header, which has to be of the `expected` kind: by its content, whatever its name ends
 /// in, and no larger than is decoded.
-fn decoder(path: &Path, expected: Option<ColorType>) -> Result<Box<dyn ImageDecoder>, DataError> {
+fn decoder(path: &Path, expected: Option<Numbers>) -> Result<Box<dyn ImageDecoder>, DataError> {
     let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
     let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
-    let mut start = Vec::with_capacity(PNG_BITS + 1);
-    file.by_ref().take(PNG_BITS as u64 + 1).read_to_end(&mut start).map_err(DataError::io(path))?;
+    let mut start = Vec::with_capacity(PNG_COLOURS + 1);
+    file.by_ref().take(PNG_COLOURS as u64 + 1).read_to_end(&mut start).map_err(DataError::io(path))?;
     file.rewind().map_err(DataError::io(path))?;
     let reader = ImageReader::new(file).with_guessed_format().map_err(DataError::io(path))?;
     let decoder = reader.into_decoder().map_err(bad)?;
     if let Some(expected) = expected {
+        let is_png = start.starts_with(&PNG_START);
         let found = decoder.color_type();
-        if found != expected {
-            return Err(DataError::bad(path, format!("expected a picture of kind {expected:?}, found {found:?}")));
+        if found != expected.kind() {
+            let is_palette = is_png && start.get(PNG_COLOURS) == Some(&PALETTE);
+            return Err(DataError::bad(path, expected.refusal(found, is_palette)));
         }
         // Numbers of fewer bits are stretched to eight: what they count would be something else.
-        let bits = start.get(PNG_BITS).copied().filter(|bits| start.starts_with(&PNG_START) && *bits < 8);
+        let bits = start.get(PNG_BITS).copied().filter(|bits| is_png && *bits < 8);
         if let Some(bits) = bits {
-            let what =
-                format!("expected a picture of kind {expected:?}, found L{bits}; write it anew with 8 bits a pixel");
+            let what = expected.expected(&format!("L{bits}"), "write it anew with 8 bits a pixel");
             return Err(DataError::bad(path, what));
         }
     }
@@ -50,7 +103,7 @@ fn decoder(path: &Path, expected: Option<ColorType>) -> Result<Box<dyn ImageDeco
 ///
 /// # Errors
 /// The file cannot be read, is no picture or of another kind, or is larger than is decoded.
-pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32), DataError> {
+pub(crate) fn size(path: &Path, expected: Option<Numbers>) -> Result<(u32, u32), DataError> {
     let size = decoder(path, expected)?.dimensions();
     let ends = || -> std::io::Result<bool> {
         let mut file = File::open(path)?;
@@ -89,7 +142,7 @@ pub(crate) fn size(path: &Path, expected: Option<ColorType>) -> Result<(u32, u32
 ///
 /// # Errors
 /// As [`size`], and broken pixels.
-pub(crate) fn read(path: &Path, expected: Option<ColorType>) -> Result<DynamicImage, DataError> {
+pub(crate) fn read(path: &Path, expected: Option<Numbers>) -> Result<DynamicImage, DataError> {
     DynamicImage::from_decoder(decoder(path, expected)?).map_err(|e| DataError::bad(path, e.to_string()))
 }
 
@@ -98,7 +151,7 @@ pub(crate) fn read(path: &Path, expected: Option<ColorType>) -> Result<DynamicIm
 /// # Errors
 /// As [`read`].
 pub(crate) fn read_ids(path: &Path) -> Result<image::GrayImage, DataError> {
-    match read(path, Some(ColorType::L8))? {
+    match read(path, Some(Numbers::Ids))? {
         DynamicImage::ImageLuma8(ids) => Ok(ids),
         other => Err(DataError::bad(path, format!("expected 8-bit grey ids, found {:?}", other.color()))),
     }
@@ -167,7 +220,7 @@ mod tests {
             let mut writer = encoder.write_header().expect("a header");
             writer.write_image_data(&vec![0x1b; bits]).expect("eight pixels");
             writer.finish().expect("written");
-            let errors = [size(&path, Some(ColorType::L8)).err(), read_ids(&path).err()];
+            let errors = [size(&path, Some(Numbers::Ids)).err(), read_ids(&path).err()];
             for error in errors {
                 let error = error.expect("refused").to_string();
                 assert!(error.contains("expected a picture of kind L8") && error.contains(&format!("found L{bits};")));
@@ -175,8 +228,47 @@ mod tests {
             assert_eq!(size(&path, None).expect("a picture all the same"), (8, 1));
         }
         write_png(&path, &[3; 8], 8, 1, ExtendedColorType::L8).expect("written");
-        assert_eq!(size(&path, Some(ColorType::L8)).expect("eight bits"), (8, 1));
+        assert_eq!(size(&path, Some(Numbers::Ids)).expect("eight bits"), (8, 1));
         assert_eq!(read_ids(&path).expect("ids").into_raw(), [3; 8]);
+    }
+
+    #[test]
+    fn numbers_in_another_form_are_refused_with_how_to_write_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("numbers.png");
+        let write = |colours: png::ColorType, depth: png::BitDepth, palette: Option<&[u8]>, bytes: usize| {
+            let mut encoder = png::Encoder::new(File::create(&path).expect("a file"), 8, 1);
+            encoder.set_color(colours);
+            encoder.set_depth(depth);
+            if let Some(palette) = palette {
+                encoder.set_palette(palette.to_vec());
+                encoder.set_trns(vec![0]);
+            }
+            let mut writer = encoder.write_header().expect("a header");
+            writer.write_image_data(&vec![1; bytes]).expect("eight pixels");
+            writer.finish().expect("written");
+        };
+        let refused = |numbers: Numbers, expected: &[&str]| {
+            for error in [size(&path, Some(numbers)).err(), read(&path, Some(numbers)).err()] {
+                let error = error.expect("refused").to_string();
+                assert!(expected.iter().all(|words| error.contains(words)), "{expected:?}: {error}");
+            }
+        };
+        let palette: Vec<u8> = (0..48).collect();
+        for (depth, bytes) in [(png::BitDepth::Eight, 8), (png::BitDepth::Four, 4)] {
+            write(png::ColorType::Indexed, depth, Some(&palette), bytes);
+            refused(
+                Numbers::Ids,
+                &["read as class ids: ", "L8, found a PNG with a palette; ", "8-bit grey: python3 -c"],
+            );
+            refused(Numbers::Disparity, &["read as disparity: ", "L16, found a PNG with a palette; "]);
+        }
+        write(png::ColorType::Grayscale, png::BitDepth::Sixteen, None, 16);
+        refused(Numbers::Ids, &["L8, found L16; where no id is above 255", "python3 -c"]);
+        write(png::ColorType::Rgb, png::BitDepth::Eight, None, 24);
+        refused(Numbers::Ids, &["L8, found Rgb8; its colours are no ids", "_labelIds.png"]);
+        write(png::ColorType::Grayscale, png::BitDepth::Eight, None, 8);
+        refused(Numbers::Disparity, &["L16, found L8; write it with 16 bits, as 256 times the disparity"]);
     }
 
     #[test]

@@ -6,10 +6,9 @@
 
 use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
-use super::disk::{read_text, DataError};
+use super::disk::{in_line, read_text, DataError};
 use super::frame::{rows_above_bottom, Decoded};
-use super::picture;
-use image::ColorType;
+use super::picture::{self, Numbers};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -352,13 +351,18 @@ fn pair(pictures: &Path, labels: &Path) -> Result<Vec<(String, PathBuf, PathBuf)
 /// How many frames are broken, and the first of them with the reasons.
 pub fn check_all(items: &[Item]) -> Result<Vec<Facts>, DataError> {
     let checked: Vec<Result<Facts, DataError>> = items.par_iter().map(Item::check).collect();
-    let broken: Vec<String> = checked.iter().filter_map(|c| c.as_ref().err()).map(ToString::to_string).collect();
-    if broken.is_empty() {
-        return checked.into_iter().collect();
+    let n = checked.len();
+    let (mut facts, mut broken) = (Vec::with_capacity(n), Vec::new());
+    for checked in checked {
+        match checked {
+            Ok(known) => facts.push(known),
+            Err(error) => broken.push(error),
+        }
     }
-    let named = broken[..broken.len().min(5)].join("; ");
-    let more = if broken.len() > 5 { "; ..." } else { "" };
-    Err(DataError::Split(format!("{} of {} frames cannot be used: {named}{more}", broken.len(), items.len())))
+    if broken.is_empty() {
+        return Ok(facts);
+    }
+    Err(DataError::Split(format!("{} of {n} frames cannot be used: {}", broken.len(), in_line(&broken, 5))))
 }
 
 impl Item {
@@ -382,7 +386,7 @@ impl Item {
             }
             Read::Folder { picture, labels, focal_px, .. } => {
                 let size = picture::size(picture, None)?;
-                same_size(labels, size, picture::size(labels, Some(ColorType::L8))?)?;
+                same_size(labels, size, picture::size(labels, Some(Numbers::Ids))?)?;
                 (size, true, false, focal_px.map(|f| (f, f)))
             }
         };

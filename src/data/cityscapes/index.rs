@@ -1,8 +1,8 @@
 //! The frames of a split: paired by their names, and checked before anything long begins.
 
 use super::{DataError, DepthFiles, LabelFiles, Part, ReadOptions, Sample};
-use crate::data::{npy, picture};
-use image::ColorType;
+use crate::data::picture::{self, Numbers};
+use crate::data::{disk, npy};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs;
@@ -11,6 +11,42 @@ use std::sync::Arc;
 
 /// So many files are named in a message.
 const NAMED: usize = 5;
+
+/// What the options ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Labels,
+    Depth,
+}
+
+/// Only what is missing, in words.
+fn what_is_missing(missing: &[(Wanted, PathBuf)], options: &ReadOptions) -> String {
+    let lacks = |wanted| missing.iter().any(|(what, _)| *what == wanted);
+    let depth = match &options.depth {
+        DepthFiles::Auto => "depth (exactDepth, or disparity with camera)".to_string(),
+        DepthFiles::Disparity => "disparity or camera".into(),
+        DepthFiles::Folder(name) => format!("depth in {name}"),
+        DepthFiles::None => "depth".into(),
+    };
+    match (lacks(Wanted::Labels), lacks(Wanted::Depth)) {
+        (true, true) => format!("labels, and {depth}"),
+        (true, false) => "labels".into(),
+        (false, _) => depth,
+    }
+}
+
+/// How frames without it can be used all the same.
+fn ways_out(missing: &[(Wanted, PathBuf)]) -> String {
+    let lacks = |wanted| missing.iter().any(|(what, _)| *what == wanted);
+    let both = [(Wanted::Labels, "labels: none", "--label-files none"), (Wanted::Depth, "depth: none", "--depth none")];
+    let (keys, options): (Vec<_>, Vec<_>) =
+        both.into_iter().filter(|(wanted, ..)| lacks(*wanted)).map(|(_, key, option)| (key, option)).unzip();
+    format!(
+        "frames that have none belong into a split or data set of their own: in training a source with `{}`, for evaluate {}",
+        keys.join("` or `"),
+        options.join(" or ")
+    )
+}
 
 impl Sample {
     /// All frames of a split that have a picture and what `options` ask for, sorted by city and name. Files belong
@@ -34,20 +70,16 @@ impl Sample {
                 root.join(folder).join(split).display()
             )));
         }
-        let missing: Vec<PathBuf> = samples.iter().flat_map(Self::missing).collect();
+        let missing: Vec<(Wanted, PathBuf)> = samples.iter().flat_map(Self::missing).collect();
         if !missing.is_empty() {
-            let wanted = match &options.depth {
-                DepthFiles::Auto => "labels, or depth (exactDepth, or disparity with camera)".into(),
-                DepthFiles::Disparity => "labels, or disparity or camera".into(),
-                DepthFiles::Folder(name) => format!("labels, or depth in {name}"),
-                DepthFiles::None => "labels".to_string(),
-            };
             return Err(DataError::Split(format!(
-                "split '{split}' of {}: {} files are missing from its {} frames ({wanted}): {}",
+                "split '{split}' of {}: {} files are missing from its {} frames ({}): {}; {}",
                 root.display(),
                 missing.len(),
                 samples.len(),
-                named(&missing)
+                what_is_missing(&missing, options),
+                named(&missing.iter().map(|(_, path)| path.clone()).collect::<Vec<_>>()),
+                ways_out(&missing)
             )));
         }
         let lone = Self::without_picture(&samples, root, split, options)?;
@@ -59,16 +91,12 @@ impl Sample {
     }
 
     /// What the options ask for and is not there.
-    fn missing(&self) -> Vec<PathBuf> {
+    fn missing(&self) -> Vec<(Wanted, PathBuf)> {
         let mut missing = Vec::new();
-        let mut want = |path: PathBuf| {
-            if !path.is_file() {
-                missing.push(path);
-            }
-        };
         if self.options.labels != LabelFiles::None {
-            want(self.path(Part::Labels));
+            missing.push((Wanted::Labels, self.path(Part::Labels)));
         }
+        let mut want = |path: PathBuf| missing.push((Wanted::Depth, path));
         match &self.options.depth {
             DepthFiles::Auto => {
                 if !(self.path(Part::Disparity).is_file() && self.path(Part::Camera).is_file()) {
@@ -82,6 +110,7 @@ impl Sample {
             DepthFiles::Folder(name) => want(self.depth_file(name)),
             DepthFiles::None => {}
         }
+        missing.retain(|(_, path)| !path.is_file());
         missing
     }
 
@@ -160,8 +189,8 @@ impl Sample {
         let path = self.path(part);
         let found = match part {
             Part::Left | Part::Right => picture::size(&path, None)?,
-            Part::Labels => picture::size(&path, Some(ColorType::L8))?,
-            Part::Disparity => picture::size(&path, Some(ColorType::L16))?,
+            Part::Labels => picture::size(&path, Some(Numbers::Ids))?,
+            Part::Disparity => picture::size(&path, Some(Numbers::Disparity))?,
             Part::Depth => npy::read_size(&path)?,
             Part::Camera => {
                 self.read_camera()?;
@@ -176,17 +205,15 @@ impl Sample {
     /// # Errors
     /// How many frames are broken, and the first of them with the reason.
     pub fn check_all(samples: &[Self], further: &[Part]) -> Result<(), DataError> {
-        let broken: Vec<String> =
-            samples.par_iter().filter_map(|s| s.check_with(further).err()).map(|error| error.to_string()).collect();
+        let broken: Vec<DataError> = samples.par_iter().filter_map(|s| s.check_with(further).err()).collect();
         if broken.is_empty() {
             return Ok(());
         }
-        let more = if broken.len() > NAMED { "; ..." } else { "" };
         Err(DataError::Split(format!(
-            "{} of {} frames cannot be used: {}{more}",
+            "{} of {} frames cannot be used: {}",
             broken.len(),
             samples.len(),
-            broken[..broken.len().min(NAMED)].join("; ")
+            disk::in_line(&broken, NAMED)
         )))
     }
 }

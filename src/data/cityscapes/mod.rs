@@ -13,10 +13,10 @@ mod tests;
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
 use super::disk::{read_text, write_atomically, DataError};
-use super::picture::{self, write_png};
+use super::picture::{self, write_png, Numbers};
 use super::street::Camera;
 use super::{classes, npy};
-use image::{ColorType, ImageBuffer, Luma, RgbImage};
+use image::{ImageBuffer, Luma, RgbImage};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -207,7 +207,7 @@ impl Sample {
     /// Disparity in pixels (0 where it is not known), with width and height.
     pub fn read_disparity(&self) -> Result<(Vec<f32>, u32, u32), DataError> {
         let path = self.path(Part::Disparity);
-        let picture = picture::read(&path, Some(ColorType::L16))?;
+        let picture = picture::read(&path, Some(Numbers::Disparity))?;
         let image::DynamicImage::ImageLuma16(codes) = picture else {
             return Err(DataError::bad(
                 &path,

@@ -77,6 +77,37 @@ fn depth_comes_from_a_named_folder_under_each_accepted_name() {
 }
 
 #[test]
+fn only_what_is_missing_is_named_with_the_ways_out() {
+    let (folder, samples) = data_set(3);
+    let error = |depth: &str| {
+        let asked = options(LabelFiles::LabelIds, depth);
+        Sample::index(folder.path(), "val", &asked).expect_err("incomplete").to_string()
+    };
+    fs::remove_file(samples[1].path(Part::Disparity)).expect("removed");
+    let without_depth = error("auto");
+    assert!(without_depth.contains("1 files are missing from its 3 frames (depth (exactDepth, or"), "{without_depth}");
+    assert!(
+        without_depth.ends_with("in training a source with `depth: none`, for evaluate --depth none"),
+        "{without_depth}"
+    );
+    assert!(!without_depth.contains("labels"), "{without_depth}");
+    assert!(error("disparity").contains("(disparity or camera)"));
+    fs::remove_file(samples[2].path(Part::Labels)).expect("removed");
+    let without_both = error("auto");
+    assert!(
+        without_both.contains("2 files are missing") && without_both.contains("(labels, and depth (exact"),
+        "{without_both}"
+    );
+    assert!(without_both.ends_with("`labels: none` or `depth: none`, for evaluate --label-files none or --depth none"));
+    let without_labels = error("none");
+    assert!(without_labels.contains("frames (labels): "), "{without_labels}");
+    assert!(
+        without_labels.ends_with("a source with `labels: none`, for evaluate --label-files none"),
+        "{without_labels}"
+    );
+}
+
+#[test]
 fn what_has_no_picture_is_listed() {
     let (folder, samples) = data_set(2);
     fs::remove_file(samples[0].path(Part::Left)).expect("removed");
