@@ -490,6 +490,7 @@ impl App {
             clock: self.clock.clone(),
         })?;
         log::info!("{}", describe(&ready));
+        self.settings().idle_masks(&ready.manifest.classes).iter().for_each(|line| log::warn!("{line}"));
         self.phase = Phase::Running { worker, inbox, ready };
         self.configure_failure = None;
         Ok(())
@@ -546,7 +547,9 @@ impl App {
         };
         let fits = |table: &[Class]| {
             let settings = lock(&self.settings).clone();
-            settings.check_classes(table)
+            settings.check_classes(table)?;
+            settings.idle_masks(table).iter().for_each(|line| log::warn!("{line}"));
+            Ok(())
         };
         self.control.poll(running, loading, fits);
         if matches!(&self.phase, Phase::Running { worker, .. } if worker.has_ended()) {

@@ -3,6 +3,7 @@
 use crate::data::classes::Class;
 use crate::interface::settings::MaskSettings;
 use crate::interface::{classes, CameraSettings, NodeSettings, ParameterSet, Thresholds};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 /// Everything that follows from the parameters.
@@ -31,6 +32,13 @@ impl Settings {
     /// The model does not have one of them.
     pub fn check_classes(&self, table: &[Class]) -> Result<(), String> {
         self.cameras.iter().try_for_each(|camera| ClassSets::of(camera, table).map(|_| ()))
+    }
+
+    /// What to warn of when a model is loaded: masks without free space, or without obstacles, because nothing in a default list is
+    /// a class of the model. Cameras with the same lists are one line.
+    pub fn idle_masks(&self, table: &[Class]) -> BTreeSet<String> {
+        let with_mask = self.cameras.iter().filter(|camera| camera.outputs.mask);
+        with_mask.flat_map(|camera| classes::idle_defaults(&camera.mask, table)).collect()
     }
 }
 
@@ -63,7 +71,7 @@ impl ClassSets {
     /// Of the names that the model has.
     fn of_known(settings: &CameraSettings, table: &[Class]) -> Self {
         let known = |names: &[String]| -> Vec<String> {
-            names.iter().filter(|name| classes::id_of(name, table).is_ok()).cloned().collect()
+            names.iter().filter(|name| classes::ids_of(name, table).is_ok()).cloned().collect()
         };
         let obstacles = known(&settings.mask.obstacle_classes);
         let mask = |free_classes| MaskSettings { free_classes, obstacle_classes: obstacles.clone() };
@@ -110,7 +118,7 @@ mod tests {
         let set = ParameterSet::new(given.map(|(name, value)| (name.to_string(), value))).expect("valid");
         let settings = Settings::of(&set);
         let table = cityscapes();
-        let id = |name: &str| usize::from(classes::id_of(name, &table).expect(name));
+        let id = |name: &str| usize::from(classes::ids_of(name, &table).expect(name)[0]);
         let without: Vec<Class> = table.iter().filter(|c| c.name != "pole" && c.name != "sidewalk").cloned().collect();
         assert_eq!(settings.check_classes(&table), Ok(()));
         assert!(settings.check_classes(&without).expect_err("no pole").contains("the model has no class"));
@@ -126,6 +134,20 @@ mod tests {
         sets.follow(&settings.cameras[0], &without);
         assert!(sets.points.iter().all(|&chosen| chosen));
         assert_eq!(sets.mask[id("car")], classes::OBSTACLE, "the lists of the mask are not touched");
+    }
+
+    #[test]
+    fn masks_of_nothing_are_told_once_and_only_where_there_is_a_mask() {
+        let other: Vec<Class> = (0..3).map(|id| Class { id, name: format!("thing {id}"), color: [0; 3] }).collect();
+        let cameras = Value::Strings(vec!["front".into(), "rear".into()]);
+        let lines = |more: &[(&str, Value)]| {
+            let given = [&[("cameras", cameras.clone())], more].concat();
+            let set =
+                ParameterSet::new(given.into_iter().map(|(name, value)| (name.to_string(), value))).expect("valid");
+            Settings::of(&set).idle_masks(&other)
+        };
+        assert_eq!(lines(&[]).len(), 2, "one for each list, not for each camera");
+        assert_eq!(lines(&[("outputs.mask", Value::Bool(false))]).len(), 0);
     }
 
     #[test]
