@@ -45,6 +45,8 @@ struct Model {
     on_host: bool,
     /// The answer lacks `classes` or `depth`.
     lacks: Option<&'static str>,
+    /// A further line of its code, before what it answers.
+    line: Option<&'static str>,
 }
 
 impl Model {
@@ -78,6 +80,7 @@ impl Model {
             }
             .into(),
         );
+        body.extend(self.line.map(String::from));
         // A tuple's planes need no dimension for their one channel, and labels may be whole numbers there.
         let (classes, depth) = match (self.labels, self.tensors) {
             (true, None) => ("torch.to(torch.argmax(s, 1, True), 6)", "z"),
@@ -623,6 +626,56 @@ fn a_module_of_bytes_has_no_other_precision() {
         let error = load(folder.path(), precision).expect_err("refused");
         assert!(matches!(error, PipelineError::Network(NetworkError::Precision { .. })), "{error}");
         assert!(error.to_string().contains("its input is bytes"), "{error}");
+    }
+}
+
+#[test]
+fn what_somebody_elses_module_does_otherwise_is_said_with_what_to_do() {
+    let plain = Model { stride: 4, ..Model::default() };
+    let tuple = Model { tensors: Some(&["other", "classes", "depth"]), ..plain };
+    for (model, precision, expected) in [
+        (
+            Model { line: Some("z = torch.reshape(z, [1, 1, 8, 16])"), ..plain },
+            Precision::Fp32,
+            [
+                "run the network with a batch of 2: ",
+                "; if the module takes one frame at a time, set max_batch_size to 1",
+            ],
+        ),
+        // It answers the first frame alone.
+        (
+            Model { line: Some("z = torch.slice(z, 0, 0, 1)"), ..tuple },
+            Precision::Fp32,
+            [
+                "tensor depth (output.tensors[2]) of the network's answer has the shape [1, ",
+                "set max_batch_size to 1; else ",
+            ],
+        ),
+        (
+            Model { line: Some("z = torch.avg_pool2d(z, [2, 2])"), ..tuple },
+            Precision::Fp32,
+            [
+                "[1, 1, 4, 8], but its manifest says [1, 1, 8, 16]",
+                "correct output.width, output.height (which all its tensors share",
+            ],
+        ),
+        // Constants in half precision, as of a module that is frozen.
+        (
+            Model { line: Some("z = torch.conv2d(z, torch.ones([1, 1, 1, 1], dtype=5))"), ..plain },
+            Precision::Fp32,
+            ["cannot run in fp32 on cpu: ", "a module runs in its own parameters' kind: set precision to that"],
+        ),
+        (
+            Model { line: Some("z = torch.conv2d(z, torch.ones([1, 1, 1, 1], dtype=6))"), ..plain },
+            Precision::Bf16,
+            ["cannot run in bf16 on cpu: ", "a module runs in its own parameters' kind: set precision to that"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        model.write(folder.path());
+        let message = load(folder.path(), precision).expect_err(expected[0]).to_string();
+        assert!(expected.iter().all(|words| message.contains(words)), "{expected:?} are not in: {message}");
+        assert!(!message.contains("export the model again"), "{message}");
     }
 }
 

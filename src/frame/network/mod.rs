@@ -68,17 +68,16 @@ pub enum NetworkError {
         reason: String,
     },
     /// The module cannot compute in this precision on this device.
-    #[error(
-        "the model cannot run in {precision} on {device}: {reason}; set precision to fp32, or export the model again if \
-         an older version exported it"
-    )]
+    #[error("the model cannot run in {precision} on {device}: {reason}; {remedy}")]
     Precision {
-        /// `fp16` or `bf16`.
+        /// `fp32`, `fp16` or `bf16`.
         precision: &'static str,
         /// `cpu` or `cuda:N`.
         device: String,
         /// libtorch's message.
         reason: String,
+        /// What to do.
+        remedy: String,
     },
     /// A variable of the environment has a value that means nothing.
     #[error("{name}: expected {expected}, found {found:?}; correct the variable or unset it")]
@@ -142,13 +141,53 @@ pub enum NetworkError {
         found: String,
     },
     /// The module is not what the manifest says.
-    #[error("the network answered shape {actual:?}, but its manifest says {expected:?}; export the model again")]
+    #[error("{what} has the shape {actual:?}, but its manifest says {expected:?} (batch, channels, height, width); {remedy}")]
     Shape {
+        /// The answer, or a tensor of it.
+        what: String,
         /// From the manifest.
         expected: Vec<i64>,
         /// From the module.
         actual: Vec<i64>,
+        /// What to do.
+        remedy: String,
     },
+}
+
+impl NetworkError {
+    /// Of a model's answer, or a tensor of it.
+    fn shape(what: impl Into<String>, expected: Vec<i64>, actual: Vec<i64>, is_exported: bool) -> Self {
+        let remedy = match is_exported {
+            true => "export the model again",
+            false => {
+                "correct output.width, output.height (which all its tensors share; not said, they are the input's) or the \
+                 number of channels in the manifest, or have the module bring its tensors to one size (F.interpolate)"
+            }
+        };
+        Self::Shape { what: what.into(), expected, actual, remedy: remedy.into() }
+    }
+
+    /// A batch of somebody else's module failed whose smaller ones did not: it may be made for one frame at a time.
+    fn at_batch(self, batch: usize) -> Self {
+        let advice = "if the module takes one frame at a time, set max_batch_size to 1";
+        match self {
+            Self::Torch { what, reason } => {
+                Self::Torch { what: format!("{what} with a batch of {batch}"), reason: format!("{reason}; {advice}") }
+            }
+            Self::Shape { what, expected, actual, remedy } => {
+                Self::Shape { what, expected, actual, remedy: format!("{advice}; else {remedy}") }
+            }
+            other => other,
+        }
+    }
+}
+
+/// What has a shape, where the answer is one tensor.
+const ANSWER: &str = "the network's answer";
+
+/// Whether the model was exported here, and not somebody else's module with a manifest written by hand.
+fn is_exported(manifest: &Manifest) -> bool {
+    manifest.files.contains_key(WEIGHTS)
 }
 
 /// libtorch's messages carry a C++ stack: one line says it all, the first one, or after a TorchScript traceback the one
@@ -263,7 +302,7 @@ fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
 }
 
 /// A module of libtorch's, with frames on its device where our kernels can be had there, else on the processor.
-/// `zero_copy`: as in [`Cuda::open`].
+/// `zero_copy`: as in [`Cuda::open`]; `parameters` becomes what the module's are.
 fn module_engine(
     path: &Path,
     backend: Backend,
@@ -271,8 +310,15 @@ fn module_engine(
     wanted: &Selection,
     precision: Precision,
     zero_copy: Option<bool>,
+    parameters: &mut Parameters,
 ) -> Result<Engine, NetworkError> {
-    let load = || TorchScript::load(path, manifest, wanted.device, precision);
+    let mut load = || {
+        let module = TorchScript::load(path, manifest, wanted.device, precision)?;
+        if !is_exported(manifest) {
+            *parameters = module.parameters().map_or(Parameters::Unknown, Parameters::Of);
+        }
+        Ok::<_, NetworkError>(module)
+    };
     let Device::Cuda(index) = wanted.device else { return Ok(Engine::TorchScript(load()?)) };
     // The device first: where it has no kernels of ours, the module is loaded only once.
     let cuda = match Cuda::open(index, zero_copy) {
@@ -295,6 +341,46 @@ fn module_engine(
             Ok(Engine::TorchScript(load()?))
         }
     }
+}
+
+/// What libtorch's refusal of a first run says: a module's input is made in the precision that is asked for, but its parameters
+/// stay what they are. `parameters`: their number format, of somebody else's module.
+fn refused(what: String, reason: String, precision: Precision, device: Device, parameters: Parameters) -> NetworkError {
+    let wanted = precision.kind();
+    let remedy = match parameters {
+        Parameters::Ours if wanted == Kind::Float => return NetworkError::Torch { what, reason },
+        Parameters::Ours => "set precision to fp32, or export the model again if an older version exported it".into(),
+        Parameters::Of(kind) if kind == wanted && wanted == Kind::Float => return NetworkError::Torch { what, reason },
+        Parameters::Of(kind) if kind == wanted => {
+            "convert the module to single precision, and set precision to fp32".into()
+        }
+        Parameters::Of(kind) => match Precision::of(kind) {
+            Some(theirs) => format!(
+                "a module runs in its own parameters' kind: set precision to {}, or convert the module",
+                theirs.name()
+            ),
+            None => format!("a module runs in its own parameters' kind, {kind:?} here: convert it to single precision"),
+        },
+        // A frozen module has constants in their place.
+        Parameters::Unknown if wanted == Kind::Float && !["Half", "BFloat16"].iter().any(|k| reason.contains(k)) => {
+            return NetworkError::Torch { what, reason };
+        }
+        Parameters::Unknown => {
+            "a module runs in its own parameters' kind: set precision to that, or convert the module".into()
+        }
+    };
+    NetworkError::Precision { precision: precision.name(), device: device_name(device), reason, remedy }
+}
+
+/// The number format of a module's parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parameters {
+    /// An exported network follows its input.
+    Ours,
+    /// All of somebody else's.
+    Of(Kind),
+    /// Several, or there are none.
+    Unknown,
 }
 
 /// One of the back end's own kernels, as it runs again and again: its maps lie in the cache, and nothing waits for the one
@@ -330,6 +416,8 @@ pub struct Network {
     input: Tensor,
     /// Of one answer: `[height, width, channels]`.
     shape: [usize; 3],
+    /// Not somebody else's module.
+    is_exported: bool,
     /// How far its answer to the golden input was off.
     golden: Option<Deviation>,
 }
@@ -353,6 +441,8 @@ impl Network {
         can_be_told_apart(manifest)?;
         // Here and not where it is used: there an error would only lead to another back end.
         let zero_copy = if matches!(device, Device::Cuda(_)) { cuda::zero_copy()? } else { None };
+        let is_exported = is_exported(manifest);
+        let mut parameters = Parameters::Ours;
         let engine = match backend {
             Backend::Native => match device {
                 Device::Cuda(index) => {
@@ -362,11 +452,19 @@ impl Network {
             },
             Backend::TorchScript => {
                 without_engines(&artifact.torchscript_path())?;
-                module_engine(&artifact.torchscript_path(), backend, manifest, wanted, precision, zero_copy)?
+                module_engine(
+                    &artifact.torchscript_path(),
+                    backend,
+                    manifest,
+                    wanted,
+                    precision,
+                    zero_copy,
+                    &mut parameters,
+                )?
             }
             Backend::TensorRt => {
                 let path = tensorrt_engine(artifact, wanted, precision)?;
-                module_engine(&path, backend, manifest, wanted, precision, zero_copy)?
+                module_engine(&path, backend, manifest, wanted, precision, zero_copy, &mut parameters)?
             }
         };
         let (height, width) = (manifest.input.height as i64, manifest.input.width as i64);
@@ -374,16 +472,14 @@ impl Network {
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let (answer_width, answer_height) = manifest.answer_size();
         let shape = [answer_height, answer_width, manifest.output.channels()];
-        let mut network = Self { engine, backend, device, precision, max_batch, input, shape, golden: None };
+        let mut network =
+            Self { engine, backend, device, precision, max_batch, input, shape, is_exported, golden: None };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
                 network.run(batch, |_| ()).map_err(|error| match error {
-                    NetworkError::Torch { reason, .. } if precision.kind() != Kind::Float => NetworkError::Precision {
-                        precision: network.precision.name(),
-                        device: device_name(device),
-                        reason,
-                    },
+                    error if batch > 1 && !is_exported => error.at_batch(batch),
+                    NetworkError::Torch { what, reason } => refused(what, reason, precision, device, parameters),
                     other => other,
                 })?;
             }
@@ -466,13 +562,13 @@ impl Network {
     /// If `batch` is 0 or beyond [`Network::max_batch`].
     pub fn run<T>(&mut self, batch: usize, read: impl FnOnce(Answers<'_>) -> T) -> Result<T, NetworkError> {
         assert!((1..=self.max_batch).contains(&batch), "a batch of {batch}, of at most {}", self.max_batch);
-        let Self { engine, input, .. } = self;
+        let Self { engine, input, is_exported, .. } = self;
         let [height, width, channels] = self.shape;
         let expected = [batch, height, width, channels];
         let read = |data: &[f32], found: [usize; 4]| {
             if found != expected {
                 let order = |[b, h, w, c]: [usize; 4]| [b, c, h, w].map(|n| n as i64).to_vec();
-                return Err(NetworkError::Shape { expected: order(expected), actual: order(found) });
+                return Err(NetworkError::shape(ANSWER, order(expected), order(found), *is_exported));
             }
             Ok(read(Answers { width, height, channels, data }))
         };
@@ -523,5 +619,31 @@ mod tests {
         let sum = Tensor::zeros([2], (Kind::Float, Device::Cpu)).f_add(&Tensor::zeros([3], (Kind::Float, Device::Cpu)));
         let error = torch_error("add")(sum.expect_err("sizes differ")).to_string();
         assert!(error.contains("The size of tensor a (2) must match the size of tensor b (3)"), "{error}");
+    }
+
+    #[test]
+    fn a_module_of_another_precision_is_told_which_to_set() {
+        let said = |precision, parameters| {
+            refused("run the network".into(), "it has no such kernel".into(), precision, Device::Cpu, parameters)
+                .to_string()
+        };
+        use Parameters::{Of, Ours, Unknown};
+        use Precision::{Bf16, Fp16, Fp32};
+        for (precision, parameters, expected) in [
+            (Fp32, Of(Kind::Half), "own parameters' kind: set precision to fp16, or"),
+            (Fp32, Of(Kind::BFloat16), "own parameters' kind: set precision to bf16, or"),
+            (Fp16, Of(Kind::Float), "own parameters' kind: set precision to fp32, or"),
+            (Fp32, Of(Kind::Double), "own parameters' kind, Double here: convert it to single precision"),
+            (Fp16, Of(Kind::Half), "convert the module to single precision, and set precision to fp32"),
+            (Bf16, Unknown, "own parameters' kind: set precision to that, or"),
+            (Bf16, Ours, "set precision to fp32, or export the model again if an older version exported it"),
+        ] {
+            let message = said(precision, parameters);
+            assert!(message.starts_with("the model cannot run in") && message.contains(expected), "{message}");
+        }
+        // Its precision is not what is wrong.
+        for parameters in [Ours, Of(Kind::Float), Unknown] {
+            assert_eq!(said(Fp32, parameters), "libtorch could not run the network: it has no such kernel");
+        }
     }
 }

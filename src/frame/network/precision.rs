@@ -47,6 +47,11 @@ impl Precision {
         }
     }
 
+    /// The one of libtorch's name, if there is one.
+    pub fn of(kind: Kind) -> Option<Self> {
+        [Self::Fp32, Self::Fp16, Self::Bf16].into_iter().find(|precision| precision.kind() == kind)
+    }
+
     /// `auto`, `fp32`, `fp16` or `bf16`.
     pub fn name(self) -> &'static str {
         match self {

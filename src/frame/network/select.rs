@@ -262,7 +262,8 @@ mod tests {
         let message = golden.to_string();
         assert!(message.contains("at export: ") && !message.contains("  "), "{message}");
         let (device, reason) = ("cpu".into(), "it is bound to fp32".into());
-        let precision = NetworkError::Precision { precision: "bf16", device, reason };
+        let remedy = "set precision to fp32".into();
+        let precision = NetworkError::Precision { precision: "bf16", device, reason, remedy };
         let missing = NetworkError::Backend { backend: "tensorrt", reason: "there is no engine".into() };
         for asked in [true, false] {
             assert_eq!(level_of(&golden, Backend::TensorRt, asked, Compile::IfNamed), log::Level::Info);
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_does_not_do_is_named_with_the_remedy() {
-        let shape = || NetworkError::Shape { expected: vec![1], actual: vec![2] };
+        let shape = || NetworkError::shape("its answer", vec![1], vec![2], true);
         let engine = || Some(PathBuf::from("/cache/ab.ts"));
         let message = with_engine(shape(), Backend::TensorRt, engine).to_string();
         assert!(message.contains(&shape().to_string()), "{message}");

@@ -1,7 +1,7 @@
 //! A TorchScript module on any device of libtorch.
 
 use super::maps::Maps;
-use super::{device_name, torch_error, NetworkError, Precision};
+use super::{device_name, is_exported, torch_error, NetworkError, Precision, ANSWER};
 use crate::export::manifest::{InputKind, Manifest, OutputTensor};
 use std::path::Path;
 use tch::{CModule, Device, IValue, Kind, Tensor};
@@ -19,6 +19,8 @@ pub(super) struct TorchScript {
     shape: [i64; 3],
     /// Channels of the classes among these.
     score_channels: i64,
+    /// Not somebody else's.
+    is_exported: bool,
 }
 
 impl TorchScript {
@@ -36,12 +38,23 @@ impl TorchScript {
                 precision: precision.name(),
                 device: device_name(device),
                 reason: "its input is bytes, so it computes in what it was exported in".into(),
+                remedy: "set precision to fp32".into(),
             });
         }
         let (width, height) = manifest.answer_size();
         let shape = [manifest.output.channels(), height, width].map(|n| n as i64);
         let score_channels = manifest.output.score_channels as i64;
-        Ok(Self { module, device, kind, input_kind, tensors, shape, score_channels })
+        let is_exported = is_exported(manifest);
+        Ok(Self { module, device, kind, input_kind, tensors, shape, score_channels, is_exported })
+    }
+
+    /// The number format of its parameters, where all have the same one.
+    pub fn parameters(&self) -> Option<Kind> {
+        let floating = [Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double];
+        let parameters = self.module.named_parameters().ok()?;
+        let mut kinds = parameters.iter().filter_map(|(_, p)| p.f_kind().ok()).filter(|kind| floating.contains(kind));
+        let first = kinds.next()?;
+        kinds.all(|kind| kind == first).then_some(first)
     }
 
     /// Where it runs.
@@ -77,7 +90,7 @@ impl TorchScript {
     /// The tensors that the manifest says, as one `[batch, channels, H, W]`.
     fn packed(&self, answer: IValue, batch: i64) -> Result<Tensor, NetworkError> {
         let [channels, height, width] = self.shape;
-        let check = |tensor: Tensor, channels: i64| {
+        let check = |tensor: Tensor, channels: i64, what: String| {
             let expected = [batch, channels, height, width];
             match tensor.size() {
                 actual if actual == expected => Ok(tensor),
@@ -85,11 +98,11 @@ impl TorchScript {
                 actual if channels == 1 && actual == [batch, height, width] => {
                     tensor.f_unsqueeze(1).map_err(torch_error("read the network's answer"))
                 }
-                actual => Err(NetworkError::Shape { expected: expected.to_vec(), actual }),
+                actual => Err(NetworkError::shape(what, expected.to_vec(), actual, self.is_exported)),
             }
         };
         let (values, parts) = match (answer, &self.tensors) {
-            (IValue::Tensor(tensor), None) => return check(tensor, channels),
+            (IValue::Tensor(tensor), None) => return check(tensor, channels, ANSWER.into()),
             (IValue::Tuple(values), Some(parts)) if values.len() == parts.len() => (values, parts),
             (answer, parts) => {
                 let expected = parts.as_ref().map_or("one tensor".into(), |p| format!("a tuple of {}", p.len()));
@@ -97,10 +110,10 @@ impl TorchScript {
             }
         };
         let (mut classes, mut depth) = (None, None);
-        for (value, part) in values.into_iter().zip(parts) {
-            let place = match part {
-                OutputTensor::Classes => &mut classes,
-                OutputTensor::Depth => &mut depth,
+        for (index, (value, part)) in values.into_iter().zip(parts).enumerate() {
+            let (place, name) = match part {
+                OutputTensor::Classes => (&mut classes, "classes"),
+                OutputTensor::Depth => (&mut depth, "depth"),
                 OutputTensor::Other => continue,
             };
             let IValue::Tensor(tensor) = value else {
@@ -108,7 +121,7 @@ impl TorchScript {
                 return Err(NetworkError::Answer { expected, found: described(&value) });
             };
             let channels = if *part == OutputTensor::Classes { self.score_channels } else { 1 };
-            *place = Some(check(tensor, channels)?);
+            *place = Some(check(tensor, channels, format!("tensor {name} (output.tensors[{index}]) of {ANSWER}"))?);
         }
         // Labels may be whole numbers; joined with the depth they become what it is.
         let parts: Vec<Tensor> = classes.into_iter().chain(depth).collect();
