@@ -95,6 +95,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let opened = options.source.open(options.frames, *rate_hz)?;
     let known = opened.known;
 
+    opened.notes.iter().for_each(say);
     prepare_environment();
     let prefixes = interfaces::Prefixes::from_env();
     let mut graph = Graph::join()?;

@@ -16,6 +16,9 @@ pub const FRAME_ID: &str = "camera_front_optical_frame";
 const AHEAD_BYTES: usize = 768 << 20;
 /// Largest width or height that is taken from a decoder's output.
 const MAX_SIDE: u32 = 1 << 15;
+/// Where a drive's pictures are, and how their names end.
+const LEFT: &str = "leftImg8bit";
+const LEFT_ENDING: &str = "_leftImg8bit.png";
 /// What is kept of the end of a decoder's complaints, bytes.
 const COMPLAINTS: usize = 8192;
 
@@ -117,25 +120,26 @@ pub enum Source {
 type Frames = Box<dyn Iterator<Item = Result<Frame, SourceError>> + Send>;
 
 impl Source {
-    /// The frames, at most `count` of them, and how many there will be where that is known.
-    fn frames(&self, count: usize, rate_hz: f64) -> Result<(Frames, Option<usize>), SourceError> {
+    /// The frames, at most `count` of them, how many there will be where that is known, and what is to be said of them.
+    fn frames(&self, count: usize, rate_hz: f64) -> Result<(Frames, Option<usize>, Vec<String>), SourceError> {
         match self {
             Self::Drive(root) => {
-                let mut files = Vec::new();
-                list(&root.join("leftImg8bit"), &mut files)?;
-                files.retain(|f| f.to_string_lossy().ends_with("_leftImg8bit.png"));
+                let mut files = list(&root.join(LEFT))?;
+                files.retain(|f| f.to_string_lossy().ends_with(LEFT_ENDING));
                 files.sort();
                 files.truncate(count);
                 let known = files.len();
-                let root = root.clone();
                 if files.is_empty() {
-                    return Err(SourceError::Empty { folder: root, expected: "leftImg8bit/*/*/*_leftImg8bit.png" });
+                    let expected = "leftImg8bit/*/*/*_leftImg8bit.png";
+                    return Err(SourceError::Empty { folder: root.clone(), expected });
                 }
-                Ok((Box::new(files.into_iter().map(move |f| drive_frame(&root, &f))), Some(known)))
+                let frames: Vec<_> = files.into_iter().map(|f| (sample(root, &f), f)).collect();
+                let notes = lacking(&frames);
+                let frames = frames.into_iter().map(|(sample, file)| drive_frame(sample, &file));
+                Ok((Box::new(frames), Some(known), notes))
             }
             Self::Images(folder) => {
-                let mut files = Vec::new();
-                list(folder, &mut files)?;
+                let mut files = list(folder)?;
                 files.retain(|f| {
                     let extension = f.extension().map(|e| e.to_string_lossy().to_lowercase());
                     matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
@@ -146,15 +150,16 @@ impl Source {
                 if files.is_empty() {
                     return Err(SourceError::Empty { folder: folder.clone(), expected: "*.png or *.jpg" });
                 }
-                Ok((Box::new(files.into_iter().map(|f| Frame::new(name(&f), open(&f)?, None, None))), Some(known)))
+                let frames = files.into_iter().map(|f| Frame::new(name(&f), open(&f)?, None, None));
+                Ok((Box::new(frames), Some(known), Vec::new()))
             }
-            Self::Video(file) => Ok((Box::new(Video::open(file, count, rate_hz)?), None)),
+            Self::Video(file) => Ok((Box::new(Video::open(file, count, rate_hz)?), None, Vec::new())),
         }
     }
 
     /// Starts to read ahead, on a thread of its own, and returns once enough frames wait (or all of them).
     pub fn open(&self, count: usize, rate_hz: f64) -> Result<Opened, SourceError> {
-        let (mut frames, known) = self.frames(count, rate_hz)?;
+        let (mut frames, known, notes) = self.frames(count, rate_hz)?;
         let empty = || SourceError::Empty {
             folder: match self {
                 Self::Drive(path) | Self::Images(path) | Self::Video(path) => path.clone(),
@@ -190,7 +195,7 @@ impl Source {
             .map_err(SourceError::Thread)?;
         // Nothing is ever sent: the other end is dropped when the frames are ready.
         let _ = wait.recv();
-        Ok(Opened { frames: receiver, known })
+        Ok(Opened { frames: receiver, known, notes })
     }
 }
 
@@ -201,20 +206,34 @@ pub struct Opened {
     pub frames: Receiver<Result<Frame, SourceError>>,
     /// How many there will be, where that is known.
     pub known: Option<usize>,
+    /// What is not there of a drive, a line each.
+    pub notes: Vec<String>,
 }
 
-/// All files under `folder`.
-fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
-    let io = |source| SourceError::Io { path: folder.to_path_buf(), source };
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_type().map_err(io)?.is_dir() {
-            list(&entry.path(), files)?;
-        } else {
-            files.push(entry.path());
+/// All files under `folder`, those behind links, too.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    /// `above`: the folders that this one is in, as they are without links: a link to one of them has no end.
+    fn add(folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+        let io = |source| SourceError::Io { path: folder.to_path_buf(), source };
+        let real = folder.canonicalize().map_err(io)?;
+        if above.contains(&real) {
+            return Ok(());
         }
+        above.push(real);
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.is_dir() {
+                add(&path, above, files)?;
+            } else {
+                files.push(path);
+            }
+        }
+        above.pop();
+        Ok(())
     }
-    Ok(())
+    let mut files = Vec::new();
+    add(folder, &mut Vec::new(), &mut files)?;
+    Ok(files)
 }
 
 fn name(file: &Path) -> String {
@@ -226,25 +245,55 @@ fn open(file: &Path) -> Result<image::RgbImage, SourceError> {
     Ok(picture::read(file, None)?.into_rgb8())
 }
 
-fn drive_frame(root: &Path, file: &Path) -> Result<Frame, SourceError> {
+fn drive_frame(sample: Option<Sample>, file: &Path) -> Result<Frame, SourceError> {
     let picture = open(file)?;
-    let stem = name(file).trim_end_matches("_leftImg8bit.png").to_owned();
-    let Some(sample) = sample(root, file, &stem) else {
-        // A name of another pattern has no truth beside it.
-        return Frame::new(stem, picture, None, None);
+    let Some(sample) = sample else {
+        // In a folder elsewhere it has nothing beside it.
+        return Frame::new(name(file), picture, None, None);
     };
     let camera_file = sample.path(Part::Camera);
     let camera = camera_file.is_file().then(|| camera(&camera_file)).transpose()?;
-    Frame::new(stem, picture, camera, Truth::find(sample))
+    Frame::new(sample.stem().to_owned(), picture, camera, Truth::find(sample))
 }
 
-/// `leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png`
-fn sample(root: &Path, file: &Path, stem: &str) -> Option<Sample> {
-    let mut folders = file.strip_prefix(root.join("leftImg8bit")).ok()?.components().map(|c| c.as_os_str().to_str());
-    let (split, city) = (folders.next()??, folders.next()??);
-    let mut numbers = stem.strip_prefix(city)?.strip_prefix('_')?.split('_').map(str::parse::<usize>);
-    let (seq, frame) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-    Some(Sample::new(root, split, city, seq, frame)).filter(|s| s.path(Part::Left) == file)
+/// The frame of `leftImg8bit/<split>/<city>/<stem>_leftImg8bit.png`, whatever its stem is.
+fn sample(root: &Path, file: &Path) -> Option<Sample> {
+    let inside = file.strip_prefix(root.join(LEFT)).ok()?;
+    let names: Vec<_> = inside.components().map(|c| c.as_os_str().to_str()).collect::<Option<_>>()?;
+    let [split, city, file] = names[..] else { return None };
+    Some(Sample::named(root, split, city, file.strip_suffix(LEFT_ENDING)?))
+}
+
+/// What frames of a drive lack, a line for each kind: it is played and shown without it all the same.
+fn lacking(frames: &[(Option<Sample>, PathBuf)]) -> Vec<String> {
+    type Has = fn(&Sample) -> bool;
+    let kinds: [(&str, &str, &str, Has); 3] = [
+        (
+            "no camera file",
+            "camera/<split>/<city>/<frame>_camera.json",
+            "they are played as of a camera that is not calibrated, so depth is not scaled to it",
+            |sample| sample.path(Part::Camera).is_file(),
+        ),
+        (
+            "no true labels",
+            "gtFine/<split>/<city>/<frame>_gtFine_labelIds.png",
+            "their labels are not scored",
+            |sample| Truth::find(sample.clone()).is_some_and(|truth| truth.labels),
+        ),
+        (
+            "no true depth",
+            "exactDepth/<split>/<city>/<frame>_depth.npy, or disparity/<split>/<city>/<frame>_disparity.png with camera",
+            "their depth is not scored",
+            |sample| Truth::find(sample.clone()).is_some_and(|truth| truth.depth),
+        ),
+    ];
+    let line = |(what, place, so, has): (&str, &str, &str, Has)| {
+        let mut without = frames.iter().filter(|(sample, _)| !sample.as_ref().is_some_and(has));
+        let (_, first) = without.next()?;
+        let count = 1 + without.count();
+        Some(format!("{count} of {} frames have {what} ({place}), the first is {}: {so}", frames.len(), name(first)))
+    };
+    kinds.into_iter().filter_map(line).collect()
 }
 
 fn camera(path: &Path) -> Result<Pinhole, SourceError> {
@@ -408,6 +457,44 @@ mod tests {
         assert_eq!((message.width, message.height, message.step), (3, 5, 9));
         assert_eq!(&message.data[..3], &[10, 0, 245]);
         assert_eq!(message.header.frame_id, FRAME_ID);
+    }
+
+    /// Frames of any name, in a city folder that is a link, with camera and labels but no depth.
+    #[test]
+    fn a_drive_has_its_camera_and_truth_whatever_its_frames_are_called() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (root, real) = (folder.path().join("drive"), folder.path().join("real"));
+        std::fs::create_dir_all(root.join("leftImg8bit/val")).expect("made");
+        std::fs::create_dir_all(&real).expect("made");
+        std::os::unix::fs::symlink(&real, root.join("leftImg8bit/val/neu-ulm")).expect("linked");
+        // A way round in circles.
+        std::os::unix::fs::symlink(&root, real.join("round")).expect("linked");
+        let samples = ["0000000012", "frame_7"].map(|stem| Sample::named(&root, "val", "neu-ulm", stem));
+        for sample in &samples {
+            picture(4, 2, 20).save(sample.path(Part::Left)).expect("saved");
+            sample.write_labels(&[0; 8], 4, 2).expect("written");
+        }
+        let camera = r#"{"extrinsic": {"baseline": 0.2}, "intrinsic": {"fx": 3, "fy": 3, "u0": 2, "v0": 1}}"#;
+        std::fs::create_dir_all(samples[0].path(Part::Camera).parent().expect("a folder")).expect("made");
+        std::fs::write(samples[0].path(Part::Camera), camera).expect("written");
+
+        let opened = Source::Drive(root).open(10, 10.0).expect("opened");
+        let frames: Vec<_> = opened.frames.iter().map(|f| f.expect("read")).collect();
+        assert_eq!(frames.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["0000000012", "frame_7"]);
+        let k =
+            |frame: &Frame| messages::read::<r2r::sensor_msgs::msg::CameraInfo>(&frame.camera_info).expect("read").k[0];
+        assert_eq!((k(&frames[0]), k(&frames[1])), (3.0, 0.0));
+        for frame in &frames {
+            let truth = frame.truth.as_ref().expect("labels");
+            assert_eq!(truth.labels().expect("read"), Some((vec![0; 8], 4, 2)));
+            assert!(truth.depth_m().expect("nothing to read").is_none());
+        }
+        let [camera, depth] = &opened.notes[..] else { panic!("{:?}", opened.notes) };
+        assert!(
+            camera.starts_with("1 of 2 frames have no camera file (camera/") && camera.contains("frame_7"),
+            "{camera}"
+        );
+        assert!(depth.starts_with("2 of 2 frames have no true depth (exactDepth/"), "{depth}");
     }
 
     #[test]

@@ -82,7 +82,12 @@ impl Sample {
     /// The frame `frame` of sequence `seq`, read with the default options.
     pub fn new(root: &Path, split: &str, city: &str, seq: usize, frame: usize) -> Self {
         let stem = format!("{city}_{seq:06}_{frame:06}");
-        Self { root: root.into(), split: split.into(), city: city.into(), stem, options: Arc::default() }
+        Self::named(root, split, city, &stem)
+    }
+
+    /// The frame of any name, such as [`Sample::index`] finds, read with the default options.
+    pub fn named(root: &Path, split: &str, city: &str, stem: &str) -> Self {
+        Self { root: root.into(), split: split.into(), city: city.into(), stem: stem.into(), options: Arc::default() }
     }
 
     /// Name of the frame without folder and ending.
@@ -111,19 +116,19 @@ impl Sample {
     pub fn path(&self, part: Part) -> PathBuf {
         let (folder, ending) = part.names();
         match (part, self.options.labels) {
-            (Part::Labels, LabelFiles::TrainIds) => self.named(folder, TRAIN_IDS_ENDING),
-            _ => self.named(folder, ending),
+            (Part::Labels, LabelFiles::TrainIds) => self.file(folder, TRAIN_IDS_ENDING),
+            _ => self.file(folder, ending),
         }
     }
 
-    fn named(&self, folder: &str, ending: &str) -> PathBuf {
+    fn file(&self, folder: &str, ending: &str) -> PathBuf {
         self.root.join(folder).join(&self.split).join(&self.city).join(format!("{}{ending}", self.stem))
     }
 
     /// Its dense depth in a folder beside `leftImg8bit`: of the names `<stem>_depth.npy`, `<stem>.npy` and
     /// `<stem>_<folder>.npy` the first that is there; the first of all where none is, which is the one to write.
     pub fn depth_file(&self, folder: &str) -> PathBuf {
-        let [first, others @ ..] = depth_endings(folder).map(|ending| self.named(folder, &ending));
+        let [first, others @ ..] = depth_endings(folder).map(|ending| self.file(folder, &ending));
         let there = |path: &PathBuf| path.is_file();
         if there(&first) {
             return first;
