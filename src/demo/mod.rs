@@ -18,9 +18,10 @@ mod report;
 mod sheet;
 pub(crate) mod source;
 
-use crate::data::classes;
+use crate::data::classes::{self, Class, LabelSpace};
+use crate::eval::answer::label_space;
 use crate::eval::{Confusion, DepthErrors};
-use crate::export;
+use crate::export::{self, Manifest};
 use crate::installed;
 use crate::interface::{ParameterSet, Value};
 use crate::model::Task;
@@ -87,15 +88,15 @@ pub struct Options {
 /// Plays, records, scores, shows; the report is also written to `report.json` and printed.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Options { model, node, parameters, out, rate_hz, .. } = options;
-    check(model, node, parameters)?;
+    let table = check(model, node, parameters)?.classes;
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let (stop, hurry) = stop_on_signals()?;
 
     say("reading frames ahead ...");
     let opened = options.source.open(options.frames, *rate_hz)?;
     let known = opened.known;
-
     opened.notes.iter().for_each(say);
+
     prepare_environment();
     let prefixes = interfaces::Prefixes::from_env();
     let mut graph = Graph::join()?;
@@ -122,7 +123,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 
     say("scoring and drawing from the bag ...");
     let rows = chosen(&run);
-    let mut reading = Reading::new(&run, &rows);
+    let mut reading = Reading::new(&run, &rows, &table);
     let file = bag.folder.join("bag_0.mcap");
     bag::read::<anyhow::Error>(&file, |topic, data| {
         ensure!(!hurry.load(Ordering::Relaxed), "interrupted");
@@ -148,22 +149,31 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Whether the files are there, and the model and the node's parameters are such as the demo can do with: asked before the long
-/// work of rendering, too.
+/// work of rendering, too. Returns the model's manifest.
 ///
 /// # Errors
 /// The file, what the model lacks, or the parameter, with the value that it needs and why.
-pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
+pub fn check(model: &Path, node: &Path, parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<Manifest> {
     check_parameters(parameters)?;
     ensure!(model.is_file(), "there is no model {}; export one with `semantic_depth export`", model.display());
     ensure!(node.is_file(), "there is no node {}; build it, or name it with --node", node.display());
     let manifest = export::load(model)?.manifest;
     ensure!(
         manifest.answers(Task::Segmentation) && manifest.answers(Task::Depth),
-        "the demo shows labels and depth, and {} does not answer both; start semantic_depth_node with it, or judge it with \
-         `semantic_depth evaluate`",
-        model.display()
+        "the demo shows labels and depth, and {} does not answer both; {}",
+        model.display(),
+        elsewhere(&manifest.classes)
     );
-    Ok(())
+    Ok(manifest)
+}
+
+/// What else shows what a model answers.
+fn elsewhere(table: &[Class]) -> &'static str {
+    match label_space(table, &[LabelSpace::TrainIds, LabelSpace::Categories]) {
+        Ok(_) => "start semantic_depth_node with it, or judge it with `semantic_depth evaluate`",
+        // evaluate would refuse it.
+        Err(_) => "start semantic_depth_node with it",
+    }
 }
 
 fn check_parameters(parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {
@@ -371,11 +381,21 @@ struct Reading<'a> {
     depth_errors: DepthErrors,
     /// Frames whose labels and whose depth were scored.
     scored: [u64; 2],
+    /// The model's classes.
+    table: &'a [Class],
+    /// Those of true labels: the model's, or Cityscapes' beside one of other classes.
+    true_table: Cow<'a, [Class]>,
+    /// Of a model of other classes: the frames with true labels, which cannot be compared with its.
+    unscored: Option<u64>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(run: &'a Run, rows: &[&Played]) -> Self {
+    fn new(run: &'a Run, rows: &[&Played], table: &'a [Class]) -> Self {
+        let is_cityscapes = classes::label_space(table) == Ok(LabelSpace::TrainIds);
         Self {
+            table,
+            true_table: if is_cityscapes { Cow::Borrowed(table) } else { Cow::Owned(classes::cityscapes()) },
+            unscored: (!is_cityscapes).then_some(0),
             played: run.played.iter().map(|p| (p.stamp_ns, p)).collect(),
             tiles: rows.iter().map(|p| (p.stamp_ns, Default::default())).collect(),
             true_tiles: rows.iter().map(|p| (p.stamp_ns, Default::default())).collect(),
@@ -412,13 +432,18 @@ impl<'a> Reading<'a> {
                     played.truth.as_ref().map(|t| t.labels()).transpose()?.flatten()
                 {
                     same_size(&played.name, (width, height), (true_width, true_height))?;
-                    self.confusion.add(&truth, &labels);
-                    self.scored[0] += 1;
+                    match &mut self.unscored {
+                        Some(frames) => *frames += 1,
+                        None => {
+                            self.confusion.add(&truth, &labels);
+                            self.scored[0] += 1;
+                        }
+                    }
                     if let Some(tiles) = self.true_tiles.get_mut(&stamp_ns) {
-                        tiles[0] = Some(Tile::labels(width, height, &truth));
+                        tiles[0] = Some(Tile::labels(width, height, &truth, &self.true_table));
                     }
                 }
-                tile.is_some().then(|| Tile::labels(width, height, &labels))
+                tile.is_some().then(|| Tile::labels(width, height, &labels, self.table))
             }
             (DEPTH, "32FC1") => {
                 let depth_m = depth_m(&image)?;
@@ -448,9 +473,11 @@ impl<'a> Reading<'a> {
         let number = |v: f64| v.is_finite().then_some(v);
         let depth = self.depth_errors.report();
         let names = classes::cityscapes();
-        (labels_frames + depth_frames > 0).then(|| Scores {
+        let unscored_labels_frames = self.unscored.unwrap_or(0);
+        (labels_frames + depth_frames + unscored_labels_frames > 0).then(|| Scores {
             labels_frames,
             depth_frames,
+            unscored_labels_frames,
             miou: number(self.confusion.miou()),
             pixel_accuracy: number(self.confusion.pixel_accuracy()),
             iou: (0..classes::SCORED_CLASSES)
@@ -466,7 +493,8 @@ impl<'a> Reading<'a> {
         let with_truth = rows.iter().any(|p| p.truth.is_some());
         let mut columns = vec!["frame", "labels", "depth", "overlay"];
         if with_truth {
-            columns.extend(["true labels", "true depth"]);
+            let labels = if self.unscored.is_some() { "true labels, in Cityscapes' colours" } else { "true labels" };
+            columns.extend([labels, "true depth"]);
         }
         let rows: Vec<_> = rows
             .iter()
@@ -484,7 +512,7 @@ impl<'a> Reading<'a> {
             })
             .collect();
         let title = format!("semantic_depth: {}, {} on {}", report.source, report.backend, report.device);
-        sheet::compose(&title, &columns, &rows)
+        sheet::compose(&title, &columns, &rows, self.table)
     }
 }
 
@@ -548,5 +576,42 @@ mod tests {
         assert!(error.contains("--param model_path") && error.contains("use --model"), "{error}");
         let unknown = NEEDED.iter().find(|(name, ..)| crate::interface::parameters::spec(name).is_none());
         assert_eq!(unknown, None, "the node has no such parameter");
+    }
+    /// A foreign model's labels were drawn and scored as if its ids were train ids.
+    #[test]
+    fn labels_are_compared_with_the_truth_only_in_cityscapes_classes() {
+        use crate::data::cityscapes::{Part, Sample};
+        use r2r::WrappedTypesupport as _;
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let sample = Sample::named(folder.path(), "val", "ulm", "a");
+        sample.write_picture(Part::Left, &image::RgbImage::new(4, 2)).expect("written");
+        sample.write_labels(&[0; 8], 4, 2).expect("written");
+        let frame = Source::Drive(folder.path().into()).open(1, 1.0).expect("opened").frames.recv().expect("one");
+        let truth = frame.expect("read").truth;
+        let played = vec![Played { name: "a".into(), stamp_ns: 0, width: 4, height: 2, truth }];
+        let run = Run {
+            played,
+            answers: BTreeMap::new(),
+            timings: vec![],
+            counts: messages::Counts::default(),
+            play_s: 0.0,
+            strangers: 0,
+            interrupted: false,
+        };
+        let labels =
+            Image { height: 2, width: 4, step: 4, encoding: "mono8".into(), data: vec![0; 8], ..Default::default() };
+        let labels = labels.to_serialized_bytes().expect("a message");
+        let scores = |table: &[Class]| {
+            let mut reading = Reading::new(&run, &[], table);
+            reading.message(TOPICS[LABELS].0, &labels).expect("read");
+            reading.scores().expect("there is truth")
+        };
+        let own = classes::cityscapes();
+        let found = scores(&own[..classes::SCORED_CLASSES]);
+        assert_eq!((found.labels_frames, found.unscored_labels_frames, found.miou), (1, 0, Some(1.0)));
+        let other: Vec<_> = (0..20).map(|id| Class { id, name: format!("thing {id}"), color: [1; 3] }).collect();
+        let found = scores(&other);
+        assert_eq!((found.labels_frames, found.unscored_labels_frames, found.miou), (0, 1, None));
+        assert!(elsewhere(&own).contains("evaluate") && !elsewhere(&other).contains("evaluate"));
     }
 }

@@ -3,6 +3,7 @@
 use super::bag::BagSummary;
 use super::messages::{Counts, FrameTiming};
 use super::play::{Run, DEPTH, LABELS, OVERLAY, TIMING};
+use crate::data::classes::SCORED_CLASSES;
 use crate::frame::clock;
 use serde::Serialize;
 use std::fmt::Write;
@@ -60,6 +61,8 @@ pub struct Scores {
     pub labels_frames: u64,
     /// Answered frames with true depth.
     pub depth_frames: u64,
+    /// Answered frames with true labels that a model of other classes than Cityscapes' cannot be compared with.
+    pub unscored_labels_frames: u64,
     /// Mean intersection over union of the classes that occur, 0 to 1.
     pub miou: Option<f64>,
     /// Share of pixels that are right, 0 to 1.
@@ -157,6 +160,33 @@ pub fn messages(run: &Run) -> [u64; 4] {
     [LABELS, DEPTH, OVERLAY, TIMING].map(|topic| run.answers.values().filter(|a| a[topic]).count() as u64)
 }
 
+fn scores_table(s: &Scores) -> String {
+    let mut t = String::new();
+    let figure = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.4}"));
+    let _ = writeln!(
+        t,
+        "\nagainst the truth of the answered frames ({} labels, {} depth):",
+        s.labels_frames, s.depth_frames
+    );
+    if s.unscored_labels_frames > 0 {
+        let _ = writeln!(
+            t,
+            "mIoU   not scored: the model's classes are not the {SCORED_CLASSES} of Cityscapes, which true labels are in"
+        );
+    } else {
+        let _ = writeln!(
+            t,
+            "mIoU   {} ({} classes occur)   pixel accuracy {}",
+            figure(s.miou),
+            s.iou.len(),
+            figure(s.pixel_accuracy)
+        );
+    }
+    let (abs_rel, rmse_m, delta1) = (figure(s.abs_rel), figure(s.rmse_m), figure(s.delta1));
+    let _ = writeln!(t, "AbsRel {abs_rel}   RMSE {rmse_m} m   delta1 {delta1}");
+    t
+}
+
 impl Report {
     /// What the rate means, in a sentence.
     pub fn sentence(&self) -> String {
@@ -207,22 +237,8 @@ impl Report {
         for Stage { name, percentiles: p } in self.stages.iter().chain(&age) {
             let _ = writeln!(t, "{name:<18}{:>10.2}{:>10.2}{:>10.2}{:>10.2}", p.p50_ms, p.p95_ms, p.p99_ms, p.max_ms);
         }
-        if let Some(s) = &self.scores {
-            let figure = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.4}"));
-            let _ = writeln!(
-                t,
-                "\nagainst the truth of the answered frames ({} labels, {} depth):",
-                s.labels_frames, s.depth_frames
-            );
-            let _ = writeln!(
-                t,
-                "mIoU   {} ({} classes occur)   pixel accuracy {}",
-                figure(s.miou),
-                s.iou.len(),
-                figure(s.pixel_accuracy)
-            );
-            let (abs_rel, rmse_m, delta1) = (figure(s.abs_rel), figure(s.rmse_m), figure(s.delta1));
-            let _ = writeln!(t, "AbsRel {abs_rel}   RMSE {rmse_m} m   delta1 {delta1}");
+        if let Some(scores) = &self.scores {
+            t += &scores_table(scores);
         }
         let bag = &self.bag;
         let messages: u64 = bag.messages.values().sum();
@@ -277,6 +293,26 @@ mod tests {
         let throttled = sentence(Some(2.5));
         assert!(throttled.contains("max_rate_hz is 2.5") && throttled.contains("74 were dropped as over that rate"));
         assert!(!throttled.contains("always wins"), "{throttled}");
+    }
+
+    #[test]
+    fn labels_that_are_not_scored_are_told() {
+        let scores = |unscored_labels_frames, miou| Scores {
+            labels_frames: 7,
+            depth_frames: 7,
+            unscored_labels_frames,
+            miou,
+            pixel_accuracy: miou,
+            iou: vec![],
+            abs_rel: Some(0.25),
+            rmse_m: None,
+            delta1: None,
+        };
+        let table = |scores| scores_table(&scores);
+        assert!(table(scores(0, Some(0.5))).contains("mIoU   0.5000 (0 classes occur)"));
+        let without = table(scores(7, None));
+        assert!(without.contains("mIoU   not scored: the model's classes are not the 19 of Cityscapes"), "{without}");
+        assert!(!without.contains("pixel accuracy") && without.contains("AbsRel 0.2500"), "{without}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The contact sheet: one row a frame, with what was seen, what was answered, and the truth, side by side.
 
-use crate::data::classes;
+use crate::data::classes::{Class, UNLABELLED};
 use crate::data::colour::{depth_colour, SCALE_MAX_M, SCALE_MIN_M};
 use image::{Rgb, RgbImage};
 use noto_sans_mono_bitmap::{get_raster, get_raster_width, FontWeight, RasterHeight};
@@ -11,8 +11,6 @@ const TILE: u32 = 384;
 const GAP: u32 = 6;
 /// Height of a line of text, in pixels.
 const LINE: u32 = 20;
-/// Lines of the legend: the classes on two (the narrowest sheet needs them), then the depth scale.
-const LEGEND_LINES: u32 = 3;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 28]);
 const TEXT: Rgb<u8> = Rgb([230, 230, 230]);
 
@@ -53,13 +51,13 @@ impl Tile {
         Self { picture }
     }
 
-    /// From class ids, `[height, width]`, in the Cityscapes colours; what is not a scored class is black.
-    pub fn labels(width: u32, height: u32, ids: &[u8]) -> Self {
-        let table = classes::cityscapes();
-        Self::sampled(width, height, |i| {
-            let id = ids.get(i).copied().unwrap_or(classes::UNLABELLED);
-            table.iter().find(|c| c.id == id).map_or([0; 3], |c| c.color)
-        })
+    /// From class ids, `[height, width]`, in the colours of a class table; what is not in it is black.
+    pub fn labels(width: u32, height: u32, ids: &[u8], table: &[Class]) -> Self {
+        let mut colours = [[0; 3]; 256];
+        for class in table {
+            colours[usize::from(class.id)] = class.color;
+        }
+        Self::sampled(width, height, |i| colours[usize::from(ids.get(i).copied().unwrap_or(UNLABELLED))])
     }
 
     /// From metres, `[height, width]`; what is not finite is black.
@@ -77,16 +75,18 @@ pub struct Row {
     pub tiles: Vec<Option<Tile>>,
 }
 
-/// Composes the sheet.
-pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
+/// Composes the sheet, with a legend of the classes' colours.
+pub fn compose(title: &str, columns: &[&str], rows: &[Row], table: &[Class]) -> RgbImage {
     let heights: Vec<u32> =
         rows.iter().map(|r| r.tiles.iter().flatten().map(|t| t.picture.height()).max().unwrap_or(LINE)).collect();
     let width = GAP + columns.len() as u32 * (TILE + GAP);
-    let top = GAP + LINE * (2 + LEGEND_LINES) + GAP;
+    let legend_lines = lines(table, width);
+    // Title, classes, depth, columns.
+    let top = GAP + LINE * (3 + legend_lines.len() as u32) + GAP;
     let height = top + heights.iter().map(|h| h + LINE + GAP).sum::<u32>();
     let mut sheet = RgbImage::from_pixel(width, height, BACKGROUND);
     text(&mut sheet, GAP, GAP, title, TEXT);
-    legend(&mut sheet, GAP + LINE);
+    legend(&mut sheet, GAP + LINE, &legend_lines);
     for (i, column) in columns.iter().enumerate() {
         text(&mut sheet, GAP + i as u32 * (TILE + GAP), top - LINE - GAP / 2, column, TEXT);
     }
@@ -104,17 +104,41 @@ pub fn compose(title: &str, columns: &[&str], rows: &[Row]) -> RgbImage {
     sheet
 }
 
-/// The classes' colours, and the depth scale with its ends.
-fn legend(sheet: &mut RgbImage, y: u32) {
-    let (mut x, mut line) = (GAP, y);
-    for class in classes::cityscapes().iter().take(classes::SCORED_CLASSES) {
-        if x + 15 + text_width(&class.name) > sheet.width() {
-            (x, line) = (GAP, line + LINE);
+/// Width of a class in the legend, with its name and the space after it, and without.
+fn entry_width(class: &Class) -> (u32, u32) {
+    let width = 15 + text_width(&class.name);
+    (width + 12, width)
+}
+
+/// The classes of the legend, line by line; what is not labelled is not one of them.
+fn lines(table: &[Class], width: u32) -> Vec<Vec<&Class>> {
+    let (mut lines, mut x) = (Vec::<Vec<&Class>>::new(), GAP);
+    for class in table.iter().filter(|class| class.id != UNLABELLED) {
+        let (with_space, alone) = entry_width(class);
+        match lines.last_mut() {
+            Some(line) if x + alone <= width => line.push(class),
+            _ => {
+                lines.push(vec![class]);
+                x = GAP;
+            }
         }
-        fill(sheet, x, line + 2, 12, 12, Rgb(class.color));
-        x = text(sheet, x + 15, line, &class.name, TEXT) + 12;
+        x += with_space;
     }
-    let y = y + LINE * (LEGEND_LINES - 1);
+    lines
+}
+
+/// The classes' colours, and the depth scale with its ends.
+fn legend(sheet: &mut RgbImage, y: u32, lines: &[Vec<&Class>]) {
+    let mut y = y;
+    for line in lines {
+        let mut x = GAP;
+        for class in line {
+            fill(sheet, x, y + 2, 12, 12, Rgb(class.color));
+            text(sheet, x + 15, y, &class.name, TEXT);
+            x += entry_width(class).0;
+        }
+        y += LINE;
+    }
     let mut x = text(sheet, GAP, y, &format!("depth, logarithmic: {SCALE_MIN_M} m"), TEXT) + 6;
     for i in 0..300 {
         let depth_m = SCALE_MIN_M * (SCALE_MAX_M / SCALE_MIN_M).powf(i as f32 / 299.0);
@@ -168,13 +192,29 @@ fn text(sheet: &mut RgbImage, x: u32, y: u32, text: &str, colour: Rgb<u8>) -> u3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::classes::cityscapes;
+
+    /// A model's own classes, as many as there may be, and not those of Cityscapes under the same ids.
+    #[test]
+    fn labels_and_legend_are_in_the_models_own_classes() {
+        let class = |id: u8| Class { id, name: format!("thing {id}"), color: [id, 200, 255 - id] };
+        let table: Vec<_> = (0..150).map(class).collect();
+        let tile = Tile::labels(20, 10, &[149; 200], &table);
+        assert_eq!(tile.picture.get_pixel(0, 0).0, [149, 200, 106]);
+        assert_eq!(Tile::labels(20, 10, &[150; 200], &table).picture.get_pixel(0, 0).0, [0; 3]);
+        let row = Row { caption: "frame 0".into(), tiles: vec![] };
+        let sheet = compose("title", &["labels", "truth"], &[row], &table);
+        for class in &table {
+            assert_eq!(sheet.pixels().filter(|p| p.0 == class.color).count(), 144, "{} in the legend", class.name);
+        }
+    }
 
     #[test]
     fn tiles_keep_where_things_are() {
         // Left half road, right half sky, in a picture larger than a tile.
         let (width, height) = (1000, 500);
         let ids: Vec<u8> = (0..height).flat_map(|_| (0..width).map(|x| if x < width / 2 { 0 } else { 10 })).collect();
-        let tile = Tile::labels(width, height, &ids);
+        let tile = Tile::labels(width, height, &ids, &cityscapes());
         assert_eq!(tile.picture.dimensions(), (TILE, TILE / 2));
         assert_eq!(tile.picture.get_pixel(TILE / 2 - 1, 7).0, [128, 64, 128]);
         assert_eq!(tile.picture.get_pixel(TILE / 2, 7).0, [70, 130, 180]);
@@ -194,7 +234,7 @@ mod tests {
     fn a_sheet_has_its_tiles_and_captions() {
         let tile = Tile::depth(20, 10, &[5.0; 200]);
         let row = Row { caption: "frame 0".into(), tiles: vec![Some(tile), None] };
-        let sheet = compose("title", &["depth", "truth"], &[row]);
+        let sheet = compose("title", &["depth", "truth"], &[row], &cityscapes());
         assert_eq!(sheet.width(), 3 * GAP + 2 * TILE);
         let count = |colour: Rgb<u8>| sheet.pixels().filter(|p| **p == colour).count() as u32;
         assert_eq!(count(Rgb(depth_colour(5.0))) / (TILE * TILE / 2), 1, "the tile, whole, once");
