@@ -135,6 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_wrong_with_several_files_is_said_once() {
+        let bad = |name: &str, what: &str| DataError::bad(Path::new(name), what);
+        let errors = [bad("a", "long words"), bad("b", "long words"), bad("c", "others"), bad("d", "others")];
+        assert_eq!(in_line(&errors, 4), "a: long words; b: the same; c: others; d: the same");
+        assert_eq!(in_line(&errors, 3), "a: long words; b: the same; c: others; ...");
+    }
+
+    #[test]
     fn a_folder_is_held_by_one_and_free_after_it() {
         let root = tempfile::tempdir().expect("a folder");
         let folder = root.path().join("a/b");
