@@ -78,7 +78,7 @@ pub(in crate::frame) enum Kernel {
 
 impl Kernel {
     /// The first so many are those of `frame.cu`.
-    const FRAME: usize = 4;
+    pub const FRAME: usize = 4;
 
     pub const ALL: [Self; 34] = [
         Self::Prepare,

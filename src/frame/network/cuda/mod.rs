@@ -518,7 +518,7 @@ impl<D: Device> Cuda<D> {
 mod tests {
     use super::host::Host;
     use super::layers::narrow;
-    use super::machine::{Capacity, Machine as _};
+    use super::machine::{Capacity, Kernel, Machine as _};
     use super::sim::Sim;
     use super::*;
     use crate::export::trace::{export, packed_heads, ExportRequest};
@@ -531,7 +531,7 @@ mod tests {
     use crate::frame::view::tests::image_of;
     use crate::frame::view::Encoding;
     use crate::model::weights::RefinementSource;
-    use crate::model::{NetworkConfig, Task};
+    use crate::model::{self, NetworkConfig, Task};
     use std::path::Path;
     use tch::nn::VarStore;
     use tch::Tensor;
@@ -573,17 +573,45 @@ mod tests {
     }
 
     /// Batch, height, width; multiprocessors, KiB of shared memory of a block. A device that works on few blocks at once gets
-    /// large ones. The last two are wider than a block, of either kind.
+    /// large ones. Two are wider than a block, of either kind; the last one is cut into strips.
     type Size = (i64, i64, i64, usize, usize);
-    const SIZES: [Size; 5] =
-        [(2, 75, 53, 1, 99), (1, 64, 128, 132, 227), (2, 75, 53, 12, 163), (1, 9, 1090, 1, 227), (1, 9, 650, 999, 227)];
+    const SIZES: [Size; 6] = [
+        (2, 75, 53, 1, 99),
+        (1, 64, 128, 132, 227),
+        (2, 75, 53, 12, 163),
+        (1, 9, 1412, 1, 227),
+        (1, 9, 650, 999, 227),
+        (1, 100, 72, 132, 227),
+    ];
+
+    /// With one head each.
+    const ONE_HEAD: [Size; 1] = [(1, 40, 72, 132, 227)];
+
+    /// Networks and the sizes that they are compared at.
+    fn compared() -> [(NetworkConfig, &'static [Size]); 6] {
+        let all = NetworkConfig::default;
+        let more = || vec![Task::Normals, Task::Depth, Task::Segmentation];
+        let refined = vec![Task::Segmentation, Task::Depth, Task::Normals];
+        [
+            (all(), &SIZES),
+            (NetworkConfig { extra_light: true, ..all() }, &SIZES[..2]),
+            (NetworkConfig { classes: 30, heads: more(), ..all() }, &SIZES[..2]),
+            (NetworkConfig { classes: 0, heads: vec![Task::Depth], ..all() }, &ONE_HEAD),
+            (NetworkConfig { heads: vec![Task::Segmentation], ..all() }, &ONE_HEAD),
+            (NetworkConfig { classes: 8, heads: refined, refine_depth: true, ..all() }, &SIZES[..2]),
+        ]
+    }
+
+    fn weights_of(network: &model::Network) -> Weights {
+        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
+        Weights::new(parts, &network.end_weights(), network.refinement_parts()).expect("the heads fit")
+    }
 
     fn compare(config: &NetworkConfig, sizes: &[Size]) {
         let Some(host) = Host::new() else { return };
         let _no_grad = tch::no_grad_guard();
         let network = network(config);
-        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
-        let weights = Weights::new(parts, &network.end_weights(), network.refinement_parts()).expect("the heads fit");
+        let weights = weights_of(&network);
         for &(batch, height, width, blocks, shared) in sizes {
             let capacity = Capacity { blocks, shared: shared << 10 };
             let x = input(batch, height, width);
@@ -788,44 +816,70 @@ mod tests {
     // Tests of their own, so that they run beside each other.
     #[test]
     fn kernels_answer_as_the_network_does() {
-        compare(&NetworkConfig::default(), &SIZES[..2]);
+        let [(all, sizes), ..] = compared();
+        compare(&all, &sizes[..2]);
     }
 
     #[test]
     fn kernels_answer_as_the_network_does_in_other_blocks() {
-        compare(&NetworkConfig::default(), &SIZES[2..]);
+        let [(all, sizes), ..] = compared();
+        compare(&all, &sizes[2..]);
     }
 
     #[test]
     fn kernels_answer_as_the_network_does_without_the_quarter_stage() {
-        compare(&NetworkConfig { extra_light: true, ..NetworkConfig::default() }, &SIZES[..2]);
+        let [_, (config, sizes), ..] = compared();
+        compare(&config, sizes);
     }
 
     #[test]
     fn kernels_answer_as_the_network_does_with_more_heads() {
-        let heads = vec![Task::Normals, Task::Depth, Task::Segmentation];
-        compare(&NetworkConfig { classes: 30, heads, ..NetworkConfig::default() }, &SIZES[..2]);
+        let [_, _, (config, sizes), ..] = compared();
+        compare(&config, sizes);
     }
 
     #[test]
     fn kernels_answer_as_the_network_does_with_one_head() {
-        let sizes = [(1, 40, 72, 132, 227)];
-        compare(&NetworkConfig { classes: 0, heads: vec![Task::Depth], ..NetworkConfig::default() }, &sizes);
-        compare(&NetworkConfig { heads: vec![Task::Segmentation], ..NetworkConfig::default() }, &sizes);
+        let [.., depth, segmentation, _] = compared();
+        for (config, sizes) in [depth, segmentation] {
+            compare(&config, sizes);
+        }
     }
 
     #[test]
     fn kernels_refine_the_depth_as_the_network_does() {
-        let heads = vec![Task::Segmentation, Task::Depth, Task::Normals];
-        compare(&NetworkConfig { classes: 8, heads, refine_depth: true, ..NetworkConfig::default() }, &SIZES[..2]);
+        let [.., (config, sizes)] = compared();
+        compare(&config, sizes);
+    }
+
+    /// Which kernels run, and how many blocks, follows from the size: each of them is compared somewhere.
+    #[test]
+    fn every_kernel_of_the_network_is_compared_and_the_quarter_stage_in_strips() {
+        let Some(host) = Host::new() else { return };
+        // What `answers` brings the input with.
+        let (mut seen, mut strips) = (vec![Kernel::Narrow], 0);
+        for (config, sizes) in compared() {
+            let weights = weights_of(&network(&config));
+            for &(batch, height, width, blocks, shared) in sizes {
+                let capacity = Capacity { blocks, shared: shared << 10 };
+                let layers = Layers::new(&host, &weights, (height as usize, width as usize), 2, capacity);
+                for launch in &layers.expect("memory").batches[batch as usize - 1] {
+                    seen.push(launch.kernel);
+                    if matches!(launch.kernel, Kernel::Quarter4 | Kernel::Quarter8) {
+                        strips = strips.max(launch.grid[1]);
+                    }
+                }
+            }
+        }
+        let missing: Vec<_> = Kernel::ALL[Kernel::FRAME..].iter().filter(|k| !seen.contains(k)).collect();
+        assert!(missing.is_empty(), "{missing:?} are compared nowhere");
+        assert!(strips > 1, "the quarter stage is never cut into strips");
     }
 
     #[test]
     fn blocks_have_room_for_what_they_share() {
         let Some(host) = Host::new() else { return };
-        let network = network(&NetworkConfig::default());
-        let parts = network.folded(NumberFormat::Fixed(Kind::Float)).trunk_parts().expect("it is folded");
-        let weights = Weights::new(parts, &network.end_weights(), network.refinement_parts()).expect("the heads fit");
+        let weights = weights_of(&network(&NetworkConfig::default()));
         for (blocks, shared) in [(132, 227 << 10), (46, 99 << 10)] {
             let layers = Layers::new(&host, &weights, (400, 1024), 2, Capacity { blocks, shared }).expect("memory");
             for (i, launches) in layers.batches.iter().enumerate() {
