@@ -365,8 +365,12 @@ fn refused(what: String, reason: String, precision: Precision, device: Device, p
         Parameters::Unknown if wanted == Kind::Float && !["Half", "BFloat16"].iter().any(|k| reason.contains(k)) => {
             return NetworkError::Torch { what, reason };
         }
-        Parameters::Unknown => {
+        Parameters::Unknown if wanted == Kind::Float => {
             "a module runs in its own parameters' kind: set precision to that, or convert the module".into()
+        }
+        Parameters::Unknown => {
+            "a module runs in its own parameters' kind: set precision to fp32, which is the usual one, or convert the module"
+                .into()
         }
     };
     NetworkError::Precision { precision: precision.name(), device: device_name(device), reason, remedy }
@@ -635,7 +639,7 @@ mod tests {
             (Fp16, Of(Kind::Float), "own parameters' kind: set precision to fp32, or"),
             (Fp32, Of(Kind::Double), "own parameters' kind, Double here: convert it to single precision"),
             (Fp16, Of(Kind::Half), "convert the module to single precision, and set precision to fp32"),
-            (Bf16, Unknown, "own parameters' kind: set precision to that, or"),
+            (Bf16, Unknown, "own parameters' kind: set precision to fp32, which is"),
             (Bf16, Ours, "set precision to fp32, or export the model again if an older version exported it"),
         ] {
             let message = said(precision, parameters);
