@@ -668,7 +668,10 @@ fn what_somebody_elses_module_does_otherwise_is_said_with_what_to_do() {
         (
             Model { line: Some("z = torch.conv2d(z, torch.ones([1, 1, 1, 1], dtype=6))"), ..plain },
             Precision::Bf16,
-            ["cannot run in bf16 on cpu: ", "a module runs in its own parameters' kind: set precision to that"],
+            [
+                "cannot run in bf16 on cpu: ",
+                "a module runs in its own parameters' kind: set precision to fp32, which is",
+            ],
         ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
