@@ -3,12 +3,12 @@
 use super::progress::Pieces;
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::classes;
-use crate::data::disk::{hold, write_atomically};
+use crate::data::disk::{hold, Recipe};
 use crate::data::street::{Drive, DriveConfig, Frame, CITYSCAPES_BASELINE_M, CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use anyhow::{bail, Context as _};
 use clap::builder::RangedU64ValueParser;
 use rayon::prelude::*;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -114,53 +114,42 @@ pub(crate) fn drive_seed(seed: u64, split: &str, drive: u64) -> u64 {
 /// Name of the file beside a split's pictures that says how they were rendered.
 const RECORD: &str = "rendering.json";
 
-/// How a split is rendered, and what of it is there.
-struct Record {
-    path: PathBuf,
-    json: serde_json::Value,
-    there: There,
-}
-
 /// What is in a split's folder of pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum There {
     Nothing,
     /// What the same rendering wrote.
     Same,
-    /// Whatever else.
-    Other,
+    /// What another one wrote.
+    Another,
+    /// Pictures of which nothing says how they were made.
+    Unknown,
 }
 
-impl Record {
-    /// `drive` is any of the split's: only its seed is its own.
-    fn of(args: &Args, split: &str, drives: u64, drive: &DriveConfig) -> anyhow::Result<Self> {
-        let path = args.out.join("leftImg8bit").join(split).join(RECORD);
-        let json = serde_json::json!({
-            "program": concat!("semantic_depth ", env!("CARGO_PKG_VERSION")),
-            "seed": args.seed,
-            "drives": drives,
-            "frames": drive.frames,
-            "rate_hz": drive.rate_hz,
-            "size": [drive.width, drive.height],
-            "focal_px": drive.focal_px,
-            "baseline_m": drive.baseline_m,
-            "camera_heights_m": drive.heights_m,
-            "stereo": !args.no_stereo,
-            "exact_depth": !args.no_exact_depth,
-        });
-        let there = match std::fs::read_to_string(&path) {
-            // Text with text: a float may not come back from a file bit for bit.
-            Ok(text) if text == Self::text(&json) => There::Same,
-            Err(e) if e.kind() == ErrorKind::NotFound && is_empty(path.parent().unwrap_or(&path))? => There::Nothing,
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e).with_context(|| path.display().to_string()),
-            _ => There::Other,
-        };
-        Ok(Self { path, json, there })
-    }
-
-    fn text(json: &serde_json::Value) -> String {
-        format!("{json:#}\n")
-    }
+/// How a split is rendered, and what of it is there. `drive` is any of the split's: only its seed is its own.
+fn record_of(args: &Args, split: &str, drives: u64, drive: &DriveConfig) -> anyhow::Result<(Recipe, There)> {
+    let folder = args.out.join(Part::Left.names().0).join(split);
+    let json = serde_json::json!({
+        "program": concat!("semantic_depth ", env!("CARGO_PKG_VERSION")),
+        "seed": args.seed,
+        "drives": drives,
+        "frames": drive.frames,
+        "rate_hz": drive.rate_hz,
+        "size": [drive.width, drive.height],
+        "focal_px": drive.focal_px,
+        "baseline_m": drive.baseline_m,
+        "camera_heights_m": drive.heights_m,
+        "stereo": !args.no_stereo,
+        "exact_depth": !args.no_exact_depth,
+    });
+    let record = Recipe::read(folder.join(RECORD), json)?;
+    let there = match &record.there {
+        Some(_) if record.is_same() => There::Same,
+        Some(_) => There::Another,
+        None if is_empty(&folder)? => There::Nothing,
+        None => There::Unknown,
+    };
+    Ok((record, there))
 }
 
 /// Whether there is nothing in a folder, or no folder.
@@ -173,11 +162,11 @@ fn is_empty(folder: &Path) -> anyhow::Result<bool> {
 }
 
 /// Whether rendering may begin in `out`, or go on.
-fn check_place(out: &Path, records: &[Record]) -> anyhow::Result<()> {
+fn check_place(out: &Path, records: &[(Recipe, There)]) -> anyhow::Result<()> {
     if is_empty(out)? {
         return Ok(());
     }
-    if let Some(other) = records.iter().find(|record| record.there == There::Other && record.path.exists()) {
+    if let Some((other, _)) = records.iter().find(|(_, there)| *there == There::Another) {
         bail!(
             "{} says that what is there was rendered in another way: choose another folder, or pass --add to replace \
              frames of the same name. Asked for: {}",
@@ -185,8 +174,8 @@ fn check_place(out: &Path, records: &[Record]) -> anyhow::Result<()> {
             other.json
         );
     }
-    let goes_on = records.iter().any(|record| record.there == There::Same);
-    if !goes_on || records.iter().any(|record| record.there == There::Other) {
+    let is_any = |what| records.iter().any(|(_, there)| *there == what);
+    if !is_any(There::Same) || is_any(There::Unknown) {
         bail!("{} is not empty: choose another folder, or pass --add to write into it", out.display());
     }
     Ok(())
@@ -245,9 +234,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let _held = hold(&args.out, "rendering")?;
     let splits: Vec<&(String, u64)> = args.splits.0.iter().filter(|(_, drives)| *drives > 0).collect();
-    let records: Vec<Record> = splits
+    let records: Vec<(Recipe, There)> = splits
         .iter()
-        .map(|(split, drives)| Record::of(&args, split, *drives, &drive_of(args.seed)))
+        .map(|(split, drives)| record_of(&args, split, *drives, &drive_of(args.seed)))
         .collect::<anyhow::Result<_>>()?;
     if !args.add {
         check_place(&args.out, &records)?;
@@ -255,12 +244,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let jobs: Vec<(&str, u64)> =
         splits.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
     let sample = |split: &str, drive: u64, index| Sample::new(&args.out, split, &city(drive), 0, index);
-    for ((split, drives), record) in splits.iter().zip(&records).filter(|(_, record)| record.there != There::Same) {
+    for ((split, drives), (record, there)) in splits.iter().zip(&records) {
+        if *there == There::Same {
+            continue;
+        }
         // What is there of other frames under these names goes first: were this interrupted, it would be taken for done.
-        for drive in 0..if record.there == There::Other { *drives } else { 0 } {
+        for drive in 0..*drives {
             (0..args.frames).try_for_each(|index| sample(split, drive, index).remove(Part::Camera))?;
         }
-        write_atomically(&record.path, |file| file.write_all(Record::text(&record.json).as_bytes()))?;
+        record.write()?;
     }
     let total = jobs.len() * args.frames;
     let kept = AtomicUsize::new(0);
@@ -325,10 +317,14 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
+    fn render_split(out: &Path, more: &[&str]) -> anyhow::Result<()> {
+        let words = ["semantic_depth", "render", "--size", "64x32", "--out", out.to_str().expect("UTF-8")];
+        crate::cli::Cli::try_parse_from(words.iter().chain(more).copied())?.run()
+    }
+
+    /// One frame.
     fn render(out: &Path, more: &[&str]) -> anyhow::Result<()> {
-        let words = ["semantic_depth", "render", "--size", "64x32", "--splits", "val=1", "--frames", "1", "--out"];
-        let out = out.to_str().expect("UTF-8");
-        crate::cli::Cli::try_parse_from(words.iter().copied().chain([out]).chain(more.iter().copied()))?.run()
+        render_split(out, &[&["--splits", "val=1", "--frames", "1"], more].concat())
     }
 
     #[test]
@@ -383,15 +379,10 @@ mod tests {
     fn an_interrupted_rendering_goes_on_and_ends_as_a_whole_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-        let more = ["--splits", "val=2", "--frames", "2"];
-        let words = ["semantic_depth", "render", "--size", "64x32"];
-        let render = |out: &Path, more: &[&str]| {
-            let out = ["--out", out.to_str().expect("UTF-8")];
-            let words = words.iter().chain(&out).chain(more).copied();
-            crate::cli::Cli::try_parse_from(words).expect("arguments").run()
-        };
-        render(&whole, &more).expect("rendered");
-        render(&broken, &more).expect("rendered");
+        let render =
+            |out: &Path, more: &[&str]| render_split(out, &[&["--splits", "val=2", "--frames", "2"], more].concat());
+        render(&whole, &[]).expect("rendered");
+        render(&broken, &[]).expect("rendered");
         // As if it had ended while the third frame was written: its last part is not there, and nothing of the fourth.
         let third = Sample::new(&broken, "val", "street00001", 0, 0);
         let fourth = Sample::new(&broken, "val", "street00001", 0, 1);
@@ -400,18 +391,18 @@ mod tests {
         let first = Sample::new(&broken, "val", "street00000", 0, 0).path(Part::Left);
         let made = || std::fs::metadata(&first).and_then(|m| m.modified()).expect("a time");
         let before = made();
-        render(&broken, &more).expect("it goes on");
+        render(&broken, &[]).expect("it goes on");
         assert_eq!(made(), before, "what was done is not made anew");
         assert!(contents(&whole) == contents(&broken), "another end than that of a whole rendering");
 
-        let error = render(&broken, &["--splits", "val=2", "--frames", "2", "--seed", "2"]).expect_err("another seed");
+        let error = render(&broken, &["--seed", "2"]).expect_err("another seed");
         assert!(error.to_string().contains("was rendered in another way"), "{error}");
         // Frames of another rendering are never taken for done, not even by one that is interrupted.
-        render(&whole, &["--splits", "val=2", "--frames", "2", "--seed", "2", "--add"]).expect("replaced");
+        render(&whole, &["--seed", "2", "--add"]).expect("replaced");
         assert!(contents(&whole).iter().zip(contents(&broken)).all(|(a, b)| a.0 == b.0 && a.1 != b.1));
         // Somebody's own pictures are no rendering.
         std::fs::remove_file(broken.join("leftImg8bit/val").join(RECORD)).expect("removed");
-        let error = render(&broken, &more).expect_err("no record").to_string();
+        let error = render(&broken, &[]).expect_err("no record").to_string();
         assert!(error.contains("is not empty"), "{error}");
     }
 

@@ -147,43 +147,37 @@ impl LabelSpace {
 /// # Errors
 /// It is neither; says the first class by which it differs from the nearer one.
 pub fn label_space(table: &[Class]) -> Result<LabelSpace, String> {
-    let is = |class: &Class, known: &Class| class.id == known.id && class.name == known.name;
-    // The other's classes that one of them does not have.
-    let lacks = |a: &[Class], b: &[Class]| {
-        let lacking = |class: &&Class| !a.iter().any(|c| is(c, class));
-        b.iter().filter(lacking).cloned().collect::<Vec<_>>()
-    };
-    let differences =
-        [(LabelSpace::TrainIds, cityscapes()), (LabelSpace::Categories, categories())].map(|(space, own)| {
-            let (foreign, mut missing) = (lacks(&own, table), lacks(table, &own));
-            missing.retain(|class| class.id != UNLABELLED);
-            // A name with another id is near to it: official label ids, above all.
-            let named = table.iter().filter(|class| own.iter().any(|c| c.name == class.name)).count();
-            (space, own, foreign, missing, named)
-        });
-    if let Some((space, ..)) =
-        differences.iter().find(|(_, _, foreign, missing, _)| foreign.is_empty() && missing.is_empty())
-    {
+    let spaces = [(LabelSpace::TrainIds, cityscapes()), (LabelSpace::Categories, categories())];
+    if let Some((space, _)) = spaces.iter().find(|(space, own)| difference(table, *space, own).is_none()) {
         return Ok(*space);
     }
-    let [classes, categories] = differences;
-    let (space, own, foreign, missing, _) = if categories.4 > classes.4 { categories } else { classes };
-    let first = match (foreign.first(), missing.first()) {
-        (Some(class), _) => match own.iter().find(|c| c.name == class.name) {
-            Some(known) if label_id(known.id) == class.id && space == LabelSpace::TrainIds => {
-                format!("'{}' has the id {}, which is its label id; its train id is {}", class.name, class.id, known.id)
-            }
-            Some(known) => format!("'{}' has the id {}, expected {}", class.name, class.id, known.id),
-            None => format!("'{}' (id {}) is none of them", class.name, class.id),
-        },
-        (None, Some(class)) => format!("'{}' (id {}) is missing", class.name, class.id),
-        (None, None) => "no class".into(),
-    };
+    // A name with another id is near to it: official label ids, above all.
+    let named = |own: &[Class]| table.iter().filter(|class| own.iter().any(|c| c.name == class.name)).count();
+    let [classes, categories] = spaces;
+    let (space, own) = if named(&categories.1) > named(&classes.1) { categories } else { classes };
     let all = match space {
         LabelSpace::TrainIds => format!("Cityscapes' {SCORED_CLASSES} classes"),
         LabelSpace::Categories => format!("Cityscapes' {CATEGORIES} categories"),
     };
+    let first = difference(table, space, &own).unwrap_or_default();
     Err(format!("its {} classes are not {all}: {first}", table.len()))
+}
+
+/// The first class by which a table differs from a label space's `own`, in words.
+fn difference(table: &[Class], space: LabelSpace, own: &[Class]) -> Option<String> {
+    let has = |table: &[Class], class: &Class| table.iter().any(|c| c.id == class.id && c.name == class.name);
+    if let Some(class) = table.iter().find(|class| !has(own, class)) {
+        let Class { id, name, .. } = class;
+        return Some(match own.iter().find(|c| c.name == *name) {
+            Some(known) if label_id(known.id) == *id && space == LabelSpace::TrainIds => {
+                format!("'{name}' has the id {id}, which is its label id; its train id is {}", known.id)
+            }
+            Some(known) => format!("'{name}' has the id {id}, expected {}", known.id),
+            None => format!("'{name}' (id {id}) is none of them"),
+        });
+    }
+    let missing = own.iter().find(|class| class.id != UNLABELLED && !has(table, class))?;
+    Some(format!("'{}' (id {}) is missing", missing.name, missing.id))
 }
 
 /// The class table of a network with this many score channels; `None` where no label space has as many.

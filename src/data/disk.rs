@@ -1,7 +1,7 @@
 //! How files are written, whole or not at all, and what can go wrong with those of a data set, a record or a cache.
 
 use std::fs;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with files on the disk.
@@ -92,6 +92,55 @@ pub fn write_atomically(
         let _ = fs::remove_file(&partial);
         DataError::io(path)(e)
     })
+}
+
+/// A file that says how what lies beside it was made: a run that was interrupted goes on under the same, and what was made in
+/// another way is told from it.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    /// The file.
+    pub path: PathBuf,
+    /// What it says; `None` where it is not there.
+    pub there: Option<String>,
+    /// What it is to say.
+    pub json: serde_json::Value,
+}
+
+impl Recipe {
+    /// Reads the file, if it is there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(path: PathBuf, json: serde_json::Value) -> Result<Self, DataError> {
+        let there = match fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(DataError::io(&path)(e)),
+        };
+        Ok(Self { path, there, json })
+    }
+
+    /// What is to be compared with a file. Through text and back: a float may not come back from a file bit for bit.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn asked(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::from_str(&self.json.to_string())
+    }
+
+    /// Whether the file is there and says the same.
+    pub fn is_same(&self) -> bool {
+        let there = self.there.as_ref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        there.is_some() && there == self.asked().ok()
+    }
+
+    /// Leaves the file there.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self) -> Result<(), DataError> {
+        write_atomically(&self.path, |file| writeln!(file, "{:#}", self.json))
+    }
 }
 
 /// Makes the folder and takes it for this process alone, for as long as the value lives or the process does: what two of them

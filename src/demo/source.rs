@@ -16,9 +16,6 @@ pub const FRAME_ID: &str = "camera_front_optical_frame";
 const AHEAD_BYTES: usize = 768 << 20;
 /// Largest width or height that is taken from a decoder's output.
 const MAX_SIDE: u32 = 1 << 15;
-/// Where a drive's pictures are, and how their names end.
-const LEFT: &str = "leftImg8bit";
-const LEFT_ENDING: &str = "_leftImg8bit.png";
 /// What is kept of the end of a decoder's complaints, bytes.
 const COMPLAINTS: usize = 8192;
 
@@ -124,8 +121,9 @@ impl Source {
     fn frames(&self, count: usize, rate_hz: f64) -> Result<(Frames, Option<usize>, Vec<String>), SourceError> {
         match self {
             Self::Drive(root) => {
-                let mut files = list(&root.join(LEFT))?;
-                files.retain(|f| f.to_string_lossy().ends_with(LEFT_ENDING));
+                let (left, ending) = Part::Left.names();
+                let mut files = list(&root.join(left))?;
+                files.retain(|f| f.to_string_lossy().ends_with(ending));
                 files.sort();
                 files.truncate(count);
                 let known = files.len();
@@ -258,10 +256,11 @@ fn drive_frame(sample: Option<Sample>, file: &Path) -> Result<Frame, SourceError
 
 /// The frame of `leftImg8bit/<split>/<city>/<stem>_leftImg8bit.png`, whatever its stem is.
 fn sample(root: &Path, file: &Path) -> Option<Sample> {
-    let inside = file.strip_prefix(root.join(LEFT)).ok()?;
+    let (left, ending) = Part::Left.names();
+    let inside = file.strip_prefix(root.join(left)).ok()?;
     let names: Vec<_> = inside.components().map(|c| c.as_os_str().to_str()).collect::<Option<_>>()?;
     let [split, city, file] = names[..] else { return None };
-    Some(Sample::named(root, split, city, file.strip_suffix(LEFT_ENDING)?))
+    Some(Sample::named(root, split, city, file.strip_suffix(ending)?))
 }
 
 /// What frames of a drive lack, a line for each kind: it is played and shown without it all the same.

@@ -4,7 +4,7 @@ use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
-use crate::data::disk::{hold, write_atomically, DataError};
+use crate::data::disk::{hold, DataError, Recipe};
 use crate::data::{npy, picture};
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
@@ -93,7 +93,7 @@ pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Res
     if let Some(root) = &job.cut_into {
         samples.iter().try_for_each(|sample| check_apart(sample, root))?;
     }
-    let recipe = Recipe::of(first, job, how)?;
+    let recipe = recipe_of(first, job, how)?;
     if job.overwrite {
         return Ok(());
     }
@@ -167,7 +167,7 @@ pub fn run(
     // From here to the last file nobody else writes there: depth of two kinds never mixes. Until here somebody may have.
     let _held = hold(&split_folder(first, job), "making of depth")?;
     check(samples, job, how)?;
-    begin(&Recipe::of(first, job, how)?, samples, job)?;
+    begin(&recipe_of(first, job, how)?, samples, job)?;
     let made = AtomicUsize::new(0);
     for chunk in samples.chunks(job.frames_at_once.max(1)) {
         chunk.par_iter().try_for_each(|sample| -> anyhow::Result<()> {
@@ -200,56 +200,31 @@ fn is_done(sample: &Sample, job: &Job) -> bool {
 }
 
 /// How the depth of a split is made, and the file that says so.
-struct Recipe {
-    path: PathBuf,
-    /// What the file says; `None` where it is not there.
-    there: Option<String>,
-    /// What it is to say.
-    json: serde_json::Value,
-}
-
-impl Recipe {
-    fn of(first: &Sample, job: &Job, how: &impl Serialize) -> anyhow::Result<Self> {
-        let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
-        let json = serde_json::json!({
-            "how": how,
-            "clean": job.clean,
-            "edges": edges,
-            "sky_from_labels": job.sky_from_labels,
-            "half": job.precision == npy::Precision::Half,
-            "disparity_written": job.write_disparity,
-        });
-        let path = split_folder(first, job).join(RECIPE);
-        let there = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(DataError::io(&path)(e).into()),
-        };
-        Ok(Self { path, there, json })
-    }
-
-    /// What is to be compared with a file. Through text and back: a float may not come back from a file bit for bit.
-    fn asked(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::from_str(&self.json.to_string())
-    }
+fn recipe_of(first: &Sample, job: &Job, how: &impl Serialize) -> Result<Recipe, DataError> {
+    let edges = if job.cut_into.is_some() { "cut off, and the frame stretched" } else { "unknown" };
+    let json = serde_json::json!({
+        "how": how,
+        "clean": job.clean,
+        "edges": edges,
+        "sky_from_labels": job.sky_from_labels,
+        "half": job.precision == npy::Precision::Half,
+        "disparity_written": job.write_disparity,
+    });
+    Recipe::read(split_folder(first, job).join(RECIPE), json)
 }
 
 /// Leaves the recipe there. Depth of another recipe that is to be overwritten goes first: an interrupted run would be
 /// taken up under the new recipe, with files of both kinds.
 fn begin(recipe: &Recipe, samples: &[Sample], job: &Job) -> anyhow::Result<()> {
     if job.overwrite {
-        let there = recipe.there.as_ref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        if there != Some(recipe.asked()?) {
+        if !recipe.is_same() {
             samples.iter().try_for_each(|sample| remove_depth(&target(sample, job), &job.folder))?;
         }
     } else if recipe.there.is_some() {
         // The same one, as `check` has found.
         return Ok(());
     }
-    write_atomically(&recipe.path, |file| {
-        use std::io::Write as _;
-        writeln!(file, "{:#}", recipe.json)
-    })?;
+    recipe.write()?;
     Ok(())
 }
 

@@ -212,7 +212,10 @@ impl App {
         // libtorch counts cores and not a container's share of their time, and its threads wait by spinning.
         let cores = std::thread::available_parallelism().map_or(i32::MAX, |n| n.get() as i32);
         let threads = settings.node.num_threads;
-        spare_threads(2 * threads.max(0) as usize + FEW_THREADS)?;
+        if threads > cores {
+            // Fewer have been asked for already.
+            spare_threads(2 * threads as usize + FEW_THREADS)?;
+        }
         tch::set_num_threads(if threads > 0 { threads } else { tch::get_num_threads().min(cores) });
         start_workers(settings.node.num_threads)?;
         // The default is what `--log-level` said, and fatal is no value of the parameter: only what was given counts.

@@ -40,7 +40,8 @@ pub enum Part {
 }
 
 impl Part {
-    fn names(self) -> (&'static str, &'static str) {
+    /// Its folder, and the end of its files' names.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
         match self {
             Part::Left => ("leftImg8bit", "_leftImg8bit.png"),
             Part::Right => ("rightImg8bit", "_rightImg8bit.png"),
