@@ -9,6 +9,7 @@ use image::RgbImage;
 use rand::RngExt as _;
 use rand_pcg::Pcg32;
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// Shadows are drawn over this many metres to each side of a point ahead of the camera.
 const SHADOW_REACH_M: f64 = 70.0;
@@ -39,6 +40,43 @@ pub(super) struct Light {
 pub(super) struct Shadows {
     view: View,
     seen: Visibility,
+}
+
+/// The display's gamma, `255 v^(1 / 2.2)` of 0 to 1: by lines between places that are as far apart as floats are, in proportion.
+struct Gamma(Vec<f32>);
+
+fn gamma() -> &'static Gamma {
+    static GAMMA: OnceLock<Gamma> = OnceLock::new();
+    GAMMA.get_or_init(Gamma::new)
+}
+
+impl Gamma {
+    /// Bits of a float beyond those that say between which places it lies: 256 places for each power of two.
+    const BELOW: u32 = 15;
+    /// The first place: what is less is black but for the noise, and rare.
+    const FIRST: u32 = (1.0_f32 / 4096.0).to_bits() >> Self::BELOW;
+    /// The last.
+    const LAST: u32 = 1.0_f32.to_bits() >> Self::BELOW;
+    /// Most that the lines are off.
+    const ERROR: f32 = 2.5e-4;
+
+    fn new() -> Self {
+        // One more, of which none is taken.
+        Self((Self::FIRST..=Self::LAST + 1).map(|i| Self::exactly(f32::from_bits(i << Self::BELOW))).collect())
+    }
+
+    fn exactly(v: f32) -> f32 {
+        255.0 * libm::powf(v, 1.0 / 2.2)
+    }
+
+    /// To [`Self::ERROR`]; `None` of what is less than the first place.
+    fn nearly(&self, v: f32) -> Option<f32> {
+        let bits = v.to_bits();
+        let at = (bits >> Self::BELOW).checked_sub(Self::FIRST)? as usize;
+        let [a, b] = self.0.get(at..at + 2)? else { return None };
+        let share = (bits & ((1 << Self::BELOW) - 1)) as f32 / (1 << Self::BELOW) as f32;
+        Some(a + (b - a) * share)
+    }
 }
 
 /// A picture and its truth.
@@ -203,6 +241,7 @@ impl Light {
     /// Lens and sensor: blur (more of it over the edges of things, against jagged lines), vignetting, exposure,
     /// white balance, tone curve, noise.
     fn expose(&self, light: &[Vec3], seen: &Visibility, w: usize, h: usize, seed: u32) -> RgbImage {
+        let gamma = gamma();
         let mut bytes = vec![0_u8; w * h * 3];
         bytes.par_chunks_mut(w * 3).enumerate().for_each(|(y, row)| {
             for x in 0..w {
@@ -223,15 +262,42 @@ impl Light {
                     // A gentle shoulder, then the display's gamma.
                     let v = v.max(0.0);
                     let toned = v * (1.0 + v / 6.0) / (1.0 + v * 0.85);
-                    let byte = 255.0 * libm::powf(toned.min(1.0), 1.0 / 2.2);
+                    let toned = toned.min(1.0);
                     let r = hash(x as i32 * 3 + k as i32, y as i32, seed);
                     // Sum of four bytes: near enough to normal; variance of one byte is 5461.
                     let n = [r, r >> 8, r >> 16, r >> 24].into_iter().map(|b| (b & 255) as f32 - 127.5).sum::<f32>()
                         / 147.8;
-                    row[x * 3 + k] = (byte + n * self.noise * (0.6 + 0.8 * byte / 255.0) + 0.5).clamp(0.0, 255.0) as u8;
+                    let noisy = |byte: f32| byte + n * self.noise * (0.6 + 0.8 * byte / 255.0) + 0.5;
+                    // Where nearly is not near enough to know the byte, it is asked for exactly.
+                    let value = gamma.nearly(toned).map(noisy).filter(|v| (v - v.round()).abs() > 2.0 * Gamma::ERROR);
+                    let value = value.unwrap_or_else(|| noisy(Gamma::exactly(toned)));
+                    row[x * 3 + k] = value.clamp(0.0, 255.0) as u8;
                 }
             }
         });
         RgbImage::from_raw(w as u32, h as u32, bytes).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gamma_by_lines_is_as_near_as_it_says() {
+        let gamma = gamma();
+        let (mut known, mut most) = (0, 0.0_f32);
+        for bits in (0..=1.0_f32.to_bits()).rev().step_by(97) {
+            let v = f32::from_bits(bits);
+            if let Some(nearly) = gamma.nearly(v) {
+                known += 1;
+                most = most.max((nearly - Gamma::exactly(v)).abs());
+            } else {
+                assert!(v < 1.0 / 4096.0, "{v}");
+            }
+        }
+        assert!(known > 1_000_000 && most < Gamma::ERROR, "{known}, {most}");
+        assert_eq!(gamma.nearly(1.0), Some(255.0));
+        assert_eq!(gamma.nearly(0.0), None);
     }
 }

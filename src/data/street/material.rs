@@ -2,6 +2,7 @@
 
 use super::noise::{cell, fbm, value};
 use glam::{Vec2, Vec3};
+use std::sync::OnceLock;
 
 /// Train ids by name, so that scene code reads as what it builds.
 pub(super) mod class {
@@ -126,7 +127,9 @@ impl Surface {
 
 /// sRGB bytes to linear.
 pub(super) fn rgb(r: u8, g: u8, b: u8) -> Vec3 {
-    let f = |v: u8| libm::powf(f32::from(v) / 255.0, 2.2);
+    static LINEAR: OnceLock<[f32; 256]> = OnceLock::new();
+    let linear = LINEAR.get_or_init(|| std::array::from_fn(|v| libm::powf(v as f32 / 255.0, 2.2)));
+    let f = |v: u8| linear[usize::from(v)];
     Vec3::new(f(r), f(g), f(b))
 }
 
