@@ -171,21 +171,55 @@ fn smoothed(picture: &GrayImage, times: usize) -> Vec<u16> {
 /// Census transform of each pixel over 9 x 7: a bit for each neighbour, set where it is darker than the pixel.
 /// Neighbours outside of the picture are the nearest inside.
 fn census(values: &[u16], w: usize, h: usize) -> Vec<u64> {
+    // Pixels beyond a row's end: half a window, and what is missing from a whole block.
+    let stride = w.next_multiple_of(CENSUS_BLOCK) + 8;
     let mut codes = vec![0; w * h];
-    codes.par_chunks_exact_mut(w).enumerate().for_each(|(y, codes)| {
-        for dy in 0..7 {
-            let row = &values[(y + dy).saturating_sub(3).min(h - 1) * w..][..w];
-            let own = &values[y * w..][..w];
-            for dx in (0..9).filter(|dx| (*dx, dy) != (4, 3)) {
-                for (x, code) in codes.iter_mut().enumerate() {
-                    let neighbour = row[(x + dx).saturating_sub(4).min(w - 1)];
-                    *code = *code << 1 | u64::from(neighbour < own[x]);
-                }
+    codes.par_chunks_exact_mut(w).enumerate().for_each_init(
+        || vec![0; 7 * stride],
+        |rows, (y, codes)| {
+            for (dy, row) in rows.chunks_exact_mut(stride).enumerate() {
+                let own = &values[(y + dy).saturating_sub(3).min(h - 1) * w..][..w];
+                row[..4].fill(own[0]);
+                row[4..4 + w].copy_from_slice(own);
+                row[4 + w..].fill(own[w - 1]);
             }
-        }
-    });
+            census_row(rows, stride, codes);
+        },
+    );
     codes
 }
+
+/// Pixels whose codes are made at once.
+const CENSUS_BLOCK: usize = 16;
+
+/// The codes of a row from the seven rows about it, four pixels before the first one on.
+#[multiversion(targets("x86_64+avx2"))]
+fn census_row(rows: &[u16], stride: usize, codes: &mut [u64]) {
+    for (i, codes) in codes.chunks_mut(CENSUS_BLOCK).enumerate() {
+        let at = |neighbour: usize| -> &[u16] {
+            let from = neighbour / 9 * stride + i * CENSUS_BLOCK + neighbour % 9;
+            &rows[from..][..CENSUS_BLOCK]
+        };
+        let own = at(MIDDLE);
+        // The neighbours before the pixel itself and those behind it, as words of 16 bits.
+        let words = [0..14, 14..30, 30..47, 47..63].map(|neighbours| {
+            let mut word = [0_u16; CENSUS_BLOCK];
+            for neighbour in neighbours.filter(|neighbour| *neighbour != MIDDLE) {
+                for ((word, neighbour), own) in word.iter_mut().zip(at(neighbour)).zip(own) {
+                    *word = *word << 1 | u16::from(neighbour < own);
+                }
+            }
+            word.map(u64::from)
+        });
+        let [a, b, c, d] = &words;
+        for (k, code) in codes.iter_mut().enumerate() {
+            *code = a[k] << 48 | b[k] << 32 | c[k] << 16 | d[k];
+        }
+    }
+}
+
+/// The pixel itself among the 63 of its window.
+const MIDDLE: usize = 31;
 
 /// A pair, ready to be matched.
 struct Pair<'a> {
@@ -312,7 +346,11 @@ impl Pair<'_> {
 }
 
 /// Differing bits of each left pixel's code and the right ones that its disparities point to.
-#[multiversion(targets("x86_64+avx2"))]
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vpopcntdq",
+    "x86_64+avx2+popcnt",
+    "x86_64+avx2"
+))]
 fn matching_costs(left: &[u64], reversed: &[u64], disparities: usize, costs: &mut [u8]) {
     let w = left.len();
     for (x, (&code, costs)) in left.iter().zip(costs.chunks_exact_mut(disparities)).enumerate() {
@@ -357,7 +395,7 @@ fn step(costs: &[u8], before: &[u16], least: u16, (p1, p2): (u16, u16), new: &mu
 }
 
 /// Both horizontal directions of a row.
-#[multiversion(targets("x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn along_row(options: &MatcherOptions, grey: &[u8], costs: &[u8], along: &mut [PathRow; 2], sums: &mut [u16]) {
     let n = options.max_disparity;
     let w = grey.len();
@@ -379,7 +417,7 @@ fn along_row(options: &MatcherOptions, grey: &[u8], costs: &[u8], along: &mut [P
 }
 
 /// The three directions that come from the row before.
-#[multiversion(targets("x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn from_row(
     options: &MatcherOptions,
     above: Option<&[u8]>,
@@ -420,7 +458,7 @@ impl Decision {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn decide_row(
     options: &MatcherOptions,
     sums: &[u16],
