@@ -4,6 +4,7 @@ use super::messages::{self, Pinhole};
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::disk::DataError;
 use crate::data::picture;
+use crate::model::panics::caught;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -41,6 +42,8 @@ pub enum SourceError {
     Thread(std::io::Error),
     #[error("the thread that reads the frames ended early")]
     Gone,
+    #[error("a frame cannot be read, which is this program's fault: {0}")]
+    Panic(String),
 }
 
 /// A frame's truth, read when it is needed.
@@ -166,35 +169,46 @@ impl Source {
         };
         let first = frames.next().ok_or_else(empty)??;
         let ahead = (AHEAD_BYTES / first.image.len().max(1)).clamp(2, 4096).min(known.unwrap_or(usize::MAX));
-        let (sender, receiver) = sync_channel(ahead);
-        let (ready, wait) = sync_channel::<()>(1);
-        std::thread::Builder::new()
-            .name("demo-frames".into())
-            .spawn(move || {
-                let mut ready = Some(ready);
-                for frame in std::iter::once(Ok(first)).chain(frames) {
-                    let failed = frame.is_err();
-                    match sender.try_send(frame) {
-                        Ok(()) => {}
-                        Err(TrySendError::Full(frame)) => {
-                            ready = None; // dropping it wakes the waiter
-                            if sender.send(frame).is_err() {
-                                return;
-                            }
-                        }
-                        Err(TrySendError::Disconnected(_)) => return,
-                    }
-                    if failed {
-                        break;
-                    }
-                }
-                drop(ready);
-            })
-            .map_err(SourceError::Thread)?;
-        // Nothing is ever sent: the other end is dropped when the frames are ready.
-        let _ = wait.recv();
-        Ok(Opened { frames: receiver, known, notes })
+        let frames = read_ahead(std::iter::once(Ok(first)).chain(frames), ahead)?;
+        Ok(Opened { frames, known, notes })
     }
+}
+
+/// Reads the frames on a thread of its own, so many of them ahead, and returns once those wait (or all there are).
+fn read_ahead(
+    mut frames: impl Iterator<Item = Result<Frame, SourceError>> + Send + 'static,
+    ahead: usize,
+) -> Result<Receiver<Result<Frame, SourceError>>, SourceError> {
+    let (sender, receiver) = sync_channel(ahead);
+    let (ready, wait) = sync_channel::<()>(1);
+    std::thread::Builder::new()
+        .name("demo-frames".into())
+        .spawn(move || {
+            let mut ready = Some(ready);
+            // A thread that panics and is gone would look like the drive's end.
+            let mut next = || caught(|| frames.next()).unwrap_or_else(|why| Some(Err(SourceError::Panic(why))));
+            while let Some(frame) = next() {
+                let failed = frame.is_err();
+                match sender.try_send(frame) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(frame)) => {
+                        ready = None; // dropping it wakes the waiter
+                        if sender.send(frame).is_err() {
+                            return;
+                        }
+                    }
+                    Err(TrySendError::Disconnected(_)) => return,
+                }
+                if failed {
+                    break;
+                }
+            }
+            drop(ready);
+        })
+        .map_err(SourceError::Thread)?;
+    // Nothing is ever sent: the other end is dropped when the frames are ready.
+    let _ = wait.recv();
+    Ok(receiver)
 }
 
 /// A source that is being read.
@@ -505,6 +519,19 @@ mod tests {
         let frames: Vec<_> = opened.frames.iter().collect();
         assert!(frames[0].is_ok());
         assert!(frames[1].as_ref().expect_err("broken").to_string().contains("b.png"));
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_not_the_drives_end() {
+        let frames = (0..3).map(|i| match i {
+            0 => Frame::new("first".into(), picture(4, 2, 20), None, None),
+            _ => panic!("a fault of a decoder"),
+        });
+        let frames: Vec<_> = read_ahead(frames, 8).expect("a thread").iter().collect();
+        assert_eq!(frames.len(), 2);
+        assert!(frames[0].is_ok());
+        let error = frames[1].as_ref().expect_err("it panicked").to_string();
+        assert!(error.contains("a fault of a decoder"), "{error}");
     }
 
     #[test]
