@@ -112,10 +112,12 @@ RECORDED = tuple(output for output in OUTPUTS if "/" not in output)
 COMMON_TOPICS = ("/diagnostics", "/tf", "/tf_static")
 
 # What RViz shows: the outputs in its configuration.
-SHOWN = ("labels", "depth", "overlay", "points")
-# By the images' transport: the end of their topic's name in RViz's configuration, and that file. RViz takes the
-# transport from this name, not from what it is remapped to.
-VIEWS = {"raw": ("", "semantic_depth.rviz"), "compressed": ("/compressed", "semantic_depth_compressed.rviz")}
+SHOWN = ("labels_color", "depth", "overlay", "points")
+# RViz's configurations, by what is in their names. By the images' transport: RViz takes it from the end of the topic's name
+# in its configuration, not from what that is remapped to. By the depth's encoding: 80 m are 80 or 80000.
+TRANSPORT_VIEWS = {"raw": "", "compressed": "_compressed"}
+ENCODING_VIEWS = {"32FC1": "", "16UC1": "_mm"}
+VIEWS = tuple(f"semantic_depth{a}{b}.rviz" for a in TRANSPORT_VIEWS.values() for b in ENCODING_VIEWS.values())
 
 CAMERA_NAME = re.compile(r"(?!.*__)[a-z][a-z0-9_]{0,63}")
 
@@ -329,6 +331,30 @@ def resolved(topic, values, outer=""):
     return joined(topic) if topic.startswith("/") else joined(namespace, topic)
 
 
+def on_graph(topic, values, outer="", remaps=(), own=""):
+    """The name that the node's topic has on the graph, remapped.
+
+    own: what an argument remaps it to, if so. remaps: the rules of a group around (SetRemap), which an argument beats.
+    """
+    name = resolved(topic, values, outer)
+    targets = [own] if own else [target for source, target in remaps if resolved(source, values, outer) == name]
+    return resolved(targets[0], values, outer) if targets else name
+
+
+def inputs_on_graph(values, outer="", remaps=()):
+    """(camera, image topic, calibration topic) of every camera, by the names on the graph. remaps: see `on_graph`."""
+    found = []
+    for camera, *own in inputs(values, outer):
+        topics = [private(camera, name) for name in ("input/image", "input/camera_info")]
+        image, camera_info = (on_graph(topic, values, outer, remaps, said) for topic, said in zip(topics, own))
+        plain_image, plain_info = (resolved(topic, values, outer) for topic in topics)
+        if image != plain_image and camera_info == plain_info:
+            # As the node has it: the calibration is beside an image that alone is remapped.
+            camera_info = camera_info_beside(image)
+        found.append((camera, image, camera_info))
+    return found
+
+
 def said_parameters(values, more=()):
     """What the arguments say to the node: (name, YAML text) of parameters. more: see `node_action`."""
     parameters = []
@@ -441,8 +467,8 @@ def node_command(values=None):
     return command
 
 
-def record_topics(values=None, outer=""):
-    """The topics that `record:=true` records, by the names they have on the graph."""
+def record_topics(values=None, outer="", remaps=()):
+    """The topics that `record:=true` records, by the names they have on the graph. remaps: see `on_graph`."""
     values = complete(values)
     outputs = listed(values["record_outputs"])
     if outputs == ["all"]:
@@ -451,21 +477,20 @@ def record_topics(values=None, outer=""):
     if unknown:
         raise ValueError(f"launch argument record_outputs: {unknown} are no outputs, expected all or some of {OUTPUTS}")
     topics = []
-    for camera, image, camera_info in inputs(values, outer):
-        topics += [resolved(private(camera, f"output/{output}"), values, outer) for output in outputs]
+    for camera, image, camera_info in inputs_on_graph(values, outer, remaps):
+        topics += [on_graph(private(camera, f"output/{output}"), values, outer, remaps) for output in outputs]
         # The calibration as it came: the output's is scaled, and is there only where somebody listens to it.
-        topics.append(resolved(camera_info or private(camera, "input/camera_info"), values, outer))
+        topics.append(camera_info)
         if is_true("record_input", values["record_input"]):
-            image = image or private(camera, "input/image")
             transports = {"raw": ("",), "compressed": ("/compressed",)}
             # Where the parameter file chooses the transport, both are named: what nobody publishes is not recorded.
-            for ending in transports.get(values["image_transport"], ("", "/compressed")):
-                topics.append(resolved(image + ending, values, outer))
-    return [*dict.fromkeys([*topics, *COMMON_TOPICS])]
+            topics += [image + ending for ending in transports.get(values["image_transport"], ("", "/compressed"))]
+    topics += [on_graph(topic, values, outer, remaps) for topic in COMMON_TOPICS]
+    return [*dict.fromkeys(topics)]
 
 
-def record_command(values=None, outer=""):
-    """The command line of the recorder."""
+def record_command(values=None, outer="", remaps=()):
+    """The command line of the recorder. remaps: see `on_graph`."""
     values = complete(values)
     command = ["ros2", "bag", "record", "--storage", "mcap"]
     if values["record_path"]:
@@ -474,22 +499,24 @@ def record_command(values=None, outer=""):
     command.append("--disable-keyboard-controls")
     if sim_time(values, outer):
         command.append("--use-sim-time")
-    return [*command, "--topics", *record_topics(values, outer)]
+    return [*command, "--topics", *record_topics(values, outer, remaps)]
 
 
-def rviz_action(values=None, outer=""):
-    """RViz, as keyword arguments of `launch_ros.actions.Node`: its topics follow the node's."""
+def rviz_action(values=None, outer="", remaps=()):
+    """RViz, as keyword arguments of `launch_ros.actions.Node`: its topics follow the node's. remaps: see `on_graph`."""
     values = complete(values)
     names = cameras(values, outer)
     camera = values["rviz_camera"] or names[0]
     if camera not in names:
         raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
-    image = dict((name, image) for name, image, _ in inputs(values, outer))[camera] or private(camera, "input/image")
-    # Another transport in the file ends the node with the reason.
-    ending, view = VIEWS.get(image_transport(values, outer, camera), VIEWS["raw"])
-    remappings = [(f"/semantic_depth/input/image{ending}", resolved(image + ending, values, outer))]
+    image = {name: image for name, image, _ in inputs_on_graph(values, outer, remaps)}[camera]
+    # Another transport or encoding in the file ends the node with the reason.
+    transport = TRANSPORT_VIEWS.get(image_transport(values, outer, camera), "")
+    encoding = ENCODING_VIEWS.get(camera_parameter(values, outer, camera, "depth_encoding"), "")
+    view, ending = f"semantic_depth{transport}{encoding}.rviz", "/compressed" if transport else ""
+    remappings = [(f"/semantic_depth/input/image{ending}", image + ending)]
     for output in SHOWN:
-        shown = resolved(private(camera, f"output/{output}"), values, outer)
+        shown = on_graph(private(camera, f"output/{output}"), values, outer, remaps)
         remappings.append((f"/semantic_depth/output/{output}", shown))
     arguments = ["-d", str(SHARE / "rviz" / view)]
     if values["fixed_frame"]:
@@ -505,6 +532,11 @@ def rviz_action(values=None, outer=""):
     }
 
 
+def group_remaps(context):
+    """The rules that a group around this launch file has set for all nodes in it (SetRemap): (source, target)."""
+    return tuple(context.launch_configurations.get("ros_remaps") or ())
+
+
 def started(context, values, more=()):
     """The launch system's actions for the arguments. values: as from `from_context`. more: see `node_action`."""
     from launch.actions import ExecuteProcess
@@ -513,8 +545,15 @@ def started(context, values, more=()):
     outer = context.launch_configurations.get("ros_namespace", "")
     # Everything is made before anything is started: a wrong argument starts nothing.
     node = node_action(values, more, outer)
-    record = record_command(values, outer) if is_true("record", values["record"]) else None
-    rviz = rviz_action(values, outer) if is_true("rviz", values["rviz"]) else None
+    remaps = group_remaps(context)
+    record = record_command(values, outer, remaps) if is_true("record", values["record"]) else None
+    rviz = rviz_action(values, outer, remaps) if is_true("rviz", values["rviz"]) else None
+    if remaps:
+        # launch_ros writes these before `remappings`, and of rules for one topic the first holds; arguments beat a group.
+        node["ros_arguments"] = [
+            *(word for source, target in node["remappings"] for word in ("-r", f"{source}:={target}")),
+            *node["ros_arguments"],
+        ]
     if context.launch_configurations.get("global_params"):
         # launch_ros writes these behind `ros_arguments`, and behind these what is in `parameters`.
         sim_time_is_given = bool(context.launch_configurations["use_sim_time"])

@@ -88,8 +88,8 @@ def node_parameters(base, values, own, outer=""):
     return [("input_rectified", "true"), *raw]
 
 
-def component_descriptions(base, values=None, outer=""):
-    """The components, as keyword arguments of `launch_ros.descriptions.ComposableNode`."""
+def component_descriptions(base, values=None, outer="", remaps=()):
+    """The components, as keyword arguments of `launch_ros.descriptions.ComposableNode`. remaps: see `on_graph` of the base."""
     values, own = complete(base, values)
     namespace = base.node_namespace(values, outer)
     sim_time = base.sim_time(values, outer)
@@ -116,7 +116,7 @@ def component_descriptions(base, values=None, outer=""):
         image = base.resolved(image, values, outer)
         camera_info = base.resolved(camera_info, values, outer)
         output = {
-            name: base.resolved(base.private(camera, f"output/{name}"), values, outer)
+            name: base.on_graph(base.private(camera, f"output/{name}"), values, outer, remaps)
             for name in ("depth", "camera_info", "overlay", "labels_color")
         }
         transport = base.image_transport(values, outer, camera)
@@ -176,7 +176,7 @@ def actions(context):
     given = base.from_context(context, (*base.ARGUMENTS, *ARGUMENTS))
     outer = context.launch_configurations.get("ros_namespace", "")
     values, own = complete(base, given)
-    descriptions = component_descriptions(base, given, outer)
+    descriptions = component_descriptions(base, given, outer, base.group_remaps(context))
     more = node_parameters(base, values, own, outer)
     started = base.started(context, node_values(base, values, own, outer), more)
     if base.is_true("build_only", values["build_only"]):

@@ -18,12 +18,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const NODE: &str = "/semantic_depth";
 /// The topics of the bag: name, type. The first two are played, the others collected; up to the timing they belong to a
 /// frame. The last one is there where the node publishes it.
-pub const TOPICS: [(&str, &str); 10] = [
+pub const TOPICS: [(&str, &str); 11] = [
     ("/semantic_depth/input/image", "sensor_msgs/msg/Image"),
     ("/semantic_depth/input/camera_info", "sensor_msgs/msg/CameraInfo"),
     ("/semantic_depth/output/labels", "sensor_msgs/msg/Image"),
     ("/semantic_depth/output/depth", "sensor_msgs/msg/Image"),
     ("/semantic_depth/output/overlay", "sensor_msgs/msg/Image"),
+    // Foxglove shows floating-point depth of more than a metre as white.
+    ("/semantic_depth/output/depth/compressed", "sensor_msgs/msg/CompressedImage"),
     ("/semantic_depth/output/camera_info", "sensor_msgs/msg/CameraInfo"),
     ("/semantic_depth/output/timing", "semantic_depth/msg/FrameTiming"),
     ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray"),
@@ -41,13 +43,13 @@ pub const DEPTH: usize = 3;
 /// Index of the overlay.
 pub const OVERLAY: usize = 4;
 /// Index of the timing.
-pub const TIMING: usize = 6;
+pub const TIMING: usize = 7;
 /// Index of the diagnostics.
-pub const DIAGNOSTICS: usize = 7;
+pub const DIAGNOSTICS: usize = 8;
 /// Index of the log.
-pub const ROSOUT: usize = 8;
+pub const ROSOUT: usize = 9;
 /// Index of what the labels mean.
-pub const LABEL_INFO: usize = 9;
+pub const LABEL_INFO: usize = 10;
 
 /// Depth of the queues on both sides of the graph.
 const QUEUE: usize = 10;

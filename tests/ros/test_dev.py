@@ -106,7 +106,8 @@ def test_ffmpeg_is_the_users_own_or_that_of_the_test_tools(tmp_path):
 def test_r2r_generates_its_bindings_whenever_it_is_built(tmp_path):
     """What it takes from its own cache lacks what it tells the compiler beside them (r2r 0.9.7)."""
     text = (ROOT / "scripts" / "cargo.env.in").read_text()
-    (tmp_path / "cargo.env").write_text(text.replace("@SEMANTIC_DEPTH_CARGO_TARGET_DIR@", str(tmp_path / "a target")))
+    text = text.replace("@SEMANTIC_DEPTH_CARGO_TARGET_DIR@", str(tmp_path / "a target"))
+    (tmp_path / "cargo.env").write_text(text.replace("@remembered_environment@", ""))
     bindings = tmp_path / "a target" / "release" / "build" / "r2r-0f3c" / "out" / "hash"
     other = bindings.parents[2] / "r2r_rcl-0f3c" / "out" / "hash"
     for folder in (bindings, other):
@@ -119,6 +120,38 @@ def test_r2r_generates_its_bindings_whenever_it_is_built(tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), done
     assert [file.name for file in bindings.iterdir()] == ["bindings.rs"]
     assert len(list(other.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        # A later build in a new shell is the same build.
+        ({"LIBTORCH": "/it's a/torch", "LIBTORCH_CXX11_ABI": "0", "LIBCLANG_PATH": "/clang"}, {}, ("/it's a/torch", "0", "", "/clang")),
+        # Who names another libtorch means it.
+        ({"LIBTORCH": "/a", "LIBTORCH_CXX11_ABI": "0"}, {"LIBTORCH": "/b"}, ("/b", "", "", "")),
+        ({"LIBTORCH": "/a", "LIBCLANG_PATH": "/clang"}, {"LIBTORCH_USE_PYTORCH": "1"}, ("", "", "1", "/clang")),
+        ({"LIBTORCH": "/a"}, {"LIBCLANG_PATH": "/clang"}, ("/a", "", "", "/clang")),
+        ({}, {}, ("", "", "", "")),
+    ],
+)
+def test_a_later_build_needs_no_exports(tmp_path, first, later, expected):
+    names = ("LIBTORCH", "LIBTORCH_CXX11_ABI", "LIBTORCH_USE_PYTORCH", "LIBCLANG_PATH")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("LIBTORCH", "LIBCLANG", "BINDGEN"))}
+    script = tmp_path / "configure.cmake"
+    scripts = ROOT / "scripts"
+    script.write_text(
+        f'include("{scripts}/remember_environment.cmake")\n'
+        f'set(SEMANTIC_DEPTH_CARGO_TARGET_DIR "{tmp_path}")\n'
+        f'configure_file("{scripts}/cargo.env.in" "{tmp_path}/cargo.env" @ONLY)\n'
+    )
+    subprocess.run(["cmake", "-P", str(script)], check=True, timeout=60, env={**bare, **first})
+    show = " ".join(f'"${{{name}-}}"' for name in names)
+    done = subprocess.run(
+        ["sh", "-euc", f". ./cargo.env; printf '%s\\n' {show}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**bare, **later},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert tuple(done.stdout.splitlines()) == expected
 
 
 def test_the_python_of_dev_shell_is_not_taken_for_the_users(tmp_path):

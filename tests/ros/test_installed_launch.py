@@ -52,7 +52,7 @@ def test_what_the_launch_file_names_is_installed(launch_file):
     assert os.access(command[0], os.X_OK), command[0]
     params_file = command[command.index("--params-file") + 1]
     assert Path(params_file).is_file(), params_file
-    views = [f"rviz/{name}" for _, name in launch_file.VIEWS.values()]
+    views = [f"rviz/{name}" for name in launch_file.VIEWS]
     shipped = (*views, "foxglove/semantic_depth.json", "plotjuggler/semantic_depth.xml")
     for path in (launch_file.PROFILE, launch_file.INSTALLED_MODEL, *(launch_file.SHARE / name for name in shipped)):
         assert path.is_file(), path
@@ -283,7 +283,7 @@ def test_what_the_parameter_file_says_holds_beside_the_node_too(launch_file, bes
 
     rviz = launch_file.rviz_action({**values, "rviz_camera": "rear"}, "fleet")
     assert rviz["ros_arguments"] == ["-p", "use_sim_time:=true"]
-    assert dict(rviz["remappings"])["/semantic_depth/output/labels"] == "/fleet/v/semantic_depth/rear/output/labels"
+    assert dict(rviz["remappings"])["/semantic_depth/output/depth"] == "/fleet/v/semantic_depth/rear/output/depth"
 
     node = launch_file.node_action(values, outer="fleet")
     assert ("~/rear/input/image", "/s/rear/image") in node["remappings"]
@@ -455,7 +455,7 @@ def test_rviz_shows_one_camera(launch_file):
         "/semantic_depth/input/image": "/s/left/image",
         **{
             f"/semantic_depth/output/{name}": f"/out/v/semantic_depth/left/output/{name}"
-            for name in ("labels", "depth", "overlay", "points")
+            for name in ("labels_color", "depth", "overlay", "points")
         },
     }
     with pytest.raises(ValueError, match="rviz_camera:=rear"):
@@ -487,12 +487,27 @@ def test_rvizs_remappings_are_of_the_topics_in_its_configuration(launch_file, tr
     assert {source for source, _ in action["remappings"]} == shown
 
 
-def test_rvizs_two_configurations_differ_in_the_sources_topic_alone(launch_file):
-    paths = [launch_file.SHARE / "rviz" / name for _, name in launch_file.VIEWS.values()]
-    raw, compressed = (path.read_text().splitlines() for path in paths)
-    differ = [(a.strip(), b.strip()) for a, b in zip(raw, compressed, strict=True) if a != b]
+def test_rviz_knows_depth_in_millimetres(launch_file, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    front.depth_encoding: 16UC1\n")
+    values = {"params_file": str(file), "cameras": "front,rear"}
+    for more, view in (
+        ({}, "semantic_depth_mm.rviz"),
+        ({"image_transport": "compressed"}, "semantic_depth_compressed_mm.rviz"),
+        ({"rviz_camera": "rear"}, "semantic_depth.rviz"),
+    ):
+        assert launch_file.rviz_action({**values, **more})["arguments"][1] == str(launch_file.SHARE / "rviz" / view)
+
+
+def test_rvizs_configurations_differ_in_what_they_are_for(launch_file):
+    texts = [(launch_file.SHARE / "rviz" / name).read_text().splitlines() for name in launch_file.VIEWS]
+
+    def differ(other):
+        return [(a.strip(), b.strip()) for a, b in zip(texts[0], other, strict=True) if a != b]
+
     topic = "Value: /semantic_depth/input/image"
-    assert differ == [(topic, f"{topic}/compressed")]
+    source, depth = (topic, f"{topic}/compressed"), ("Max Value: 80", "Max Value: 80000")
+    assert [differ(other) for other in texts] == [[], [depth], [source], [source, depth]]
 
 
 def test_the_components_are_wired_to_the_node(launch_file, beside):
@@ -725,3 +740,29 @@ def test_a_missing_model_ends_the_node_with_the_reason(launch_file):
         process.wait()
     assert process.returncode == 1, output
     assert "/nonexistent/model.yaml" in output
+
+
+def test_a_group_that_remaps_is_followed(launch_file, monkeypatch):
+    """SetRemap around the launch file: of the node's topics, and of those that are recorded beside them."""
+    launch_stand_in.install(monkeypatch)
+    rules = [("/tf", "tf"), ("/diagnostics", "diagnostics"), ("~/output/depth", "/depth"), ("~/input/image", "/other/image")]
+    said = {"record": "true", "record_input": "true", "rviz": "true", "ros_remaps": rules}
+    record, node, rviz = launch_stand_in.run(launch_file.generate_launch_description(), said, "veh")
+    topics = record.cmd[record.cmd.index("--topics") + 1 :]
+    assert {"/veh/tf", "/tf_static", "/veh/diagnostics", "/depth", "/veh/semantic_depth/output/labels"} <= set(topics)
+    assert {"/other/image", "/other/camera_info"} <= set(topics), "the node takes the calibration beside it"
+    assert not {"/tf", "/diagnostics", "/veh/semantic_depth/output/depth"} & set(topics)
+    assert dict(rviz.remappings)["/semantic_depth/output/depth"] == "/depth"
+    assert dict(rviz.remappings)["/semantic_depth/input/image"] == "/other/image"
+    assert "-r" not in node.ros_arguments
+    # An argument beats the group: rcl takes the first rule for a topic, and these come before launch_ros's.
+    _, node, rviz = launch_stand_in.run(launch_file.generate_launch_description(), {**said, "image": "/cam/image"}, "veh")
+    first = node.ros_arguments.index("-r")
+    assert node.ros_arguments[first : first + 2] == ["-r", "~/input/image:=/cam/image"]
+    assert "~/input/camera_info:=/cam/camera_info" in node.ros_arguments
+    assert dict(rviz.remappings)["/semantic_depth/input/image"] == "/cam/image"
+
+
+def test_the_components_follow_a_group_that_remaps(launch_file, beside):
+    (points,) = beside.component_descriptions(launch_file, {"image": "/cam/image"}, "veh", [("~/output/depth", "depth")])
+    assert dict(points["remappings"])["depth_registered/image_rect"] == "/veh/depth"

@@ -77,7 +77,7 @@ def test_rviz_shows_source_overlay_labels_depth_and_points(rviz, shared):
     assert topics == {
         "Source": f"{NAME}/input/image",
         "Overlay": f"{NAME}/output/overlay",
-        "Labels": f"{NAME}/output/labels",
+        "Labels": f"{NAME}/output/labels_color",
         "Depth": f"{NAME}/output/depth",
         "Points": f"{NAME}/output/points",
     }
@@ -113,11 +113,11 @@ def test_rviz_draws_the_cloud_in_its_own_colours(rviz):
     assert rviz["Global Options"]["Fixed Frame"]
 
 
-def test_rviz_scales_depth_and_labels_as_they_are(rviz):
-    displays = shown(rviz)
-    for name, top in (("Labels", 19), ("Depth", 80)):
-        assert displays[name]["Normalize Range"] is False
-        assert (displays[name]["Min Value"], displays[name]["Max Value"]) == (0, top)
+def test_rviz_scales_depth_as_it_is(rviz):
+    """RViz scales 32FC1, 16UC1 and mono16; other encodings are shown as they are, ids in mono8 all but black."""
+    depth = shown(rviz)["Depth"]
+    assert depth["Normalize Range"] is False
+    assert (depth["Min Value"], depth["Max Value"]) == (0, 80)
 
 
 def leaves(layout):
@@ -141,10 +141,10 @@ def test_foxgloves_topics_are_the_nodes(foxglove, shared):
     assert images == {
         "Image!source": f"{NAME}/input/image",
         "Image!overlay": f"{NAME}/output/overlay",
-        "Image!depth": f"{NAME}/output/depth",
+        "Image!depth": f"{NAME}/output/depth/compressed",
     }
     for topic in images.values():
-        check_topic(shared, topic, "sensor_msgs/msg/Image")
+        check_topic(shared, topic, "sensor_msgs/msg/" + ("CompressedImage" if topic.endswith("/compressed") else "Image"))
     clouds = panels["3D!points"]["topics"]
     assert list(clouds) == [f"{NAME}/output/points"]
     check_topic(shared, f"{NAME}/output/points", "sensor_msgs/msg/PointCloud2")
