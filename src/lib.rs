@@ -12,6 +12,7 @@
 //! - [`train`], [`eval`]: how weights are made and judged
 //! - `node`, `demo` (feature `ros`): the ROS 2 node, and the demo that drives it
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
+//! - [`spin`]: how long libtorch's threads spin before they sleep
 //! - [`causes`]: an error in one line
 //! - [`installed`]: files that are installed with the package
 //! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
@@ -36,6 +37,7 @@ pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
+pub mod spin;
 pub(crate) mod system;
 pub mod tensorrt;
 pub mod train;

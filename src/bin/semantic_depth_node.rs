@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    semantic_depth::spin::little();
     semantic_depth::allocator::keep_large_blocks();
     match semantic_depth::node::run() {
         Ok(code) => code,

@@ -212,6 +212,8 @@ impl Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     args.check_outputs()?;
     args.set_threads()?;
     // The manifest that was found, for the report: a name may mean another model on another day.

@@ -228,7 +228,7 @@ impl Report {
 
 /// Variables that change what is found.
 fn environment() -> Vec<(&'static str, String)> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 11] = [
         libraries::FOLDERS,
         tensorrt::cache::FOLDER,
         "XDG_CACHE_HOME",
@@ -237,6 +237,8 @@ fn environment() -> Vec<(&'static str, String)> {
         "CUDA_VISIBLE_DEVICES",
         network::ZERO_COPY,
         "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
         "ROS_DISTRO",
     ];
     NAMES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()

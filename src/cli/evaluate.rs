@@ -199,6 +199,8 @@ struct Figures<'a> {
 
 /// Runs the verb: every frame goes the node's own way (`frame::pipeline`) and is scored at its own size.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     let source = args.source()?;
     args.check_outputs()?;
     let mut groups = Groups::default();
