@@ -189,12 +189,12 @@ pub const DIAGNOSTICS: &[Status] = &[
             (
                 Level::Error,
                 "rate below thresholds.rate_error_hz; drop ratio above thresholds.drop_ratio_error; a publisher whose \
-                 QoS cannot reach the node, and no image for stale_after_s; the network failed on images in the window and \
+                 QoS cannot reach the node, and no image for stale_after_s; the network or the middleware failed on images in the window and \
                  answered none",
             ),
             (
                 Level::Warn,
-                "rate or drop ratio beyond the warning threshold; images refused, images that the network failed on, answers \
+                "rate or drop ratio beyond the warning threshold; images refused, images that the network or the middleware failed on, answers \
                  without a number (labels 255, depth NaN), or stamps of zero or that jumped back, \
                  in the window; all images of the window from the future; no valid calibration where depth_scaling needs one; \
                  output/points is subscribed to and there can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",
@@ -218,7 +218,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::ANSWERED, "Computed and published"),
             k(key::DROPPED, "Replaced by a newer image before they were computed, or over max_rate_hz"),
             k(key::THROTTLED, "Those of the dropped that were over max_rate_hz"),
-            k(key::REFUSED, "Malformed, or the network failed on them; the message says why"),
+            k(key::REFUSED, "Malformed, or the network failed on them, or none of their outputs could be published; the message says why"),
             k(key::SKIPPED, "Nobody wanted an output that can be made, or the node was disabled or deactivated"),
             k(key::DROP_RATIO, "Dropped images among those received in the window, 0 to 1; both without the throttled, whose dropping was asked for"),
             k(key::OUTPUT_HZ, "Rate of answered images over the window"),
@@ -296,7 +296,7 @@ pub const DIAGNOSTICS: &[Status] = &[
                 "no model could be loaded; the network failed on the newest frames, or has been at one batch for more \
                  than 5 s and more than thresholds.age_error_ms",
             ),
-            (Level::Warn, "the last ~/reload_model failed and the old model is at work"),
+            (Level::Warn, "the last ~/reload_model failed and the old model is at work; another node has this one's name"),
         ],
         keys: &[
             k(key::STATE, "Of the managed node: unconfigured, inactive, active, finalized; with disabled after ~/enable false"),

@@ -494,7 +494,7 @@ pub const PARAMETERS: &[Spec] = &[
     limit_ms("thresholds.infer_error_ms", 0.0, "ERROR above this p95 of the network; 0: off"),
     limit_ms("thresholds.postprocess_warn_ms", 0.0, "WARN above this p95 of everything between network and publishing; 0: off"),
     limit_ms("thresholds.postprocess_error_ms", 0.0, "ERROR above this p95 of everything between network and publishing; 0: off"),
-    limit_ms("thresholds.publish_warn_ms", 0.0, "WARN above this p95 of publishing; 0: off"),
+    limit_ms("thresholds.publish_warn_ms", 200.0, "WARN above this p95 of publishing; 0: off"),
     limit_ms("thresholds.publish_error_ms", 0.0, "ERROR above this p95 of publishing; 0: off"),
     limit_ms("thresholds.total_warn_ms", 0.0, "WARN above this p95 of arrival to publication; 0: off"),
     limit_ms("thresholds.total_error_ms", 0.0, "ERROR above this p95 of arrival to publication; 0: off"),

@@ -129,6 +129,11 @@ impl Counted {
     }
 }
 
+/// A report that comes so much after the one before comes from a process that was stopped in between, or starved.
+fn is_after_a_stall(before: Option<Instant>, now: Instant, period: Duration) -> bool {
+    before.is_some_and(|before| now.saturating_duration_since(before) > SLOW_NETWORK.max(2 * period))
+}
+
 /// Counts of the window, one entry a report, and what reports have counted themselves.
 #[derive(Debug, Default)]
 struct History {
@@ -204,6 +209,8 @@ pub struct Now<'a> {
     pub reload_failure: Option<&'a str>,
     /// Why the network failed on the newest frames, if it did.
     pub network_failure: Option<&'a str>,
+    /// That another node has its name, if so.
+    pub namesake: Option<String>,
     /// How long the inference thread has been at one batch, if it is at one.
     pub busy: Option<Duration>,
 }
@@ -218,6 +225,7 @@ pub struct Reporter {
     /// Of the device that the network runs on; made anew when that changes.
     health: Option<(Processor, Option<Watch>)>,
     hardware_id: String,
+    last: Option<Instant>,
 }
 
 impl Reporter {
@@ -227,8 +235,8 @@ impl Reporter {
     /// The topic cannot be published.
     pub fn create(node: &mut Node, name: &str, qos: QosProfile) -> anyhow::Result<Self> {
         let publisher = node.create_publisher("/diagnostics", qos).context("cannot publish /diagnostics")?;
-        let (histories, sums, health) = Default::default();
-        Ok(Self { node: name.into(), publisher, histories, sums, health, hardware_id: String::new() })
+        let (histories, sums, health, last) = Default::default();
+        Ok(Self { node: name.into(), publisher, histories, sums, health, hardware_id: String::new(), last })
     }
 
     /// Publishes the state now.
@@ -237,6 +245,11 @@ impl Reporter {
         let mut array = DiagnosticArray::default();
         if let Ok(time) = lock(clock).get_now() {
             array.header.stamp = Clock::to_builtin_time(&time);
+        }
+        let is_after_a_stall = is_after_a_stall(self.last.replace(at), at, now.settings.node.diagnostics_period);
+        if is_after_a_stall {
+            // The stall's share of a window is not known: rates and ratios begin anew.
+            self.histories.iter_mut().chain([&mut self.sums]).for_each(|history| history.counts.clear());
         }
         self.hardware_id = now.ready.map_or_else(String::new, |r| r.device.clone());
         self.histories.resize_with(cameras.len(), History::default);
@@ -258,7 +271,7 @@ impl Reporter {
         if cameras.len() > 1 {
             array.status.push(self.all_cameras(together, cameras, now, at));
         }
-        array.status.push(self.model(now));
+        array.status.push(self.model(now, is_after_a_stall));
         array.status.push(self.device(now));
         if let Err(e) = self.publisher.publish(&array) {
             log::warn!("cannot publish /diagnostics: {e}");
@@ -339,7 +352,7 @@ impl Reporter {
             }
             if let Some((_, why)) = failure.filter(|(t, _)| is_recent(*t)) {
                 let level = if output_hz > 0.0 { Level::Warn } else { Level::Error };
-                found.add(level, format!("the network fails on images: {why}"));
+                found.add(level, why);
             }
             if broken.is_some_and(is_recent) {
                 found.add(Level::Warn, BROKEN);
@@ -434,6 +447,12 @@ impl Reporter {
             };
             let show = |t: Duration| format!("{:.1} ms", t.as_secs_f64() * 1e3);
             found.judge(&what, Duration::from_nanos(judged), limit, Side::Above, show);
+            if *name == "publish" && limit.above(Duration::from_nanos(judged)) != Severity::Ok {
+                found.add(
+                    Level::Ok,
+                    "a subscriber's link may be too slow for what is sent to it, which holds up all cameras",
+                );
+            }
             if *name != AGE {
                 percentiles(&mut values, name, *p);
             }
@@ -481,7 +500,7 @@ impl Reporter {
         self.status((table::ALL_CAMERAS, ""), together.found.verdict(&well), values)
     }
 
-    fn model(&self, now: &Now<'_>) -> DiagnosticStatus {
+    fn model(&self, now: &Now<'_>, is_after_a_stall: bool) -> DiagnosticStatus {
         let state = now.state;
         let (mut found, mut values) = (Findings::default(), Values::default());
         if let Some(why) = now.reload_failure {
@@ -491,8 +510,12 @@ impl Reporter {
             found.add(Level::Error, format!("the network fails: {why}"));
         }
         let acceptable = SLOW_NETWORK.max(now.settings.thresholds.age.error.unwrap_or_default());
-        if let Some(busy) = now.busy.filter(|busy| *busy > acceptable) {
+        // The network was stopped as well, then.
+        if let Some(busy) = now.busy.filter(|busy| *busy > acceptable && !is_after_a_stall) {
             found.add(Level::Error, format!("the network has been at one batch for {:.0} s", busy.as_secs_f64()));
+        }
+        if let Some(problem) = &now.namesake {
+            found.add(Level::Warn, problem.as_str());
         }
         values.add(key::STATE, if now.enabled { state.to_string() } else { format!("{state}, disabled") });
         let Some(r) = now.ready else {
@@ -631,6 +654,15 @@ mod tests {
         assert_eq!(all.worst_age, Some(Percentiles { p50: 2, p95: 9, p99: 9, max: 9 }));
         assert_eq!(all.stale, 1);
         assert_eq!(all.found.verdict(""), (Level::Stale, "rear is STALE; left is WARN".into()));
+    }
+
+    #[test]
+    fn a_report_after_a_stall_is_told_from_a_slow_rate_of_reports() {
+        let (start, s) = (Instant::now(), Duration::from_secs);
+        let after = |gap, period| is_after_a_stall(Some(start), start + s(gap), s(period));
+        assert!(!is_after_a_stall(None, start, s(1)), "the first");
+        assert!(!after(1, 1) && !after(5, 1) && !after(10, 10));
+        assert!(after(6, 1) && after(21, 10));
     }
 
     #[test]

@@ -235,7 +235,7 @@ fn apply(levels: &Levels) {
 /// Says why the node ends. Nothing turns this off.
 pub fn fatal(text: std::fmt::Arguments<'_>) {
     match LOGGER.get() {
-        Some(logger) => logger.put(Severity::Fatal, text, "", ("", 0), true),
+        Some(logger) => logger.put(Severity::Fatal, text, "", ("", 0)),
         None => eprintln!("[FATAL] [{}]: {text}", name()),
     }
 }
@@ -316,15 +316,8 @@ fn line(format: &[Piece], name: &str, record: &Record, module: &str) -> String {
 }
 
 impl Logger {
-    /// To the console, and with `is_for_rosout` to the queue of `/rosout`.
-    fn put(
-        &self,
-        severity: Severity,
-        text: std::fmt::Arguments<'_>,
-        module: &str,
-        (file, line_number): (&str, u32),
-        is_for_rosout: bool,
-    ) {
+    /// To the console, the file and the queue of `/rosout`.
+    fn put(&self, severity: Severity, text: std::fmt::Arguments<'_>, module: &str, (file, line_number): (&str, u32)) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
         let text = line(&self.format, name(), &record, module);
@@ -338,7 +331,7 @@ impl Logger {
         if let Some(write) = FILE.get() {
             to_file(*write, severity, &text);
         }
-        if let Some(queue) = self.queue.as_ref().filter(|_| is_for_rosout) {
+        if let Some(queue) = &self.queue {
             // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
             let _ = queue.try_send(record);
         }
@@ -416,9 +409,13 @@ fn folder_fault(log: Option<OsString>, ros: Option<OsString>, home: Option<OsStr
     tried.err().map(|why| format!("its log file cannot be written in {} ({why}); {remedy}", folder.display()))
 }
 
-/// Whether records of this target go to `/rosout`: not those of publishing, which publishing them could bring again.
-fn is_for_rosout(target: &str) -> bool {
-    !target.starts_with("r2r::publishers")
+/// Whether a record is kept, where those up to `most` are.
+fn is_heard(metadata: &log::Metadata<'_>, most: log::LevelFilter) -> bool {
+    // r2r says every time what we say throttled, and with the output's name.
+    !metadata.target().starts_with("r2r::publishers")
+        // Of the crates below only what is serious.
+        && metadata.level() <= most
+        && (metadata.target().starts_with("semantic_depth") || metadata.level() <= log::Level::Warn)
 }
 
 /// What the `log` crate calls; the state is in [`LOGGER`], where [`fatal`] finds it too.
@@ -426,9 +423,7 @@ struct Front;
 
 impl log::Log for Front {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Of the crates below only what is serious.
-        metadata.level() <= log::max_level()
-            && (metadata.target().starts_with("semantic_depth") || metadata.level() <= log::Level::Warn)
+        is_heard(metadata, log::max_level())
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -438,7 +433,6 @@ impl log::Log for Front {
                 *record.args(),
                 record.module_path().unwrap_or_default(),
                 (record.file().unwrap_or_default(), record.line().unwrap_or_default()),
-                is_for_rosout(record.target()),
             );
         }
     }
@@ -659,9 +653,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_publishing_is_not_published() {
-        assert!(is_for_rosout("semantic_depth::node") && is_for_rosout("r2r::nodes"));
-        assert!(!is_for_rosout("r2r::publishers"));
+    fn what_r2r_says_of_publishing_is_said_by_us() {
+        let metadata = |target| log::Metadata::builder().level(log::Level::Error).target(target).build();
+        let heard = |target| is_heard(&metadata(target), log::LevelFilter::Info);
+        assert!(heard("semantic_depth::node") && heard("r2r::nodes"));
+        assert!(!heard("r2r::publishers"));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! - `logger`: the `log` crate's records, to the `console`, rcl's file and `/rosout`
 //! - `parameters`: the parameter services, over the table in [`crate::interface`]
 //! - `settings`: the parameters' values as one frame sees them
-//! - `context`: the start of ROS, which the demo needs, too
+//! - `context`: the start of ROS, which the demo needs, too; `shared_memory`: whether there is room for it
+//! - `namesake`: whether another node of its name is in the graph
 //! - `names`, `qos`: remapped topic names; `qos_overrides` and publishers that cannot be heard
 //! - `camera`, `arrival`: messages from the middleware into frames
 //! - `inbox`: the slots, and which frames make a batch
@@ -32,12 +33,14 @@ mod inbox;
 mod lifecycle;
 mod logger;
 mod names;
+mod namesake;
 mod parameter_files;
 mod parameters;
 mod publishers;
 mod qos;
 mod service;
 mod settings;
+mod shared_memory;
 mod stats;
 mod watch;
 mod worker;
@@ -58,6 +61,7 @@ use diagnostics::Reporter;
 use inbox::Inbox;
 use lifecycle::{Lifecycle, Outcome, State, Transition};
 use names::Names;
+use namesake::Namesake;
 use parameters::{Known, ParameterServer};
 use publishers::Publishers;
 use r2r::{Clock, QosProfile};
@@ -108,14 +112,20 @@ pub fn run() -> anyhow::Result<ExitCode> {
         std::env::set_current_dir("/").context("the working directory is gone, and / cannot be entered")?;
     }
     let records = logger::init()?;
+    let shortage = shared_memory::shortage();
     let context = context::create()?;
     logger::open_file();
+    if let Some(shortage) = shortage {
+        log::warn!("{shortage}");
+    }
     let mut node = r2r::Node::create(context, NAME, "").context("cannot create the ROS node")?;
     let name = node.fully_qualified_name().context("the node's own name")?;
     logger::set_name(&name);
 
     // Tokio's begin is a panic without them, libtorch's never ends.
     spare_threads(2 * std::thread::available_parallelism().map_or(1, usize::from) + FEW_THREADS)?;
+    // Its signals' is one, too.
+    spare_descriptors()?;
     // Signals first: from here on every way out is an orderly one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -172,6 +182,7 @@ enum Phase {
 struct App {
     node: r2r::Node,
     names: Names,
+    namesake: Namesake,
     parameters: ParameterServer,
     settings: Arc<SettingsCell>,
     lifecycle: Lifecycle,
@@ -239,6 +250,7 @@ impl App {
             settings: Arc::new(Mutex::new(Arc::new(settings))),
             phase: Phase::Idle,
             configure_failure: None,
+            namesake: Namesake::new(&node, &names)?,
             node,
             names,
             parameters,
@@ -289,6 +301,7 @@ impl App {
             let now = Instant::now();
             if now >= watch_due {
                 watch_due = now + WATCH_PERIOD;
+                self.namesake.watch(&self.node);
                 for camera in &mut self.cameras {
                     if camera.watch_publishers(&self.node) {
                         report_due = report_due.min(now);
@@ -316,6 +329,7 @@ impl App {
                     configure_failure: self.configure_failure.as_deref(),
                     reload_failure: self.control.last_failure(),
                     network_failure: network_failure.as_deref(),
+                    namesake: self.namesake.problem(),
                     busy,
                 };
                 self.reporter.publish(&now, &self.cameras, &self.clock);
@@ -626,6 +640,23 @@ fn spare_threads(count: usize) -> anyhow::Result<()> {
         drop(closed);
         Ok(())
     })
+}
+
+/// Files that are open at once beside what the middleware holds: the signals' pipe, those of a model, the device's health.
+const FEW_DESCRIPTORS: usize = 16;
+
+/// Whether the system gives so many file descriptors more: they are opened, all at once, and closed again.
+fn spare_descriptors() -> anyhow::Result<()> {
+    let mut open = Vec::with_capacity(FEW_DESCRIPTORS);
+    for there in 0..FEW_DESCRIPTORS {
+        open.push(std::fs::File::open("/dev/null").with_context(|| {
+            format!(
+                "the system gives {there} more file descriptors, and the node needs {FEW_DESCRIPTORS}: raise the limit (ulimit -n; \
+                 LimitNOFILE of systemd)"
+            )
+        })?);
+    }
+    Ok(())
 }
 
 fn describe(ready: &Ready) -> String {

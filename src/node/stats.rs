@@ -249,7 +249,8 @@ pub struct Stats {
     pub dropped: AtomicU64,
     /// Those of the dropped that came quicker than `max_rate_hz`: nobody needs to be warned of them.
     pub throttled: AtomicU64,
-    /// Malformed frames ([`Self::last_refusal`]), and frames the network failed on ([`Self::last_failure`]).
+    /// Malformed frames ([`Self::last_refusal`]), and frames that the network failed on or that could not be published
+    /// ([`Self::last_failure`]).
     pub refused: AtomicU64,
     /// Frames nobody wanted an output of that can be made, or that came, waited or were computed when the node was
     /// disabled or deactivated.
@@ -260,7 +261,7 @@ pub struct Stats {
     pub arrivals: Mutex<Arrivals>,
     /// Why the last refused frame was refused, and when.
     pub last_refusal: Mutex<Option<(Instant, String)>>,
-    /// Why the network failed on the last frame that it failed on, and when.
+    /// What kept the last frame that was whole from being answered, and when.
     pub last_failure: Mutex<Option<(Instant, String)>>,
     /// When the network's answer was [`BROKEN`] last.
     pub last_broken: Mutex<Option<Instant>>,
@@ -295,7 +296,7 @@ impl Stats {
         *lock(&self.last_refusal) = Some((Instant::now(), reason.to_string()));
     }
 
-    /// Counts a frame that the network failed on, which is not the image's fault, and keeps the reason.
+    /// Counts a frame that the network or the middleware failed on, which is not the image's fault, and keeps the reason.
     pub fn fail(&self, reason: &str) {
         Self::count(&self.refused);
         *lock(&self.last_failure) = Some((Instant::now(), reason.to_string()));

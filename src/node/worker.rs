@@ -378,6 +378,8 @@ struct Products {
     failures: Throttle,
     misfits: Throttle,
     fallbacks: Throttle,
+    /// What became of the frame's outputs at the middleware.
+    sending: Sending,
     /// What the labels mean has been published.
     #[cfg(has_vision_msgs)]
     is_announced: bool,
@@ -467,7 +469,7 @@ impl Loop {
                 |c: &crate::data::classes::Class| VisionClass { class_id: c.id.into(), class_name: c.name.clone() };
             info.class_map = self.model.ready.manifest.classes.iter().map(class).collect();
             let result = products.publishers.label_info.publish(&info);
-            check(&mut products.failures, "label_info", result);
+            check(&mut products.failures, &mut Sending::default(), "label_info", result);
         }
         #[cfg(not(has_vision_msgs))]
         let _ = settings;
@@ -498,7 +500,7 @@ impl Loop {
         let computed = pipeline.run(&mut jobs);
         *lock(&shared.failure) = computed.as_ref().err().map(ToString::to_string);
         if let Err(e) = computed {
-            let why = e.to_string();
+            let why = format!("the network fails on images: {e}");
             flights.iter().for_each(|f| f.products.stats.fail(&why));
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
@@ -543,6 +545,7 @@ impl Camera {
                 failures: Throttle::default(),
                 misfits: Throttle::default(),
                 fallbacks: Throttle::default(),
+                sending: Sending::default(),
                 #[cfg(has_vision_msgs)]
                 is_announced: false,
             },
@@ -681,6 +684,7 @@ impl InFlight<'_> {
             return Err(Closed);
         }
         let Self { frame, header, demand, calibration, settings, sets, wait_ns, convert_ns, products } = self;
+        products.sending = Sending::default();
         let receive_ns = nanoseconds(frame.receive);
         let mut times = FrameTimes { receive_ns, wait_ns, stages: job.times, ..FrameTimes::default() };
         times.stages.decode_ns += convert_ns;
@@ -737,6 +741,11 @@ impl InFlight<'_> {
                 timed(&mut || products.publish_points(&header, shared))?;
             }
         }
+        if let Some(why) = products.sending.failure() {
+            // Computed, and nobody has it.
+            products.stats.fail(why);
+            return Ok(());
+        }
         times.publish_ns = nanoseconds(publishing);
         times.total_ns = nanoseconds(frame.arrived.elapsed());
         products.publish_timing(header, &times, settings, ready, clock, batch_size, shared);
@@ -760,11 +769,11 @@ impl Products {
         o: &mut Outputs,
         shared: &Shared,
     ) -> Result<(), Closed> {
-        let Self { publishers: p, depth_mm: mm, failures, .. } = self;
+        let Self { publishers: p, depth_mm: mm, failures, sending, .. } = self;
         let size = (o.width, o.height);
         let mut send = |output: &str, image: &mut Native<Image>, encoding: &str, pixel: usize, data: &mut [u8]| {
             let result = shared.send(|| image.publish(header, encoding, size, size.0 * pixel, data));
-            result.map(|result| check(failures, output, result))
+            result.map(|result| check(failures, sending, output, result))
         };
         if demand.labels {
             send("labels", &mut p.labels, "mono8", 1, &mut o.labels)?;
@@ -798,12 +807,12 @@ impl Products {
         topic: impl FnOnce(&mut Publishers) -> &mut Native<CompressedImage>,
         shared: &Shared,
     ) -> Result<(), Closed> {
-        let Self { publishers, png, failures, .. } = self;
+        let Self { publishers, png, failures, sending, .. } = self;
         match encoded {
             Ok(()) => {
                 let file = png.get_mut(skip..).unwrap_or_default();
                 let result = shared.send(|| topic(publishers).publish(header, file))?;
-                check(failures, "a compressed image", result);
+                check(failures, sending, "a compressed image", result);
             }
             Err(e) => failures.warn(format_args!("an image could not be compressed: {e}")),
         }
@@ -812,9 +821,9 @@ impl Products {
 
     /// The cloud that [`Self::make_points`] filled.
     fn publish_points(&mut self, header: &Header, shared: &Shared) -> Result<(), Closed> {
-        let Self { publishers, cloud, failures, .. } = self;
+        let Self { publishers, cloud, failures, sending, .. } = self;
         let result = shared.send(|| publishers.points.publish(header, cloud))?;
-        check(failures, "points", result);
+        check(failures, sending, "points", result);
         Ok(())
     }
 
@@ -835,7 +844,7 @@ impl Products {
         let scaled = calibration.scaled(&geometry.output_from_source(), geometry.output());
         let message = camera_info(&scaled, header);
         let result = shared.send(|| self.publishers.camera_info.publish(&message))?;
-        check(&mut self.failures, "camera_info", result);
+        check(&mut self.failures, &mut self.sending, "camera_info", result);
         Ok(())
     }
 
@@ -980,15 +989,36 @@ impl Products {
         message.header.frame_id = header.frame_id;
         // A frame whose outputs are all sent is answered, even if this is not sent.
         if let Ok(result) = shared.send(|| self.publishers.timing.publish(&message)) {
-            check(&mut self.failures, "timing", result);
+            check(&mut self.failures, &mut self.sending, "timing", result);
         }
     }
 }
 
-/// Logs that an output could not be published.
-fn check(failures: &mut Throttle, output: &str, result: r2r::Result<()>) {
-    if let Err(e) = result {
-        failures.warn(format_args!("{output} could not be published: {e}"));
+/// What became of one frame's outputs at the middleware.
+#[derive(Debug, Default)]
+struct Sending {
+    /// It took one of them.
+    is_sent: bool,
+    /// Why it did not take the last one that it did not.
+    refusal: Option<String>,
+}
+
+impl Sending {
+    /// Why none of them went out, if so.
+    fn failure(&self) -> Option<&str> {
+        self.refusal.as_deref().filter(|_| !self.is_sent)
+    }
+}
+
+/// Keeps whether an output could be published, and logs that it could not.
+fn check(failures: &mut Throttle, sending: &mut Sending, output: &str, result: r2r::Result<()>) {
+    match result {
+        Ok(()) => sending.is_sent = true,
+        Err(e) => {
+            let why = format!("{output} could not be published: {e}");
+            failures.warn(format_args!("{why}"));
+            sending.refusal = Some(why);
+        }
     }
 }
 
@@ -1034,6 +1064,16 @@ mod tests {
             assert!(!is_sent && !is_publishing());
             flag.store(true, Ordering::SeqCst);
         }
+    }
+
+    #[test]
+    fn a_frame_of_which_nothing_went_out_is_told_from_one_that_lacks_an_output() {
+        let (mut failures, mut sending) = (Throttle::default(), Sending::default());
+        assert_eq!(sending.failure(), None, "nothing was to be sent");
+        check(&mut failures, &mut sending, "labels", Err(r2r::Error::RCL_RET_ERROR));
+        assert!(sending.failure().is_some_and(|why| why.starts_with("labels could not be published: ")));
+        check(&mut failures, &mut sending, "depth", Ok(()));
+        assert_eq!(sending.failure(), None);
     }
 
     #[test]

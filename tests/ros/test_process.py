@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import time
@@ -18,6 +19,38 @@ def test_a_signal_ends_it_cleanly(start_node, connect, number):
     code, took_s = node.end(number)
     assert code == 0, node.log()[-3000:]
     assert took_s < 1.0
+
+
+def test_two_nodes_of_one_name_are_warned_of(start_node, connect):
+    first = start_node()
+    peer = connect(first, outputs=())
+    second = start_node(domain=first.domain)
+
+    def model():
+        """The newest status of that name, of either node."""
+        statuses = [s for _, message in peer.diagnostics for s in message.status if s.name == "semantic_depth: model"]
+        return (statuses[-1].level, statuses[-1].message) if statuses else (None, "")
+
+    words = "another node is called /semantic_depth: "
+    peer.until(lambda: all(words in node.log() for node in (first, second)), "the warning of both")
+    peer.until(lambda: model()[0] == b"\x01" and "-r __node:=NAME" in model()[1], "the warning's status")
+    assert second.end()[0] == 0
+    peer.diagnostics.clear()
+    peer.until(lambda: model()[0] == b"\x00", "the warning's end")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is left alone")
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "passive"}, {"GOMP_SPINCOUNT": "7"}])
+def test_libtorchs_threads_spin_little_unless_somebody_says_how_long(start_node, connect, monkeypatch, said):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    node = start_node()
+    connect(node, outputs=())
+    environment = pathlib.Path(f"/proc/{node.process.pid}/environ").read_text().split("\0")
+    about_it = {line for line in environment if line.startswith(("OMP_WAIT_POLICY=", "GOMP_SPINCOUNT="))}
+    assert about_it == {f"{name}={value}" for name, value in (said or {"GOMP_SPINCOUNT": "2000"}).items()}
 
 
 def test_it_outlives_its_terminal_where_it_is_told_to(start_node, node_program, tiny, connect):

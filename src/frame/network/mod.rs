@@ -284,7 +284,9 @@ fn can_be_told_apart(manifest: &Manifest) -> Result<(), NetworkError> {
 fn own_network(artifact: &Artifact) -> Result<model::Network, String> {
     let manifest = &artifact.manifest;
     if !manifest.files.contains_key(WEIGHTS) {
-        return Err(format!("the model has no {WEIGHTS}; export it again, or set backend to torchscript"));
+        return Err(format!(
+            "the model has no {WEIGHTS}, which only an export of this package's own networks has; set backend to torchscript"
+        ));
     }
     if manifest.input.kind != InputKind::Float {
         return Err("its input is floating point, and the model's is bytes; set backend to torchscript".into());
