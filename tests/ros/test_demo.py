@@ -113,7 +113,7 @@ def test_the_bag_has_what_was_said_before_it_began(played):
     out, report, _ = played
     assert set(report["bag"]["messages"]) == {
         *(f"{PREFIX}/input/{name}" for name in ("image", "camera_info")),
-        *(f"{PREFIX}/output/{name}" for name in ("labels", "depth", "overlay", "camera_info", "timing", "label_info")),
+        *(f"{PREFIX}/output/{name}" for name in ("labels", "depth", "depth/compressed", "overlay", "camera_info", "timing", "label_info")),
         "/diagnostics",
         "/rosout",
     }
