@@ -4,8 +4,10 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -193,6 +195,7 @@ def test_which_libtorch_is_the_users(tmp_path, libtorch, kind, expected):
         ("plain", {"CC": "nope -O2"}, "compiler (nope -O2, c++ and gcc are looked for)"),
         ("plain", {"SEMANTIC_DEPTH_LIBTORCH": "cpu"}, "SEMANTIC_DEPTH_LIBTORCH as cuda or slim, or unset: it is cpu"),
         ("plain", {"LIBTORCH": "/nope"}, "/nope has no lib/libtorch_cpu.so"),
+        ("plain", {"PYTHON": "false"}, "Python 3.10 to 3.14 in PYTHON, or no PYTHON: false is"),
         # Elsewhere there has to be a libtorch of the user's.
         *[("a b", {}, None)] * (platform.machine() == "x86_64"),
     ],
@@ -267,3 +270,131 @@ def test_nothing_is_compiled_twice_for_the_tests(features, tmp_path):
     built, tested = units("build", "--bins"), units("test")
     assert len(built) > 200 and len(tested) > len(built)
     assert built <= tested, f"with these features in the build alone: {sorted(built - tested, key=str)}"
+
+
+def copied(folder):
+    """./dev in a folder of its own, so that no verb touches this one's .dev."""
+    folder.mkdir()
+    return shutil.copy(ROOT / "dev", folder)
+
+
+def test_through_a_link_it_is_the_scripts_own_folder(tmp_path):
+    link = tmp_path / "elsewhere" / "dev"
+    link.parent.mkdir()
+    link.symlink_to(copied(tmp_path / "clone"))
+    for folder in ("clone", "elsewhere"):
+        (tmp_path / folder / ".dev").mkdir()
+    subprocess.run([link, "clean"], check=True, capture_output=True, timeout=60)
+    assert not (tmp_path / "clone" / ".dev").exists() and (tmp_path / "elsewhere" / ".dev").exists()
+
+
+@pytest.mark.parametrize("verb", ["test", "lint", "build", "doctor", "lock", "clean"])
+def test_arguments_that_a_verb_does_not_take_are_refused(tmp_path, verb):
+    dev = copied(tmp_path / "clone")
+    done = subprocess.run([dev, verb, "--nonsense"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and f"./dev {verb} takes no arguments, found '--nonsense'" in done.stderr, done.stderr
+    asked = subprocess.run([dev, verb, "--help"], capture_output=True, text=True, timeout=60)
+    assert (asked.returncode, asked.stderr) == (0, "") and "usage: ./dev VERB" in asked.stdout
+    assert not (tmp_path / "clone" / ".dev").exists()
+
+
+def test_what_a_build_leaves_running_does_not_hold_the_lock(tmp_path):
+    """As the server of a compiler's cache does; the next ./dev waited for its end. Nor do a user's defaults say how colcon installs."""
+    for name in ("cargo", "colcon"):
+        program(tmp_path / "bin", name, f'sleep 50 >/dev/null 2>&1 &\necho $! "$COLCON_DEFAULTS_FILE" >>"{tmp_path}/left"')
+    for folder in ("build/semantic_depth", "install"):
+        (tmp_path / "dev" / folder).mkdir(parents=True)
+    (tmp_path / "dev/build/semantic_depth/cargo.env").touch()
+    (tmp_path / "dev/install/setup.bash").touch()
+    script = """state=$1 PATH=$2:$PATH CARGO_TARGET_DIR=$1/target venv=$1; build_overlay() { :; }
+    lock; build; cargo_in_stage test; step name key colcon build; unlock
+    flock -n "$1/lock" true && echo free"""
+    try:
+        done = bash(script, tmp_path / "dev", tmp_path / "bin", COLCON_DEFAULTS_FILE=None)
+        left = [line.split() for line in (tmp_path / "left").read_text().splitlines()]
+    finally:
+        for line in (tmp_path / "left").read_text().splitlines():
+            os.kill(int(line.split()[0]), signal.SIGTERM)
+    assert (done.returncode, done.stdout) == (0, "free\n"), done.stderr
+    assert [line[1:] for line in left] == [["/dev/null"], [], ["/dev/null"]]
+
+
+def test_programs_that_cargo_puts_elsewhere_are_not_taken_from_an_older_build(tmp_path):
+    older = tmp_path / "target" / "release" / "semantic_depth"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    elsewhere = tmp_path / "target" / "x86_64-unknown-linux-gnu" / "release"
+    script = 'state=$1 PATH=$2:$PATH CARGO_TARGET_DIR=$1/target venv=$1; build_overlay() { :; }; build'
+    program(tmp_path / "bin", "colcon", f'mkdir -p "{elsewhere}"\ntouch "{elsewhere}/semantic_depth"\nexit 1')
+    refused = bash(script, tmp_path, tmp_path / "bin")
+    assert refused.returncode == 1 and f"cargo put the programs into {elsewhere}: take build.target" in refused.stderr
+    assert not older.exists()
+    program(tmp_path / "bin", "colcon", "exit 1")
+    failed = bash(script, tmp_path, tmp_path / "bin")
+    assert failed.returncode == 1 and "error: the build failed" in failed.stderr, failed.stderr
+
+
+@pytest.mark.parametrize("domain", ["", "0", "232", "0x10", " 5", "010"])
+def test_domains_that_there_are_are_taken(domain):
+    assert bash('is_domain "$1"', domain).returncode == 0
+
+
+@pytest.mark.parametrize("domain", ["233", "500", "-1", "abc", "1 ", "5 5", " ", "99999999999", "0xff", "08"])
+def test_domains_that_there_are_not_are_refused_before_the_work(domain):
+    for verb, is_asked in (("demo", True), ("test", True), ("build", False)):
+        done = bash('check_prerequisites "$1"', verb, ROS_DOMAIN_ID=domain)
+        assert (f"a ROS_DOMAIN_ID from 0 to 232, or none: it is '{domain}'" in done.stderr) == is_asked, done.stderr
+
+
+def test_another_ros_than_jazzy_is_not_taken(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "librcl.so").touch()
+    sourced = {"AMENT_PREFIX_PATH": str(tmp_path), "SEMANTIC_DEPTH_DEV": None}
+    for distro, is_taken in (("humble", False), ("jazzy", True)):
+        done = bash("check_prerequisites doctor", ROS_DISTRO=distro, **sourced)
+        assert (f"{distro} is sourced" in done.stderr) != is_taken, done.stderr
+
+
+def test_a_patch_release_of_python_makes_nothing_anew():
+    key = bash('"$1" -c "$python_key"', sys.executable).stdout
+    assert key == f"{sys.version_info[0]} {sys.version_info[1]} {sys.base_prefix}\n"
+    # libtorch's own key does not ask Python at all.
+    keys = bash('step() { printf "%s\n" "$2"; }; python=false; SEMANTIC_DEPTH_LIBTORCH=slim set_up_libtorch ""')
+    assert (keys.returncode, len(keys.stdout.split())) == (0, 1), keys.stderr
+
+
+def test_a_folder_in_pip_conf_is_named(tmp_path):
+    says = "global.index-url='https://a/simple'"
+    for line, named in (("install.target='/x'", "install.target"), ("global.prefix='/x y'", "global.prefix"), ("", None)):
+        program(tmp_path / "bin", "python", f'case "$*" in *"config list"*) cat <<"END"\n{says}\n{line}\nEND\n;; *) echo installed;; esac')
+        done = bash("venv=$1 ros_from=wheels; pip install something", tmp_path)
+        if named:
+            assert done.returncode == 1 and f"error: {named} is set in your pip.conf" in done.stderr, done.stderr
+            assert "installed" not in done.stdout
+        else:
+            assert (done.returncode, done.stdout) == (0, "installed\n"), done.stderr
+
+
+def test_an_interrupted_pip_is_not_said_to_have_failed(tmp_path):
+    # As pip does, it ends by itself at Ctrl-C, with an error.
+    text = f'case "$*" in *config*) exit 0;; esac\ntrap "exit 1" INT\ntouch "{tmp_path}/began"\nwhile :; do sleep 0.1; done'
+    program(tmp_path / "bin", "python", text)
+    command = ["bash", "-c", f'. "{ROOT}/dev"; venv=$1 ros_from=wheels; pip install something', "bash", tmp_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(200):
+        if (tmp_path / "began").exists():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "error: interrupted\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_clone_of_somebody_elses_is_named(tmp_path):
+    dev = copied(tmp_path / "clone")
+    (tmp_path / "clone").chmod(0o555)
+    done = subprocess.run([dev, "clean"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, "there is nothing to remove"
+    done = bash("root=$1 state=$1/.dev; lock", tmp_path / "clone")
+    assert done.returncode == 1 and "and you cannot write to it: use a clone of your own" in done.stderr, done.stderr
