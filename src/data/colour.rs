@@ -2,10 +2,13 @@
 
 /// Nearest depth of the colour scale, in metres (dark red).
 pub const SCALE_MIN_M: f32 = 2.0;
-/// Farthest depth of the colour scale, in metres (dark blue).
+/// Farthest depth of the colour scale, in metres (blue).
 pub const SCALE_MAX_M: f32 = 100.0;
 /// The depth error at either end of its scale: a factor of 1.5 too far or too near.
 pub const ERROR_FACTOR: f32 = 1.5;
+
+/// Where the colour scale ends on Turbo, whose own end is nearly as black as what has no depth.
+const FAR_END: f32 = 0.08;
 
 /// Near is red, far is blue, on a logarithmic scale; black where there is no depth.
 pub fn depth_colour(depth_m: f32) -> [u8; 3] {
@@ -13,7 +16,7 @@ pub fn depth_colour(depth_m: f32) -> [u8; 3] {
         return [0; 3];
     }
     let far = (depth_m / SCALE_MIN_M).ln() / (SCALE_MAX_M / SCALE_MIN_M).ln();
-    turbo(1.0 - far.clamp(0.0, 1.0))
+    turbo(FAR_END + (1.0 - FAR_END) * (1.0 - far.clamp(0.0, 1.0)))
 }
 
 /// Too near is red, right is white, too far is blue, by the logarithm of `predicted / truth`.
@@ -65,6 +68,15 @@ mod tests {
             assert_eq!(depth_colour(none), [0; 3]);
         }
         assert_eq!(depth_colour(SCALE_MAX_M), depth_colour(1e6), "beyond the scale is its end");
+    }
+
+    #[test]
+    fn the_far_end_is_told_from_what_has_no_depth() {
+        // WCAG's contrast with black, of which 1 is none.
+        let linear = |c: u8| (f32::from(c) / 255.0).powf(2.2);
+        let contrast = |[r, g, b]: [u8; 3]| 1.0 + (0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)) / 0.05;
+        let [end, turbos] = [depth_colour(SCALE_MAX_M), turbo(0.0)].map(contrast);
+        assert!(end > 2.0 && turbos < 1.5, "{end} {turbos}");
     }
 
     #[test]
