@@ -76,6 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let node = args.node.map_or_else(demo::default_node, Ok)?;
     demo::check(&model, &node, &args.parameters)?;
+    demo::check_ros()?;
     let source = match (args.drive, args.images, args.video) {
         (Some(folder), _, _) => Source::Drive(folder),
         (_, Some(folder), _) => Source::Images(folder),

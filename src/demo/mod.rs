@@ -25,6 +25,7 @@ use crate::export::{self, Manifest};
 use crate::installed;
 use crate::interface::{ParameterSet, Value};
 use crate::model::Task;
+use crate::node::context;
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
 use messages::{stamp_ns, StampNs};
@@ -89,6 +90,7 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Options { model, node, parameters, out, rate_hz, .. } = options;
     let table = check(model, node, parameters)?.classes;
+    check_ros()?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let (stop, hurry) = stop_on_signals()?;
 
@@ -97,7 +99,6 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let known = opened.known;
     opened.notes.iter().for_each(say);
 
-    prepare_environment();
     let prefixes = interfaces::Prefixes::from_env();
     let mut graph = Graph::join()?;
     let parameters = write_parameters(options)?;
@@ -174,6 +175,16 @@ fn elsewhere(table: &[Class]) -> &'static str {
         // evaluate would refuse it.
         Err(_) => "start semantic_depth_node with it",
     }
+}
+
+/// Starts ROS for this process, which would otherwise fail only after the rendering: there may be no such domain, or no place for
+/// the log.
+///
+/// # Errors
+/// As [`context::create`].
+pub(crate) fn check_ros() -> anyhow::Result<()> {
+    prepare_environment();
+    context::create_for_tool().map(drop)
 }
 
 fn check_parameters(parameters: &[(String, serde_yaml::Value)]) -> anyhow::Result<()> {

@@ -77,6 +77,16 @@ pub struct Scores {
     pub delta1: Option<f64>,
 }
 
+/// How many messages of each output came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // the topics' names
+pub struct Messages {
+    pub labels: u64,
+    pub depth: u64,
+    pub overlay: u64,
+    pub timing: u64,
+}
+
 /// How the node ended.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct NodeEnd {
@@ -107,8 +117,8 @@ pub struct Report {
     pub answered_hz: f64,
     /// Where the frames went.
     pub frames: Frames,
-    /// Labels, depth, overlay and timing messages that came back.
-    pub messages: [u64; 4],
+    /// Messages that came back.
+    pub messages: Messages,
     /// Messages with a stamp that was never played.
     pub strangers: u64,
     /// The node's stages, in order.
@@ -156,8 +166,9 @@ pub fn stages(timings: &[FrameTiming]) -> (Vec<Stage>, Option<Percentiles>) {
 }
 
 /// How many of each output came back.
-pub fn messages(run: &Run) -> [u64; 4] {
-    [LABELS, DEPTH, OVERLAY, TIMING].map(|topic| run.answers.values().filter(|a| a[topic]).count() as u64)
+pub fn messages(run: &Run) -> Messages {
+    let count = |topic: usize| run.answers.values().filter(|a| a[topic]).count() as u64;
+    Messages { labels: count(LABELS), depth: count(DEPTH), overlay: count(OVERLAY), timing: count(TIMING) }
 }
 
 fn scores_table(s: &Scores) -> String {
@@ -196,6 +207,9 @@ impl Report {
         };
         let p50 = total.percentiles.p50_ms;
         let Frames { played, dropped, answered, lost, .. } = self.frames;
+        if dropped == 0 && lost == 0 && played == 1 {
+            return format!("On {} a frame takes {p50:.0} ms: the one frame was answered.", self.device);
+        }
         if dropped == 0 && lost == 0 {
             return format!(
                 "On {} a frame takes {p50:.0} ms (median), and all {played} frames at {:.1} Hz were answered.",
@@ -206,11 +220,15 @@ impl Report {
             Some(hz) => ("and", format!("max_rate_hz is {hz}"), "as over that rate or for a newer one"),
             None => ("so", "the newest frame always wins".to_owned(), "for a newer one"),
         };
+        // One answer has no rate.
+        let rates = match answered {
+            0 | 1 => String::new(),
+            _ => format!(", {so} of {:.1} frames a second {:.1} were answered", self.played_hz, self.answered_hz),
+        };
         format!(
-            "On {} a frame takes {p50:.0} ms (median), {so} of {:.1} frames a second {:.1} were answered: {because}, and \
-             of {played} frames {answered} were answered, {dropped} were dropped {dropped_for} and {lost} did not reach \
-             the node.",
-            self.device, self.played_hz, self.answered_hz
+            "On {} a frame takes {p50:.0} ms (median){rates}: {because}, and of {played} frames {answered} were answered, \
+             {dropped} were dropped {dropped_for} and {lost} did not reach the node.",
+            self.device
         )
     }
 
@@ -229,9 +247,18 @@ impl Report {
             "frames    {} in, {} out, {} dropped, {} refused, {} lost on the way",
             f.played, f.answered, f.dropped, f.refused, f.lost
         );
-        let [labels, depth, overlay, timing] = self.messages;
+        let Messages { labels, depth, overlay, timing } = self.messages;
         let _ = writeln!(t, "messages  {labels} labels, {depth} depth, {overlay} overlay, {timing} timing");
-        let _ = writeln!(t, "rate      {:.2} Hz in, {:.2} Hz out", self.played_hz, self.answered_hz);
+        // It takes two of them to have one.
+        match (f.played, f.answered) {
+            (0 | 1, _) => {}
+            (_, 0 | 1) => {
+                let _ = writeln!(t, "rate      {:.2} Hz in", self.played_hz);
+            }
+            _ => {
+                let _ = writeln!(t, "rate      {:.2} Hz in, {:.2} Hz out", self.played_hz, self.answered_hz);
+            }
+        }
         let _ = writeln!(t, "\n{:<18}{:>10}{:>10}{:>10}{:>10}", "stage, ms", "p50", "p95", "p99", "max");
         let age = self.age.map(|percentiles| Stage { name: "age at publication", percentiles });
         for Stage { name, percentiles: p } in self.stages.iter().chain(&age) {
@@ -263,30 +290,54 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    fn report() -> Report {
+        let percentiles = Percentiles { p50_ms: 20.0, p95_ms: 20.0, p99_ms: 20.0, max_ms: 20.0 };
+        Report {
+            source: "drive".into(),
+            model: "model.yaml".into(),
+            backend: "native".into(),
+            device: "cpu".into(),
+            rate_hz: 10.0,
+            max_rate_hz: None,
+            played_hz: 10.0,
+            answered_hz: 2.5,
+            frames: Frames { played: 100, lost: 1, dropped: 74, refused: 0, answered: 25, complete: 25 },
+            messages: Messages { labels: 25, depth: 25, overlay: 25, timing: 25 },
+            strangers: 0,
+            stages: vec![Stage { name: "total", percentiles }],
+            age: None,
+            scores: None,
+            bag: BagSummary { folder: "bag".into(), bytes: 0, messages: BTreeMap::new(), lost: BTreeMap::new() },
+            node_end: NodeEnd { exit_code: Some(0), took_s: 0.1 },
+        }
+    }
+
+    #[test]
+    fn what_is_too_few_for_a_rate_is_said_without() {
+        assert!(report().table().contains("rate      10.00 Hz in, 2.50 Hz out"));
+        let one = Frames { played: 1, lost: 0, dropped: 0, refused: 0, answered: 1, complete: 1 };
+        let one = Report { frames: one, played_hz: 0.0, answered_hz: 0.0, ..report() };
+        assert_eq!(one.sentence(), "On cpu a frame takes 20 ms: the one frame was answered.");
+        assert!(!one.table().contains("Hz"), "{}", one.table());
+        let frames = Frames { played: 2, lost: 0, dropped: 1, refused: 0, answered: 1, complete: 1 };
+        let of_two = Report { frames, answered_hz: 0.0, ..report() };
+        assert!(of_two.table().contains("rate      10.00 Hz in\n"), "{}", of_two.table());
+        assert!(
+            of_two.sentence().starts_with("On cpu a frame takes 20 ms (median): the newest"),
+            "{}",
+            of_two.sentence()
+        );
+    }
+
+    #[test]
+    fn messages_are_told_by_name() {
+        let json = serde_json::to_value(report()).expect("JSON");
+        assert_eq!(json["messages"], serde_json::json!({"labels": 25, "depth": 25, "overlay": 25, "timing": 25}));
+    }
+
     #[test]
     fn frames_over_max_rate_hz_are_not_said_to_be_replaced() {
-        let percentiles = Percentiles { p50_ms: 20.0, p95_ms: 20.0, p99_ms: 20.0, max_ms: 20.0 };
-        let sentence = |max_rate_hz| {
-            let report = Report {
-                source: "drive".into(),
-                model: "model.yaml".into(),
-                backend: "native".into(),
-                device: "cpu".into(),
-                rate_hz: 10.0,
-                max_rate_hz,
-                played_hz: 10.0,
-                answered_hz: 2.5,
-                frames: Frames { played: 100, lost: 1, dropped: 74, refused: 0, answered: 25, complete: 25 },
-                messages: [25; 4],
-                strangers: 0,
-                stages: vec![Stage { name: "total", percentiles }],
-                age: None,
-                scores: None,
-                bag: BagSummary { folder: "bag".into(), bytes: 0, messages: BTreeMap::new(), lost: BTreeMap::new() },
-                node_end: NodeEnd { exit_code: Some(0), took_s: 0.1 },
-            };
-            report.sentence()
-        };
+        let sentence = |max_rate_hz| Report { max_rate_hz, ..report() }.sentence();
         assert!(sentence(None).contains(
             "the newest frame always wins, and of 100 frames 25 were answered, 74 were dropped for a newer one"
         ));

@@ -13,6 +13,8 @@ const GAP: u32 = 6;
 const LINE: u32 = 20;
 const BACKGROUND: Rgb<u8> = Rgb([24, 24, 28]);
 const TEXT: Rgb<u8> = Rgb([230, 230, 230]);
+/// Around the legend's colours, of which some are as dark as the background.
+const BORDER: Rgb<u8> = Rgb([150, 150, 150]);
 
 /// One picture of the sheet.
 #[derive(Debug, Clone)]
@@ -133,6 +135,7 @@ fn legend(sheet: &mut RgbImage, y: u32, lines: &[Vec<&Class>]) {
     for line in lines {
         let mut x = GAP;
         for class in line {
+            fill(sheet, x - 1, y + 1, 14, 14, BORDER);
             fill(sheet, x, y + 2, 12, 12, Rgb(class.color));
             text(sheet, x + 15, y, &class.name, TEXT);
             x += entry_width(class).0;
@@ -207,6 +210,9 @@ mod tests {
         for class in &table {
             assert_eq!(sheet.pixels().filter(|p| p.0 == class.color).count(), 144, "{} in the legend", class.name);
         }
+        // 14 x 14 around 12 x 12; more of it is in the letters' edges.
+        let border = sheet.pixels().filter(|p| **p == BORDER).count();
+        assert!(border >= 150 * 52, "each has its border: {border}");
     }
 
     #[test]

@@ -267,6 +267,13 @@ def test_what_cannot_be_played_is_an_error_with_a_reason(tool_program, node_prog
     assert "panicked" not in result.stderr
 
 
+def test_a_domain_that_there_is_not_is_refused_before_the_rendering(tool_program, node_program, model, tmp_path):
+    out = tmp_path / "out"
+    result = run(command(tool_program, node_program, model, out), ROS_DOMAIN_ID="500")
+    assert result.returncode == 1 and "ROS_DOMAIN_ID is '500', expected a number from 0 to 232" in result.stderr, result.stderr
+    assert not out.exists()
+
+
 def test_a_parameter_is_no_remapping_to_rcl(tool_program, node_program, model, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
