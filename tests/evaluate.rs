@@ -83,8 +83,29 @@ fn rendered_frames_are_judged_and_reported() {
     assert_eq!(figures["depth_detail"]["by_row"].as_array().map(Vec::len), Some(32));
     assert_eq!(figures["segmentation"]["pooled"]["miou"], figures["miou"]);
     assert_eq!(figures["per_frame"].as_array().map(Vec::len), Some(3));
+    // With what it was judged: another run's figures are comparable only where this is the same.
+    let judged = &figures["judged"];
+    for (option, value) in [
+        ("layout", "cityscapes"),
+        ("depth", "auto"),
+        ("label_files", "label_ids"),
+        ("remove_bottom", "0"),
+        ("resize_mode", "stretch"),
+        ("depth_scaling", "camera_info where there is a camera file"),
+        ("cap", "80"),
+    ] {
+        assert_eq!(judged["options"][option], value, "{option}");
+    }
+    assert_eq!(judged["weights_sha256"].as_str().map(str::len), Some(64));
+    assert!(["backend", "precision", "package_version", "date"].iter().all(|key| judged[key].is_string()), "{judged}");
     let page = fs::read_to_string(report.join("report.html")).expect("a report");
     assert!(page.matches("<svg").count() >= 9, "{} plots", page.matches("<svg").count());
+    assert!(page.contains("Judged with: layout cityscapes, depth auto, label_files label_ids, remove_bottom 0,"));
+    assert!(page.contains("<meta name=\"viewport\"") && page.contains("100 m and beyond"));
+    assert_eq!(page.matches("<svg role=\"img\"").count(), page.matches("<svg").count());
+    assert!(page.contains("rgb(128,64,128)\"></i>road</span>") && page.contains("<p class=\"note\">Classes: "));
+    // No frame's picture has the name of another's.
+    assert!(page.contains("alt=\"predicted depth of street00000_000000_00000"), "in the pictures' names");
     // Five lists of one frame with seven pictures each.
     assert_eq!(page.matches("<img src=\"data:image/").count(), 35);
     // Without the pictures' own letters, and the name of SVG.
@@ -114,6 +135,9 @@ fn a_folder_is_judged_in_its_own_classes() {
     let page = fs::read_to_string(report.join("report.html")).expect("a report");
     assert!(page.contains("No frame of this data has depth"));
     assert!(page.contains("all pixels, mIoU over 11 classes"));
+    assert!(page.contains("Judged with: layout folder, mapping ") && page.contains("images pictures/{split}, "));
+    assert!(page.contains(">Predicted classes: ") && page.contains(">True classes: "));
+    assert_eq!(figures["judged"]["options"]["labels"], "ids/{split}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::frame::geometry::{Placement, ResizeMode};
 use crate::frame::pipeline::{Outputs, Pipeline};
 use crate::model::Task;
 use anyhow::{anyhow, bail, Context as _};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -49,17 +49,17 @@ pub struct Args {
     /// Root of the data set.
     #[arg(long)]
     data: PathBuf,
-    /// train, val or test.
+    /// A folder of the data set's pictures, such as train, val or test.
     #[arg(long, default_value = "test")]
     split: String,
     /// How the data set lies on disk. folder: pictures and 8-bit class ids, paired by name; needs --mapping.
     #[arg(long, value_enum, default_value = "cityscapes")]
     layout: Layout,
     /// Layout cityscapes: which files the depth comes from: auto (exactDepth, else disparity), disparity, none, or the name
-    /// of a folder.
+    /// of a folder [default: auto].
     #[arg(long, value_name = "auto|disparity|none|NAME")]
     depth: Option<DepthFiles>,
-    /// Layout cityscapes: the labels are label ids, train ids or none.
+    /// Layout cityscapes: the labels are label ids, train ids or none [default: label_ids].
     #[arg(long, value_name = "label_ids|train_ids|none", value_parser = parse_label_files)]
     label_files: Option<LabelFiles>,
     /// Share of the rows at the bottom that are not judged: the vehicle that carries the camera. The model sees them, as in
@@ -173,6 +173,77 @@ impl Args {
     }
 }
 
+/// What was asked for and what answered: figures of two runs are comparable where these are the same.
+#[derive(Debug, Serialize)]
+struct Judged {
+    /// The options, by their names; what does not belong to the layout is left out.
+    #[serde(serialize_with = "as_object")]
+    options: Vec<(&'static str, String)>,
+    backend: &'static str,
+    precision: &'static str,
+    /// Of the files that the model was made from.
+    weights_sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refinement_sha256: Option<String>,
+    package_version: &'static str,
+    /// UTC, ISO 8601.
+    date: String,
+}
+
+fn as_object<S: Serializer>(pairs: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+}
+
+impl Judged {
+    fn new(args: &Args, source: &Source, pipeline: &Pipeline) -> Self {
+        let mut options = Vec::new();
+        match source {
+            Source::Folder { images, labels, mapping, .. } => options.extend([
+                ("layout", "folder".to_owned()),
+                ("mapping", mapping.display().to_string()),
+                ("images", images.clone()),
+                ("labels", labels.clone()),
+            ]),
+            Source::Cityscapes { labels, depth, .. } => {
+                // In the words of the option, which are those of training configurations.
+                let labels = serde_json::to_value(labels).ok().and_then(|name| Some(name.as_str()?.to_owned()));
+                options.push(("layout", "cityscapes".into()));
+                options.push(("depth", depth.to_string()));
+                options.push(("label_files", labels.unwrap_or_default()));
+            }
+        }
+        let scaling = args.depth_scaling.map_or("camera_info where there is a camera file".into(), |s| s.to_string());
+        options.push(("remove_bottom", args.remove_bottom.to_string()));
+        options.push(("resize_mode", args.resize_mode.to_string()));
+        options.push(("depth_scaling", scaling));
+        options.push(("cap", args.cap.to_string()));
+        let made = &pipeline.manifest().provenance;
+        let date = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default();
+        Self {
+            options,
+            backend: pipeline.backend(),
+            precision: pipeline.precision_name(),
+            weights_sha256: made.weights_sha256.clone(),
+            refinement_sha256: made.refinement_sha256.clone(),
+            package_version: env!("CARGO_PKG_VERSION"),
+            date: date.to_string(),
+        }
+    }
+
+    /// The same for people: (what, value).
+    fn facts(&self) -> Vec<(String, String)> {
+        let options: Vec<_> = self.options.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let mut facts = vec![
+            ("Judged with".into(), options.join(", ")),
+            ("Run by".into(), format!("{}, {}", self.backend, self.precision)),
+            ("Weights' sha256".into(), self.weights_sha256.clone()),
+        ];
+        facts.extend(self.refinement_sha256.iter().map(|hash| ("Refinement's sha256".into(), hash.clone())));
+        facts.push(("Made by".into(), format!("semantic_depth {} evaluate, {}", self.package_version, self.date)));
+        facts
+    }
+}
+
 /// The figures as JSON.
 #[derive(Debug, Serialize)]
 struct Figures<'a> {
@@ -180,6 +251,7 @@ struct Figures<'a> {
     data: String,
     split: &'a str,
     device: String,
+    judged: &'a Judged,
     frames: usize,
     miou: Option<f64>,
     pixel_accuracy: Option<f64>,
@@ -219,6 +291,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.resize_mode == ResizeMode::Roi {
         bail!("--resize-mode roi needs a region, which evaluate does not have; use stretch, letterbox or crop");
     }
+    let judged = Judged::new(&args, &source, &pipeline);
     let placement = Placement { mode: args.resize_mode, ..Placement::default() };
     let depth_scaling = args.depth_scaling;
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
@@ -227,14 +300,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let summary = judge.summary();
     let name = runner.pipeline.manifest().name.clone();
     let device = runner.pipeline.device_name();
+    let facts: String =
+        judged.facts().iter().map(|(what, value)| format!("{}: {value}\n", what.to_lowercase())).collect();
     let table = format!(
-        "{name} on {} frames of {} ({}), {device}\ndepth times {depth_factor:.4} (mean of the frames)\n{}",
+        "{name} on {} frames of {} ({}), {device}\n{facts}depth times {depth_factor:.4} (mean of the frames)\n{}",
         items.len(),
         args.data.display(),
         args.split,
         summary.table(args.verbose)
     );
-    let written = write_files(&args, &items, &summary, depth_factor, &mut runner, &judge);
+    let written = write_files(&args, &judged, &items, &summary, depth_factor, &mut runner, &judge);
     // After the files, as there may be nobody to read it; and though they could not be written.
     let printed = super::print(table).context("the table cannot be printed");
     let report = written?;
@@ -248,6 +323,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Writes the figures and the report where they are asked for; returns the report's path.
 fn write_files(
     args: &Args,
+    judged: &Judged,
     items: &[Item],
     summary: &Summary,
     depth_factor: f64,
@@ -265,6 +341,7 @@ fn write_files(
             data: args.data.display().to_string(),
             split: &args.split,
             device: device.clone(),
+            judged,
             frames: items.len(),
             miou: segmentation.map(|s| s.pooled.miou),
             pixel_accuracy: segmentation.map(|s| s.pooled.pixel_accuracy),
@@ -281,17 +358,14 @@ fn write_files(
         written = super::write_json(path, &figures);
     }
     let Some(folder) = &args.report else { return written.map(|()| None) };
-    let head = Head {
-        model: name,
-        data: format!("{} ({})", args.data.display(), args.split),
-        facts: vec![
-            ("Frames".into(), items.len().to_string()),
-            ("Model".into(), args.model.display().to_string()),
-            ("Device".into(), device),
-            ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
-            ("Made by".into(), format!("semantic_depth {} evaluate", env!("CARGO_PKG_VERSION"))),
-        ],
-    };
+    let mut facts = vec![
+        ("Frames".into(), items.len().to_string()),
+        ("Model".into(), args.model.display().to_string()),
+        ("Device".into(), device),
+        ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
+    ];
+    facts.extend(judged.facts());
+    let head = Head { model: name, data: format!("{} ({})", args.data.display(), args.split), facts };
     let galleries = galleries(items, summary, runner, judge, args)?;
     let path = folder.join("report.html");
     let text = page(&head, judge.table(), summary, &galleries)?;

@@ -3,6 +3,7 @@
 use super::classes::ClassTable;
 use super::distribution::{Distribution, BINS};
 use super::leak::{LeakReport, ZoneReport};
+use super::report::escape;
 use super::summary::{ByDistance, ByRow, Depth, Segmentation};
 use crate::data::colour::share_colour;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, KeyPointWeight, Ranged};
@@ -57,8 +58,9 @@ impl Ranged for Scale {
     }
 }
 
-/// A picture of panels side by side.
+/// A picture of panels side by side; `name` is what it is to who does not see it.
 fn draw(
+    name: &str,
     (columns, panel): (usize, (u32, u32)),
     content: impl FnOnce(&[Area<'_>]) -> Result<(), PlotError>,
 ) -> Result<String, PlotError> {
@@ -69,7 +71,9 @@ fn draw(
         content(&area.split_evenly((1, columns)))?;
         area.present()?;
     }
-    Ok(svg)
+    let head = svg.find('>').map_or(0, |end| end + 1);
+    svg.insert_str(head, &format!("\n<title>{}</title>", escape(name)));
+    Ok(svg.replacen("<svg ", "<svg role=\"img\" ", 1))
 }
 
 fn rgb([r, g, b]: [u8; 3]) -> RGBColor {
@@ -311,7 +315,7 @@ pub fn iou(table: &ClassTable, segmentation: &Segmentation) -> Result<String, Pl
         .map(|(i, c)| Bar { name: c.name.clone(), colour: rgb(table.color(i as u8)), value: c.iou })
         .collect();
     let title = format!("IoU of each class; mean {:.3}", segmentation.pooled.miou);
-    draw((1, (560, 110 + 22 * items.len() as u32)), |a| bars(&a[0], &title, "IoU", 1.0, &items))
+    draw(&title, (1, (560, 110 + 22 * items.len() as u32)), |a| bars(&a[0], &title, "IoU", 1.0, &items))
 }
 
 /// AbsRel of each class, in its colour.
@@ -331,7 +335,7 @@ pub fn abs_rel_by_class(table: &ClassTable, depth: &Depth) -> Result<String, Plo
         .collect();
     let last = end(items.iter().filter_map(|b| b.value));
     let title = format!("AbsRel of each class; all pixels {:.3}", depth.pooled.plain.abs_rel);
-    draw((1, (560, 110 + 22 * items.len() as u32)), |a| {
+    draw(&title, (1, (560, 110 + 22 * items.len() as u32)), |a| {
         bars(&a[0], &title, "AbsRel, mean of |prediction - truth| / truth", last, &items)
     })
 }
@@ -345,9 +349,9 @@ pub fn confusion(segmentation: &Segmentation) -> Result<String, PlotError> {
     let (rows, columns) = (segmentation.confusion.len() as i32, names.len() as i32);
     // Wide enough for the title.
     let size = ((left + CELL * columns + 16).max(520) as u32, (top + CELL * rows + 16) as u32);
-    draw((1, size), |areas| {
+    let title = "Confusion: rows are true, columns predicted; % of the row";
+    draw(title, (1, size), |areas| {
         let area = &areas[0];
-        let title = "Confusion: rows are true, columns predicted; % of the row";
         area.draw_text(title, &text_style(TITLE_PX, BLACK, HPos::Left, VPos::Top), (12, 8))?;
         let middle = |i: usize| CELL * i as i32 + CELL / 2;
         for (column, name) in names.iter().enumerate() {
@@ -380,7 +384,7 @@ pub fn confusion(segmentation: &Segmentation) -> Result<String, PlotError> {
 /// Depth errors by distance.
 pub fn depth_by_distance(depth: &Depth) -> Result<String, PlotError> {
     let bands = &depth.by_distance;
-    draw((2, PANEL_PX), |areas| {
+    draw("AbsRel and RMSE by distance", (2, PANEL_PX), |areas| {
         by_band(
             &areas[0],
             "AbsRel by distance",
@@ -400,7 +404,7 @@ pub fn depth_by_distance(depth: &Depth) -> Result<String, PlotError> {
 
 /// Segmentation by distance.
 pub fn segmentation_by_distance(segmentation: &Segmentation) -> Result<String, PlotError> {
-    draw((1, PANEL_PX), |areas| {
+    draw("Segmentation by distance", (1, PANEL_PX), |areas| {
         by_band(
             &areas[0],
             "Segmentation by distance",
@@ -422,7 +426,7 @@ fn row_points<T>(rows: &[ByRow<T>], value: impl Fn(&T) -> f64) -> Vec<(f64, f64)
 /// Segmentation by image row; the plot lies as the picture does.
 pub fn segmentation_by_row(segmentation: &Segmentation) -> Result<String, PlotError> {
     let rows = &segmentation.by_row;
-    draw((1, PANEL_PX), |areas| {
+    draw("Segmentation by image row", (1, PANEL_PX), |areas| {
         let x = Axis::new("share, 0 to 1", (0.0, 1.0), &plain);
         lines(
             &areas[0],
@@ -441,7 +445,7 @@ pub fn segmentation_by_row(segmentation: &Segmentation) -> Result<String, PlotEr
 /// Depth errors by image row; the plots lie as the picture does.
 pub fn depth_by_row(depth: &Depth) -> Result<String, PlotError> {
     let rows = &depth.by_row;
-    draw((2, PANEL_PX), |areas| {
+    draw("AbsRel and bias of depth by image row", (2, PANEL_PX), |areas| {
         let plain_errors = row_points(rows, |r| r.plain.abs_rel);
         let scaled = row_points(rows, |r| r.median_scaled.abs_rel);
         let last = end(plain_errors.iter().chain(&scaled).map(|p| p.0));
@@ -477,7 +481,7 @@ pub fn distributions(depth: &Depth) -> Result<String, PlotError> {
         ("background", depth.distribution_background.as_ref()),
     ];
     let panels: Vec<_> = all.into_iter().filter_map(|(name, d)| Some((name, d?))).collect();
-    draw((panels.len(), (400, 320)), |areas| {
+    draw("Distributions of true and predicted depth", (panels.len(), (400, 320)), |areas| {
         for (area, (name, d)) in areas.iter().zip(&panels) {
             let (truth, predicted) = (outline(d, &d.truth), outline(d, &d.predicted));
             let last = end(truth.iter().chain(&predicted).map(|p| p.1));
@@ -505,9 +509,9 @@ fn outline(d: &Distribution, counts: &[u64]) -> Vec<(f64, f64)> {
 pub fn joint(depth: &Depth) -> Result<String, PlotError> {
     let d = &depth.distribution;
     let most = d.joint[1..=BINS].iter().flat_map(|row| &row[1..=BINS]).copied().max().unwrap_or(0).max(1) as f64;
-    draw((1, (520, 500)), |areas| {
+    let title = "Prediction against truth: pixels, by the logarithm of their number";
+    draw(title, (1, (520, 500)), |areas| {
         let axis = |name| Axis::log_metres(name, d.edges_m[0], d.edges_m[BINS]);
-        let title = "Prediction against truth: pixels, by the logarithm of their number";
         let mut chart = axes(&areas[0], title, &axis("true depth in m"), &axis("predicted depth in m"))?;
         for t in 0..BINS {
             for p in 0..BINS {
@@ -535,7 +539,7 @@ pub fn leak(leak: &LeakReport) -> Result<String, PlotError> {
     };
     let height = || Axis::new("height of the pole, from its top to its foot", (0.0, 1.0), &percent);
     let panels = if leak.poles_with_depth > 0 { 2 } else { 1 };
-    draw((panels, PANEL_PX), |areas| {
+    draw("Labels and depth of poles by height", (panels, PANEL_PX), |areas| {
         let y = Axis::new("share of the pole's pixels", (0.0, 1.0), &percent);
         let labels = [
             Line { name: "labelled as pole", colour: BLUE, points: points(&|z| z.as_pole) },
@@ -575,8 +579,10 @@ mod tests {
     fn a_line_breaks_where_there_is_nothing() {
         let line = Line { name: "a", colour: BLUE, points: vec![(0.0, 0.1), (0.5, f64::NAN), (0.9, 0.3), (1.0, 0.4)] };
         let axis = || Axis::new("", (0.0, 1.0), &plain);
-        let svg = draw((1, (300, 300)), |a| lines(&a[0], "<b>", &axis(), &axis(), &[line], false)).expect("drawn");
+        let svg =
+            draw("a & b", (1, (300, 300)), |a| lines(&a[0], "<b>", &axis(), &axis(), &[line], false)).expect("drawn");
         assert_eq!(svg.matches("#0072B2").count(), 3, "a dot, a line, the legend: {svg}");
+        assert!(svg.starts_with("<svg role=\"img\" ") && svg.contains(">\n<title>a &amp; b</title>"), "{svg}");
         assert!(!svg.contains("NaN") && svg.contains("&lt;b&gt;"), "{svg}");
     }
 }

@@ -8,6 +8,7 @@ use super::normals::NormalReport;
 use super::pictures::Exhibit;
 use super::plots::{self, PlotError};
 use super::summary::{Both, Depth, Segmentation, Summary};
+use crate::data::classes;
 use crate::data::colour::{depth_colour, ERROR_FACTOR, SCALE_MAX_M, SCALE_MIN_M};
 use std::fmt::Write as _;
 
@@ -38,7 +39,9 @@ th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto;dis
 .big{display:flex;flex-wrap:wrap;gap:1em}.big div{background:#f3f5f8;border-radius:6px;padding:.6em 1.2em}\
 .big b{display:block;font-size:1.7em}.scroll{overflow-x:auto}.tiles{display:flex;flex-wrap:wrap;gap:6px}\
 .tiles figure{margin:0;width:284px}.tiles img{width:100%;display:block}figcaption{font-size:.8em;color:#555}\
-.frame{margin:1em 0 1.6em}.note{color:#555;max-width:60em}.scale{display:inline-block;width:240px;height:12px;margin:0 .5em}";
+.frame{margin:1em 0 1.6em}.note{color:#555;max-width:60em}.scale{display:inline-block;width:240px;height:12px;margin:0 .5em}\
+.class{display:inline-block;white-space:nowrap;margin-right:1em}\
+.class i{display:inline-block;width:.8em;height:.8em;border:1px solid #888;margin-right:.3em}";
 
 /// The page.
 ///
@@ -47,7 +50,8 @@ th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto;dis
 pub fn page(head: &Head, table: &ClassTable, summary: &Summary, galleries: &[Gallery]) -> Result<String, PlotError> {
     let title = format!("{} on {}", head.model, head.data);
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{0}</title>\n<style>{STYLE}</style>\n\
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{0}</title>\n<style>{STYLE}</style>\n\
          </head>\n<body>\n<h1>{0}</h1>\n",
         escape(&title)
     );
@@ -72,7 +76,7 @@ pub fn page(head: &Head, table: &ClassTable, summary: &Summary, galleries: &[Gal
     if let Some(normals) = &summary.normals {
         normals_part(&mut out, normals);
     }
-    galleries_part(&mut out, galleries);
+    galleries_part(&mut out, table, galleries);
     out += "</body>\n</html>\n";
     Ok(out)
 }
@@ -343,7 +347,36 @@ fn normals_part(out: &mut String, normals: &NormalReport) {
     rows(out, &["measure", ""], figures.iter().map(|(name, value, n)| vec![(*name).into(), optional(*value, *n)]));
 }
 
-fn galleries_part(out: &mut String, galleries: &[Gallery]) {
+/// The colours of classes with their names.
+fn legend(out: &mut String, what: &str, classes: impl Iterator<Item = (String, [u8; 3])>) {
+    *out += &format!("<p class=\"note\">{what}: ");
+    for (name, [r, g, b]) in classes {
+        let name = escape(&name);
+        *out += &format!("<span class=\"class\"><i style=\"background:rgb({r},{g},{b})\"></i>{name}</span>\n");
+    }
+    *out += "</p>\n";
+}
+
+/// Of what the galleries' pictures show. Predictions are drawn in Cityscapes' classes, the truth in those that are judged.
+fn legends(out: &mut String, table: &ClassTable, galleries: &[Gallery]) {
+    let shows = |title| galleries.iter().flat_map(|g| &g.exhibits).flat_map(|e| &e.tiles).any(|t| t.title == title);
+    let predicted: Vec<_> =
+        classes::cityscapes().into_iter().take(classes::SCORED_CLASSES).map(|c| (c.name, c.color)).collect();
+    let judged: Vec<_> =
+        table.classes().iter().enumerate().map(|(i, c)| (c.name.clone(), table.color(i as u8))).collect();
+    let (shows_predicted, shows_judged) = (shows("predicted classes"), shows("true classes"));
+    if shows_predicted && shows_judged && judged == predicted {
+        return legend(out, "Classes", judged.into_iter());
+    }
+    if shows_predicted {
+        legend(out, "Predicted classes", predicted.into_iter());
+    }
+    if shows_judged {
+        legend(out, "True classes", judged.into_iter());
+    }
+}
+
+fn galleries_part(out: &mut String, table: &ClassTable, galleries: &[Gallery]) {
     if galleries.iter().all(|g| g.exhibits.is_empty()) {
         return;
     }
@@ -357,19 +390,22 @@ fn galleries_part(out: &mut String, galleries: &[Gallery]) {
     let _ = writeln!(
         out,
         "<h2>Frames</h2>\n<p class=\"note\">Depth, logarithmic: {SCALE_MIN_M} m<span class=\"scale\" \
-         style=\"background:linear-gradient(90deg,{})\"></span>{SCALE_MAX_M} m; black: none. Depth error: red is too \
+         style=\"background:linear-gradient(90deg,{})\"></span>{SCALE_MAX_M} m and beyond; black: none. Depth error: red is too \
          near, blue too far, full colour at a factor of {ERROR_FACTOR}; black: not judged.</p>",
         stops.join(",")
     );
+    legends(out, table, galleries);
     for gallery in galleries.iter().filter(|g| !g.exhibits.is_empty()) {
         let _ = writeln!(out, "<h3>{}</h3>", escape(&gallery.title));
         for exhibit in &gallery.exhibits {
             let _ = writeln!(out, "<div class=\"frame\"><p>{}</p>\n<div class=\"tiles\">", escape(&exhibit.caption));
+            // A caption begins with the frame's name.
+            let frame = escape(exhibit.caption.split(", ").next().unwrap_or_default());
             for tile in &exhibit.tiles {
                 let title = escape(tile.title);
                 let _ = writeln!(
                     out,
-                    "<figure><img src=\"{}\" alt=\"{title}\"><figcaption>{title}</figcaption></figure>",
+                    "<figure><img src=\"{}\" alt=\"{title} of {frame}\"><figcaption>{title}</figcaption></figure>",
                     tile.address
                 );
             }

@@ -71,6 +71,17 @@ pub enum ResizeMode {
     Roi,
 }
 
+impl fmt::Display for ResizeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stretch => "stretch",
+            Self::Letterbox => "letterbox",
+            Self::Crop => "crop",
+            Self::Roi => "roi",
+        })
+    }
+}
+
 /// Not the name of a resize mode.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("resize mode {0:?} is not known; write stretch, letterbox, crop or roi")]
