@@ -116,7 +116,7 @@ pub const TOPICS: &[Topic] = &[
         "~/input/image/compressed",
         "sensor_msgs/CompressedImage",
         1,
-        "With image_transport compressed, instead of input/image: JPEG or PNG; IMAGE/compressed where input/image is remapped to IMAGE and this is not",
+        "With image_transport compressed, instead of input/image: JPEG or PNG of up to 8192x8192; IMAGE/compressed where input/image is remapped to IMAGE and this is not",
     ),
     input("~/input/camera_info", "sensor_msgs/CameraInfo", 8, "The camera's calibration: for metric depth, output/camera_info and points; camera_info beside the image where input/image is remapped and this is not"),
     output("~/output/labels", "sensor_msgs/Image", "labels", "mono8: class ids, 255 unlabelled"),
