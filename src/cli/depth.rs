@@ -45,7 +45,7 @@ struct FileArgs {
     /// Root of the data set (Cityscapes layout).
     #[arg(long)]
     data: PathBuf,
-    /// train, val or test; several with commas.
+    /// A folder of the data set's pictures, such as train, val or test; several with commas.
     #[arg(long, required = true, value_delimiter = ',')]
     split: Vec<String>,
     /// Folder for the depth, beside leftImg8bit; train with `depth: NAME`.
@@ -229,7 +229,7 @@ struct CompareArgs {
     /// Root of the data set (Cityscapes layout), with exactDepth and camera.
     #[arg(long)]
     data: PathBuf,
-    /// train, val or test.
+    /// A folder of the data set's pictures, such as train, val or test.
     #[arg(long)]
     split: String,
     /// Folders of depth; `disparity` is the data set's own disparity, as it is.

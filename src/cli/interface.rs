@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Parser)]
 pub struct Args {
     /// What to print.
-    #[arg(long, value_enum, required_unless_present = "update")]
-    format: Option<Format>,
+    #[arg(long, value_enum, default_value = "markdown")]
+    format: Format,
     /// Only this table (markdown and json).
     #[arg(long, value_enum)]
     section: Option<Section>,
@@ -55,8 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = args.update {
         return update(&folder);
     }
-    let format = args.format.context("--format is missing")?;
-    let text = match (format, args.section) {
+    let text = match (args.format, args.section) {
         (Format::Markdown, Some(section)) => section.markdown(),
         (Format::Markdown, None) => Section::ALL.map(Section::markdown).join("\n"),
         (Format::Json, Some(section)) => serde_json::to_string_pretty(&section.json())? + "\n",
