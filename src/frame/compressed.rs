@@ -16,8 +16,10 @@ use zune_jpeg::JpegDecoder;
 
 /// Pixels a side that are decoded at most: a few bytes can announce any size.
 pub const MAX_SIDE: u32 = 8192;
-/// Bytes of a decoded picture at most: 8192 x 8192 in 8-bit colours with alpha.
+/// Bytes of a decoded picture at most, with what a progressive JPEG needs beside them: 8192 x 8192 in 8-bit colours with alpha.
 const MAX_BYTES: usize = 256 << 20;
+/// Scans of a progressive JPEG at most: encoders make some ten, and each costs time for all pixels, however few its bytes are.
+const MAX_SCANS: usize = 32;
 /// Bytes that the PNG decoder may use beside the pixels, e.g. for a colour profile.
 const MAX_PNG_EXTRAS: usize = 8 << 20;
 
@@ -126,7 +128,8 @@ struct JpegHeader {
     has_huffman_tables: bool,
     /// Each component is in one scan, whole and from above to below; not progressive.
     is_sequential: bool,
-    /// Where the data of the first scan begins.
+    is_progressive: bool,
+    /// Where the first scan's header begins.
     scan: usize,
 }
 
@@ -169,8 +172,15 @@ fn header(format: &str, data: &[u8]) -> Result<Header, CompressedError> {
         let found = if first.is_empty() { "no data".into() } else { first.join(" ") };
         return Err(CompressedError::Kind { format: cut(format), found });
     };
-    let Header { kind, width, height, .. } = header;
-    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
+    let Header { kind, width, height, jpeg } = header;
+    // The coefficients of all components are kept, of 16 bits each, until the last scan has refined them.
+    let of_a_pixel = if jpeg.is_progressive { 3 * u64::from(jpeg.components) } else { 0 };
+    if width == 0
+        || height == 0
+        || width > MAX_SIDE
+        || height > MAX_SIDE
+        || u64::from(width) * u64::from(height) * of_a_pixel > MAX_BYTES as u64
+    {
         return Err(CompressedError::Size { kind, width, height });
     }
     Ok(header)
@@ -195,9 +205,9 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
     let kind = CompressedKind::Jpeg;
     let truncated = CompressedError::Truncated { kind, bytes: data.len() };
     let mut frame = None;
-    let (mut has_huffman_tables, mut is_sequential) = (false, false);
+    let (mut has_huffman_tables, mut is_sequential, mut is_progressive) = (false, false, false);
     let mut at = 2;
-    loop {
+    let scan = loop {
         // Any number of fill bytes FF may stand before a marker, and some cameras leave bytes between segments.
         while data.get(at).is_some_and(|&b| b != 0xFF) {
             at += 1;
@@ -216,6 +226,7 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
         let Some(&[high, low]) = data.get(at..at + 2) else { return Err(truncated) };
         let length = usize::from(u16::from_be_bytes([high, low]));
         let Some(segment) = data.get(at + 2..at + length.max(2)) else { return Err(truncated) };
+        let start = at - 2;
         at += length.max(2);
         match (marker, segment) {
             (0xC4, _) => has_huffman_tables = true,
@@ -223,11 +234,12 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
             (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, &[_, h1, h0, w1, w0, n, ..]) => {
                 frame = Some((u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]), n));
                 is_sequential = matches!(marker, 0xC0 | 0xC1);
+                is_progressive = marker == 0xC2;
             }
-            (0xDA, _) => break,
+            (0xDA, _) => break start,
             _ => {}
         }
-    }
+    };
     let Some((width, height, components)) = frame else {
         return Err(damaged(kind, "it has no frame header before its first scan"));
     };
@@ -235,28 +247,62 @@ fn jpeg_header(data: &[u8]) -> Result<Header, CompressedError> {
     if !data[at..].windows(2).rev().any(|pair| pair == [0xFF, 0xD9]) {
         return Err(truncated);
     }
-    let jpeg = JpegHeader { components, has_huffman_tables, is_sequential, scan: at };
+    let jpeg = JpegHeader { components, has_huffman_tables, is_sequential, is_progressive, scan };
     Ok(Header { kind, width: width.into(), height: height.into(), jpeg })
 }
 
-/// Where the data of the last scan ends, of those that begin at `at`, if there is an end mark: entropy-coded data holds a marker
-/// only where it ends or starts anew (T.81, B.1.1.5), and behind a scan there are segments of a known length.
-fn end_of_scans(data: &[u8], mut at: usize) -> Option<usize> {
-    let mut end = None;
+/// The next marker from `at` on that ends entropy-coded data, where it is, and its segment: such data holds a marker only where it
+/// ends or starts anew (T.81, B.1.1.5), and behind a scan there are segments of a known length.
+fn next_segment(data: &[u8], mut at: usize) -> Option<(u8, usize, &[u8])> {
     loop {
         at += data.get(at..)?.iter().position(|&b| b == 0xFF)?;
         match *data.get(at + 1)? {
             // A byte FF, a new start, or a fill byte before a marker.
             0x00 | 0xD0..=0xD7 => at += 2,
             0xFF => at += 1,
-            0xD9 => return Some(end.unwrap_or(at)),
+            // Without a segment.
+            marker @ (0xD8 | 0xD9) => return Some((marker, at, &[])),
             marker => {
-                end = if marker == 0xDA { None } else { end.or(Some(at)) };
-                let length = data.get(at + 2..at + 4)?;
-                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+                let &[high, low] = data.get(at + 2..at + 4)? else { return None };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                return Some((marker, at, data.get(at + 4..at + 2 + length.max(2))?));
             }
         }
     }
+}
+
+/// Where the data of the last scan ends, of those of a sequential picture of which the first has its header at `at`.
+///
+/// # Errors
+/// A component is in two scans, or in none. The decoder takes both for whole: it leaves a scan at the next one's header, and the
+/// pixels as they were.
+fn end_of_scans(data: &[u8], mut at: usize, components: u8) -> Result<usize, String> {
+    let (mut end, mut is_scanned) = (None, [false; 256]);
+    while let Some((marker, start, segment)) = next_segment(data, at) {
+        match marker {
+            0xD8 => return Err("another picture begins in it".into()),
+            0xD9 => {
+                let found = is_scanned.iter().filter(|is| **is).count();
+                if found != usize::from(components) {
+                    return Err(format!("only {found} of its {components} components are there"));
+                }
+                return Ok(end.unwrap_or(start));
+            }
+            0xDA => {
+                // How many components, and of each its number and its tables.
+                let count = segment.first().map_or(0, |&n| n.into());
+                for component in segment.iter().skip(1).step_by(2).take(count) {
+                    if std::mem::replace(&mut is_scanned[usize::from(*component)], true) {
+                        return Err("a component is there twice: a part is lost, or another picture's follows".into());
+                    }
+                }
+                end = None;
+            }
+            _ => end = end.or(Some(start)),
+        }
+        at = start + 4 + segment.len();
+    }
+    Err("its segments lead beyond its end mark".into())
 }
 
 /// Decodes compressed pictures into one reused buffer.
@@ -328,8 +374,8 @@ fn decode_jpeg(
     };
     // The decoder fills what a scan lacks with grey if the end mark comes too early, as in a picture of which a transport has
     // lost a part. Without the mark it finds that there is too little, for sequential pictures at least.
-    let JpegHeader { has_huffman_tables, is_sequential, scan, .. } = header.jpeg;
-    let end = if is_sequential { end_of_scans(data, scan) } else { None };
+    let JpegHeader { components, has_huffman_tables, is_sequential, scan, .. } = header.jpeg;
+    let end = is_sequential.then(|| end_of_scans(data, scan, components)).transpose().map_err(|e| damaged(kind, e))?;
     let mut data = data;
     if end.is_some() || !has_huffman_tables {
         completed.clear();
@@ -352,6 +398,7 @@ fn decode_jpeg(
         .set_strict_mode(true)
         .set_max_width(MAX_SIDE as usize)
         .set_max_height(MAX_SIDE as usize)
+        .jpeg_set_max_scans(MAX_SCANS)
         .jpeg_set_out_colorspace(color);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data), options);
     decoder.decode_headers().map_err(|e| damaged(kind, e))?;
@@ -359,6 +406,8 @@ fn decode_jpeg(
     if decoder.output_buffer_size() != Some(length) || decoder.output_colorspace() != Some(color) {
         return Err(damaged(kind, "it has more than one frame header"));
     }
+    // Whatever it leaves out is black, and never another picture.
+    pixels.clear();
     pixels.resize(length, 0);
     decoder.decode_into(pixels).map_err(|e| damaged(kind, e))?;
     Ok(encoding)
@@ -381,6 +430,7 @@ fn decode_png(header: &Header, data: &[u8], pixels: &mut Vec<u8>) -> Result<Enco
     let (width, height) = (header.width, header.height);
     let length = reader.output_buffer_size().filter(|&length| length <= MAX_BYTES);
     let Some(length) = length else { return Err(CompressedError::Size { kind, width, height }) };
+    pixels.clear();
     pixels.resize(length, 0);
     let info = reader.next_frame(pixels).map_err(fault)?;
     if (info.width, info.height) != (width, height) || info.buffer_size() != length {
@@ -450,6 +500,15 @@ mod tests {
         assert_eq!(inspect("", &png(0, 1)), size(png_kind, 0, 1));
         assert_eq!(inspect("", &jpeg(65535, 65535, 3)), size(jpeg_kind, 65535, 65535));
         assert_eq!(inspect("", &jpeg(8, 0, 3)), size(jpeg_kind, 8, 0));
+        // A progressive one's coefficients count.
+        let progressive = |width, height, components| {
+            let mut data = jpeg(width, height, components);
+            data[3] = 0xC2;
+            inspect("", &data)
+        };
+        assert_eq!(progressive(8192, 8192, 1), Ok((jpeg_kind, 8192, 8192)));
+        assert_eq!(progressive(8192, 8192, 3), size(jpeg_kind, 8192, 8192));
+        assert_eq!(progressive(6144, 4096, 3), Ok((jpeg_kind, 6144, 4096)));
         let mut decoder = Decoder::new();
         assert!(decoder.decode("", &png(8193, 8193)).is_err());
         assert_eq!(decoder.decoded.capacity(), 0);
@@ -505,6 +564,90 @@ mod tests {
             }
             let _ = inspect("jpeg", &data);
         }
+    }
+
+    /// A colour JPEG of 16x8 pixels, two blocks a component, with these scans: the components of each, and its data.
+    fn scanned(scans: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let mut data = b"\xFF\xD8\xFF\xDB\0\x43\0".to_vec();
+        data.extend([8; 64]);
+        data.extend(b"\xFF\xC0\0\x11\x08\0\x08\0\x10\x03\x01\x11\0\x02\x11\0\x03\x11\0");
+        // Code 0: the same brightness as the block before. Code 10: another one, in six bits.
+        data.extend(b"\xFF\xC4\0\x15\0\x01\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x00\x06");
+        // Code 0: the block is all of this brightness.
+        data.extend(b"\xFF\xC4\0\x14\x10\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x00");
+        for (components, bits) in scans {
+            data.extend([0xFF, 0xDA, 0, 6 + 2 * components.len() as u8, components.len() as u8]);
+            data.extend(components.iter().flat_map(|&c| [c, 0]));
+            data.extend([0, 63, 0]);
+            data.extend(*bits);
+        }
+        data.extend([0xFF, 0xD9]);
+        data
+    }
+
+    /// Both blocks 32 brighter than the middle, or neither; the same of the first two components together.
+    const BRIGHT: &[u8] = &[0xA0, 0x1F];
+    const EVEN: &[u8] = &[0x0F];
+    const TOGETHER: &[u8] = &[0xA0, 0x50, 0x00, 0x3F];
+
+    #[test]
+    fn components_may_come_together_or_one_by_one() {
+        let mut decoder = Decoder::new();
+        for scans in [
+            [([1, 2, 3].as_slice(), TOGETHER)].as_slice(),
+            &[(&[1], BRIGHT), (&[2], BRIGHT), (&[3], EVEN)],
+            &[(&[3], EVEN), (&[1], BRIGHT), (&[2], BRIGHT)],
+        ] {
+            let data = scanned(scans);
+            let view = decoder.decode("jpeg", &data).expect("a whole picture");
+            for pixel in (0..view.height()).flat_map(|y| view.row(y).chunks_exact(3)) {
+                assert!(pixel.iter().zip([160, 149, 217]).all(|(&p, e)| p.abs_diff(e) < 2), "{pixel:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scans_of_a_progressive_jpeg_are_few() {
+        let mut decoder = Decoder::new();
+        let mut decode = |count: usize| {
+            let all: &[u8] = &[1, 2, 3];
+            let mut data = scanned(&vec![(all, TOGETHER); count]);
+            let frame = data.windows(2).position(|pair| pair == [0xFF, 0xC0]).expect("a frame");
+            data[frame + 1] = 0xC2;
+            // The brightness of blocks alone: the first coefficient of 64, whose data lacks the code for the others.
+            for at in 0..data.len() - 14 {
+                if data[at..at + 2] == [0xFF, 0xDA] {
+                    data[at + 12] = 0;
+                }
+            }
+            decoder.decode("jpeg", &data).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(decode(10), Ok(()));
+        let error = decode(40).expect_err("too many");
+        assert!(error.contains("scans"), "{error}");
+    }
+
+    #[test]
+    fn a_jpeg_whose_scans_are_not_all_there_once_is_refused() {
+        let all: &[u8] = &[1, 2, 3];
+        let mut decoder = Decoder::new();
+        let mut refused = |data: &[u8], why: &str| {
+            let error = decoder.decode("jpeg", data).map(|_| ()).expect_err(why).to_string();
+            assert!(error.contains("a damaged or unusual one") && error.contains(why), "{error}");
+        };
+        // Cut behind the first block: on with its own header, with another picture's, or with another picture.
+        refused(&scanned(&[(all, &TOGETHER[..2]), (all, &TOGETHER[2..])]), "twice");
+        refused(&scanned(&[(all, &TOGETHER[..2]), (all, &[])]), "twice");
+        let another = scanned(&[(all, TOGETHER)]);
+        let start = scanned(&[(all, &TOGETHER[..2])]);
+        let start = &start[..start.len() - 2];
+        refused(&[start, &another].concat(), "another picture begins");
+        refused(&[start, &another[2..]].concat(), "twice");
+        refused(&[start, b"\xFF\xE0\xFF\xFF\xFF\xD9"].concat(), "beyond its end mark");
+        refused(&scanned(&[(&[1], BRIGHT), (&[1], BRIGHT), (&[2], BRIGHT), (&[3], EVEN)]), "twice");
+        refused(&scanned(&[(&[1, 1], TOGETHER)]), "twice");
+        refused(&scanned(&[(&[1], BRIGHT), (&[2], BRIGHT)]), "only 2 of its 3 components");
+        refused(&scanned(&[(&[1], BRIGHT)]), "only 1 of its 3 components");
     }
 
     #[test]
