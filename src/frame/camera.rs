@@ -10,6 +10,7 @@ use super::geometry::{Geometry, OutputMap};
 use rayon::prelude::*;
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Rays steeper than this against the optical axis (89 degrees) have no x/z worth the name: tan 89 degrees.
@@ -17,6 +18,10 @@ const MAX_TANGENT: f64 = 57.289_961_630_759_42;
 /// What a camera's focal length may multiply depth by: beyond, it is not in pixels.
 const LEAST_FACTOR: f64 = 1e-3;
 const MOST_FACTOR: f64 = 1e3;
+/// Largest distortion coefficient of a lens. Those of a strong fisheye's polynomial are some hundreds.
+const MOST_DISTORTION: f64 = 1e6;
+/// Distortion coefficients below it are 0: they move no ray, and computing with what is denormal takes a hundred times as long.
+const LEAST_DISTORTION: f64 = 1e-30;
 /// The same limit as an angle in radians.
 const MAX_ANGLE: f64 = 89.0 * std::f64::consts::PI / 180.0;
 /// How near, in units of x/z, the distorted solution must come to the pixel: a ten-thousandth of a pixel at a focal
@@ -77,6 +82,18 @@ pub enum CameraError {
         "camera_info gives no pixel a ray: the principal point, the region of interest or the distortion is far off"
     )]
     NoRays,
+    /// No lens has such a distortion.
+    #[error("camera_info's D holds {value:e}; expected -{MOST_DISTORTION:e} to {MOST_DISTORTION:e}")]
+    Distortion {
+        /// As it came.
+        value: f64,
+    },
+    /// A distortion that hardly any ray can be found through.
+    #[error("camera_info's distortion takes more than {seconds} s to undo, so it is that of no lens; calibrate the camera anew")]
+    Slow {
+        /// How long it was tried.
+        seconds: f64,
+    },
     /// A number in the calibration is NaN or infinite.
     #[error("camera_info's {field} holds a number that is not finite")]
     NotFinite {
@@ -412,10 +429,14 @@ impl Rays {
     /// (some 0.1 microseconds a pixel with distortion); make it once for a calibration and a geometry.
     ///
     /// # Errors
-    /// [`CameraError`]: no calibration, a calibration of another image size, an unknown distortion, no ray at all.
+    /// [`CameraError`]: no calibration, a calibration of another image size, an unknown distortion, no ray at all, and one that
+    /// takes far longer than a lens's.
     pub fn new(calibration: &Calibration, rectified: bool, geometry: &Geometry) -> Result<Self, CameraError> {
         calibration.check_size(geometry.source())?;
-        Self::of_grid(calibration, rectified, &geometry.output_from_source(), geometry.output())
+        let (width, height) = geometry.output();
+        // Meanwhile no frame is answered. Ten times what a lens's distortion takes on one core, and never a slow machine's fault.
+        let most = Duration::from_secs(2) + Duration::from_micros((width * height) as u64);
+        Self::of_grid(calibration, rectified, &geometry.output_from_source(), (width, height), most)
     }
 
     fn of_grid(
@@ -423,6 +444,7 @@ impl Rays {
         rectified: bool,
         map: &OutputMap,
         (width, height): (usize, usize),
+        most: Duration,
     ) -> Result<Self, CameraError> {
         let (matrix, fx, fy) = if rectified {
             ("P", calibration.p[0], calibration.p[5])
@@ -450,13 +472,18 @@ impl Rays {
             }
             Some(distortion) => {
                 let mut rays = vec![[f32::NAN; 2]; width * height];
-                rays.par_chunks_mut(width.max(1)).zip(&rows).for_each(|(rays, &y)| {
+                let start = Instant::now();
+                rays.par_chunks_mut(width.max(1)).zip(&rows).try_for_each(|(rays, &y)| {
+                    if start.elapsed() > most {
+                        return Err(CameraError::Slow { seconds: most.as_secs_f64() });
+                    }
                     for (ray, &x) in rays.iter_mut().zip(&columns) {
                         if let Some(solution) = distortion.undistort([x, y]) {
                             *ray = solution.map(|v| v as f32);
                         }
                     }
-                });
+                    Ok(())
+                })?;
                 if rays.iter().flatten().all(|v| v.is_nan()) {
                     return Err(CameraError::NoRays);
                 }
@@ -502,6 +529,10 @@ impl Distortion {
         if d.iter().any(|v| !v.is_finite()) {
             return Err(CameraError::NotFinite { field: "D" });
         }
+        if let Some(&value) = d.iter().find(|v| v.abs() > MOST_DISTORTION) {
+            return Err(CameraError::Distortion { value });
+        }
+        let d: Vec<f64> = d.iter().map(|&v| if v.abs() < LEAST_DISTORTION { 0.0 } else { v }).collect();
         let model = calibration.model.as_str();
         // Zeros are a pinhole under every model but this one, where they are an ideal fisheye lens.
         if model != "equidistant" && d.iter().all(|v| *v == 0.0) {
@@ -513,7 +544,7 @@ impl Distortion {
                 let max_angle = rising_until(|a| equidistant(&k, a), MAX_ANGLE);
                 Ok(Some(Self::Equidistant { k, max_angle }))
             }
-            ("plumb_bob", 4 | 5) | ("rational_polynomial", 8 | 12) => Ok(Some(Self::Polynomial(Polynomial::new(d)))),
+            ("plumb_bob", 4 | 5) | ("rational_polynomial", 8 | 12) => Ok(Some(Self::Polynomial(Polynomial::new(&d)))),
             // The last two are the angles of a tilted sensor.
             ("rational_polynomial", 14) if d[12..] == [0.0; 2] => Ok(Some(Self::Polynomial(Polynomial::new(&d[..12])))),
             (_, coefficients) => Err(CameraError::Model { model: model.chars().take(32).collect(), coefficients }),
@@ -790,6 +821,26 @@ mod tests {
     }
 
     #[test]
+    fn what_no_ray_notices_is_no_distortion() {
+        let of = |d: [f64; 5]| Distortion::of(&Calibration { d: d.to_vec(), ..calibration() });
+        assert_eq!(of([1e-40, -1e-310, 0.0, 1e-31, 0.0]), Ok(None));
+        assert_eq!(of([-0.3, 0.1, 1e-310, -0.002, 1e-200]), of([-0.3, 0.1, 0.0, -0.002, 0.0]));
+        assert_ne!(of([-0.3, 0.1, 1e-29, -0.002, 0.0]), of([-0.3, 0.1, 0.0, -0.002, 0.0]));
+    }
+
+    #[test]
+    fn rays_are_not_sought_without_end() {
+        let map = map(1.0, 1.0, 0.0, 0.0);
+        let rays = |c: &Calibration, most| Rays::of_grid(c, false, &map, (1280, 720), most);
+        let error = rays(&calibration(), Duration::ZERO).expect_err("no time for it");
+        assert_eq!(error, CameraError::Slow { seconds: 0.0 });
+        assert!(error.to_string().contains("that of no lens"), "{error}");
+        assert!(rays(&calibration(), Duration::from_secs(60)).is_ok());
+        let pinhole = Calibration { d: vec![0.0; 5], ..calibration() };
+        assert!(rays(&pinhole, Duration::ZERO).is_ok(), "nothing is sought");
+    }
+
+    #[test]
     fn undistortion_inverts_the_distortion_up_to_the_fold_and_gives_nothing_beyond() {
         let mut state = 5_u32;
         let mut random = |range: f64| {
@@ -1023,6 +1074,7 @@ mod tests {
         assert_eq!(error(&|c| c.k[0] = 0.0), CameraError::Uncalibrated { matrix: "K", fx: 0.0, fy: 990.0 });
         assert_eq!(error(&|c| c.width = 640), CameraError::Size { expected: (640, 720), found: (1280, 720) });
         assert_eq!(error(&|c| c.d[1] = f64::NAN), CameraError::NotFinite { field: "D" });
+        assert_eq!(error(&|c| c.d[0] = -1e7), CameraError::Distortion { value: -1e7 });
         assert_eq!(error(&|c| c.k[2] = f64::INFINITY), CameraError::NotFinite { field: "K" });
         // Finite, and no pixel of the picture looks anywhere.
         assert_eq!(error(&|c| c.k[2] = 1e12), CameraError::NoRays);
