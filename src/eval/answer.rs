@@ -2,7 +2,7 @@
 
 use crate::data::classes::{self, Class, LabelSpace, CATEGORIES, SCORED_CLASSES, UNLABELLED};
 use crate::data::frame::Decoded;
-use crate::frame::camera::{focal_ratio, DepthScaling};
+use crate::frame::camera::{focal_ratio, DepthScaling, LEAST_FACTOR, MOST_FACTOR};
 use crate::frame::clock::StageTimes;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{Job, Outputs, Pipeline, Wanted};
@@ -16,7 +16,18 @@ fn factor(asked: Option<DepthScaling>, frame: &Decoded, geometry: &Geometry, f_m
         Some(DepthScaling::None) => Ok(1.0),
         Some(DepthScaling::Factor(factor)) => Ok(factor),
         Some(DepthScaling::CameraInfo) | None => match (frame.focal_px, asked) {
-            (Some(focal_px), _) => Ok(focal_ratio(focal_px, geometry.focal_scale(), f_model)),
+            (Some(focal_px), _) => {
+                let ratio = focal_ratio(focal_px, geometry.focal_scale(), f_model);
+                if !(LEAST_FACTOR..=MOST_FACTOR).contains(&ratio) {
+                    bail!(
+                        "the camera file's focal lengths are {} and {}: depth would be multiplied by {ratio:.1e}; expected pixels, \
+                         and a factor from {LEAST_FACTOR} to {MOST_FACTOR}",
+                        focal_px.0,
+                        focal_px.1
+                    );
+                }
+                Ok(ratio)
+            }
             (None, None) => Ok(1.0),
             (None, Some(_)) => bail!("no camera file tells the focal length; use --depth-scaling none or a factor"),
         },
@@ -156,7 +167,13 @@ mod tests {
         assert!((factor(Some(DepthScaling::CameraInfo), camera).expect("scaled") - expected).abs() < 1e-12);
         assert_eq!(factor(Some(DepthScaling::None), camera).expect("none"), 1.0);
         assert_eq!(factor("1.25".parse().ok(), camera).expect("fixed"), 1.25);
-        for bad in ["", "0", "-1", "nan", "inf", "camera"] {
+        let error = format!("{:#}", factor(None, Some((1e9, 800.0))).expect_err("no pixels"));
+        assert!(
+            error.contains("focal lengths are 1000000000 and 800") && error.contains("from 0.001 to 1000"),
+            "{error}"
+        );
+        assert!(factor(Some(DepthScaling::CameraInfo), Some((1e-9, 800.0))).is_err());
+        for bad in ["", "0", "-1", "nan", "inf", "camera", "1e300", "1e-300", "0.0009", "1001"] {
             assert!(bad.parse::<DepthScaling>().is_err(), "{bad}");
         }
     }

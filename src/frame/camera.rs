@@ -16,8 +16,8 @@ use thiserror::Error;
 /// Rays steeper than this against the optical axis (89 degrees) have no x/z worth the name: tan 89 degrees.
 const MAX_TANGENT: f64 = 57.289_961_630_759_42;
 /// What a camera's focal length may multiply depth by: beyond, it is not in pixels.
-const LEAST_FACTOR: f64 = 1e-3;
-const MOST_FACTOR: f64 = 1e3;
+pub(crate) const LEAST_FACTOR: f64 = 1e-3;
+pub(crate) const MOST_FACTOR: f64 = 1e3;
 /// Largest distortion coefficient of a lens. Those of a strong fisheye's polynomial are some hundreds.
 const MOST_DISTORTION: f64 = 1e6;
 /// Distortion coefficients below it are 0: they move no ray, and computing with what is denormal takes a hundred times as long.
@@ -305,13 +305,13 @@ pub enum DepthScaling {
     CameraInfo,
     /// 1: the network's own metres.
     None,
-    /// A number that the user has measured, above 0.
+    /// A number that the user has measured, from 0.001 to 1000.
     Factor(f64),
 }
 
 /// A depth scaling that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("depth scaling {0:?} is not known; expected \"camera_info\", \"none\" or a number above 0")]
+#[error("depth scaling {0:?} is not known; expected \"camera_info\", \"none\" or a factor from {LEAST_FACTOR} to {MOST_FACTOR}")]
 pub struct DepthScalingError(String);
 
 impl FromStr for DepthScaling {
@@ -322,7 +322,7 @@ impl FromStr for DepthScaling {
             "camera_info" => Ok(Self::CameraInfo),
             "none" => Ok(Self::None),
             number => match number.parse::<f64>() {
-                Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(Self::Factor(factor)),
+                Ok(factor) if (LEAST_FACTOR..=MOST_FACTOR).contains(&factor) => Ok(Self::Factor(factor)),
                 _ => Err(DepthScalingError(text.chars().take(32).collect())),
             },
         }
@@ -1165,7 +1165,7 @@ mod tests {
         }
         for text in ["", "0", "-1", "nan", "inf", "Camera_Info", "1,5"] {
             let error = text.parse::<DepthScaling>().expect_err("must be refused").to_string();
-            assert!(error.contains("a number above 0"), "{error}");
+            assert!(error.contains("a factor from 0.001 to 1000"), "{error}");
         }
     }
 }
