@@ -140,7 +140,7 @@ pub fn read_size(path: &Path) -> Result<(u32, u32), DataError> {
     let mut file = fs::File::open(path).map_err(DataError::io(path))?;
     let header = read_header(&mut file).map_err(|what| DataError::bad(path, what))?;
     let length = file.metadata().map_err(DataError::io(path))?.len();
-    let expected = header.offset as u64 + header.data_bytes();
+    let expected = (header.offset as u64).saturating_add(header.data_bytes());
     if length < expected {
         return Err(DataError::bad(path, format!("expected {expected} bytes, found {length}: it is cut short")));
     }
@@ -275,6 +275,8 @@ mod tests {
         refused("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2), }", &[], "[height, width]");
         refused("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }", &[0; 15], "cut short");
         refused("{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000, 2), }", &[0; 15], "cut short");
+        // More than 64 bits count.
+        refused("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967295, 4294967295), }", &[0; 15], "cut short");
         refused("{'descr': '<f4', 'shape': (2, 2), }", &[0; 16], "fortran_order");
         let path = folder.path().join("b.npy");
         fs::write(&path, b"PK\x03\x04 not numpy").expect("written");
