@@ -20,6 +20,22 @@ pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
     e.to_string().lines().next().unwrap_or_default().to_string()
 }
 
+/// At most so many bytes of a text, and that there was more: an error that is kept, published or answered repeats what came,
+/// whatever its length.
+pub(crate) fn cut(text: String) -> String {
+    cut_to(1000, text)
+}
+
+/// As [`cut`], of another length.
+pub(crate) fn cut_to(most: usize, mut text: String) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +58,14 @@ mod tests {
         let plain =
             Err::<(), _>(std::io::Error::other("the disk is full")).context("cannot save").expect_err("an error");
         assert_eq!(in_line(&plain), "cannot save: the disk is full");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_letters() {
+        assert_eq!(cut_to(4, "abcd".into()), "abcd");
+        assert_eq!(cut_to(4, "abcde".into()), "abcd ...");
+        assert_eq!(cut_to(4, "abc\u{e9}".into()), "abc ...");
+        assert_eq!(cut("x".repeat(1 << 20)).len(), 1004);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
 //! - [`bench`]: how fast and at what cost in memory and energy a model runs on this machine
 //! - `system`: what the machine says of itself
+//! - `yaml`: YAML from outside
 //! - [`cli`]: the command line's verbs
 
 pub mod allocator;
@@ -41,3 +42,4 @@ pub mod spin;
 pub(crate) mod system;
 pub mod tensorrt;
 pub mod train;
+pub(crate) mod yaml;

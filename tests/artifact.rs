@@ -98,9 +98,16 @@ fn an_installed_model_is_found_by_its_name() {
 #[test]
 fn damaged_models_are_refused_with_the_reason() {
     type Damage = (&'static str, fn(&str) -> String, &'static str);
-    let edits: [Damage; 14] = [
+    let edits: [Damage; 17] = [
         ("schema", |t| t.replace("schema_version: 1", "schema_version: 7"), "schema version 7 is not known"),
         ("schema of another type", |t| t.replace("schema_version: 1", "schema_version: one"), "schema version one"),
+        (
+            "endless schema",
+            |t| t.replace("schema_version: 1", &format!("schema_version: {}", "x".repeat(500_000))),
+            "schema version xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... is not known",
+        ),
+        ("endless", |t| format!("{t}# {}\n", "x".repeat(1 << 20)), "expected a manifest of at most 1048576 bytes"),
+        ("brackets", |_| "[".repeat(200_000), "expected at most 1000 open brackets"),
         ("no schema", |t| t.replace("schema_version: 1\n", ""), "no schema_version"),
         ("not yaml", |_| "a: [b".into(), "model manifest"),
         ("unknown key", |t| format!("{t}surprise: 1\n"), "unknown field `surprise`"),
@@ -123,6 +130,20 @@ fn damaged_models_are_refused_with_the_reason() {
         let message = refusal(&manifest);
         assert!(message.contains(expected), "{what}: '{expected}' is not in: {message}");
     }
+}
+
+/// A pipe would be waited for, and some devices have no end.
+#[test]
+fn what_is_no_file_is_not_read() {
+    for name in ["model.yaml", "network.ts"] {
+        let (folder, manifest) = copy();
+        fs::remove_file(folder.path().join(name)).expect("removed");
+        std::os::unix::fs::symlink("/dev/null", folder.path().join(name)).expect("linked");
+        let message = refusal(&manifest);
+        assert!(message.ends_with(&format!("{name}: it is no file")), "{message}");
+    }
+    let error = semantic_depth::model::weights::read(Path::new("/dev/null")).expect_err("a device").to_string();
+    assert!(error.contains("/dev/null: it is no file"), "{error}");
 }
 
 #[test]

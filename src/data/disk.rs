@@ -1,7 +1,7 @@
 //! How files are written, whole or not at all, and what can go wrong with those of a data set, a record or a cache.
 
 use std::fs;
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with files on the disk.
@@ -162,12 +162,36 @@ pub fn hold(folder: &Path, by: &'static str) -> Result<fs::File, DataError> {
     }
 }
 
-/// A text file, without the mark that some editors put before it.
+/// Opens what has to be a file: opening a pipe waits for somebody who writes to it, and a device may have no end.
 ///
 /// # Errors
-/// It cannot be read, or is no UTF-8.
+/// It is no file, or cannot be opened.
+pub(crate) fn open(path: &Path) -> std::io::Result<fs::File> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    fs::File::open(path)
+}
+
+/// Most bytes of a text that is read whole.
+const MOST_TEXT: u64 = 64 << 20;
+
+/// A text file, without the mark that some editors put before it. It may come through a pipe, but not without end.
+///
+/// # Errors
+/// It cannot be read, is no UTF-8, or has more than 64 MiB.
 pub fn read_text(path: &Path) -> Result<String, DataError> {
-    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(DataError::io(path))?;
+    file.take(MOST_TEXT + 1).read_to_end(&mut bytes).map_err(DataError::io(path))?;
+    if bytes.len() as u64 > MOST_TEXT {
+        return Err(DataError::bad(path, format!("expected a text of at most {MOST_TEXT} bytes, found more")));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| DataError::io(path)(std::io::Error::other(e)))?;
     Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text))
 }
 
@@ -202,6 +226,15 @@ mod tests {
         drop(hold(&folder, "rendering").expect("it is free again"));
         std::fs::write(root.path().join("file"), "").expect("written");
         assert!(matches!(hold(&root.path().join("file/c"), "rendering"), Err(DataError::Io { .. })));
+    }
+
+    #[test]
+    fn what_has_no_end_is_no_file() {
+        let why = |path: &str| open(Path::new(path)).expect_err(path).to_string();
+        assert_eq!(why("/dev/zero"), "it is no file");
+        assert_eq!(why("/dev"), "is a directory");
+        let error = read_text(Path::new("/dev/zero")).expect_err("no end").to_string();
+        assert!(error.contains("/dev/zero: expected a text of at most 67108864 bytes"), "{error}");
     }
 
     #[test]

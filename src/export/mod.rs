@@ -11,14 +11,16 @@ pub mod trace;
 
 pub use manifest::Manifest;
 
+use crate::causes::{cut, cut_to};
 use crate::data::classes::UNLABELLED;
+use crate::data::disk;
 use crate::installed::{self, NotInstalled};
 use crate::model::weights::{self, WeightsError};
 use crate::model::{Network, Task};
+use crate::yaml;
 use manifest::{ClassKind, DepthCode, DepthDecoding, OutputTensor, SCHEMA_VERSION};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use tch::nn::VarStore;
@@ -32,6 +34,9 @@ pub const DEFAULT_MODEL: &str = "street";
 
 /// Where installed models are, one folder each, under `share/semantic_depth`.
 const INSTALLED_MODELS: &str = "models";
+
+/// Longest manifest, in bytes: those of 256 classes have some ten thousand.
+const MOST_MANIFEST: u64 = 1 << 20;
 
 /// Greatest width or height of a network input, pixels.
 const MOST_PIXELS: usize = 8192;
@@ -256,21 +261,27 @@ pub fn find(named: &Path) -> Result<PathBuf, ArtifactError> {
 /// There is no such model, an unknown schema version, a missing or unknown key, a value out of its range, a missing file, a wrong hash.
 pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
     let path = find(path)?;
-    let text = fs::read_to_string(&path).map_err(ArtifactError::io(&path))?;
-    let syntax = |e: serde_yaml::Error| ArtifactError::Syntax { path: path.clone(), what: e.to_string() };
+    let syntax = |what: String| ArtifactError::Syntax { path: path.clone(), what: cut(what) };
+    let mut file = disk::open(&path).map_err(ArtifactError::io(&path))?;
+    let bytes = file.metadata().map_err(ArtifactError::io(&path))?.len();
+    if bytes > MOST_MANIFEST {
+        return Err(syntax(format!("expected a manifest of at most {MOST_MANIFEST} bytes, found {bytes}")));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(ArtifactError::io(&path))?;
     // The version first: another schema may have other keys, and the reader would complain of those.
-    let raw: serde_yaml::Value = serde_yaml::from_str(&text).map_err(syntax)?;
+    let raw: serde_yaml::Value = yaml::read(&text).map_err(|e| syntax(e.to_string()))?;
     match raw.get("schema_version") {
         Some(v) if v.as_u64() == Some(SCHEMA_VERSION.into()) => {}
         Some(v) => {
-            let found = serde_yaml::to_string(v).unwrap_or_default().trim().to_string();
+            let found = cut_to(64, serde_yaml::to_string(v).unwrap_or_default().trim().to_string());
             return Err(ArtifactError::Schema { path, found });
         }
         None => {
             return Err(ArtifactError::Syntax { path, what: "no schema_version: this is not a model manifest".into() })
         }
     }
-    let manifest: Manifest = serde_yaml::from_str(&text).map_err(syntax)?;
+    let manifest: Manifest = yaml::read(&text).map_err(|e| syntax(e.to_string()))?;
     check(&manifest).map_err(|what| ArtifactError::Value { path: path.clone(), what })?;
     let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
     for (name, expected) in &manifest.files {
@@ -288,7 +299,7 @@ pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
 /// # Errors
 /// It cannot be read.
 pub fn sha256(path: &Path) -> Result<String, ArtifactError> {
-    let mut file = fs::File::open(path).map_err(ArtifactError::io(path))?;
+    let mut file = disk::open(path).map_err(ArtifactError::io(path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 16];
     loop {

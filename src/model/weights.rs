@@ -1,9 +1,11 @@
 //! Weights in and out: safetensors, and PyTorch's `.pth` state dicts (the article's checkpoints).
 
 use super::{Network, Task};
-use crate::causes::first_line;
+use crate::causes::{cut, first_line};
+use crate::data::disk;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -272,7 +274,9 @@ fn copy<'a>(path: &Path, pairs: impl IntoIterator<Item = (String, Tensor, &'a Te
 /// It cannot be read, or is none.
 pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.into(), what };
-    let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+    let mut bytes = Vec::new();
+    let read = disk::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|source| WeightsError::Io { path: path.into(), source })?;
     // A safetensors header starts at byte 8 with a brace; its length before that may begin with any bytes.
     let is_safetensors = bytes.get(8) == Some(&b'{');
     if bytes.starts_with(b"PK") && !is_safetensors {
@@ -290,7 +294,7 @@ pub fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
 }
 
 fn read_pth(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
-    super::pth::read(path).map_err(|what| WeightsError::Format { path: path.into(), what })
+    super::pth::read(path).map_err(|what| WeightsError::Format { path: path.into(), what: cut(what) })
 }
 
 #[cfg(test)]

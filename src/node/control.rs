@@ -2,7 +2,7 @@
 
 use super::service::{respond, Requests};
 use super::worker::{Loader, Ready, Worker};
-use crate::causes::in_line;
+use crate::causes::{cut, in_line};
 use crate::data::classes::Class;
 use r2r::std_srvs::srv::{SetBool, Trigger};
 use r2r::{QosProfile, ServiceRequest};
@@ -94,7 +94,7 @@ impl Control {
             } else if running.is_none() {
                 Err("no model is loaded: configure the node first".to_string())
             } else {
-                load().map_err(|e| in_line(&e))
+                load().map_err(|e| cut(in_line(&e)))
             };
             match started {
                 Ok(loader) => {
@@ -137,7 +137,8 @@ fn advance(
     running: Option<(&Worker, &mut Ready)>,
     fits: impl Fn(&[Class]) -> Result<(), String>,
 ) -> Result<Reload, Trigger::Response> {
-    let failed = |why: String| Trigger::Response { success: false, message: format!("the old model is kept: {why}") };
+    let failed =
+        |why: String| Trigger::Response { success: false, message: cut(format!("the old model is kept: {why}")) };
     match (reload, running) {
         (_, None) => Err(failed("the node has let go of it".into())),
         (Reload::Loading(loader), Some((worker, _))) => match loader.result() {

@@ -2,6 +2,7 @@
 //! name and its bare name; rclcpp understands wildcards in names and names without the leading slash, too.
 
 use super::command_line::{arguments, ros_values};
+use crate::yaml;
 use anyhow::{bail, ensure};
 use serde::Deserialize as _;
 use serde_yaml::{Deserializer, Value};
@@ -43,6 +44,9 @@ fn names(block: &Value, above: &str, found: &mut HashSet<String>) {
 /// What to warn of in a file with this text. `said`: gets the parameters that it says to the node by a name.
 fn look(file: &str, text: &str, node: &str, said: &mut HashSet<String>) -> anyhow::Result<Option<String>> {
     let mut keys = Vec::new();
+    if let Err(e) = yaml::check_depth(text) {
+        return Ok(Some(format!("parameter file {file} could not be checked: {e}")));
+    }
     for document in Deserializer::from_str(text) {
         let value = match Value::deserialize(document) {
             Ok(value) => value,
@@ -153,6 +157,8 @@ mod tests {
         assert_eq!(look("f", documents, NODE).expect("rcl reads all of them"), None);
         let why = look("f", "not: [yaml", NODE).expect("rcl's to refuse").expect("a warning");
         assert!(why.contains("parameter file f could not be checked: "), "{why}");
+        let why = look("f", &"[".repeat(200_000), NODE).expect("rcl's to refuse").expect("a warning");
+        assert!(why.contains("could not be checked: expected at most 1000 open brackets"), "{why}");
     }
 
     #[test]

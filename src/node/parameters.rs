@@ -7,6 +7,7 @@
 use super::service::{respond, Requests};
 use super::settings::Settings;
 use super::{lock, logger, names::Names, parameter_files, qos};
+use crate::causes::cut;
 use crate::data::classes::Class;
 use crate::interface::qos::Role;
 use crate::interface::set::list;
@@ -347,17 +348,6 @@ fn from_r2r(value: &r2r::ParameterValue) -> Value {
         r2r::ParameterValue::DoubleArray(v) => Value::Doubles(v.clone()),
         r2r::ParameterValue::StringArray(v) => Value::Strings(v.clone()),
     }
-}
-
-/// At most so many bytes of a text, and that there was more.
-fn cut(mut text: String) -> String {
-    const MOST: usize = 1000;
-    if text.len() > MOST {
-        let end = (0..=MOST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(" ...");
-    }
-    text
 }
 
 #[cfg(test)]

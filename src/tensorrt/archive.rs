@@ -25,11 +25,11 @@
 
 use super::pickle;
 use super::version::{ComputeCapability, TensorRtVersion};
+use crate::data::disk;
 use crate::data::zip::check_end;
 use base64ct::{Base64, Encoding as _};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -152,13 +152,10 @@ pub enum DeviceKind {
 /// The file cannot be read, is no TorchScript archive, or is damaged.
 pub fn inspect(path: &Path) -> Result<Archive, ArchiveError> {
     let io = |source| ArchiveError::Io { path: path.into(), source };
-    let file = File::open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(io(std::io::Error::other("it is no file")));
-    }
-    let engines = engines_of(BufReader::new(file), metadata.len())
-        .map_err(|what| ArchiveError::Damaged { path: path.into(), what })?;
+    let file = disk::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    let engines =
+        engines_of(BufReader::new(file), bytes).map_err(|what| ArchiveError::Damaged { path: path.into(), what })?;
     Ok(Archive { path: path.into(), engines })
 }
 

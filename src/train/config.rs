@@ -6,6 +6,7 @@ pub use crate::data::classes::LabelSpace;
 use crate::data::disk::read_text;
 use crate::data::source::Source;
 use crate::model::{NetworkConfig, Task};
+use crate::yaml;
 use anyhow::{bail, Context as _};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -330,14 +331,14 @@ impl TrainConfig {
     pub fn read(path: &Path, changes: &[String]) -> anyhow::Result<Self> {
         let context = || format!("training configuration {}", path.display());
         let text = read_text(path).context("training configuration")?;
-        let mut value: serde_yaml::Value = serde_yaml::from_str(&text).with_context(context)?;
+        let mut value: serde_yaml::Value = yaml::read(&text).with_context(context)?;
         for change in changes {
             set(&mut value, change)?;
         }
         // Through text again: its reader says where in the file something is wrong.
         let changed = serde_yaml::to_string(&value)?;
         let text = if changes.is_empty() { &text } else { &changed };
-        let config: Self = serde_yaml::from_str(text).with_context(context)?;
+        let config: Self = yaml::read(text).with_context(context)?;
         config.check().with_context(context)?;
         Ok(config)
     }
