@@ -213,6 +213,8 @@ fn node_and_schema_refuse_the_same() {
         json!({ "depth_scaling": 0 }),
         json!({ "roi": [0, 0, 8] }),
         json!({ "roi": [0, 0, 8, -8] }),
+        json!({ "mask": { "free_classes": vec!["road"; 257] } }),
+        json!({ "points": { "classes": vec![0; 257] } }),
         json!({ "cameras": ["Front"] }),
         json!({ "cameras": ["a__b"] }),
         json!({ "cameras": ["a__b"], "a__b": { "roi": [0, 0, 8, 8] } }),

@@ -75,6 +75,8 @@ pub enum Syntax {
 
 /// Most cameras of one node.
 pub const MAX_CAMERAS: usize = 32;
+/// Most classes in a list: as many as there are ids.
+pub const MAX_CLASSES: usize = 256;
 /// Longest name of a camera.
 pub const MAX_CAMERA_NAME: usize = 64;
 
@@ -165,7 +167,7 @@ impl Syntax {
             Syntax::Cameras => {
                 "up to 32 different names of up to 64 small letters, digits and single underscores, a letter first"
             }
-            Syntax::Classes => "names of the model's classes, or their ids",
+            Syntax::Classes => "up to 256 names of the model's classes, or their ids",
         }
     }
 
@@ -195,6 +197,9 @@ impl Syntax {
             (Syntax::DepthScaling, Value::String(s)) if is_depth_scaling(s) => Ok(()),
             (Syntax::Roi, Value::Integers(v)) if v.len() == 4 && v.iter().all(|n| (0..=65_535).contains(n)) => Ok(()),
             (Syntax::Cameras, Value::Strings(names)) => cameras(names),
+            (Syntax::Classes, Value::Strings(names)) if names.len() > MAX_CLASSES => {
+                Err(format!("expected up to {MAX_CLASSES} classes, got {}", names.len()))
+            }
             (Syntax::Classes, Value::Strings(names)) => match names.iter().find(|n| is_blank(n)) {
                 Some(n) => failed(&format!("{n:?}")),
                 None => Ok(()),
@@ -582,6 +587,8 @@ mod tests {
             ("cameras", list(&["input"]), "cannot be called \"input\""),
             ("cameras", list(&["a__b"]), "single underscores"),
             ("mask.free_classes", list(&["road", ""]), "got \"\""),
+            ("mask.free_classes", list(&["road"; 257]), "expected up to 256 classes, got 257"),
+            ("points.classes", Value::Integers(vec![0; 257]), "expected up to 256 classes, got 257"),
         ] {
             let e = spec(name).expect(name).accept(value).expect_err(expected);
             assert!(e.contains(expected), "'{expected}' is not in '{e}'");

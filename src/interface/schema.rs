@@ -4,7 +4,7 @@
 //! can say (a camera's name that is not in `cameras`, values that do not fit together) is left to the node.
 
 use super::documents::value_json;
-use super::parameters::{reserved, Preset, Rule, Spec, Syntax, MAX_CAMERAS, PARAMETERS};
+use super::parameters::{reserved, Preset, Rule, Spec, Syntax, MAX_CAMERAS, MAX_CLASSES, PARAMETERS};
 use super::qos::{Policy, Role, MAX_DEPTH, PREFIX};
 use serde_json::{json, Map, Value as Json};
 
@@ -91,7 +91,7 @@ fn parameter(spec: &Spec) -> Json {
         (Preset::Texts(_), Rule::Syntax(syntax)) => {
             let ids = json!({ "type": "integer", "minimum": 0, "maximum": 255 });
             // rcl takes no list of both.
-            json!({ "type": "array", "anyOf": [{ "items": text(syntax) }, { "items": ids }] })
+            json!({ "type": "array", "maxItems": MAX_CLASSES, "anyOf": [{ "items": text(syntax) }, { "items": ids }] })
         }
         (Preset::TextOrNumber(_), Rule::Syntax(syntax)) => {
             json!({ "anyOf": [text(syntax), { "type": "number", "minimum": 1e-3, "maximum": 1e3 }] })

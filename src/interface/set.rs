@@ -151,7 +151,7 @@ impl ParameterSet {
     /// The value of a parameter; for `CAMERA.NAME` without a value of its own, that of `NAME`. `None`: no such
     /// parameter.
     pub fn get(&self, name: &str) -> Option<Value> {
-        match self.target(name).ok()? {
+        match self.find(name)? {
             Target::Node(i) => Some(self.values[i].clone()),
             Target::Camera(camera, i) => Some(self.of_camera(camera, i).clone()),
             Target::Qos(key) => self.qos.0.get(&key).cloned(),
@@ -170,7 +170,7 @@ impl ParameterSet {
 
     /// What there is to know of a parameter; `None`: no such parameter.
     pub fn describe(&self, name: &str) -> Option<Description> {
-        let (i, camera) = match self.target(name).ok()? {
+        let (i, camera) = match self.find(name)? {
             Target::Node(i) => (i, None),
             Target::Camera(camera, i) => (i, Some(camera)),
             Target::Qos(key) => {
@@ -280,25 +280,39 @@ impl ParameterSet {
         index(name).map_or(&Value::NotSet, |i| &self.values[i])
     }
 
-    /// Finds what a name means, or says what is wrong with it and what it may have meant.
-    fn target(&self, name: &str) -> Result<Target, String> {
+    /// What a name means.
+    fn find(&self, name: &str) -> Option<Target> {
         if let Some(i) = index(name) {
-            return Ok(Target::Node(i));
+            return Some(Target::Node(i));
         }
+        let (prefix, rest) = name.split_once('.')?;
+        if prefix == qos::PREFIX {
+            return name.parse().ok().map(Target::Qos);
+        }
+        let camera = self.cameras.iter().position(|c| c == prefix)?;
+        index(rest).filter(|&i| PARAMETERS[i].per_camera).map(|i| Target::Camera(camera, i))
+    }
+
+    /// What a name means, or what is wrong with it and what it may have meant: to find out takes hundreds of comparisons.
+    fn target(&self, name: &str) -> Result<Target, String> {
+        self.find(name).ok_or_else(|| self.explain(name))
+    }
+
+    /// What is wrong with a name that means nothing, and what it may have meant.
+    fn explain(&self, name: &str) -> String {
         if name == qos::PREFIX || name.starts_with(&format!("{}.", qos::PREFIX)) {
-            return name.parse().map(Target::Qos);
+            return name.parse::<Key>().err().unwrap_or_default();
         }
         let none = NO_SUCH;
         let per_camera = || PARAMETERS.iter().filter(|s| s.per_camera).map(|s| s.name);
         if let Some((prefix, rest)) = name.split_once('.') {
-            if let Some(camera) = self.cameras.iter().position(|c| c == prefix) {
-                return match index(rest) {
-                    Some(i) if PARAMETERS[i].per_camera => Ok(Target::Camera(camera, i)),
-                    Some(_) => Err(format!("{rest} belongs to the node and cannot be set for one camera")),
-                    None => match nearest(rest, per_camera()) {
-                        Some(near) => Err(format!("{none}; did you mean {prefix}.{near}?")),
-                        None => Err(none.into()),
-                    },
+            if self.cameras.iter().any(|c| c == prefix) {
+                if index(rest).is_some() {
+                    return format!("{rest} belongs to the node and cannot be set for one camera");
+                }
+                return match nearest(rest, per_camera()) {
+                    Some(near) => format!("{none}; did you mean {prefix}.{near}?"),
+                    None => none.into(),
                 };
             }
             if index(rest).is_some_and(|i| PARAMETERS[i].per_camera) {
@@ -308,16 +322,16 @@ impl ParameterSet {
                 };
                 let near = nearest(prefix, self.cameras.iter().map(String::as_str))
                     .map_or_else(String::new, |n| format!("; did you mean {n}.{rest}?"));
-                return Err(format!("there is no camera {prefix:?} ({known}){near}"));
+                return format!("there is no camera {prefix:?} ({known}){near}");
             }
             if rest.starts_with('/') && nearest(prefix, [qos::PREFIX]).is_some() {
-                return Err(format!("{none}; did you mean {}.{rest}?", qos::PREFIX));
+                return format!("{none}; did you mean {}.{rest}?", qos::PREFIX);
             }
         }
         let of_cameras: Vec<String> =
             self.cameras.iter().flat_map(|c| per_camera().map(move |n| format!("{c}.{n}"))).collect();
         let all = PARAMETERS.iter().map(|s| s.name).chain(of_cameras.iter().map(String::as_str));
-        Err(format!("{none}{}", suggestion(name, all)))
+        format!("{none}{}", suggestion(name, all))
     }
 
     /// Stores one value. `starting`: everything may still be set.
@@ -537,6 +551,18 @@ mod tests {
         assert!(e.contains("zebra: there is no such parameter") && !e.contains("a.zebra"), "{e}");
         let e = given(&[("front.roi", Value::Integers(vec![0; 4]))]).expect_err("no cameras").to_string();
         assert!(e.contains("the parameter cameras is empty"), "{e}");
+    }
+
+    #[test]
+    fn what_means_nothing_has_no_value_and_no_description() {
+        let set = given(&[("cameras", texts(&["front"]))]).expect("valid");
+        for name in ["front.overlay_opacity", "overlay_opacity"] {
+            assert!(set.get(name).is_some() && set.describe(name).is_some(), "{name}");
+        }
+        let qos = "qos_overrides./a.publisher.depth";
+        for name in ["", "zebra", "front", "front.device", "front.zebra", "rear.roi", "qos_overrides", qos] {
+            assert!(set.get(name).is_none() && set.describe(name).is_none(), "{name}");
+        }
     }
 
     #[test]
