@@ -156,13 +156,63 @@ fn a_look_is_followed_by_a_checkpoint() {
     let changes = ["--set", phases, "--set", "watch.validate_every=2", "--set", "watch.checkpoint_every=100000"];
     let child = tool(&train(&config, &out, &changes)).stderr(Stdio::null()).spawn().expect("the tool starts");
     let checkpoint = out.join("checkpoint.safetensors");
-    // After three looks without one there will be none.
-    kill_when(child, || checkpoint.is_file() || rows(&out) >= 3);
+    // There is one before the first look, too, which knows of none.
+    kill_when(child, || rows(&out) >= 2);
     let tensors = tch::Tensor::read_safetensors(&checkpoint).expect("a checkpoint");
     let (_, progress) = tensors.into_iter().find(|(name, _)| name == "progress").expect("how far it is");
     let text = Vec::<u8>::try_from(progress).expect("bytes");
     let progress: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
     assert!(progress["best"].is_f64() && progress["looked"] == progress["total"], "{progress}");
+}
+
+/// What `export` takes from beside weights is of the run that made them.
+#[test]
+fn weights_keep_the_record_of_their_run() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
+    // Nothing is left of a run that has no data, so that it can be begun as soon as it has some.
+    let nowhere = ["--set", short, "--data", "street=/nowhere"];
+    assert!(!run(&train(&config, &out, &nowhere)).status.success());
+    assert_eq!(std::fs::read_dir(&out).expect("a list").count(), 0);
+    ok(&train(&config, &out, &["--set", short]));
+    std::fs::remove_file(out.join("checkpoint.safetensors")).expect("removed");
+    let record = || ["config.yaml", "run.json"].map(|name| std::fs::read(out.join(name)).expect(name));
+    let before = record();
+    for weights in ["best.safetensors", "last.safetensors"] {
+        for resume in [&[][..], &["--resume"]] {
+            let output = run(&train(&config, &out, &[&["--set", "augment.focal_length_px=565.6"], resume].concat()));
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && log.contains("weights of a run") && log.contains(weights), "{log}");
+            assert!(record() == before, "the record of the weights is another run's");
+        }
+        std::fs::remove_file(out.join(weights)).expect("removed");
+    }
+    ok(&train(&config, &out, &["--set", short, "--resume"]));
+}
+
+/// As in `a_look_is_followed_by_a_checkpoint`, but killed between the weights of the first look and its checkpoint.
+#[test]
+fn killed_in_its_first_look_it_resumes() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let [whole, killed] = ["whole", "killed"].map(|name| root.path().join(name));
+    let phases = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 5, max_learning_rate: 1.0e-3}]";
+    let changes = ["--set", phases, "--set", "watch.validate_every=2", "--set", "watch.checkpoint_every=100000"];
+    ok(&train(&config, &whole, &changes));
+    let child = tool(&train(&config, &killed, &changes)).stderr(Stdio::null()).spawn().expect("the tool starts");
+    kill_when(child, || killed.join("checkpoint.safetensors").is_file());
+    ok(&train(&config, &killed, &[&changes[..], &["--resume"]].concat()));
+    for file in ["last.safetensors", "best.safetensors"] {
+        let read = |out: &Path| std::fs::read(out.join(file)).expect(file);
+        assert!(read(&whole) == read(&killed), "{file} differs after a resume");
+    }
+    let looks = |out: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(out.join("metrics.csv")).expect("metrics");
+        text.lines().filter(|line| line.split(',').nth(2) == Some("")).map(String::from).collect()
+    };
+    assert_eq!(looks(&whole), looks(&killed));
 }
 
 /// A bit of the disk has changed: without a checksum it would go on in the weights.

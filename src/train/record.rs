@@ -250,8 +250,8 @@ pub fn describe(
     minutes: Option<f64>,
     device: Device,
 ) -> anyhow::Result<()> {
-    let context = || folder.display().to_string();
-    fs::write(folder.join(CONFIG), serde_yaml::to_string(config)?).with_context(context)?;
+    let text = serde_yaml::to_string(config)?;
+    write_atomically(&folder.join(CONFIG), |file| file.write_all(text.as_bytes()))?;
     let parent = config_file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let git = |arguments: &[&str]| {
         let output = std::process::Command::new("git").arg("-C").arg(parent).args(arguments).output().ok()?;

@@ -61,7 +61,7 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
         bail!("refinement: alone learns from what a trained network answers; expected its weights (--init FILE), found none");
     }
     let _held = hold(&options.out, "training")?;
-    prepare(config, options, device)?;
+    check_folder(config, options)?;
     let mut run = guarded(|| Run::new(config, options, device)).flatten()?;
     let result = guarded(|| run.phases()).flatten();
     run.record.finish();
@@ -75,22 +75,28 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     })
 }
 
-/// Describes the run in its folder, or checks that it is the one to resume.
-fn prepare(config: &TrainConfig, options: &Options, device: Device) -> anyhow::Result<()> {
+/// Checks that the folder is free for a new run, or holds the one to resume. Nothing is written.
+fn check_folder(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
     let out = &options.out;
     let checkpoint = out.join(CHECKPOINT);
-    if !options.resume {
-        if checkpoint.is_file() {
-            bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
+    if !checkpoint.is_file() {
+        // Their configuration, which tells `export` what depth was learned at, would become another run's.
+        if let Some(weights) = [BEST, LAST].into_iter().find(|name| out.join(name).exists()) {
+            bail!(
+                "{} holds weights of a run ({weights}) without its {CHECKPOINT}; choose another folder, or move them away",
+                out.display()
+            );
         }
-        return record::describe(out, config, &options.config_file, options.minutes, device);
+        if options.resume {
+            // A run that was killed before its first checkpoint begins anew.
+            log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
+        }
+        return Ok(());
+    }
+    if !options.resume {
+        bail!("{} holds a run already; --resume goes on with it, or choose another folder", out.display());
     }
     let saved = out.join(record::CONFIG);
-    if !checkpoint.is_file() {
-        // A run that was killed before its first checkpoint begins anew.
-        log::info!("{}: no checkpoint yet, starting from the beginning", out.display());
-        return record::describe(out, config, &options.config_file, options.minutes, device);
-    }
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
     let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
     if old != *config {
@@ -118,7 +124,7 @@ fn prepare(config: &TrainConfig, options: &Options, device: Device) -> anyhow::R
             );
         }
     }
-    record::add_part(out, device)
+    Ok(())
 }
 
 /// Everything of a run at work.
@@ -185,10 +191,16 @@ impl<'a> Run<'a> {
             let best = &config.watch.best;
             log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
         }
-        record::add_focal_share(&options.out, batches::focal_share(&supplies))?;
-
         let checkpoint = options.out.join(CHECKPOINT);
         let resumes = options.resume && checkpoint.is_file();
+        // Not before the data has been read: a run that fails at once leaves the folder as it was.
+        if resumes {
+            record::add_part(&options.out, device)?;
+        } else {
+            record::describe(&options.out, config, &options.config_file, options.minutes, device)?;
+        }
+        record::add_focal_share(&options.out, batches::focal_share(&supplies))?;
+
         tch::manual_seed(config.seed as i64);
         let variables = VarStore::new(device);
         let network = Network::new(&variables.root(), &config.network());
@@ -286,6 +298,13 @@ impl<'a> Run<'a> {
         let before = (self.progress.elapsed_s, self.progress.phase_elapsed_s);
         let started = Instant::now();
         let mut sums = Sums::default();
+        // Killed in its first look, a run goes on from the checkpoint before it.
+        let every = self.config.watch.validate_every;
+        let is_look_due = |progress: &Progress| progress.total.is_multiple_of(every);
+        if self.progress.step > 0 && is_look_due(&self.progress) && self.progress.looked != self.progress.total {
+            self.look()?;
+            self.checkpoint()?;
+        }
         loop {
             let here = started.elapsed().as_secs_f64();
             (self.progress.elapsed_s, self.progress.phase_elapsed_s) = (before.0 + here, before.1 + here);
@@ -310,7 +329,7 @@ impl<'a> Run<'a> {
             if total.is_multiple_of(REPORT_EVERY) {
                 self.report(&mut sums, rate, share)?;
             }
-            let is_look = total.is_multiple_of(self.config.watch.validate_every);
+            let is_look = is_look_due(&self.progress);
             if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
                 // Nothing is written of weights whose loss was no number.
                 self.check_losses(&sums.losses)?;
@@ -440,6 +459,10 @@ impl<'a> Run<'a> {
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
     fn look(&mut self) -> anyhow::Result<()> {
         self.check_weights()?;
+        // Weights without a checkpoint are taken for those of another run.
+        if !self.options.out.join(CHECKPOINT).is_file() {
+            self.checkpoint()?;
+        }
         self.progress.looked = self.progress.total;
         self.averaged(|run| {
             let still = run.config.augment.still();
