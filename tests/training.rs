@@ -123,6 +123,13 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     let output = run(&train(&config, &whole, &["--resume"]));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && log.contains("'seed: 7' there, 'seed: 8' now"), "{log}");
+    // Whatever the record leaves out because it has a default.
+    let record = whole.join("config.yaml");
+    let text = std::fs::read_to_string(&record).expect("read").replace("extra_light: false\n", "");
+    std::fs::write(&record, text).expect("written");
+    let output = run(&train(&config, &whole, &["--resume"]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("'seed: 7' there, 'seed: 8' now"), "{log}");
 }
 
 #[test]

@@ -100,8 +100,9 @@ fn check_folder(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
     let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
     if old != *config {
-        let now = serde_yaml::to_string(config)?;
-        let differs = text.lines().zip(now.lines()).find(|(a, b)| a != b);
+        // Both as this program writes them: the file may leave out what has a default.
+        let (was, now) = (serde_yaml::to_string(&old)?, serde_yaml::to_string(config)?);
+        let differs = was.lines().zip(now.lines()).find(|(a, b)| a != b);
         bail!(
             "{} was begun with another configuration ({}); resume with that one, or choose another folder",
             out.display(),
