@@ -113,14 +113,19 @@ impl Record {
         let done = progress.total;
         if done > 0 {
             if let Ok(text) = fs::read_to_string(&path) {
+                // What comes after the last end of a line is a row that was being written.
+                let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
                 let before = |line: &&str| {
+                    if line.split(',').count() != columns.len() {
+                        return false;
+                    }
                     let mut cells = line.split(',');
                     let step = cells.next().and_then(|s| s.parse::<usize>().ok());
                     // Only steps have a learning rate.
                     let last = if cells.nth(1) == Some("") { progress.looked } else { done };
                     step.is_some_and(|step| step <= last)
                 };
-                kept.extend(text.lines().skip(1).filter(before).map(String::from));
+                kept.extend(whole.lines().skip(1).filter(before).map(String::from));
             }
         }
         let context = || path.display().to_string();
@@ -345,13 +350,16 @@ mod tests {
     fn metrics_are_cut_to_what_counts_in_a_file_of_their_own() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, link) = (folder.path().join(METRICS), folder.path().join("link"));
-        let before = "step,phase,learning_rate\n20,1,0.001\n40,1,0.001\n";
-        fs::write(&path, before).expect("written");
+        let kept = "20,1,0.001,,12.5,0.1,0.5,0.25,,,\n";
+        // Rows that are torn, and one that lacks its end alone: its last number may be cut.
+        let torn = "20,1,0.0\n20,1,\n40,1,0.001,,12.5,0.1,0.5,0.25,,,\n20,1,,,,,,,0.5,0.2,3";
+        let before = format!("step,phase,learning_rate\n{kept}{torn}");
+        fs::write(&path, &before).expect("written");
         fs::hard_link(&path, &link).expect("linked");
-        let progress = Progress { total: 20, ..Progress::default() };
+        let progress = Progress { total: 20, looked: 20, ..Progress::default() };
         Record::open(folder.path(), &config(), &progress, Some(100)).expect("opened");
         let text = fs::read_to_string(&path).expect("metrics");
-        assert!(text.starts_with("step,phase,") && text.ends_with("\n20,1,0.001\n"), "{text}");
+        assert!(text.starts_with("step,phase,") && text.ends_with(&format!("depth,a/miou,a/abs_rel,a/normal_deg\n{kept}")), "{text}");
         assert_eq!(fs::read_to_string(&link).expect("read"), before, "nothing is written in place");
     }
 
