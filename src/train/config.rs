@@ -451,8 +451,9 @@ impl TrainConfig {
         }
         for (i, source) in self.sources.iter().enumerate() {
             let name = &source.name;
-            if name.is_empty() || name.contains(['/', '=', ',']) {
-                bail!("sources: expected names without / = and comma, found {name:?}");
+            // They are heads of columns in metrics.csv, and in lines of the log.
+            if name.is_empty() || name.contains(['/', '=', ',', '"']) || name.contains(char::is_control) {
+                bail!("sources: expected names without / = \" comma and control characters, found {name:?}");
             }
             if self.sources[..i].iter().any(|s| s.name == *name) {
                 bail!("sources: expected each name once, found {name} twice");
@@ -644,6 +645,8 @@ mod tests {
             ("scale: [1, 1]", "scale: [1e-30, 1]", "scale: expected 0.001"),
             ("phases:", "init: 5\nphases:", "init: expected a file or a list of files"),
             ("name: a", "name: a/b", "a/b"),
+            ("name: a", "name: 'a\"b'", r#"found "a\"b""#),
+            ("name: a", "name: \"a\\nb\"", r#"found "a\nb""#),
             ("scale: [1, 1]", "scale: [2, 1]", "low <= high"),
             ("phases:", "watch: {best: b/miou}\nphases:", "b/miou"),
             ("phases:", "heads: [{task: depth}, {task: depth}]\nphases:", "depth twice"),
