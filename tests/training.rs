@@ -114,6 +114,9 @@ fn killed_at_any_moment_it_resumes_and_ends_with_the_same_weights() {
     };
     let log = refused("--minutes=60");
     assert!(log.contains("begun without --minutes") && log.contains("with --minutes 60"), "{log}");
+    let output = run(&train(&config, &root.path().join("none"), &["--minutes=1e-12"]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("over before the first step"), "{log}");
     for minutes in ["--minutes=0", "--minutes=-5"] {
         let log = refused(minutes);
         assert!(log.contains("a number above 0"), "{log}");

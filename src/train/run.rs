@@ -343,6 +343,9 @@ impl<'a> Run<'a> {
                 self.checkpoint()?;
             }
         }
+        if self.progress.total == 0 {
+            bail!("the time was over before the first step, so there are no weights: pass more --minutes");
+        }
         if self.progress.looked == self.progress.total {
             return Ok(());
         }
