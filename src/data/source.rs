@@ -91,10 +91,13 @@ impl Mapping {
     /// Reads and checks a mapping file.
     ///
     /// # Errors
-    /// It cannot be read, or names a class that there is not.
+    /// It cannot be read, says an id twice, or names a class that there is not.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let text = read_text(path)?;
         let bad = |what: String| DataError::Bad { path: path.into(), what };
+        // A map of its own type takes the last of several entries with one key; this one refuses them.
+        let _: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        // From the text again: its reader says where in the file something is wrong.
         let mapping: Self = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         mapping.train_ids().map_err(bad)?;
         Ok(mapping)
@@ -632,5 +635,12 @@ mod tests {
         fs::write(root.path().join("mapping.yaml"), "classes: {0: {name: sky, is: [heaven]}}").expect("written");
         let error = source.index("val", &mut Groups::default()).expect_err("a wrong class").to_string();
         assert!(error.contains("heaven") && error.contains("vegetation"), "{error}");
+
+        for twice in ["11: {name: void, is: []}\n  10:", "11: {name: void, is: []}\n  0x0A:"] {
+            let text = MAPPING.replace("11:", &format!("{twice} {{name: car, is: [car]}}\n  12:"));
+            fs::write(root.path().join("mapping.yaml"), text).expect("written");
+            let error = source.index("val", &mut Groups::default()).expect_err("an id twice").to_string();
+            assert!(error.contains("mapping.yaml") && error.contains("duplicate entry with key 10"), "{error}");
+        }
     }
 }
