@@ -394,18 +394,29 @@ impl Item {
             }
         };
         let whole_height = size.1 as usize;
-        let height = rows_above_bottom(whole_height, self.remove_bottom);
+        let height = self.rows(whole_height)?;
         Ok(Facts { width: size.0 as usize, height, whole_height, labels, depth, focal_px })
     }
 
     /// Reads and decodes it, without the rows at the bottom that the source leaves out.
     ///
     /// # Errors
-    /// A part that cannot be read, parts of different sizes, a class id that the mapping does not have.
+    /// A part that cannot be read, parts of different sizes, a class id that the mapping does not have, or no row is left.
     pub fn decode(&self) -> Result<Decoded, DataError> {
         let mut frame = self.decode_whole()?;
+        self.rows(frame.height)?;
         self.cut(&mut frame);
         Ok(frame)
+    }
+
+    /// Rows of `whole_height` that the source does not leave out.
+    fn rows(&self, whole_height: usize) -> Result<usize, DataError> {
+        let rows = rows_above_bottom(whole_height, self.remove_bottom);
+        if rows > 0 {
+            return Ok(rows);
+        }
+        let Self { name, remove_bottom, .. } = self;
+        Err(DataError::Split(format!("{name}: remove_bottom: {remove_bottom} leaves no row of {whole_height}")))
     }
 
     /// Cuts off the rows at the bottom that the source leaves out.
@@ -596,6 +607,18 @@ mod tests {
         fs::write(&camera, "{}").expect("written");
         let error = check(&source).expect_err("an empty camera").to_string();
         assert!(error.contains("intrinsic.fx"), "{error}");
+    }
+
+    #[test]
+    fn a_frame_has_rows_above_its_bottom() {
+        let (_root, mut source) = folder(&[0, 10]);
+        if let Source::Folder { remove_bottom, .. } = &mut source {
+            *remove_bottom = 0.6;
+        }
+        let item = source.index("val", &mut Groups::default()).expect("an index").remove(0);
+        for error in [item.check().expect_err("no row"), item.decode().expect_err("no row")] {
+            assert_eq!(error.to_string(), "a: remove_bottom: 0.6 leaves no row of 1");
+        }
     }
 
     #[test]
