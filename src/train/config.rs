@@ -476,6 +476,14 @@ impl TrainConfig {
     }
 }
 
+impl SourceConfig {
+    /// Whether the frames to watch are the frames to train on.
+    pub fn watches_what_it_learns(&self) -> bool {
+        let has_no_splits = matches!(&self.data, Source::Folder { images, .. } if !images.contains("{split}"));
+        has_no_splits || self.train == self.val
+    }
+}
+
 impl Watch {
     /// Source (`None`: all of them) and measure of `best`.
     pub fn best_of(&self) -> (Option<&str>, &str) {
@@ -607,6 +615,17 @@ mod tests {
         let config = read(SMALL).expect("it is valid");
         assert_eq!(config.network(), NetworkConfig::default());
         assert_eq!(config.phases[0].steps(7), 12);
+    }
+
+    #[test]
+    fn frames_to_watch_are_told_from_frames_to_train_on() {
+        let of = |data: &str| {
+            let data = format!("{{name: a, data: {{layout: folder, root: x, mapping: m{data}");
+            let text = SMALL.replace("{name: a, data: {layout: cityscapes, root: x}", &data);
+            read(&text).expect("it is valid").sources[0].watches_what_it_learns()
+        };
+        assert!(!of("}") && of(", images: pictures, labels: ids}") && of("}, val: train"));
+        assert!(!read(SMALL).expect("it is valid").sources[0].watches_what_it_learns());
     }
 
     #[test]

@@ -188,6 +188,13 @@ impl<'a> Run<'a> {
         for task in batches::untaught(config, &supplies) {
             log::warn!("heads: no training frame has truth for {}: this head stays as it starts", task.name());
         }
+        for source in config.sources.iter().filter(|source| source.watches_what_it_learns()) {
+            log::warn!(
+                "source {}: the frames that it watches are those that it trains on, so that its measures and {BEST} say nothing \
+                 of others; give it two splits ({{split}} in the paths of a folder, train and val)",
+                source.name
+            );
+        }
         if !validate::can_be_watched(config, &watched) {
             let best = &config.watch.best;
             log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
