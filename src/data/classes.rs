@@ -70,6 +70,11 @@ pub fn train_id(label_id: u8) -> u8 {
     CITYSCAPES.iter().position(|c| c.0 == label_id).map_or(UNLABELLED_TRAIN_ID, |i| i as u8)
 }
 
+/// Whether a label file in Cityscapes' ids may hold this: 0 to 33 and, for a licence plate (-1), 34 or 255, as tools write it.
+pub fn is_label_id(value: u8) -> bool {
+    value <= 34 || value == UNLABELLED
+}
+
 /// Number of Cityscapes categories that are scored.
 pub const CATEGORIES: usize = 7;
 

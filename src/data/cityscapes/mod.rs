@@ -162,17 +162,27 @@ impl Sample {
     /// Train ids (19 unlabelled), row by row, with width and height.
     ///
     /// # Errors
-    /// The file cannot be read, is not 8-bit grey, or holds a value that is no train id where it should hold them; or
-    /// the options ask for no labels.
+    /// The file cannot be read, is not 8-bit grey, or holds a value that is none of the ids that the options say; or they ask
+    /// for no labels.
     pub fn read_labels(&self) -> Result<(Vec<u8>, u32, u32), DataError> {
-        let table: [Option<u8>; 256] = match self.options.labels {
-            LabelFiles::LabelIds => std::array::from_fn(|i| Some(classes::train_id(i as u8))),
-            LabelFiles::TrainIds => std::array::from_fn(|i| match i as u8 {
-                classes::UNLABELLED => Some(classes::UNLABELLED_TRAIN_ID),
-                id => (id <= classes::UNLABELLED_TRAIN_ID).then_some(id),
-            }),
+        let (meaning, expected, remedy): (fn(u8) -> Option<u8>, _, _) = match self.options.labels {
+            LabelFiles::LabelIds => (
+                |id| classes::is_label_id(id).then(|| classes::train_id(id)),
+                "Cityscapes' label ids (0 to 34, or 255 for none)",
+                "; ids of your own are read as a folder with a mapping (layout: folder, for evaluate --layout folder), train \
+                 ids with labels: train_ids (--label-files train_ids)",
+            ),
+            LabelFiles::TrainIds => (
+                |id| match id {
+                    classes::UNLABELLED => Some(classes::UNLABELLED_TRAIN_ID),
+                    id => (id <= classes::UNLABELLED_TRAIN_ID).then_some(id),
+                },
+                "train ids (0 to 18; 19 or 255 unlabelled)",
+                "",
+            ),
             LabelFiles::None => return Err(self.not_asked_for("labels")),
         };
+        let table: [Option<u8>; 256] = std::array::from_fn(|id| meaning(id as u8));
         let path = self.path(Part::Labels);
         let ids = picture::read_ids(&path)?;
         let (w, h) = ids.dimensions();
@@ -180,8 +190,7 @@ impl Sample {
         for (i, id) in train_ids.iter_mut().enumerate() {
             *id = table[usize::from(*id)].ok_or_else(|| {
                 let (x, y) = (i as u32 % w, i as u32 / w);
-                let what =
-                    format!("expected train ids (0 to 18; 19 or 255 unlabelled), found {id} at column {x}, row {y}");
+                let what = format!("expected {expected}, found {id} at column {x}, row {y}{remedy}");
                 DataError::bad(&path, what)
             })?;
         }

@@ -53,6 +53,21 @@ fn train_ids_are_read_and_other_values_are_named() {
 }
 
 #[test]
+fn ids_that_cityscapes_does_not_have_are_named() {
+    let (_folder, samples) = data_set(1);
+    let path = samples[0].path(Part::Labels);
+    // A licence plate's too, however it was written.
+    grey(&path, &[0, 7, 8, 33, 34, 255, 1, 3], 4, 2);
+    assert_eq!(samples[0].read_labels().expect("Cityscapes' own").0, [19, 0, 1, 18, 19, 19, 19, 19]);
+    for id in [35, 254] {
+        grey(&path, &[0, 7, 8, 33, 34, id, 1, 3], 4, 2);
+        let error = samples[0].read_labels().expect_err("no label id").to_string();
+        assert!(error.contains("_labelIds.png") && error.contains(&format!("found {id} at column 1, row 1")), "{error}");
+        assert!(error.contains("layout: folder") && error.contains("labels: train_ids"), "{error}");
+    }
+}
+
+#[test]
 fn depth_comes_from_a_named_folder_under_each_accepted_name() {
     let (folder, samples) = data_set(3);
     let asked = options(LabelFiles::LabelIds, "crestereo_depth");
