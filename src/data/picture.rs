@@ -69,11 +69,20 @@ impl Numbers {
     }
 }
 
+/// Opens a file; anything else under its name is refused, since a named pipe would be waited for.
+fn open(path: &Path) -> Result<File, DataError> {
+    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
+    if !metadata.is_file() {
+        return Err(DataError::bad(path, "expected a file with a picture, found something else of this name"));
+    }
+    File::open(path).map_err(DataError::io(path))
+}
+
 /// The picture behind a file's header, which has to be of the `expected` kind: by its content, whatever its name ends
 /// in, and no larger than is decoded.
 fn decoder(path: &Path, expected: Option<Numbers>) -> Result<Box<dyn ImageDecoder>, DataError> {
     let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
-    let mut file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
+    let mut file = BufReader::new(open(path)?);
     let mut start = Vec::with_capacity(PNG_COLOURS + 1);
     file.by_ref().take(PNG_COLOURS as u64 + 1).read_to_end(&mut start).map_err(DataError::io(path))?;
     file.rewind().map_err(DataError::io(path))?;
@@ -182,6 +191,17 @@ mod tests {
         image::RgbImage::new(5, 3).save_with_format(&path, image::ImageFormat::Jpeg).expect("written");
         assert_eq!(size(&path, None).expect("checked"), (5, 3));
         assert_eq!(read(&path, None).expect("decoded").into_rgb8().dimensions(), (5, 3));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.png");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a named pipe");
+        for error in [size(&path, None).expect_err("a pipe"), read(&path, None).expect_err("a pipe")] {
+            assert!(error.to_string().contains("a.png: expected a file"), "{error}");
+        }
     }
 
     #[test]
