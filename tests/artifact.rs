@@ -1,6 +1,7 @@
 //! A model folder: what export writes loads, and everything that is wrong with one is refused with its reason.
 
 use semantic_depth::bench::frames::Cameras;
+use semantic_depth::data::disk;
 use semantic_depth::export::trace::{export, write_engine_source, ExportRequest};
 use semantic_depth::export::{self, Artifact};
 use semantic_depth::frame::network::{Backend, BackendChoice, DeviceChoice, Precision};
@@ -205,7 +206,16 @@ fn export_never_takes_a_folder_that_is_not_a_model() {
     export(&request(folder.path()), &model).expect("first");
     export(&ExportRequest { name: "newer".into(), ..request(folder.path()) }, &model).expect("second");
     assert_eq!(export::load(&model).expect("whole").manifest.name, "newer");
-    assert!(!folder.path().join(".model.partial").exists());
+    let hidden = || [".model.partial", ".model.lock"].map(|name| folder.path().join(name).exists());
+    assert_eq!(hidden(), [false, false]);
+    // Never by two at a time, each of which would write into what the other one has unfinished.
+    let held = disk::hold(&folder.path().join(".model.lock"), "export").expect("it is free");
+    let message = export(&request(folder.path()), &model).expect_err("another is at work").to_string();
+    assert!(message.contains("model is in use by another export; wait for its end"), "{message}");
+    assert_eq!(export::load(&model).expect("whole").manifest.name, "newer");
+    drop(held);
+    export(&request(folder.path()), &model).expect("after its end");
+    assert_eq!(hidden(), [false, false]);
 }
 
 /// A model is there until the new one can take its place, and nothing unfinished is left.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufWriter, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with files on the disk.
@@ -151,15 +152,25 @@ impl Recipe {
 pub fn hold(folder: &Path, by: &'static str) -> Result<fs::File, DataError> {
     fs::create_dir_all(folder).map_err(DataError::io(folder))?;
     let held = fs::File::open(folder).map_err(DataError::io(folder))?;
+    let in_use = || Err(DataError::InUse { path: folder.into(), by });
     match held.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => Err(DataError::InUse { path: folder.into(), by }),
+        Err(fs::TryLockError::WouldBlock) => in_use(),
         // Some file systems of a network have no locks.
         Err(fs::TryLockError::Error(e)) => {
             log::warn!("{}: cannot be held for this {by} alone: {e}", folder.display());
             Ok(held)
         }
+        // Whoever held it may have removed it, and another has made it anew.
+        Ok(()) if !is_at(&held, folder) => in_use(),
         Ok(()) => Ok(held),
     }
+}
+
+/// Whether an open folder is the one of this name.
+fn is_at(open: &fs::File, folder: &Path) -> bool {
+    let of = |metadata: std::io::Result<fs::Metadata>| metadata.ok().map(|m| (m.dev(), m.ino()));
+    let open = of(open.metadata());
+    open.is_some() && open == of(fs::metadata(folder))
 }
 
 /// Opens what has to be a file: opening a pipe waits for somebody who writes to it, and a device may have no end.
@@ -224,6 +235,10 @@ mod tests {
         assert!(why.contains("a/b is in use by another rendering; wait"), "{why}");
         drop(held);
         drop(hold(&folder, "rendering").expect("it is free again"));
+        let other = root.path().join("other");
+        fs::create_dir(&other).expect("a folder");
+        let open = fs::File::open(&folder).expect("it opens");
+        assert!(is_at(&open, &folder) && !is_at(&open, &other) && !is_at(&open, &root.path().join("none")));
         std::fs::write(root.path().join("file"), "").expect("written");
         assert!(matches!(hold(&root.path().join("file/c"), "rendering"), Err(DataError::Io { .. })));
     }

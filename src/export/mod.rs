@@ -13,7 +13,7 @@ pub use manifest::Manifest;
 
 use crate::causes::{cut, cut_to};
 use crate::data::classes::UNLABELLED;
-use crate::data::disk;
+use crate::data::disk::{self, DataError};
 use crate::installed::{self, NotInstalled};
 use crate::model::weights::{self, WeightsError};
 use crate::model::{Network, Task};
@@ -147,6 +147,9 @@ pub enum ArtifactError {
         /// What else is in it, in alphabetical order.
         entries: String,
     },
+    /// Another process writes there.
+    #[error(transparent)]
+    Held(#[from] DataError),
     /// The place to write to is where a file system is mounted, so it cannot be replaced.
     #[error(
         "{path} is a mount point (or in use by the system), so the model cannot take its place; give a folder in it, as in \

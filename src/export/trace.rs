@@ -21,6 +21,7 @@ use crate::causes::first_line;
 use crate::data::augment::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::data::classes::{self, Class};
 use crate::data::depth;
+use crate::data::disk::{hold, DataError};
 use crate::model::weights::{self, Contents, RefinementSource, WeightsError};
 use crate::model::{Answers, Network, NetworkConfig, NumberFormat, Task};
 use rustix::fs::{memfd_create, renameat_with, MemfdFlags, RenameFlags, CWD};
@@ -200,6 +201,14 @@ fn check_free(out: &Path) -> Result<(), ArtifactError> {
     Err(ArtifactError::Foreign { path: out.into(), entries })
 }
 
+/// What holds a folder is a lock beside it.
+fn in_use(error: DataError, out: &Path) -> ArtifactError {
+    match error {
+        DataError::InUse { by, .. } => DataError::InUse { path: out.into(), by }.into(),
+        other => other.into(),
+    }
+}
+
 /// Removes what lies under a name when the export ends, however it does: the unfinished folder, or the older model that the
 /// finished one changed places with.
 struct Leftover<'a>(&'a Path);
@@ -362,7 +371,7 @@ impl Source {
 /// largest output or of 1.
 ///
 /// # Errors
-/// A folder in use for something else, without a name of its own or that is a mount point, unreadable or misfitting weights,
+/// A folder in use for something else or by another export, without a name of its own or that is a mount point, unreadable or misfitting weights,
 /// or an exported network that answers differently.
 pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), ExportError> {
     let _no_grad = tch::no_grad_guard();
@@ -375,6 +384,11 @@ pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), Ex
     let source = Source::of(request)?;
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(ArtifactError::io(parent))?;
+    // The unfinished folder has one name, by which the next export finds what a killed one has left.
+    let lock = parent.join(format!(".{}.lock", name.to_string_lossy()));
+    let _held = hold(&lock, "export").map_err(|error| in_use(error, out))?;
+    let _empty = Leftover(&lock);
+    check_free(out)?;
     let partial = parent.join(format!(".{}.partial", name.to_string_lossy()));
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(ArtifactError::io(&partial))?;
