@@ -4,7 +4,7 @@ use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
-use crate::data::disk::{hold, DataError, Recipe};
+use crate::data::disk::{hold, read_text, DataError, Recipe};
 use crate::data::{npy, picture};
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
@@ -94,6 +94,7 @@ pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Res
         samples.iter().try_for_each(|sample| check_apart(sample, root))?;
     }
     let recipe = recipe_of(first, job, how)?;
+    check_same_cut(first, job, &recipe)?;
     if job.overwrite {
         return Ok(());
     }
@@ -127,6 +128,35 @@ pub fn check(samples: &[Sample], job: &Job, how: &impl Serialize) -> anyhow::Res
     let replaced = samples.iter().map(|s| s.path(Part::Disparity)).find(|p| job.write_disparity && p.exists());
     if let Some(there) = replaced {
         bail!("{} is there and would be replaced; pass --overwrite to replace it", there.display());
+    }
+    Ok(())
+}
+
+/// Other depth of a cut data set lies on its pictures, which another cut would replace: the recipe of each says how it was cut.
+fn check_same_cut(first: &Sample, job: &Job, recipe: &Recipe) -> anyhow::Result<()> {
+    let Some(root) = &job.cut_into else { return Ok(()) };
+    let folders = match std::fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(DataError::io(root))?,
+    };
+    let asked = recipe.asked()?;
+    let split = split_folder(first, job);
+    for folder in folders {
+        let other = folder.path().join(split.file_name().unwrap_or_default()).join(RECIPE);
+        if other == recipe.path || !other.is_file() {
+            continue;
+        }
+        let text = read_text(&other)?;
+        let there: serde_json::Value = serde_json::from_str(&text).with_context(|| other.display().to_string())?;
+        let edges = |recipe: &serde_json::Value| recipe["clean"]["edges"].clone();
+        ensure!(
+            there["edges"] != asked["edges"] || edges(&there) == edges(&asked),
+            "{} says that its depth lies on pictures that were cut in another way, and they would be replaced; choose a \
+             folder of its own for --cut-into, or the same edges. There: {}. Asked for: {}",
+            other.display(),
+            edges(&there),
+            edges(&asked)
+        );
     }
     Ok(())
 }
@@ -556,6 +586,30 @@ mod tests {
         assert_eq!(done, Done { made: 2, skipped: 0 });
         // What the job itself has written is gone on with.
         assert_eq!(make(&samples, &cutting(&root)).expect("ours"), Done { made: 0, skipped: 2 });
+    }
+
+    #[test]
+    fn pictures_that_other_depth_lies_on_are_not_cut_in_another_way() {
+        let (folder, samples) = data_set(2);
+        let root = folder.path().join("cut");
+        make(&samples, &cutting(&root)).expect("made");
+        let picture = samples[0].in_root(&root).path(Part::Left);
+        let before = std::fs::read(&picture).expect("read");
+        let second = Job { folder: "second".into(), overwrite: true, ..cutting(&root) };
+        assert_eq!(make(&samples, &second).expect("the same edges"), Done { made: 2, skipped: 0 });
+        let edges = Some(Edges { left: 0.25, top: 0.0, bottom: 0.5 });
+        let clean = CleanOptions { edges, ..CleanOptions::NONE };
+        for (folder, overwrite) in [("third", true), ("third", false), ("second", true)] {
+            let job = Job { folder: folder.into(), overwrite, clean, ..second.clone() };
+            let error = make(&samples, &job).expect_err("other edges").to_string();
+            assert!(error.contains("made/train/recipe.json") || error.contains("second/train/recipe.json"), "{error}");
+            assert!(error.contains("cut in another way") && error.contains(r#""left":0.25"#), "{error}");
+        }
+        assert!(std::fs::read(&picture).expect("read") == before, "it was cut anew");
+        // With no other depth on them they may be.
+        std::fs::remove_dir_all(root.join("made")).expect("removed");
+        make(&samples, &Job { clean, ..second }).expect("made anew");
+        assert!(samples[0].in_root(&root).read_focal().expect("camera").0 < 200.0, "it is the old one");
     }
 
     #[test]

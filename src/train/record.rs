@@ -359,7 +359,10 @@ mod tests {
         let progress = Progress { total: 20, looked: 20, ..Progress::default() };
         Record::open(folder.path(), &config(), &progress, Some(100)).expect("opened");
         let text = fs::read_to_string(&path).expect("metrics");
-        assert!(text.starts_with("step,phase,") && text.ends_with(&format!("depth,a/miou,a/abs_rel,a/normal_deg\n{kept}")), "{text}");
+        assert!(
+            text.starts_with("step,phase,") && text.ends_with(&format!("depth,a/miou,a/abs_rel,a/normal_deg\n{kept}")),
+            "{text}"
+        );
         assert_eq!(fs::read_to_string(&link).expect("read"), before, "nothing is written in place");
     }
 

@@ -62,7 +62,10 @@ fn ids_that_cityscapes_does_not_have_are_named() {
     for id in [35, 254] {
         grey(&path, &[0, 7, 8, 33, 34, id, 1, 3], 4, 2);
         let error = samples[0].read_labels().expect_err("no label id").to_string();
-        assert!(error.contains("_labelIds.png") && error.contains(&format!("found {id} at column 1, row 1")), "{error}");
+        assert!(
+            error.contains("_labelIds.png") && error.contains(&format!("found {id} at column 1, row 1")),
+            "{error}"
+        );
         assert!(error.contains("layout: folder") && error.contains("labels: train_ids"), "{error}");
     }
 }
