@@ -220,6 +220,27 @@ fn a_training_starts_from_torchvisions_encoder_or_from_a_network_of_other_heads(
     let random = weights::load_start(&taken, &path).expect("it fits");
     assert!(random.iter().all(|name| name.contains("normals")) && !random.is_empty(), "{random:?}");
 
+    // Of another number of classes: all but the head's last layer, and the refinement, which reads the classes.
+    let refined = |classes| NetworkConfig { classes, refine_depth: true, ..NetworkConfig::default() };
+    let (given, taken) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+    let _g = Network::new(&given.root(), &refined(20));
+    let _t = Network::new(&taken.root(), &refined(8));
+    weights::save(&given, &path).expect("written");
+    let random = weights::load_start(&taken, &path).expect("it fits");
+    let is_left =
+        |name: &str| ["decoder.seg.weight", "decoder.seg.bias"].contains(&name) || Network::is_refinement(name);
+    assert!(random.iter().all(|name| is_left(name)), "{random:?}");
+    assert_eq!(random.len(), taken.variables().keys().filter(|name| is_left(name)).count());
+    let name = "decoder.depth.weight";
+    assert_eq!(given.variables()[name], taken.variables()[name]);
+
+    let checkpoint = [("network/decoder.depth.weight", Tensor::zeros([1], (Kind::Float, Device::Cpu)))];
+    Tensor::write_safetensors(&checkpoint, &path).expect("written");
+    for error in [weights::load_start(&taken, &path).map(|_| ()), weights::contents(&path).map(|_| ())] {
+        let error = error.expect_err("a checkpoint").to_string();
+        assert!(error.contains("a training's checkpoint; expected its weights: last.safetensors"), "{error}");
+    }
+
     Tensor::write_safetensors(&[("other", Tensor::zeros([1], (Kind::Float, Device::Cpu)))], &path).expect("written");
     let error = weights::load_start(&taken, &path).expect_err("another network's").to_string();
     assert!(error.contains("no variable of this network"), "{error}");

@@ -148,7 +148,7 @@ pub fn load_without(
     without: impl Fn(Task) -> bool,
     refinement: &RefinementSource,
 ) -> Result<(), WeightsError> {
-    let mut given = read(path)?;
+    let mut given = read_weights(path)?;
     for task in Task::ALL.into_iter().filter(|task| without(*task)) {
         given.retain(|name, _| !task.owns(name));
     }
@@ -156,7 +156,7 @@ pub fn load_without(
         given.retain(|name, _| !Network::is_refinement(name));
     }
     if let Some(path) = refinement.file() {
-        let mut found = read(path)?;
+        let mut found = read_weights(path)?;
         found.retain(|name, _| Network::is_refinement(name));
         if found.is_empty() {
             let what =
@@ -217,7 +217,7 @@ pub struct Contents {
 /// # Errors
 /// It cannot be read.
 pub fn contents(path: &Path) -> Result<Contents, WeightsError> {
-    let given = read(path)?;
+    let given = read_weights(path)?;
     let weight = |task: Task| given.iter().find(|(name, _)| name.ends_with(&format!("decoder.{}.weight", task.key())));
     let classes = weight(Task::Segmentation).and_then(|(_, t)| t.size().first().copied()).unwrap_or(0) as usize;
     let heads = Task::ALL.into_iter().filter(|task| weight(*task).is_some()).collect();
@@ -227,17 +227,30 @@ pub fn contents(path: &Path) -> Result<Contents, WeightsError> {
 }
 
 /// Fills what a weights file has for this network, to start a training from: a network of the same encoder and decoder
-/// may have other heads, and torchvision's MobileNetV3-small (`features.*`) has the encoder only. Returns the names of
-/// the variables that keep their random start.
+/// may have other heads, and torchvision's MobileNetV3-small (`features.*`) has the encoder only. A segmentation head of
+/// another number of classes, and a refinement, which reads them, are left out with a warning. Returns the names of the
+/// variables that keep their random start.
 ///
 /// # Errors
 /// It cannot be read, a shape differs, or it has nothing for this network.
 pub fn load_start(vs: &VarStore, path: &Path) -> Result<Vec<String>, WeightsError> {
-    let given = read(path)?;
+    let mut given = read_weights(path)?;
+    let wanted = variables(vs);
+    if let Some((here, there)) = classes_differ(&wanted, &given) {
+        // The refinement as a whole: as it starts it changes nothing, which a part of a trained one would.
+        let left_out = |name: &str| SCORES.contains(&name) || Network::is_refinement(name);
+        let refines = given.keys().any(|name| Network::is_refinement(name));
+        log::warn!(
+            "weights {}: their segmentation head has {there} classes and this network's {here}: {} at random",
+            path.display(),
+            if refines { "the head and the depth's refinement start" } else { "the head starts" }
+        );
+        given.retain(|name, _| !left_out(name));
+    }
     let torchvision =
         |name: &str| name.strip_prefix("encoder.backbone.").and_then(|rest| given.get(&format!("features.{rest}")));
     let (mut kept, mut problems, mut found) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, variable) in variables(vs) {
+    for (name, variable) in wanted {
         match given.get(&name).or_else(|| torchvision(&name)) {
             None => kept.push(name),
             Some(t) if t.size() != variable.size() || !t.is_floating_point() => {
@@ -256,6 +269,19 @@ pub fn load_start(vs: &VarStore, path: &Path) -> Result<Vec<String>, WeightsErro
     Ok(kept)
 }
 
+/// The last layer of the segmentation head.
+const SCORES: [&str; 2] = ["decoder.seg.weight", "decoder.seg.bias"];
+
+/// Class score channels of a network and of the weights for it, where both have them, and they differ.
+fn classes_differ(wanted: &BTreeMap<String, Tensor>, given: &HashMap<String, Tensor>) -> Option<(i64, i64)> {
+    let [weight, _] = SCORES;
+    let (wanted, given) = (wanted.get(weight)?.size(), given.get(weight)?.size());
+    match (&wanted[..], &given[..]) {
+        ([here, a @ ..], [there, b @ ..]) if here != there && a == b => Some((*here, *there)),
+        _ => None,
+    }
+}
+
 /// Copies tensors into variables of their shape.
 fn copy<'a>(path: &Path, pairs: impl IntoIterator<Item = (String, Tensor, &'a Tensor)>) -> Result<(), WeightsError> {
     tch::no_grad(|| {
@@ -266,6 +292,18 @@ fn copy<'a>(path: &Path, pairs: impl IntoIterator<Item = (String, Tensor, &'a Te
         }
         Ok(())
     })
+}
+
+/// As [`read`], of a file that is to hold weights and nothing else.
+fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
+    let given = read(path)?;
+    // `train::checkpoint` has the network's variables under this name, and more.
+    if given.keys().any(|name| name.starts_with("network/")) {
+        let what =
+            "a training's checkpoint; expected its weights: last.safetensors or best.safetensors beside it".into();
+        return Err(WeightsError::Format { path: path.into(), what });
+    }
+    Ok(given)
 }
 
 /// All tensors of a weights file.

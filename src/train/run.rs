@@ -220,6 +220,7 @@ impl<'a> Run<'a> {
                 random.retain(|name| kept.contains(name));
                 log::info!("starting from {}; {} variables start at random", path.display(), random.len());
             }
+            check_refined(config, &random)?;
         }
         let extra = VarStore::new(device);
         let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
@@ -546,6 +547,17 @@ impl<'a> Run<'a> {
         let progress = self.progress;
         self.state().save(&progress, &path)
     }
+}
+
+/// What a refinement that learns alone refines has been learned: `random` are the variables that no weights were given for.
+fn check_refined(config: &TrainConfig, random: &[String]) -> anyhow::Result<()> {
+    let is_read = |name: &&String| {
+        !Network::is_refinement(name) && ![Task::Normals, Task::Edges].iter().any(|task| task.owns(name))
+    };
+    if let (Refinement::Alone, Some(name)) = (config.refinement, random.iter().find(is_read)) {
+        bail!("refinement: alone refines what trained weights answer; expected {name} in the files of init, found none that fits");
+    }
+    Ok(())
 }
 
 /// Variables with their names, sorted.
