@@ -396,6 +396,32 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert!(!log.contains("no training frame has truth for segmentation"), "{log}");
 }
 
+/// Its schedule and what each crop is of would jump.
+#[test]
+fn a_run_is_resumed_with_the_data_that_it_was_begun_with() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
+    ok(&train(&config, &out, &["--set", short]));
+    let resume = || run(&train(&config, &out, &["--set", short, "--resume"]));
+    assert!(resume().status.success(), "the same data");
+    let record = out.join("run.json");
+    let begun = std::fs::read(&record).expect("a record");
+    let data = root.path().join("data");
+    let add = ["render", "--out", data.to_str().expect("UTF-8"), "--splits", "train=4", "--frames", "2", "--size", "128x64"];
+    ok(&[&add[..], &["--no-stereo", "--add"]].concat());
+    let output = resume();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("source street: 6 training frames then, 8 now"), "{log}");
+    assert!(std::fs::read(&record).expect("a record") == begun, "a refused run leaves its record");
+    // A run of an older version says nothing of it.
+    let mut older: serde_json::Value = serde_json::from_slice(&begun).expect("JSON");
+    older.as_object_mut().and_then(|keys| keys.remove("data")).expect("what the data are");
+    std::fs::write(&record, older.to_string()).expect("written");
+    assert!(resume().status.success());
+}
+
 #[test]
 fn a_folder_has_one_training_at_a_time() {
     let root = tempfile::tempdir().expect("a folder");

@@ -201,12 +201,12 @@ mod tests {
         };
         config("0");
         assert_eq!(learned(), None, "of an older run");
-        record::add_focal_share(run.path(), None).expect("written");
+        record::add_data(run.path(), None, &[]).expect("written");
         assert_eq!(learned(), None, "of several cameras");
         // The camera that depth was learned from needs no factor, whatever its shape and the rows that were left out.
         let focal_px = Some((1500.0, 1480.0));
         let facts = Facts { width: 1920, height: 960, whole_height: 1200, labels: true, depth: true, focal_px };
-        record::add_focal_share(run.path(), facts.focal_share()).expect("written");
+        record::add_data(run.path(), facts.focal_share(), &[]).expect("written");
         let ratio = |focal_px, frame, size, f_model: f32| {
             let geometry = Geometry::new(&Placement::default(), frame, size).expect("it fits");
             focal_ratio(focal_px, geometry.focal_scale(), f64::from(f_model))

@@ -256,6 +256,15 @@ impl Source {
         Ok(judged)
     }
 
+    /// Sorted train ids of each of its ids, where a mapping says what they are.
+    ///
+    /// # Errors
+    /// The mapping cannot be read, or makes no sense.
+    pub fn mapped(&self) -> Result<Option<BTreeMap<u8, Vec<u8>>>, DataError> {
+        let Self::Folder { mapping, .. } = self else { return Ok(None) };
+        Mapping::read(mapping)?.train_ids().map(Some).map_err(|what| DataError::bad(mapping, what))
+    }
+
     /// The frames of a split, sorted by name. Label codes of several classes are entered into `groups`.
     ///
     /// # Errors

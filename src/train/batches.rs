@@ -6,6 +6,7 @@
 use super::config::{Cache, Phase, TrainConfig, Turn};
 use super::guard::guarded;
 use super::labels::LabelTable;
+use super::origin;
 use super::packed::Packed;
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::disk::DataError;
@@ -43,6 +44,8 @@ pub struct Supply {
     labelled: bool,
     /// Of each frame with depth: [`Facts::focal_share`].
     focals: Vec<Option<f64>>,
+    /// As they were indexed.
+    pub origin: origin::Frames,
     frames: Frames,
 }
 
@@ -106,6 +109,7 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
     for part in &config.sources {
         let context = || format!("source {}", part.name);
         let items = part.data.index(&part.train, groups).with_context(context)?;
+        let origin = origin::Frames::of(&items);
         // A broken file is an error now and not at epoch 40.
         let mut facts = source::check_all(&items).with_context(context)?;
         let frames = match (config.cache, &part.expert) {
@@ -134,6 +138,7 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
             aspect: part.aspect as f32,
             labelled: facts.iter().any(|f| f.labels),
             focals: facts.iter().filter(|f| f.depth).map(Facts::focal_share).collect(),
+            origin,
             frames,
         };
         supply.share = part.share.unwrap_or(supply.len() as f64);
@@ -416,7 +421,8 @@ mod tests {
             principal_px: None,
         };
         let frames = Frames::Decoded((0..frames).map(frame).collect());
-        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, labelled: true, focals: Vec::new(), frames }
+        let (focals, origin) = (Vec::new(), origin::Frames::default());
+        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, labelled: true, focals, origin, frames }
     }
 
     fn batches(skip: usize) -> Batches {

@@ -5,6 +5,7 @@ use crate::data::classes::{LabelSpace, UNLABELLED, UNLABELLED_TRAIN_ID};
 use crate::data::frame::Decoded;
 use crate::data::source::Item;
 use crate::eval::answer::{label_space, Answerer};
+use crate::export::{self, trace};
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::pipeline::{LoadOptions, Outputs, Pipeline};
 use crate::model::Task;
@@ -62,6 +63,17 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
     }
     log::info!("source {source}: {completed} frames completed by {}", expert.pipeline.manifest().name);
     Ok(frames)
+}
+
+/// What an expert's answers follow from: the sha256 of its weights, and its input's size.
+///
+/// # Errors
+/// There is no such model, or it is damaged.
+pub fn identity(model: &Path) -> anyhow::Result<String> {
+    let manifest = export::load(model).with_context(|| format!("expert {}", model.display()))?.manifest;
+    let weights = manifest.files.get(trace::WEIGHTS).or_else(|| manifest.files.get(&manifest.torchscript));
+    let input = &manifest.input;
+    Ok(format!("{} at {}x{}", weights.map_or("", String::as_str), input.width, input.height))
 }
 
 /// Focal lengths, in pixels of a frame, of the camera that a model's depth needs no factor for.

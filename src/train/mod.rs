@@ -7,7 +7,7 @@
 //! - [`losses`], [`objective`]: each task's loss, and their sum
 //! - [`step`]: one pass forwards and backwards; [`quarter`]: the 1/4 stage's part of it on a processor
 //! - [`optimizer`], [`schedule`], [`loss_scale`], [`ema`]: how weights move
-//! - [`checkpoint`]: all of a run's state in one file
+//! - [`checkpoint`]: all of a run's state in one file; [`origin`]: what its data are
 //! - [`validate`], [`record`], [`events`], [`pictures`]: how a run is looked at
 //! - [`run`]: the loop
 
@@ -23,6 +23,7 @@ pub mod loss_scale;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
+pub mod origin;
 pub mod packed;
 pub mod pictures;
 pub mod quarter;

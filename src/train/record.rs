@@ -3,6 +3,7 @@
 use super::checkpoint::Progress;
 use super::config::TrainConfig;
 use super::events::EventWriter;
+use super::origin::Origin;
 use super::validate::Validation;
 use crate::data::disk::write_atomically;
 use crate::export::trace::LIBTORCH_VERSION;
@@ -23,6 +24,8 @@ pub const RUN: &str = "run.json";
 const MINUTES: &str = "minutes";
 /// Key of [`RUN`]: [`crate::data::source::Facts::focal_share`] of the camera that depth is learned from.
 const FOCAL_SHARE: &str = "focal_length_share";
+/// Key of [`RUN`]: what the data of each source are.
+const DATA: &str = "data";
 /// Key of [`RUN`]: by what the run was gone on with, where that was another program, device or number of threads.
 const RESUMED: &str = "resumed";
 const METRICS: &str = "metrics.csv";
@@ -302,17 +305,23 @@ pub fn begun_minutes(folder: &Path) -> Option<Option<f64>> {
     read_run(folder)?.get(MINUTES).map(serde_json::Value::as_f64)
 }
 
-/// Adds to the record what camera depth is learned from.
+/// Adds to the record what camera depth is learned from, and what the sources' data are.
 ///
 /// # Errors
 /// The folder cannot be written to.
-pub fn add_focal_share(folder: &Path, focal_share: Option<f64>) -> anyhow::Result<()> {
+pub fn add_data(folder: &Path, focal_share: Option<f64>, origins: &[Origin]) -> anyhow::Result<()> {
     let mut run = read_run(folder).unwrap_or_else(|| serde_json::json!({}));
     run[FOCAL_SHARE] = focal_share.into();
+    run[DATA] = serde_json::to_value(origins)?;
     write_run(folder, &run)
 }
 
-/// What [`add_focal_share`] added to the record of a run; `None` where there is none, or no one camera.
+/// What the data were that a run was begun with; `None` where its record does not say.
+pub fn origins(folder: &Path) -> Option<Vec<Origin>> {
+    serde_json::from_value(read_run(folder)?[DATA].take()).ok()
+}
+
+/// Camera that depth of a run was learned from, as a focal share; `None` where its record has none, or there is no one camera.
 pub fn focal_share(folder: &Path) -> Option<f64> {
     read_run(folder)?.get(FOCAL_SHARE)?.as_f64().filter(|f| f.is_finite() && *f > 0.0)
 }

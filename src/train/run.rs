@@ -13,7 +13,7 @@ use super::quarter::QuarterStage;
 use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
-use super::{pictures, schedule};
+use super::{origin, pictures, schedule};
 use crate::data::disk::hold;
 use crate::data::source::{check_all, Groups, Item};
 use crate::eval::ClassTable;
@@ -202,12 +202,16 @@ impl<'a> Run<'a> {
         let checkpoint = options.out.join(CHECKPOINT);
         let resumes = options.resume && checkpoint.is_file();
         // Not before the data has been read: a run that fails at once leaves the folder as it was.
+        let origins = origin::of(config, &supplies, &watched)?;
         if resumes {
+            // A run of an older version does not say.
+            let begun = record::origins(&options.out).unwrap_or_default();
+            origin::check(&begun, &origins, &options.out)?;
             record::add_part(&options.out, device)?;
         } else {
             record::describe(&options.out, config, &options.config_file, options.minutes, device)?;
         }
-        record::add_focal_share(&options.out, batches::focal_share(&supplies))?;
+        record::add_data(&options.out, batches::focal_share(&supplies), &origins)?;
 
         tch::manual_seed(config.seed as i64);
         let variables = VarStore::new(device);
@@ -599,6 +603,7 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
             scale: config.watch.scale * source.scale as f32,
             aspect: config.augment.aspect * source.aspect as f32,
             classes,
+            origin: origin::Frames::of(items),
             frames,
         })
     };

@@ -4,6 +4,7 @@
 
 use super::config::TrainConfig;
 use super::labels::LabelTable;
+use super::origin;
 use super::packed::{collate, Batch};
 use crate::data::augment::{self, AugmentConfig, Crop, CropSize};
 use crate::data::classes::UNLABELLED_TRAIN_ID;
@@ -30,6 +31,8 @@ pub struct Watched {
     pub aspect: f32,
     /// What its labels are judged as.
     pub classes: ClassTable,
+    /// The split as it was indexed, of which some are looked at.
+    pub origin: origin::Frames,
     /// Decoded.
     pub frames: Vec<Decoded>,
 }
@@ -186,6 +189,7 @@ mod tests {
             scale: 1.0,
             aspect: 1.0,
             classes: ClassTable::cityscapes(),
+            origin: origin::Frames::default(),
             frames: vec![Decoded {
                 width: 2,
                 height: 1,
