@@ -2,7 +2,8 @@
 """average_weights.py A.safetensors B.safetensors OUT.safetensors: the mean of two networks' weights.
 
 Of two points of one training, or of a training and one that went on from it, the mean often does better than either
-(Wortsman et al. 2022, "Model soups"). Needs nothing but Python; float32 only.
+(Wortsman et al. 2022, "Model soups"). Needs nothing but Python; float32 only. What only B has, a refinement, say, is left out, and
+said.
 """
 
 import array
@@ -14,10 +15,13 @@ import sys
 
 def read(path):
     """Header, its bytes, data."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = file.read(length)
-        return json.loads(header), struct.pack("<Q", length) + header, file.read()
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = file.read(length)
+            return json.loads(header), struct.pack("<Q", length) + header, file.read()
+    except (OSError, MemoryError, OverflowError, ValueError, struct.error) as error:
+        sys.exit(f"{path}: expected a safetensors file: {error!r}")
 
 
 def floats(data, tensor):
@@ -41,6 +45,9 @@ def main():
         start, end = tensor["data_offsets"]
         pairs = zip(floats(data, tensor), floats(other_data, other))
         result[start:end] = array.array("f", [(a + b) / 2 for a, b in pairs]).tobytes()
+    left_out = sorted(name for name in others if name not in tensors and name != "__metadata__")
+    if left_out:
+        print(f"left out, as {first} has none: {len(left_out)} of {second}, such as {left_out[0]}", file=sys.stderr)
     with open(out + ".partial", "wb") as file:
         file.write(header + bytes(result))
     os.replace(out + ".partial", out)
