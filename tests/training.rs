@@ -337,6 +337,29 @@ fn further_heads_and_other_label_spaces_become_models() {
     assert_eq!(figures["iou"].as_array().expect("a list").len(), 7);
     assert!(figures["depth"]["abs_rel"].as_f64().expect("a number") > 0.0);
 
+    // From a network of other classes: a new head for these.
+    let categories = root.path().join("categories");
+    let (init, short) = (
+        four.join("last.safetensors").display().to_string(),
+        "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]",
+    );
+    let to_seven = ["--set", "label_space=categories", "--set", short, "--init", &init];
+    let output = run(&train(&config, &categories, &to_seven));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && log.contains("has 20 classes and this network's 8: the head starts at"),
+        "{log}"
+    );
+    // A refinement alone would refine what nobody has taught.
+    let alone = [&to_seven[..], &["--set", "refinement=alone", "--set", "heads=[{task: segmentation}, {task: depth}]"]];
+    let output = run(&train(&config, &root.path().join("unlearned"), &alone.concat()));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("refinement: alone refines what trained weights answer"), "{log}");
+    let checkpoint = four.join("checkpoint.safetensors").display().to_string();
+    let output = run(&["export", "--weights", &checkpoint, "--out", "unused"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("last.safetensors or best.safetensors beside it"), "{log}");
+
     // From a network of other heads: what fits is taken over.
     let one = root.path().join("one");
     let init = four.join("last.safetensors");
@@ -359,6 +382,18 @@ fn further_heads_and_other_label_spaces_become_models() {
     let classes = root.path().join("classes");
     let alone = ["--set", "heads=[{task: segmentation}]", "--set", "watch.best=miou", "--init", text(&init)];
     ok(&train(&config, &classes, &alone));
+    // Of a depth that is not there nothing is said, wherever the weights are.
+    let bare = root.path().join("bare/weights.safetensors");
+    std::fs::create_dir(root.path().join("bare")).expect("a folder");
+    std::fs::copy(classes.join("last.safetensors"), &bare).expect("copied");
+    let (model, without) = (root.path().join("model"), "what focal length the depth of");
+    let export =
+        |weights: &Path| run(&["export", "--weights", text(weights), "--size", "64x32", "--out", text(&model)]);
+    let output = export(&bare);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !log.contains(without), "{log}");
+    std::fs::copy(one.join("last.safetensors"), &bare).expect("copied");
+    assert!(String::from_utf8_lossy(&export(&bare).stderr).contains(without));
     let figures = evaluated(root.path(), &classes);
     assert!(figures["depth"].is_null() && figures["miou"].as_f64().is_some_and(|miou| miou > 0.0), "{figures}");
     assert!(completed(&classes, 0.0).depth_m.is_none(), "an expert answers no more than it can");
@@ -409,7 +444,8 @@ fn a_run_is_resumed_with_the_data_that_it_was_begun_with() {
     let record = out.join("run.json");
     let begun = std::fs::read(&record).expect("a record");
     let data = root.path().join("data");
-    let add = ["render", "--out", data.to_str().expect("UTF-8"), "--splits", "train=4", "--frames", "2", "--size", "128x64"];
+    let add =
+        ["render", "--out", data.to_str().expect("UTF-8"), "--splits", "train=4", "--frames", "2", "--size", "128x64"];
     ok(&[&add[..], &["--no-stereo", "--add"]].concat());
     let output = resume();
     let log = String::from_utf8_lossy(&output.stderr);

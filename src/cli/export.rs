@@ -4,8 +4,8 @@ use super::render::parse_size;
 use crate::data::street::{CITYSCAPES_FOCAL_PX, CITYSCAPES_WIDTH};
 use crate::export::trace::{self, ExportRequest};
 use crate::export::Artifact;
-use crate::model::weights::RefinementSource;
-use crate::model::NetworkConfig;
+use crate::model::weights::{self, RefinementSource};
+use crate::model::{NetworkConfig, Task};
 use crate::tensorrt::{self, BatchRange, BuildOptions, EnginePrecision};
 use crate::train::record::{self, CONFIG};
 use crate::train::TrainConfig;
@@ -105,18 +105,20 @@ fn parse_focal_length(text: &str) -> Result<f32, String> {
     pixels.ok_or_else(|| format!("expected pixels above 0, found '{text}'"))
 }
 
-fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Artifact> {
+fn export_weights(args: &Args, path: &Path, out: &Path) -> anyhow::Result<Artifact> {
     // Before anything is said of what is not known of them.
-    std::fs::File::open(weights).with_context(|| format!("--weights {}", weights.display()))?;
+    std::fs::File::open(path).with_context(|| format!("--weights {}", path.display()))?;
+    let assumed = of_share(CITYSCAPES_FOCAL_PX / (CITYSCAPES_WIDTH * CITYSCAPES_HEIGHT).sqrt(), args.size);
     let focal_length_px = match args.focal_length {
         Some(given) => given,
-        None => learned_at(weights, args.size)?.unwrap_or_else(|| {
-            let assumed = of_share(CITYSCAPES_FOCAL_PX / (CITYSCAPES_WIDTH * CITYSCAPES_HEIGHT).sqrt(), args.size);
+        // Without depth it is not written.
+        None if !weights::contents(path)?.heads.contains(&Task::Depth) => assumed,
+        None => learned_at(path, args.size)?.unwrap_or_else(|| {
             log::warn!(
                 "what focal length the depth of {} was learned at is not known: its folder has no record of the training, \
                  or one of several cameras. Cityscapes' camera is taken, {assumed:.1} pixels at {}x{}; of another one \
                  depth is wrong by the ratio: pass --focal-length then",
-                weights.display(),
+                path.display(),
                 args.size.0,
                 args.size.1
             );
@@ -124,7 +126,7 @@ fn export_weights(args: &Args, weights: &Path, out: &Path) -> anyhow::Result<Art
         }),
     };
     let request = ExportRequest {
-        weights: weights.into(),
+        weights: path.into(),
         refinement: match &args.refinement {
             None => RefinementSource::Weights,
             Some(none) if none.as_os_str() == "none" => RefinementSource::None,
