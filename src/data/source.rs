@@ -96,7 +96,7 @@ impl Mapping {
         let text = read_text(path)?;
         let bad = |what: String| DataError::Bad { path: path.into(), what };
         // A map of its own type takes the last of several entries with one key; this one refuses them.
-        let _: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        let _: serde_yaml::Value = crate::yaml::read(&text).map_err(|e| bad(e.to_string()))?;
         // From the text again: its reader says where in the file something is wrong.
         let mapping: Self = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         mapping.train_ids().map_err(bad)?;

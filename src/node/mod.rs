@@ -45,7 +45,7 @@ mod stats;
 mod watch;
 mod worker;
 
-use crate::causes::in_line;
+use crate::causes::{cut, in_line};
 use crate::data::classes::Class;
 use crate::export;
 use crate::frame::network::{resolve, Compile};
@@ -421,10 +421,10 @@ impl App {
     fn fail(&mut self, what: &str, error: anyhow::Error) -> anyhow::Result<()> {
         let at_start = matches!(self.start, Start::At(_));
         if !at_start {
-            log::error!("cannot {what}: {}", in_line(&error));
+            log::error!("cannot {what}: {}", cut(in_line(&error)));
         }
         if what == CONFIGURE {
-            self.configure_failure = Some(in_line(&error));
+            self.configure_failure = Some(cut(in_line(&error)));
         }
         self.lifecycle.finish(Outcome::Failure);
         if at_start {

@@ -98,7 +98,7 @@ fn check_folder(config: &TrainConfig, options: &Options) -> anyhow::Result<()> {
     }
     let saved = out.join(record::CONFIG);
     let text = fs::read_to_string(&saved).with_context(|| saved.display().to_string())?;
-    let old: TrainConfig = serde_yaml::from_str(&text).with_context(|| saved.display().to_string())?;
+    let old: TrainConfig = crate::yaml::read(&text).with_context(|| saved.display().to_string())?;
     if old != *config {
         // Both as this program writes them: the file may leave out what has a default.
         let (was, now) = (serde_yaml::to_string(&old)?, serde_yaml::to_string(config)?);
