@@ -371,8 +371,8 @@ impl Source {
 /// largest output or of 1.
 ///
 /// # Errors
-/// A folder in use for something else or by another export, without a name of its own or that is a mount point, unreadable or misfitting weights,
-/// or an exported network that answers differently.
+/// A folder in use for something else or by another export, without a name of its own or that is a mount point, unreadable or
+/// misfitting weights, or an exported network that answers differently.
 pub fn export(request: &ExportRequest, out: &Path) -> Result<(Artifact, f64), ExportError> {
     let _no_grad = tch::no_grad_guard();
     let Some(name) = out.file_name() else {
