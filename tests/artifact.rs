@@ -141,10 +141,10 @@ fn what_is_no_file_is_not_read() {
         fs::remove_file(folder.path().join(name)).expect("removed");
         std::os::unix::fs::symlink("/dev/null", folder.path().join(name)).expect("linked");
         let message = refusal(&manifest);
-        assert!(message.ends_with(&format!("{name}: it is no file")), "{message}");
+        assert!(message.ends_with(&format!("{name}: expected a file, found a pipe or a device")), "{message}");
     }
     let error = semantic_depth::model::weights::read(Path::new("/dev/null")).expect_err("a device").to_string();
-    assert!(error.contains("/dev/null: it is no file"), "{error}");
+    assert!(error.contains("/dev/null: expected a file, found a pipe or a device"), "{error}");
 }
 
 #[test]

@@ -183,7 +183,7 @@ pub(crate) fn open(path: &Path) -> std::io::Result<fs::File> {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
     if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no file"));
+        return Err(std::io::Error::other("expected a file, found a pipe or a device"));
     }
     fs::File::open(path)
 }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn what_has_no_end_is_no_file() {
         let why = |path: &str| open(Path::new(path)).expect_err(path).to_string();
-        assert_eq!(why("/dev/zero"), "it is no file");
+        assert_eq!(why("/dev/zero"), "expected a file, found a pipe or a device");
         assert_eq!(why("/dev"), "is a directory");
         let error = read_text(Path::new("/dev/zero")).expect_err("no end").to_string();
         assert!(error.contains("/dev/zero: expected a text of at most 67108864 bytes"), "{error}");

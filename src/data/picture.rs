@@ -1,6 +1,6 @@
 //! Pictures of a data set: checked and decoded in one way, so that what passes the check can be read; and written.
 
-use super::disk::{write_atomically, DataError};
+use super::disk::{self, write_atomically, DataError};
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageReader, Limits};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -69,20 +69,11 @@ impl Numbers {
     }
 }
 
-/// Opens a file; anything else under its name is refused, since a named pipe would be waited for.
-fn open(path: &Path) -> Result<File, DataError> {
-    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
-    if !metadata.is_file() {
-        return Err(DataError::bad(path, "expected a file with a picture, found something else of this name"));
-    }
-    File::open(path).map_err(DataError::io(path))
-}
-
 /// The picture behind a file's header, which has to be of the `expected` kind: by its content, whatever its name ends
 /// in, and no larger than is decoded.
 fn decoder(path: &Path, expected: Option<Numbers>) -> Result<Box<dyn ImageDecoder>, DataError> {
     let bad = |e: image::ImageError| DataError::bad(path, e.to_string());
-    let mut file = BufReader::new(open(path)?);
+    let mut file = BufReader::new(disk::open(path).map_err(DataError::io(path))?);
     let mut start = Vec::with_capacity(PNG_COLOURS + 1);
     file.by_ref().take(PNG_COLOURS as u64 + 1).read_to_end(&mut start).map_err(DataError::io(path))?;
     file.rewind().map_err(DataError::io(path))?;
