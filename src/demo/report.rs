@@ -136,7 +136,7 @@ pub struct Report {
 /// A stage of [`FrameTiming`].
 type StageOf = (&'static str, fn(&FrameTiming) -> u64);
 
-const STAGES: [StageOf; 9] = [
+const STAGES: [StageOf; 10] = [
     ("receive", |t| t.receive_ns),
     ("wait", |t| t.wait_ns),
     ("decode", |t| t.decode_ns),
@@ -144,6 +144,7 @@ const STAGES: [StageOf; 9] = [
     ("labels", |t| t.labels_ns),
     ("depth", |t| t.depth_ns),
     ("overlay", |t| t.overlay_ns),
+    ("compress", |t| t.compress_ns),
     ("publish", |t| t.publish_ns),
     ("total", |t| t.total_ns),
 ];
