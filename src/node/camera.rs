@@ -3,7 +3,7 @@
 
 use super::arrival::{Arrival, Calibrations, Frame};
 use super::inbox::Inbox;
-use super::names::Names;
+use super::names::{full_name, Names};
 use super::settings::Settings;
 use super::stats::{CalibrationState, Stats, Throttle};
 use super::{lock, qos};
@@ -45,7 +45,7 @@ impl Source {
         let Self { topic, kind, qos } = self;
         let publishers = node.get_publishers_info_by_topic(topic, false).ok()?;
         let problems = publishers.iter().filter_map(|p| {
-            let who = format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name);
+            let who = full_name(&p.node_namespace, &p.node_name);
             if p.topic_type != *kind {
                 return Some(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
             }

@@ -250,7 +250,7 @@ impl App {
             settings: Arc::new(Mutex::new(Arc::new(settings))),
             phase: Phase::Idle,
             configure_failure: None,
-            namesake: Namesake::new(&node, &names)?,
+            namesake: Namesake::new(&name, &names),
             node,
             names,
             parameters,

@@ -90,6 +90,11 @@ impl Names {
     }
 }
 
+/// A node's full name, of the parts that the graph tells: `/`, or a namespace that begins with a slash, and the bare name.
+pub fn full_name(namespace: &str, name: &str) -> String {
+    format!("{}/{name}", namespace.trim_end_matches('/'))
+}
+
 /// The rules for topics, in order.
 fn rules(arguments: impl IntoIterator<Item = String>) -> Vec<Rule> {
     ros_values(arguments, &["-r", "--remap"]).iter().filter_map(|text| rule(text)).collect()

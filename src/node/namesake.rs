@@ -1,8 +1,7 @@
 //! Whether another node of this node's name is in the graph. ROS 2 allows it, and then services and parameters are those of
 //! whichever is asked, and both publish the same topics: as a rule it is a node that was started twice.
 
-use super::names::Names;
-use anyhow::Context as _;
+use super::names::{full_name, Names};
 use std::time::{Duration, Instant};
 
 /// A topic that each managed node publishes once, under its own name.
@@ -14,8 +13,8 @@ const LEASE: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct Namesake {
     topic: String,
-    namespace: String,
-    name: String,
+    /// This node's full name.
+    node: String,
     seen: Seen,
 }
 
@@ -27,22 +26,16 @@ struct Seen {
 }
 
 impl Namesake {
-    /// Of this node.
-    ///
-    /// # Errors
-    /// The node has no name.
-    pub fn new(node: &r2r::Node, names: &Names) -> anyhow::Result<Self> {
-        let namespace = node.namespace().context("the node's own namespace")?;
-        let name = node.name().context("the node's own name")?;
-        Ok(Self { topic: names.topic(TOPIC), namespace, name, seen: Seen::default() })
+    /// Of the node with this full name.
+    pub fn new(node: &str, names: &Names) -> Self {
+        Self { topic: names.topic(TOPIC), node: node.into(), seen: Seen::default() }
     }
 
     /// Looks at the graph, and logs what is new.
     pub fn watch(&mut self, node: &r2r::Node) {
         let Ok(publishers) = node.get_publishers_info_by_topic(&self.topic, false) else { return };
-        let of_the_name = publishers.iter().filter(|p| p.node_name == self.name && p.node_namespace == self.namespace);
-        let is_alone = of_the_name.count() < 2;
-        if self.seen.look(is_alone, Instant::now()) {
+        let of_the_name = publishers.iter().filter(|p| full_name(&p.node_namespace, &p.node_name) == self.node);
+        if self.seen.look(of_the_name.count() < 2, Instant::now()) {
             log::warn!("{}", self.text());
         }
     }
@@ -54,10 +47,9 @@ impl Namesake {
 
     fn text(&self) -> String {
         format!(
-            "another node is called {}/{}: what is asked of one may be answered by the other, and their topics are the same; \
-             end one of them, or name it with `--ros-args -r __node:=NAME`",
-            self.namespace.trim_end_matches('/'),
-            self.name
+            "another node is called {}: what is asked of one may be answered by the other, and their topics are the same; end one \
+             of them, or name it with `--ros-args -r __node:=NAME`",
+            self.node
         )
     }
 }
