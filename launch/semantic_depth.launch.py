@@ -113,11 +113,14 @@ COMMON_TOPICS = ("/diagnostics", "/tf", "/tf_static")
 
 # What RViz shows: the outputs in its configuration.
 SHOWN = ("labels_color", "depth", "overlay", "points")
-# RViz's configurations, by what is in their names. By the images' transport: RViz takes it from the end of the topic's name
-# in its configuration, not from what that is remapped to. By the depth's encoding: 80 m are 80 or 80000.
-TRANSPORT_VIEWS = {"raw": "", "compressed": "_compressed"}
-ENCODING_VIEWS = {"32FC1": "", "16UC1": "_mm"}
-VIEWS = tuple(f"semantic_depth{a}{b}.rviz" for a in TRANSPORT_VIEWS.values() for b in ENCODING_VIEWS.values())
+# RViz's configurations, by the images' transport, which RViz takes from the end of the topic's name in its configuration and not
+# from what that is remapped to, and by the depth's encoding: 80 m are 80 or 80000.
+VIEWS = {
+    ("raw", "32FC1"): "semantic_depth.rviz",
+    ("raw", "16UC1"): "semantic_depth_mm.rviz",
+    ("compressed", "32FC1"): "semantic_depth_compressed.rviz",
+    ("compressed", "16UC1"): "semantic_depth_compressed_mm.rviz",
+}
 
 CAMERA_NAME = re.compile(r"(?!.*__)[a-z][a-z0-9_]{0,63}")
 
@@ -510,10 +513,10 @@ def rviz_action(values=None, outer="", remaps=()):
     if camera not in names:
         raise ValueError(f"launch argument rviz_camera:={camera}: expected one of {', '.join(names) or 'no camera'}")
     image = {name: image for name, image, _ in inputs_on_graph(values, outer, remaps)}[camera]
+    wanted = image_transport(values, outer, camera), camera_parameter(values, outer, camera, "depth_encoding") or "32FC1"
     # Another transport or encoding in the file ends the node with the reason.
-    transport = TRANSPORT_VIEWS.get(image_transport(values, outer, camera), "")
-    encoding = ENCODING_VIEWS.get(camera_parameter(values, outer, camera, "depth_encoding"), "")
-    view, ending = f"semantic_depth{transport}{encoding}.rviz", "/compressed" if transport else ""
+    transport, encoding = wanted if wanted in VIEWS else ("raw", "32FC1")
+    view, ending = VIEWS[transport, encoding], "/compressed" if transport == "compressed" else ""
     remappings = [(f"/semantic_depth/input/image{ending}", image + ending)]
     for output in SHOWN:
         shown = on_graph(private(camera, f"output/{output}"), values, outer, remaps)

@@ -52,7 +52,7 @@ def test_what_the_launch_file_names_is_installed(launch_file):
     assert os.access(command[0], os.X_OK), command[0]
     params_file = command[command.index("--params-file") + 1]
     assert Path(params_file).is_file(), params_file
-    views = [f"rviz/{name}" for name in launch_file.VIEWS]
+    views = [f"rviz/{name}" for name in launch_file.VIEWS.values()]
     shipped = (*views, "foxglove/semantic_depth.json", "plotjuggler/semantic_depth.xml")
     for path in (launch_file.PROFILE, launch_file.INSTALLED_MODEL, *(launch_file.SHARE / name for name in shipped)):
         assert path.is_file(), path
@@ -500,7 +500,7 @@ def test_rviz_knows_depth_in_millimetres(launch_file, tmp_path):
 
 
 def test_rvizs_configurations_differ_in_what_they_are_for(launch_file):
-    texts = [(launch_file.SHARE / "rviz" / name).read_text().splitlines() for name in launch_file.VIEWS]
+    texts = [(launch_file.SHARE / "rviz" / name).read_text().splitlines() for name in launch_file.VIEWS.values()]
 
     def differ(other):
         return [(a.strip(), b.strip()) for a, b in zip(texts[0], other, strict=True) if a != b]
