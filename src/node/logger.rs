@@ -10,6 +10,7 @@
 use super::command_line::{arguments, is_enabled};
 use super::console::Console;
 use super::lock;
+use super::publishers::is_heard;
 use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Records that may wait for `/rosout`; more are left out there (the console has them).
 const QUEUE: usize = 256;
@@ -27,6 +28,10 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The same of the reason for the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a new publisher of `/rosout` and those who listen may take to find each other.
+const DISCOVERY: Duration = Duration::from_secs(1);
+/// How long a record may take to those who listen: r2r cannot tell when it has arrived.
+const DELIVERY: Duration = Duration::from_millis(300);
 /// The form of a line on the console where `RCUTILS_CONSOLE_OUTPUT_FORMAT` gives no other.
 const FORMAT: &str = "[{severity}] [{time}] [{name}]: {message}";
 
@@ -410,7 +415,7 @@ fn folder_fault(log: Option<OsString>, ros: Option<OsString>, home: Option<OsStr
 }
 
 /// Whether a record is kept, where those up to `most` are.
-fn is_heard(metadata: &log::Metadata<'_>, most: log::LevelFilter) -> bool {
+fn is_kept(metadata: &log::Metadata<'_>, most: log::LevelFilter) -> bool {
     // r2r says every time what we say throttled, and with the output's name.
     !metadata.target().starts_with("r2r::publishers")
         // Of the crates below only what is serious.
@@ -423,7 +428,7 @@ struct Front;
 
 impl log::Log for Front {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        is_heard(metadata, log::max_level())
+        is_kept(metadata, log::max_level())
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -465,6 +470,7 @@ pub fn init() -> anyhow::Result<Receiver<Record>> {
 pub struct Rosout {
     publisher: r2r::Publisher<Log>,
     records: Receiver<Record>,
+    created: Instant,
 }
 
 impl Rosout {
@@ -477,7 +483,7 @@ impl Rosout {
     /// # Errors
     /// The topic cannot be published.
     pub fn create(node: &mut r2r::Node, records: Receiver<Record>, qos: QosProfile) -> anyhow::Result<Self> {
-        Ok(Self { publisher: node.create_publisher::<Log>("/rosout", qos)?, records })
+        Ok(Self { publisher: node.create_publisher::<Log>("/rosout", qos)?, records, created: Instant::now() })
     }
 
     /// Publishes what waits; what comes meanwhile may be left to the next time.
@@ -497,6 +503,21 @@ impl Rosout {
             // Not through `log`: that would come back here.
             let _ = self.publisher.publish(&message);
         }
+    }
+
+    /// For a process that ends right after what it said last: stays until those who listen can have it. What they have not
+    /// taken goes with the process, and a node that ends as soon as it has begun has not been found by anybody yet.
+    pub fn farewell(&self) {
+        if LOGGER.get().is_none_or(|logger| logger.queue.is_none()) {
+            return;
+        }
+        while !is_heard(&self.publisher) {
+            if self.created.elapsed() > DISCOVERY {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(DELIVERY);
     }
 }
 
@@ -655,9 +676,9 @@ mod tests {
     #[test]
     fn what_r2r_says_of_publishing_is_said_by_us() {
         let metadata = |target| log::Metadata::builder().level(log::Level::Error).target(target).build();
-        let heard = |target| is_heard(&metadata(target), log::LevelFilter::Info);
-        assert!(heard("semantic_depth::node") && heard("r2r::nodes"));
-        assert!(!heard("r2r::publishers"));
+        let kept = |target| is_kept(&metadata(target), log::LevelFilter::Info);
+        assert!(kept("semantic_depth::node") && kept("r2r::nodes"));
+        assert!(!kept("r2r::publishers"));
     }
 
     #[test]

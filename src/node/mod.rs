@@ -80,8 +80,6 @@ const NAME: &str = "semantic_depth";
 /// Longest sleep of the spinning thread: how late a signal can be noticed. Each waking costs a wait set of some thirty
 /// entities.
 const SPIN: Duration = Duration::from_millis(100);
-/// How long the node stays after it has said on `/rosout` why it ends: r2r cannot tell when a record has arrived.
-const FAREWELL: Duration = Duration::from_millis(300);
 /// How long a batch that the network is at may hold up the node's end, or that of its model.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// A signal within this after the first is taken for the same one: a terminal and a launcher may both send it.
@@ -149,8 +147,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
     app.rosout.flush();
     if result.is_err() {
-        // What listeners have not taken yet goes with the process.
-        std::thread::sleep(FAREWELL);
+        app.rosout.farewell();
     }
     let code = u8::from(result.is_err());
     if app.is_loading() || app.is_stuck() {
