@@ -28,8 +28,9 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The same of the reason for the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a new publisher of `/rosout` and those who listen may take to find each other.
-const DISCOVERY: Duration = Duration::from_secs(1);
+/// How long a new publisher of `/rosout` and those who listen may take to find each other. With Fast DDS it is 0.3 s or 2.5 s
+/// from the process's start on, about as often.
+const DISCOVERY: Duration = Duration::from_secs(3);
 /// How long a record may take to those who listen: r2r cannot tell when it has arrived.
 const DELIVERY: Duration = Duration::from_millis(300);
 /// The form of a line on the console where `RCUTILS_CONSOLE_OUTPUT_FORMAT` gives no other.
@@ -505,17 +506,18 @@ impl Rosout {
         }
     }
 
-    /// For a process that ends right after what it said last: stays until those who listen can have it. What they have not
-    /// taken goes with the process, and a node that ends as soon as it has begun has not been found by anybody yet.
-    pub fn farewell(&self) {
+    /// For a process that ends right after what it said last: stays until those who listen can have it, or until `stop`. What they
+    /// have not taken goes with the process, and a node that ends as it begins has not been found by anybody yet.
+    pub fn farewell(&self, stop: &AtomicBool) {
         if LOGGER.get().is_none_or(|logger| logger.queue.is_none()) {
             return;
         }
+        let step = Duration::from_millis(20);
         while !is_heard(&self.publisher) {
-            if self.created.elapsed() > DISCOVERY {
+            if self.created.elapsed() > DISCOVERY || stop.load(Ordering::Relaxed) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(step);
         }
         std::thread::sleep(DELIVERY);
     }

@@ -147,7 +147,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
     app.rosout.flush();
     if result.is_err() {
-        app.rosout.farewell();
+        app.rosout.farewell(&stop);
     }
     let code = u8::from(result.is_err());
     if app.is_loading() || app.is_stuck() {

@@ -182,7 +182,7 @@ def test_the_reason_for_the_end_is_on_rosout_and_said_once(start_node):
     domain = new_domain()
     try:
         with listener(domain) as (records, spin):
-            # The node stays for a second to be found; where two cores do much else, that is not always enough.
+            # The node stays for a while to be found; where two cores do much else, that is not always enough.
             for _ in range(5):
                 node = start_node(domain=domain, **{"points.classes": ["zebra"]})
                 assert node.wait() == 1
