@@ -235,6 +235,34 @@ fn a_model_that_is_bound_to_single_precision_is_refused_in_half() {
     assert!(error.contains("BFloat16") && !error.contains("Traceback"), "libtorch's reason is there: {error}");
 }
 
+/// A module of somebody else's that answers `scores` of 20 classes and a depth, from its input.
+fn of_scores(scores: impl Fn(&Tensor) -> Tensor) -> bool {
+    let weight = Tensor::randn([21, 3, 1, 1], (Kind::Float, Device::Cpu));
+    let mut closure = |x: &[Tensor]| {
+        let answer = x[0].conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
+        vec![Tensor::cat(&[scores(&answer.narrow(1, 0, 20)), answer.narrow(1, 20, 1)], 1)]
+    };
+    let example = Tensor::rand([1, 3, SMALL.1 as i64, SMALL.0 as i64], (Kind::Float, Device::Cpu));
+    let module = CModule::create_by_tracing("Scores", "forward", &[example], &mut closure).expect("traced");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut manifest = small().manifest;
+    (manifest.output.width, manifest.output.height) = (None, None);
+    manifest.files.retain(|name, _| *name == manifest.torchscript);
+    module.save(folder.path().join(&manifest.torchscript)).expect("saved");
+    let artifact = Artifact { manifest, dir: folder.path().into() };
+    Pipeline::from_artifact(artifact, &options(Precision::Fp32, 1)).expect("runs").answers_probabilities()
+}
+
+#[test]
+fn probabilities_are_told_from_scores() {
+    assert!(of_scores(|scores| scores.softmax(1, Kind::Float)));
+    assert!(!of_scores(|scores| scores.log_softmax(1, Kind::Float)));
+    assert!(!of_scores(Tensor::sigmoid));
+    assert!(!of_scores(Tensor::shallow_clone));
+    let ours = Pipeline::from_artifact(small(), &options(Precision::Fp32, 1)).expect("runs");
+    assert!(!ours.answers_probabilities());
+}
+
 /// The released weights at their own size, on a rendered street, in half the precision on the processor.
 ///
 /// Tolerances: `bfloat16` has 8 bits of significand, half precision 11. Labels differ where two classes are nearly

@@ -35,6 +35,16 @@ impl<'a> Packed<'a> {
         (self.width, self.height)
     }
 
+    /// Whether the first `classes` channels are probabilities: of every pixel between 0 and 1, and 1 in sum, as far as half precision
+    /// has it. (Scores that are so by chance at every pixel are not to be expected; a single class has 1 everywhere or is none.)
+    pub fn has_probabilities(&self, classes: usize) -> bool {
+        let is_one = |pixel: &[f32]| {
+            let scores = &pixel[..classes];
+            scores.iter().all(|p| (0.0..=1.0).contains(p)) && (scores.iter().sum::<f32>() - 1.0).abs() < 0.02
+        };
+        classes > 1 && !self.data.is_empty() && self.data.chunks_exact(self.channels).all(is_one)
+    }
+
     fn pixel(&self, y: u32, x: u32) -> &'a [f32] {
         let start = (y as usize * self.width + x as usize) * self.channels;
         &self.data[start..start + self.channels]

@@ -260,6 +260,11 @@ impl Pipeline {
         self.network.golden_deviation()
     }
 
+    /// Whether the class scores of a model without a golden input are probabilities, which makes confidences far too low.
+    pub fn answers_probabilities(&self) -> bool {
+        self.network.answers_probabilities()
+    }
+
     /// `fp32`, `fp16` or `bf16`: what the network really computes in.
     pub fn precision_name(&self) -> &'static str {
         self.network.precision().name()

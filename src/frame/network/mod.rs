@@ -426,6 +426,8 @@ pub struct Network {
     is_exported: bool,
     /// How far its answer to the golden input was off.
     golden: Option<Deviation>,
+    /// Its class scores are probabilities, it seems.
+    answers_probabilities: bool,
 }
 
 impl Network {
@@ -478,8 +480,18 @@ impl Network {
             .map_err(torch_error(format!("allocate an input of {max_batch} x {width}x{height}")))?;
         let (answer_width, answer_height) = manifest.answer_size();
         let shape = [answer_height, answer_width, manifest.output.channels()];
-        let mut network =
-            Self { engine, backend, device, precision, max_batch, input, shape, is_exported, golden: None };
+        let mut network = Self {
+            engine,
+            backend,
+            device,
+            precision,
+            max_batch,
+            input,
+            shape,
+            is_exported,
+            golden: None,
+            answers_probabilities: false,
+        };
         for batch in 1..=max_batch {
             // Twice: the first run specialises the graph, the second one optimises it.
             for _ in 0..2 {
@@ -511,6 +523,11 @@ impl Network {
     /// How far its answer to the model's golden input is from the one at export; `None` where the model has none.
     pub fn golden_deviation(&self) -> Option<Deviation> {
         self.golden
+    }
+
+    /// Whether the class scores of a model without a golden input are probabilities, by one answer.
+    pub fn answers_probabilities(&self) -> bool {
+        self.answers_probabilities
     }
 
     /// The most inputs of one run.

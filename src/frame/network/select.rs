@@ -2,6 +2,7 @@
 
 use super::{device_name, tensorrt_engine, Answers, Backend, BackendChoice, Network, NetworkError, Precision};
 use crate::export::golden::{Deviation, Golden};
+use crate::export::manifest::ClassKind;
 use crate::export::Artifact;
 use crate::frame::geometry::{Geometry, Placement};
 use crate::frame::input::InputBuilder;
@@ -113,6 +114,12 @@ pub fn select(artifact: &Artifact, wanted: &Selection) -> Result<Network, Networ
                     Some(error) if !asked => log::warn!("back end: {what} instead of what was asked for: {error}"),
                     _ => log::info!("back end: {what}; {checked}"),
                 }
+                if network.answers_probabilities {
+                    log::warn!(
+                        "the model's class scores are probabilities, it seems (of each pixel between 0 and 1, and 1 in sum): \
+                         confidences will be far too low; let it answer logits, or the probabilities' logarithm"
+                    );
+                }
                 if wanted.device == Device::Cpu && !is_native_to_processor(precision) {
                     let name = precision.name();
                     log::warn!(
@@ -208,9 +215,16 @@ fn tolerance(precision: Precision, device: Device) -> Deviation {
     }
 }
 
-/// Compares the network's answer to the golden input with the one at export.
+/// Compares the network's answer to the golden input with the one at export. Without that input there is little to see in an answer.
 fn checked(mut network: Network, artifact: &Artifact, golden: Option<&Golden>) -> Result<Network, NetworkError> {
-    let Some(golden) = golden else { return Ok(network) };
+    let Some(golden) = golden else {
+        let output = &artifact.manifest.output;
+        if output.classes == ClassKind::Scores {
+            let all = |answers: Answers<'_>| answers.each().all(|a| a.has_probabilities(output.score_channels));
+            network.answers_probabilities = network.run(1, all)?;
+        }
+        return Ok(network);
+    };
     let input = &artifact.manifest.input;
     let size = (input.width, input.height);
     let unusable = |reason: String| NetworkError::Backend { backend: network.backend().name(), reason };
