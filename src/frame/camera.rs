@@ -55,7 +55,7 @@ pub enum CameraError {
     /// The distortion model is none that is read.
     #[error(
         "camera_info's distortion_model {model:?} with {coefficients} coefficients is not supported; \
-         expected plumb_bob (4 or 5), rational_polynomial (8 or 12; 14 with tilt 0) or equidistant (4), \
+         expected plumb_bob or rational_polynomial (4, 5, 8 or 12; 14 with tilt 0) or equidistant (4), \
          or a rectified image with input_rectified"
     )]
     Model {
@@ -539,14 +539,19 @@ impl Distortion {
             return Ok(None);
         }
         match (model, d.len()) {
-            ("equidistant", 4) => {
+            // Orbbec's driver fills its eight up with zeros.
+            ("equidistant", 4..) if d[4..].iter().all(|v| *v == 0.0) => {
                 let k = [d[0], d[1], d[2], d[3]];
                 let max_angle = rising_until(|a| equidistant(&k, a), MAX_ANGLE);
                 Ok(Some(Self::Equidistant { k, max_angle }))
             }
-            ("plumb_bob", 4 | 5) | ("rational_polynomial", 8 | 12) => Ok(Some(Self::Polynomial(Polynomial::new(&d)))),
+            // One model, whose number of coefficients says how much of it there is, as for OpenCV and image_geometry: some drivers
+            // (Orbbec's, MultiSense's) call eight of them plumb_bob.
+            ("plumb_bob" | "rational_polynomial", 4 | 5 | 8 | 12) => Ok(Some(Self::Polynomial(Polynomial::new(&d)))),
             // The last two are the angles of a tilted sensor.
-            ("rational_polynomial", 14) if d[12..] == [0.0; 2] => Ok(Some(Self::Polynomial(Polynomial::new(&d[..12])))),
+            ("plumb_bob" | "rational_polynomial", 14) if d[12..] == [0.0; 2] => {
+                Ok(Some(Self::Polynomial(Polynomial::new(&d[..12]))))
+            }
             (_, coefficients) => Err(CameraError::Model { model: model.chars().take(32).collect(), coefficients }),
         }
     }
@@ -1080,7 +1085,7 @@ mod tests {
         assert_eq!(error(&|c| c.k[2] = 1e12), CameraError::NoRays);
         assert_eq!(error(&|c| (c.k[5], c.d) = (-1e12, vec![0.0; 5])), CameraError::NoRays);
         for (model, count) in
-            [("plumb_bob", 3), ("plumb_bob", 8), ("rational_polynomial", 5), ("equidistant", 5), ("fov", 1), ("", 5)]
+            [("plumb_bob", 3), ("plumb_bob", 14), ("rational_polynomial", 9), ("equidistant", 5), ("fov", 1), ("", 5)]
         {
             let change = |c: &mut Calibration| {
                 c.model = model.into();
@@ -1097,6 +1102,18 @@ mod tests {
         };
         assert_eq!(tilted(0.0), Ok(()));
         assert!(matches!(tilted(0.1), Err(CameraError::Model { coefficients: 14, .. })));
+        // The number of coefficients says how much there is of a model, by whatever name.
+        let rays = |model: &str, d: &[f64]| {
+            Rays::new(&Calibration { model: model.into(), d: d.to_vec(), ..calibration() }, false, &g).expect("rays")
+        };
+        let d = [0.1, -0.05, 0.001, 0.002, 0.01, 0.2, 0.03, 0.004];
+        assert_eq!(rays("plumb_bob", &d), rays("rational_polynomial", &d));
+        let filled = [&d[..5], &[0.0; 3]].concat();
+        assert_eq!(rays("plumb_bob", &filled), rays("plumb_bob", &d[..5]));
+        assert_eq!(rays("rational_polynomial", &d[..5]), rays("plumb_bob", &d[..5]));
+        assert_ne!(rays("plumb_bob", &d[..5]), rays("plumb_bob", &d));
+        let filled = [&d[..4], &[0.0; 4]].concat();
+        assert_eq!(rays("equidistant", &filled), rays("equidistant", &d[..4]));
         // Without coefficients, or with zeros, every model is a pinhole; a rectified picture needs none.
         for d in [vec![], vec![0.0; 3]] {
             assert!(Rays::new(&Calibration { model: String::new(), d, ..calibration() }, false, &g).is_ok());
