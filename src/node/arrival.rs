@@ -320,6 +320,11 @@ pub struct Calibrations {
 }
 
 impl Calibrations {
+    /// Whether none has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.newest.is_empty()
+    }
+
     /// Keeps one.
     pub fn add(&mut self, info: &CameraInfo) {
         if self.newest.len() == CALIBRATIONS {

@@ -53,6 +53,13 @@ impl Source {
         });
         Some((publishers.len(), problems.collect()))
     }
+
+    /// Why nothing may have come although all of its publishers can be heard.
+    fn missed(&self, node: &Node) -> Option<String> {
+        let publishers = node.get_publishers_info_by_topic(&self.topic, false).ok()?;
+        let (who, why) = publishers.iter().find_map(|p| Some((p, qos::missed(&p.qos_profile, &self.qos)?)))?;
+        Some(format!("{} on {}: {why}", full_name(&who.node_namespace, &who.node_name), self.topic))
+    }
 }
 
 /// One camera's input.
@@ -69,6 +76,8 @@ pub struct Camera {
     /// would get, so that of a silent topic would stay, and one more with each activation. It is taken up again instead.
     parked: Option<Subscriptions>,
     unheard: Throttle,
+    /// Looks at the publishers, one after the other, at which a calibration was wanted and none had come.
+    without_calibration: u32,
 }
 
 impl Camera {
@@ -82,6 +91,7 @@ impl Camera {
             subscriptions: None,
             parked: None,
             unheard: Throttle::default(),
+            without_calibration: 0,
         }
     }
 
@@ -204,6 +214,13 @@ impl Camera {
         // Where nobody publishes images, that is what there is to say.
         let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
         problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
+        let is_wanted = lock(&self.stats.calibration).degraded || matches!(*lock(&self.stats.cloud), Some(Err(_)));
+        self.without_calibration =
+            if is_wanted && lock(&self.calibrations).is_empty() { self.without_calibration + 1 } else { 0 };
+        // The first one may be on its way.
+        if self.without_calibration > 2 && problems.is_empty() {
+            problems.extend(s.calibration.missed(node));
+        }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let is_new = *lock(&self.stats.qos_problem) != problem;
         if let Some(problem) = &problem {

@@ -65,6 +65,15 @@ pub fn incompatibility(offered: &QosProfile, requested: &QosProfile) -> Option<S
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
+/// Why a subscription that has heard nothing of a publisher may have missed it, where it would not have had to.
+pub fn missed(offered: &QosProfile, requested: &QosProfile) -> Option<&'static str> {
+    let is_latched = offered.durability == DurabilityPolicy::TransientLocal;
+    (is_latched && requested.durability == DurabilityPolicy::Volatile).then_some(
+        "nothing has come, and what it published before this node subscribed is kept for transient local subscriptions only: \
+         set qos_overrides' durability to transient_local (and reliability to reliable) here",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +112,14 @@ mod tests {
         ] {
             assert_eq!(incompatibility(&offered, &requested), None);
         }
+    }
+
+    #[test]
+    fn only_what_is_latched_is_missed() {
+        let q = QosProfile::default;
+        assert!(missed(&q().transient_local(), &q().volatile()).is_some_and(|why| why.contains("qos_overrides")));
+        assert_eq!(missed(&q().transient_local(), &q().transient_local()), None);
+        assert_eq!(missed(&q().volatile(), &q().volatile()), None);
     }
 
     #[test]

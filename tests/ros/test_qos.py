@@ -3,8 +3,9 @@
 import time
 
 import rclpy
-from conftest import LIMIT_S, NAME, picture, qos
+from conftest import LIMIT_S, NAME, new_domain, picture, qos, release_domain
 from rclpy.context import Context
+from rclpy.qos import DurabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 WARN, ERROR, STALE = b"\x01", b"\x02", b"\x03"
@@ -41,6 +42,41 @@ def test_a_calibration_that_cannot_be_heard_is_named_beside_images_that_can(star
     assert level == WARN and values["Publisher QoS"] in message, "images are heard"
     peer.node.destroy_publisher(bad)
     peer.until(lambda: peer.status("input")[2]["Publisher QoS"] == "ok", "the end of it", 20)
+
+
+def test_a_calibration_that_was_latched_before_the_node_came_is_named_with_the_way_to_it(start_node, connect):
+    topic = f"{NAME}/input/camera_info"
+    latched = qos(depth=1)
+    latched.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    info = CameraInfo(width=64, height=32, distortion_model="plumb_bob")
+    info.k = [60.0, 0.0, 32.0, 0.0, 60.0, 16.0, 0.0, 0.0, 1.0]
+
+    def heard(**parameters):
+        """What the diagnostics say of a node that starts after the calibration was sent."""
+        domain = new_domain()
+        context = Context()
+        rclpy.init(args=[], context=context, domain_id=domain)
+        driver = rclpy.create_node("driver", context=context)
+        try:
+            driver.create_publisher(CameraInfo, topic, latched).publish(info)
+            peer = connect(start_node(domain=domain, stale_after_s=LIMIT_S, **parameters))
+
+            def said():
+                peer.ask(picture(64, 32))
+                values = peer.status("input")[2]
+                return values if "/driver" in values["Publisher QoS"] or values["Calibration"] == "ok" else None
+
+            return peer.until(said, "a calibration or why there is none", 20)
+        finally:
+            driver.destroy_node()
+            rclpy.shutdown(context=context)
+            release_domain(domain)
+
+    missed = heard()["Publisher QoS"]
+    assert f"/driver on {topic}: nothing has come" in missed and "transient_local" in missed
+    override = f"qos_overrides.{topic}.subscription"
+    found = heard(**{f"{override}.durability": "transient_local", f"{override}.reliability": "reliable"})
+    assert (found["Calibration"], found["Publisher QoS"]) == ("ok", "ok")
 
 
 def test_the_diagnostics_do_not_wait_for_their_turn(start_node, connect):
