@@ -755,6 +755,7 @@ fn solve_rising(f: impl Fn(f64) -> (f64, f64), target: f64, end: f64, tolerance:
 #[cfg(test)]
 mod tests {
     use super::super::geometry::{OutputSize, Placement, Rect, ResizeMode};
+    use super::super::noise::signed;
     use super::*;
 
     /// 1280x720, a full calibration with a stereo partner and another P than K.
@@ -847,11 +848,8 @@ mod tests {
 
     #[test]
     fn undistortion_inverts_the_distortion_up_to_the_fold_and_gives_nothing_beyond() {
-        let mut state = 5_u32;
-        let mut random = |range: f64| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0) * range
-        };
+        let mut noise = signed(5);
+        let mut random = |range: f64| f64::from(noise.next().expect("it has no end")) * range;
         let mut tried = 0;
         for _ in 0..300 {
             let mut d = [random(0.4), random(0.2), 0.0, 0.0, random(0.05), random(0.3), random(0.1), random(0.03)];

@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use crate::frame::convert::Converter;
     use crate::frame::geometry::{Placement, ResizeMode};
+    use crate::frame::noise::numbers;
     use crate::frame::view::tests::image_of;
     use crate::frame::view::Encoding;
 
@@ -135,13 +136,7 @@ mod tests {
 
     /// Repeatable bytes.
     fn bytes(n: usize) -> Vec<u8> {
-        let mut state = 12345_u32;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 24) as u8
-            })
-            .collect()
+        numbers(12345).map(|n| (n >> 24) as u8).take(n).collect()
     }
 
     /// The definition, a pixel at a time, in f64.

@@ -11,6 +11,8 @@ pub mod convert;
 pub mod geometry;
 pub mod input;
 pub mod network;
+#[cfg(test)]
+mod noise;
 pub mod output;
 pub mod pipeline;
 pub mod png;

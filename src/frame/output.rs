@@ -953,6 +953,7 @@ pub(super) mod tests {
     use crate::export::manifest::{ChannelOrder, InputKind, InputSpec};
     use crate::frame::geometry::{OutputSize, Placement, ResizeMode};
     use crate::frame::input::InputBuilder;
+    use crate::frame::noise::signed;
 
     /// An answer of `network` stretched to `output`.
     fn stretch(network: (usize, usize), (width, height): (usize, usize)) -> Geometry {
@@ -970,13 +971,7 @@ pub(super) mod tests {
     }
 
     fn noise(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 * 2.0 - 1.0
-            })
-            .collect()
+        signed(seed).take(n).collect()
     }
 
     pub(in crate::frame) fn builder(classes: usize) -> OutputBuilder {

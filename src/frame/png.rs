@@ -160,17 +160,12 @@ fn encode(
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise::numbers;
     use super::*;
     use image::{DynamicImage, ImageFormat};
 
     fn noise(n: usize) -> Vec<u16> {
-        let mut state = 9_u32;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 16) as u16
-            })
-            .collect()
+        numbers(9).map(|n| (n >> 16) as u16).take(n).collect()
     }
 
     /// Blocks of equal values with a ramp: compressible, with every byte value.
