@@ -214,7 +214,7 @@ impl Judged {
         }
         let scaling = args.depth_scaling.map_or("camera_info where there is a camera file".into(), |s| s.to_string());
         options.push(("remove_bottom", args.remove_bottom.to_string()));
-        options.push(("resize_mode", args.resize_mode.to_string()));
+        options.push(("resize_mode", args.resize_mode.name().into()));
         options.push(("depth_scaling", scaling));
         options.push(("cap", args.cap.to_string()));
         let made = &pipeline.manifest().provenance;

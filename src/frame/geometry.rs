@@ -71,14 +71,18 @@ pub enum ResizeMode {
     Roi,
 }
 
-impl fmt::Display for ResizeMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ResizeMode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Stretch, Self::Letterbox, Self::Crop, Self::Roi];
+
+    /// As in parameters.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Stretch => "stretch",
             Self::Letterbox => "letterbox",
             Self::Crop => "crop",
             Self::Roi => "roi",
-        })
+        }
     }
 }
 
@@ -91,13 +95,8 @@ impl FromStr for ResizeMode {
     type Err = ResizeModeError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "stretch" => Ok(Self::Stretch),
-            "letterbox" => Ok(Self::Letterbox),
-            "crop" => Ok(Self::Crop),
-            "roi" => Ok(Self::Roi),
-            _ => Err(ResizeModeError(s.chars().take(32).collect())),
-        }
+        let found = Self::ALL.into_iter().find(|mode| mode.name() == s);
+        found.ok_or_else(|| ResizeModeError(s.chars().take(32).collect()))
     }
 }
 
@@ -605,7 +604,7 @@ mod tests {
             [m.scale_x, m.scale_y, m.offset_x, m.offset_y]
         };
         let roi = Some(Rect { x: 100, y: 200, width: 640, height: 512 });
-        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+        for mode in ResizeMode::ALL {
             assert_eq!(map(make(mode, roi, OutputSize::Source)), [1.0, 1.0, 0.0, 0.0]);
             let half = OutputSize::Fixed { width: 960, height: 270 };
             assert_eq!(map(make(mode, roi, half)), [0.5, 0.25, 0.0, 0.0]);
@@ -622,7 +621,7 @@ mod tests {
     fn positions_are_the_exact_inverse_and_stay_in_the_seen_part() {
         let roi = Some(Rect { x: 101, y: 203, width: 639, height: 512 });
         let fixed = |width, height| OutputSize::Fixed { width, height };
-        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+        for mode in ResizeMode::ALL {
             for output in [OutputSize::Source, OutputSize::Network, fixed(960, 540), fixed(37, 41), fixed(4000, 3000)] {
                 let g = make(mode, roi, output);
                 let (shown, at) = g.shown();

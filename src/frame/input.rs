@@ -192,7 +192,7 @@ mod tests {
         for (w, h) in [(40, 40), (7, 9), (64, 16), (61, 37), (100, 20)] {
             let data = bytes(w * h * 3);
             let image = ImageView::rgb8(w as u32, h as u32, &data).expect("a valid layout");
-            for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+            for mode in ResizeMode::ALL {
                 for roi in [Rect { x: 2, y: 3, width: w - 2, height: h - 5 }, Rect { x: 1, y: 2, width: 5, height: 3 }]
                 {
                     let placement = Placement { mode, roi: Some(roi), ..Placement::default() };

@@ -1261,7 +1261,7 @@ pub(super) mod tests {
     /// Every mode, with every kind of output size, for one image and one network.
     pub(in crate::frame) fn placements((w, h): (usize, usize)) -> Vec<Placement> {
         let mut all = Vec::new();
-        for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+        for mode in ResizeMode::ALL {
             for output in [
                 OutputSize::Source,
                 OutputSize::Network,

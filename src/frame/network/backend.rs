@@ -15,6 +15,8 @@ pub enum Backend {
 }
 
 impl Backend {
+    const ALL: [Self; 3] = [Self::TorchScript, Self::TensorRt, Self::Native];
+
     /// As in parameters and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,12 +46,10 @@ impl FromStr for BackendChoice {
     type Err = BackendParseError;
 
     fn from_str(s: &str) -> Result<Self, BackendParseError> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "torchscript" => Ok(Self::Only(Backend::TorchScript)),
-            "tensorrt" => Ok(Self::Only(Backend::TensorRt)),
-            "native" => Ok(Self::Only(Backend::Native)),
-            _ => Err(BackendParseError(s.chars().take(32).collect())),
+        if s == "auto" {
+            return Ok(Self::Auto);
         }
+        let found = Backend::ALL.into_iter().find(|backend| backend.name() == s);
+        found.map(Self::Only).ok_or_else(|| BackendParseError(s.chars().take(32).collect()))
     }
 }

@@ -27,17 +27,14 @@ impl FromStr for Precision {
     type Err = PrecisionParseError;
 
     fn from_str(s: &str) -> Result<Self, PrecisionParseError> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "fp32" => Ok(Self::Fp32),
-            "fp16" => Ok(Self::Fp16),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(PrecisionParseError(s.chars().take(32).collect())),
-        }
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == s);
+        found.ok_or_else(|| PrecisionParseError(s.chars().take(32).collect()))
     }
 }
 
 impl Precision {
+    const ALL: [Self; 4] = [Self::Auto, Self::Fp32, Self::Fp16, Self::Bf16];
+
     /// libtorch's name of it.
     pub fn kind(self) -> Kind {
         match self {

@@ -542,7 +542,7 @@ mod tests {
             for order in [ChannelOrder::Rgb, ChannelOrder::Bgr] {
                 for (w, h) in [(1, 1), (5, 3), (32, 16), (61, 37), (100, 20), (209, 9)] {
                     let data: Vec<u8> = (0..(w * 8 + 3) * (h + h / 2)).map(|i| (i * i * 7 + i * 31) as u8).collect();
-                    for mode in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop, ResizeMode::Roi] {
+                    for mode in ResizeMode::ALL {
                         let Some(image) = image_of(encoding, (w, h), order == ChannelOrder::Bgr, &data) else {
                             continue;
                         };
