@@ -88,26 +88,25 @@ pub struct MappedClass {
 }
 
 impl Mapping {
-    /// Reads and checks a mapping file.
+    /// Reads a mapping file: the class of each id.
     ///
     /// # Errors
     /// It cannot be read, says an id twice, or names a class that there is not.
-    pub fn read(path: &Path) -> Result<Self, DataError> {
+    pub fn read(path: &Path) -> Result<BTreeMap<u8, JudgedClass>, DataError> {
         let text = read_text(path)?;
         let bad = |what: String| DataError::Bad { path: path.into(), what };
         // A map of its own type takes the last of several entries with one key; this one refuses them.
         let _: serde_yaml::Value = crate::yaml::read(&text).map_err(|e| bad(e.to_string()))?;
         // From the text again: its reader says where in the file something is wrong.
         let mapping: Self = serde_yaml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        mapping.train_ids().map_err(bad)?;
-        Ok(mapping)
+        mapping.resolved().map_err(bad)
     }
 
-    /// Sorted train ids of each class of the source.
+    /// With train ids for names.
     ///
     /// # Errors
     /// The first class name that is not one of Cityscapes'.
-    pub fn train_ids(&self) -> Result<BTreeMap<u8, Vec<u8>>, String> {
+    fn resolved(self) -> Result<BTreeMap<u8, JudgedClass>, String> {
         let table = classes::cityscapes();
         let id_of = |name: &String| {
             table[..SCORED_CLASSES].iter().find(|c| c.name == *name).map(|c| c.id).ok_or_else(|| {
@@ -116,18 +115,18 @@ impl Mapping {
             })
         };
         self.classes
-            .iter()
-            .map(|(&id, class)| {
-                let mut ids = class.is.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
-                ids.sort_unstable();
-                ids.dedup();
-                Ok((id, ids))
+            .into_iter()
+            .map(|(id, MappedClass { name, is })| {
+                let mut train_ids = is.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+                train_ids.sort_unstable();
+                train_ids.dedup();
+                Ok((id, JudgedClass { name, train_ids }))
             })
             .collect()
     }
 }
 
-/// A class by which predictions on a source are judged.
+/// A class of a source, by which predictions on it are judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JudgedClass {
     /// The source's own name.
@@ -237,21 +236,15 @@ impl Source {
             let scored = classes::cityscapes().into_iter().take(SCORED_CLASSES);
             return Ok(scored.map(|c| JudgedClass { name: c.name, train_ids: vec![c.id] }).collect());
         };
-        let bad = |what: String| DataError::Bad { path: path.clone(), what };
-        let mapping = Mapping::read(path)?;
         let mut judged: Vec<JudgedClass> = Vec::new();
-        for (id, train_ids) in mapping.train_ids().map_err(bad)? {
-            let name = &mapping.classes[&id].name;
-            if train_ids.is_empty() {
-                continue;
-            }
-            match judged.iter_mut().find(|c| c.train_ids == train_ids) {
-                Some(same) => same.name = format!("{} / {name}", same.name),
-                None => judged.push(JudgedClass { name: name.clone(), train_ids }),
+        for class in Mapping::read(path)?.into_values().filter(|class| !class.train_ids.is_empty()) {
+            match judged.iter_mut().find(|c| c.train_ids == class.train_ids) {
+                Some(same) => same.name = format!("{} / {}", same.name, class.name),
+                None => judged.push(class),
             }
         }
         if judged.is_empty() {
-            return Err(bad("no class counts; expected at least one with a class name in `is`".into()));
+            return Err(DataError::bad(path, "no class counts; expected at least one with a class name in `is`"));
         }
         Ok(judged)
     }
@@ -262,7 +255,7 @@ impl Source {
     /// The mapping cannot be read, or makes no sense.
     pub fn mapped(&self) -> Result<Option<BTreeMap<u8, Vec<u8>>>, DataError> {
         let Self::Folder { mapping, .. } = self else { return Ok(None) };
-        Mapping::read(mapping)?.train_ids().map(Some).map_err(|what| DataError::bad(mapping, what))
+        Ok(Some(Mapping::read(mapping)?.into_iter().map(|(id, class)| (id, class.train_ids)).collect()))
     }
 
     /// The frames of a split, sorted by name. Label codes of several classes are entered into `groups`.
@@ -279,13 +272,13 @@ impl Source {
             }
             Self::Folder { root, images, labels, mapping, focal_px, remove_bottom } => {
                 let folder = |pattern: &String| root.join(pattern.replace("{split}", split));
-                let bad = |what: String| DataError::Bad { path: mapping.clone(), what };
                 if let Some(focal_px) = focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
                     return Err(DataError::Split(format!("focal_px: expected pixels above 0, found {focal_px}")));
                 }
                 let mut codes = [None; 256];
-                for (id, train_ids) in Mapping::read(mapping)?.train_ids().map_err(bad)? {
-                    codes[usize::from(id)] = Some(groups.code(&train_ids).map_err(bad)?);
+                for (id, class) in Mapping::read(mapping)? {
+                    let code = groups.code(&class.train_ids).map_err(|what| DataError::bad(mapping, what))?;
+                    codes[usize::from(id)] = Some(code);
                 }
                 let codes = Arc::new(codes);
                 let remove_bottom = share(*remove_bottom)?;
