@@ -134,10 +134,9 @@ impl Source {
                     let expected = "leftImg8bit/*/*/*_leftImg8bit.png";
                     return Err(SourceError::Empty { folder: root.clone(), expected });
                 }
-                let frames: Vec<_> = files.into_iter().map(|f| (sample(root, &f), f)).collect();
+                let frames: Vec<_> = files.into_iter().map(|file| DriveFrame::find(root, file)).collect();
                 let notes = lacking(&frames);
-                let frames = frames.into_iter().map(|(sample, file)| drive_frame(sample, &file));
-                Ok((Box::new(frames), Some(known), notes))
+                Ok((Box::new(frames.into_iter().map(DriveFrame::read)), Some(known), notes))
             }
             Self::Images(folder) => {
                 let mut files = list(folder)?;
@@ -257,15 +256,33 @@ fn open(file: &Path) -> Result<image::RgbImage, SourceError> {
     Ok(picture::read(file, None)?.into_rgb8())
 }
 
-fn drive_frame(sample: Option<Sample>, file: &Path) -> Result<Frame, SourceError> {
-    let picture = open(file)?;
-    let Some(sample) = sample else {
-        // In a folder elsewhere it has nothing beside it.
-        return Frame::new(name(file), picture, None, None);
-    };
-    let camera_file = sample.path(Part::Camera);
-    let camera = camera_file.is_file().then(|| camera(&camera_file)).transpose()?;
-    Frame::new(sample.stem().to_owned(), picture, camera, Truth::find(sample))
+/// What there is of one frame of a drive.
+struct DriveFrame {
+    name: String,
+    picture: PathBuf,
+    camera: Option<PathBuf>,
+    truth: Option<Truth>,
+}
+
+impl DriveFrame {
+    fn find(root: &Path, picture: PathBuf) -> Self {
+        match sample(root, &picture) {
+            Some(sample) => Self {
+                name: sample.stem().to_owned(),
+                picture,
+                camera: Some(sample.path(Part::Camera)).filter(|file| file.is_file()),
+                truth: Truth::find(sample),
+            },
+            // In a folder elsewhere it has nothing beside it.
+            None => Self { name: name(&picture), picture, camera: None, truth: None },
+        }
+    }
+
+    fn read(self) -> Result<Frame, SourceError> {
+        let picture = open(&self.picture)?;
+        let camera = self.camera.as_deref().map(camera).transpose()?;
+        Frame::new(self.name, picture, camera, self.truth)
+    }
 }
 
 /// The frame of `leftImg8bit/<split>/<city>/<stem>_leftImg8bit.png`, whatever its stem is.
@@ -278,33 +295,33 @@ fn sample(root: &Path, file: &Path) -> Option<Sample> {
 }
 
 /// What frames of a drive lack, a line for each kind: it is played and shown without it all the same.
-fn lacking(frames: &[(Option<Sample>, PathBuf)]) -> Vec<String> {
-    type Has = fn(&Sample) -> bool;
+fn lacking(frames: &[DriveFrame]) -> Vec<String> {
+    type Has = fn(&DriveFrame) -> bool;
     let kinds: [(&str, &str, &str, Has); 3] = [
         (
             "no camera file",
             "camera/<split>/<city>/<frame>_camera.json",
             "they are played as of a camera that is not calibrated, so depth is not scaled to it",
-            |sample| sample.path(Part::Camera).is_file(),
+            |frame| frame.camera.is_some(),
         ),
         (
             "no true labels",
             "gtFine/<split>/<city>/<frame>_gtFine_labelIds.png",
             "their labels are not scored",
-            |sample| Truth::find(sample.clone()).is_some_and(|truth| truth.labels),
+            |frame| frame.truth.as_ref().is_some_and(|truth| truth.labels),
         ),
         (
             "no true depth",
             "exactDepth/<split>/<city>/<frame>_depth.npy, or disparity/<split>/<city>/<frame>_disparity.png with camera",
             "their depth is not scored",
-            |sample| Truth::find(sample.clone()).is_some_and(|truth| truth.depth),
+            |frame| frame.truth.as_ref().is_some_and(|truth| truth.depth),
         ),
     ];
     let line = |(what, place, so, has): (&str, &str, &str, Has)| {
-        let mut without = frames.iter().filter(|(sample, _)| !sample.as_ref().is_some_and(has));
-        let (_, first) = without.next()?;
+        let mut without = frames.iter().filter(|frame| !has(frame));
+        let first = name(&without.next()?.picture);
         let count = 1 + without.count();
-        Some(format!("{count} of {} frames have {what} ({place}), the first is {}: {so}", frames.len(), name(first)))
+        Some(format!("{count} of {} frames have {what} ({place}), the first is {first}: {so}", frames.len()))
     };
     kinds.into_iter().filter_map(line).collect()
 }
