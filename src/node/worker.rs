@@ -399,6 +399,14 @@ struct InFlight<'a> {
     products: &'a mut Products,
 }
 
+/// What the frames that went through the network together have in common.
+struct Batch<'a> {
+    size: u32,
+    ready: &'a Ready,
+    clock: &'a Mutex<Clock>,
+    shared: &'a Shared,
+}
+
 /// The thread's own state.
 struct Loop {
     inbox: Arc<Inbox<Frame>>,
@@ -504,14 +512,14 @@ impl Loop {
             flights.iter().for_each(|f| f.products.stats.fail(&why));
             failures.warn(format_args!("a frame could not be computed: {e}"));
         } else {
-            let batch_size = jobs.len() as u32;
+            let batch = Batch { size: jobs.len() as u32, ready, clock, shared };
             for (job, flight) in jobs.iter_mut().zip(flights) {
                 let stats = flight.products.stats.clone();
                 if job.is_broken {
                     *lock(&stats.last_broken) = Some(Instant::now());
                     failures.warn(format_args!("an answer is broken: {BROKEN}"));
                 }
-                if flight.publish(job, ready, clock, batch_size, shared) == Err(Closed) {
+                if flight.publish(job, &batch) == Err(Closed) {
                     Stats::count(&stats.skipped);
                 }
             }
@@ -671,14 +679,8 @@ fn fit<'a>(
 
 impl InFlight<'_> {
     /// Makes and sends what is demanded; what is left when the node closes is not.
-    fn publish(
-        self,
-        job: &mut Job<'_>,
-        ready: &Ready,
-        clock: &Mutex<Clock>,
-        batch_size: u32,
-        shared: &Shared,
-    ) -> Result<(), Closed> {
+    fn publish(self, job: &mut Job<'_>, batch: &Batch<'_>) -> Result<(), Closed> {
+        let shared = batch.shared;
         // The network takes its time: there may be nothing to make any more.
         if !shared.is_open() {
             return Err(Closed);
@@ -748,7 +750,7 @@ impl InFlight<'_> {
         }
         times.publish_ns = nanoseconds(publishing);
         times.total_ns = nanoseconds(frame.arrived.elapsed());
-        products.publish_timing(header, &times, settings, ready, clock, batch_size, shared);
+        products.conclude(header, &times, settings, batch);
         Ok(())
     }
 }
@@ -932,18 +934,9 @@ impl Products {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn publish_timing(
-        &mut self,
-        header: Header,
-        times: &FrameTimes,
-        settings: &CameraSettings,
-        ready: &Ready,
-        clock: &Mutex<Clock>,
-        batch_size: u32,
-        shared: &Shared,
-    ) {
-        let now_ns = lock(clock).get_now().map_or(0, |d| d.as_nanos() as i64);
+    /// Counts a frame as answered, and tells its times: to the diagnostics, and on `output/timing` where that is wanted.
+    fn conclude(&mut self, header: Header, times: &FrameTimes, settings: &CameraSettings, batch: &Batch<'_>) {
+        let now_ns = lock(batch.clock).get_now().map_or(0, |d| d.as_nanos() as i64);
         let age_ns = now_ns - header.stamp_ns();
         let stats = &self.stats;
         let sequence = Stats::count(&stats.answered);
@@ -952,7 +945,7 @@ impl Products {
         {
             let (now, mut measures) = (Instant::now(), lock(&stats.measures));
             measures.add(now, times, (header.stamp_ns() != 0).then_some(age_ns));
-            measures.batch.add(now, batch_size.into());
+            measures.batch.add(now, batch.size.into());
         }
         if !settings.outputs.timing || !is_heard(&self.publishers.timing) {
             return;
@@ -965,7 +958,7 @@ impl Products {
             dropped,
             refused,
             skipped,
-            batch_size,
+            batch_size: batch.size,
             receive_ns: times.receive_ns,
             wait_ns: times.wait_ns,
             decode_ns: s.decode_ns,
@@ -980,15 +973,15 @@ impl Products {
             publish_ns: times.publish_ns,
             total_ns: times.total_ns,
             age_ns,
-            backend: ready.backend.clone(),
-            device: ready.device.clone(),
+            backend: batch.ready.backend.clone(),
+            device: batch.ready.device.clone(),
             ..FrameTiming::default()
         };
         message.header.stamp.sec = header.sec;
         message.header.stamp.nanosec = header.nanosec;
         message.header.frame_id = header.frame_id;
         // A frame whose outputs are all sent is answered, even if this is not sent.
-        if let Ok(result) = shared.send(|| self.publishers.timing.publish(&message)) {
+        if let Ok(result) = batch.shared.send(|| self.publishers.timing.publish(&message)) {
             check(&mut self.failures, &mut self.sending, "timing", result);
         }
     }
