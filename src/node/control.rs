@@ -1,7 +1,8 @@
 //! `~/enable` and `~/reload_model`.
 
+use super::loader::{Loader, Ready};
 use super::service::{respond, Requests};
-use super::worker::{Loader, Ready, Worker};
+use super::worker::Worker;
 use crate::causes::{cut, in_line};
 use crate::data::classes::Class;
 use r2r::std_srvs::srv::{SetBool, Trigger};

@@ -4,11 +4,11 @@
 use super::camera::Camera;
 use super::device::Processor;
 use super::lifecycle::State;
+use super::loader::Ready;
 use super::lock;
 use super::settings::Settings;
 use super::stats::{ArrivalWindow, Percentiles, Pool, Stats, AGE, BROKEN};
 use super::watch::Watch;
-use super::worker::Ready;
 use crate::interface::diagnostics::{self as table, key, Level};
 use crate::interface::{Limit, Severity};
 use crate::model::Task;

@@ -13,6 +13,7 @@
 //! - `names`, `qos`: remapped topic names; `qos_overrides` and publishers that cannot be heard
 //! - `camera`, `arrival`: messages from the middleware into frames
 //! - `inbox`: the slots, and which frames make a batch
+//! - `loader`: a model, made ready to answer
 //! - `worker`, `publishers`: the inference thread and what it publishes
 //! - `lifecycle`: the states of a managed node
 //! - `bond`: what it and a lifecycle manager tell each other
@@ -31,6 +32,7 @@ mod device;
 mod diagnostics;
 mod inbox;
 mod lifecycle;
+mod loader;
 mod logger;
 mod names;
 mod namesake;
@@ -60,6 +62,7 @@ use control::Control;
 use diagnostics::Reporter;
 use inbox::Inbox;
 use lifecycle::{Lifecycle, Outcome, State, Transition};
+use loader::{Loaded, Loader, Ready};
 use names::Names;
 use namesake::Namesake;
 use parameters::{Known, ParameterServer};
@@ -73,7 +76,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use worker::{CameraSetup, Loader, Ready, Worker};
+use worker::{CameraSetup, Worker};
 
 /// Name of the node where no remapping gives another.
 const NAME: &str = "semantic_depth";
@@ -477,7 +480,7 @@ impl App {
     }
 
     /// The model is there: topics and the inference thread.
-    fn configured(&mut self, model: worker::Loaded) -> anyhow::Result<()> {
+    fn configured(&mut self, model: Loaded) -> anyhow::Result<()> {
         let ready = model.ready.clone();
         self.settings().check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
         let mut setups = Vec::with_capacity(self.cameras.len());

@@ -2,11 +2,11 @@
 
 use super::arrival::{camera_info, Calibrations, Content, Frame, Header};
 use super::inbox::{Batching, Inbox, Taken};
+use super::loader::{Loaded, Ready};
 use super::lock;
 use super::publishers::{is_heard, Native, Publishers};
 use super::settings::{ClassSets, Settings, SettingsCell};
 use super::stats::{CalibrationState, FrameTimes, Stats, Throttle, BROKEN};
-use crate::export;
 use crate::export::Manifest;
 use crate::frame::camera::{depth_factor, Calibration, CameraError, FactorSource, Rays};
 use crate::frame::clock::nanoseconds;
@@ -14,7 +14,7 @@ use crate::frame::cloud::{Cloud, CloudBuilder, CloudSettings};
 use crate::frame::compressed::Decoder;
 use crate::frame::convert::Converter;
 use crate::frame::geometry::{Geometry, GeometryError, Placement};
-use crate::frame::pipeline::{Job, LoadOptions, Outputs, Pipeline, Wanted};
+use crate::frame::pipeline::{Job, Outputs, Wanted};
 use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER};
 use crate::frame::view::ImageView;
 use crate::interface::settings::DepthEncoding;
@@ -24,7 +24,6 @@ use anyhow::{anyhow, bail, Context as _};
 use r2r::semantic_depth::msg::FrameTiming;
 use r2r::sensor_msgs::msg::{CompressedImage, Image};
 use r2r::Clock;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -38,103 +37,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the spinning thread waits for an output that is being sent when it says that no more are.
 const SETTLE: Duration = Duration::from_millis(100);
-
-/// What was loaded.
-#[derive(Debug, Clone)]
-pub struct Ready {
-    /// The model's manifest.
-    pub manifest: Arc<Manifest>,
-    /// sha256 of its TorchScript file.
-    pub sha256: String,
-    /// Back end.
-    pub backend: String,
-    /// `fp32`, `fp16` or `bf16`.
-    pub precision: String,
-    /// `cpu` or `cuda:N`.
-    pub device: String,
-    /// Most frames that go through the network together.
-    pub max_batch: usize,
-}
-
-/// A model that can answer frames.
-#[derive(Debug)]
-pub struct Loaded {
-    pipeline: Pipeline,
-    /// What it is.
-    pub ready: Ready,
-}
-
-impl Loaded {
-    /// Loads, verifies and warms up a model.
-    ///
-    /// # Errors
-    /// The artifact is damaged, the device is not there, libtorch refuses the module.
-    pub fn load(model: &Path, options: &LoadOptions) -> anyhow::Result<Self> {
-        let artifact = export::load(model)?;
-        let sha256 = artifact.manifest.files.get(&artifact.manifest.torchscript).cloned().unwrap_or_default();
-        let pipeline = Pipeline::from_artifact(artifact, options)?;
-        let ready = Ready {
-            manifest: Arc::new(pipeline.manifest().clone()),
-            sha256,
-            backend: pipeline.backend().into(),
-            precision: pipeline.precision_name().into(),
-            device: pipeline.device_name(),
-            max_batch: pipeline.max_batch(),
-        };
-        let manifest = &ready.manifest;
-        for (task, what, outputs) in [
-            (Task::Segmentation, "classes", "labels, confidence, overlay, labels_color and mask"),
-            (Task::Depth, "depth", "depth and points"),
-        ] {
-            if !manifest.answers(task) {
-                log::warn!("model {} answers no {what}: {outputs} are not published", manifest.name);
-            }
-        }
-        Ok(Self { pipeline, ready })
-    }
-}
-
-/// A thread that loads a model while the node goes on.
-#[derive(Debug)]
-pub struct Loader {
-    thread: JoinHandle<()>,
-    result: Receiver<anyhow::Result<Loaded>>,
-}
-
-impl Loader {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// The system has no thread to give.
-    pub fn start(model: std::path::PathBuf, options: LoadOptions) -> anyhow::Result<Self> {
-        let (tell, result) = sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("model-loader".into())
-            .spawn(move || drop(tell.send(Loaded::load(&model, &options))))
-            .context("cannot start the thread that loads the model")?;
-        Ok(Self { thread, result })
-    }
-
-    /// Whether the thread has ended.
-    pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// The outcome, once, when it is there.
-    pub fn result(&self) -> Option<anyhow::Result<Loaded>> {
-        match self.result.try_recv() {
-            Ok(result) => Some(result),
-            Err(_) if self.has_ended() => {
-                // It may have answered between the two looks.
-                let last = self.result.try_recv();
-                Some(
-                    last.unwrap_or_else(|_| Err(anyhow!("the thread that loads the model died; its message is above"))),
-                )
-            }
-            Err(_) => None,
-        }
-    }
-}
 
 /// One camera, as the thread is given it.
 pub struct CameraSetup {
