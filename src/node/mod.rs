@@ -356,7 +356,7 @@ impl App {
 
     /// Loads the model, to see that it can be loaded (and, of a model that is built for the machine, to build it).
     fn build_only(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
-        let (model, options) = self.model_to_load()?;
+        let (model, options) = model_to_load(&self.settings())?;
         log::info!("build_only: loading {}", model.display());
         let loader = Loader::start(model, options)?;
         loop {
@@ -374,12 +374,6 @@ impl App {
                 return Ok(());
             }
         }
-    }
-
-    fn model_to_load(&self) -> anyhow::Result<(PathBuf, LoadOptions)> {
-        let settings = self.settings();
-        let model = find_model(&settings.node.model_path)?;
-        Ok((model, load_options(&settings)?))
     }
 
     /// Moves the state on: what a client asked for, what the start asks for, and what is under way.
@@ -437,7 +431,7 @@ impl App {
     fn perform(&mut self, transition: Transition) -> anyhow::Result<()> {
         match transition {
             Transition::Configure => {
-                let started = self.model_to_load().and_then(|(model, options)| {
+                let started = model_to_load(&self.settings()).and_then(|(model, options)| {
                     log::info!("loading {}", model.display());
                     Loader::start(model, options)
                 });
@@ -555,8 +549,8 @@ impl App {
     fn serve(&mut self) -> anyhow::Result<()> {
         let loading = || {
             let settings = lock(&self.settings).clone();
-            let model = find_model(&settings.node.model_path)?;
-            Loader::start(model, load_options(&settings)?)
+            let (model, options) = model_to_load(&settings)?;
+            Loader::start(model, options)
         };
         let running = match &mut self.phase {
             Phase::Running { worker, ready, .. } => Some((&*worker, ready)),
@@ -663,6 +657,11 @@ fn describe(ready: &Ready) -> String {
     let Ready { manifest, backend, precision, device, .. } = ready;
     let (name, w, h) = (&manifest.name, manifest.input.width, manifest.input.height);
     format!("model {name} on {device} ({backend}, {precision}), input {w}x{h}")
+}
+
+/// Which model is to be loaded, and how.
+fn model_to_load(settings: &Settings) -> anyhow::Result<(PathBuf, LoadOptions)> {
+    Ok((find_model(&settings.node.model_path)?, load_options(settings)?))
 }
 
 /// How the model is to be loaded. By default a batch takes all cameras on a CUDA device and one frame on the
