@@ -250,7 +250,7 @@ struct Figures<'a> {
     model: &'a str,
     data: String,
     split: &'a str,
-    device: String,
+    device: &'a str,
     judged: &'a Judged,
     frames: usize,
     miou: Option<f64>,
@@ -297,80 +297,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap).of_answers(has_classes, has_depth);
     let depth_factor = judge_all(&items, &mut runner, &mut judge, &args)?;
+    let (model, device) = (runner.pipeline.manifest().name.clone(), runner.pipeline.device_name());
     let summary = judge.summary();
-    let name = runner.pipeline.manifest().name.clone();
-    let device = runner.pipeline.device_name();
-    let facts: String =
-        judged.facts().iter().map(|(what, value)| format!("{}: {value}\n", what.to_lowercase())).collect();
-    let table = format!(
-        "{name} on {} frames of {} ({}), {device}\n{facts}depth times {depth_factor:.4} (mean of the frames)\n{}",
-        items.len(),
-        args.data.display(),
-        args.split,
-        summary.table(args.verbose)
-    );
-    let written = write_files(&args, &judged, &items, &summary, depth_factor, &mut runner, &judge);
+    let results = Results { args: &args, items, model, device, judged, judge, summary, depth_factor };
+    let written = results.write(&mut runner);
     // After the files, as there may be nobody to read it; and though they could not be written.
-    let printed = super::print(table).context("the table cannot be printed");
+    let printed = super::print(results.table()).context("the table cannot be printed");
     let report = written?;
     printed?;
     if let Some(path) = report {
         super::print(format_args!("{}\n", path.display())).context("the report's name cannot be printed")?;
     }
     Ok(())
-}
-
-/// Writes the figures and the report where they are asked for; returns the report's path.
-fn write_files(
-    args: &Args,
-    judged: &Judged,
-    items: &[Item],
-    summary: &Summary,
-    depth_factor: f64,
-    runner: &mut Answerer,
-    judge: &Judge,
-) -> anyhow::Result<Option<PathBuf>> {
-    let name = runner.pipeline.manifest().name.clone();
-    let device = runner.pipeline.device_name();
-    // A full disk must not take the report, too, which may be on another.
-    let mut written = Ok(());
-    if let Some(path) = &args.json {
-        let segmentation = summary.segmentation.as_ref();
-        let figures = Figures {
-            model: &name,
-            data: args.data.display().to_string(),
-            split: &args.split,
-            device: device.clone(),
-            judged,
-            frames: items.len(),
-            miou: segmentation.map(|s| s.pooled.miou),
-            pixel_accuracy: segmentation.map(|s| s.pooled.pixel_accuracy),
-            iou: segmentation.map_or(vec![], |s| s.classes.iter().map(|c| c.iou).collect()),
-            depth: summary.depth.as_ref().map(|d| d.pooled.plain),
-            depth_factor,
-            segmentation,
-            depth_detail: summary.depth.as_ref(),
-            leak: summary.leak.as_ref(),
-            ground: summary.ground.as_ref(),
-            normals: summary.normals,
-            per_frame: &summary.per_frame,
-        };
-        written = super::write_json(path, &figures);
-    }
-    let Some(folder) = &args.report else { return written.map(|()| None) };
-    let mut facts = vec![
-        ("Frames".into(), items.len().to_string()),
-        ("Model".into(), args.model.display().to_string()),
-        ("Device".into(), device),
-        ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
-    ];
-    facts.extend(judged.facts());
-    let head = Head { model: name, data: format!("{} ({})", args.data.display(), args.split), facts };
-    let galleries = galleries(items, summary, runner, judge, args)?;
-    let path = folder.join("report.html");
-    let text = page(&head, judge.table(), summary, &galleries)?;
-    write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
-    written.map(|()| Some(path))
 }
 
 /// Returns the mean of what the frames' depth was multiplied with.
@@ -395,42 +333,110 @@ fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge, args: &Ar
     Ok(factors / items.len() as f64)
 }
 
-/// The frames of the report: worst and best by their own mIoU and by their own AbsRel, and evenly chosen ones.
-fn galleries(
-    items: &[Item],
-    summary: &Summary,
-    runner: &mut Answerer,
-    judge: &Judge,
-    args: &Args,
-) -> anyhow::Result<Vec<Gallery>> {
-    let frames = &summary.per_frame;
-    let miou: Vec<_> = frames.iter().map(|f| f.segmentation.map(|s| s.miou)).collect();
-    let abs_rel: Vec<_> = frames.iter().map(|f| f.depth.map(|d| d.abs_rel)).collect();
-    let [worst_labels, best_labels, even] = choose(&miou, args.pictures);
-    let [best_depth, worst_depth, _] = choose(&abs_rel, args.pictures);
-    let lists = [
-        ("Evenly chosen", even),
-        ("Worst by the frame's own mIoU", worst_labels),
-        ("Best by the frame's own mIoU", best_labels),
-        ("Worst by the frame's own AbsRel", worst_depth),
-        ("Best by the frame's own AbsRel", best_depth),
-    ];
-    let mut galleries = Vec::new();
-    for (title, chosen) in lists {
-        let mut exhibits = Vec::new();
-        for index in chosen {
-            let (item, score) = (&items[index], &frames[index]);
-            let frame = args.frame(item)?;
-            runner.run(&frame).with_context(|| item.name().to_string())?;
-            let Outputs { labels, depth_m, .. } = &runner.outputs;
-            let answers = |task| runner.pipeline.manifest().answers(task);
-            let answers =
-                (answers(Task::Segmentation).then_some(&labels[..]), answers(Task::Depth).then_some(&depth_m[..]));
-            exhibits.push(exhibit(judge.table(), &frame, answers, args.cap, caption(score))?);
-        }
-        galleries.push(Gallery { title: title.into(), exhibits });
+/// What came of it.
+struct Results<'a> {
+    args: &'a Args,
+    items: Vec<Item>,
+    model: String,
+    device: String,
+    judged: Judged,
+    judge: Judge,
+    summary: Summary,
+    /// Mean over the frames of what depth was multiplied with.
+    depth_factor: f64,
+}
+
+impl Results<'_> {
+    fn table(&self) -> String {
+        let Self { args, model, device, depth_factor, .. } = self;
+        let facts: String =
+            self.judged.facts().iter().map(|(what, value)| format!("{}: {value}\n", what.to_lowercase())).collect();
+        format!(
+            "{model} on {} frames of {} ({}), {device}\n{facts}depth times {depth_factor:.4} (mean of the frames)\n{}",
+            self.items.len(),
+            args.data.display(),
+            args.split,
+            self.summary.table(args.verbose)
+        )
     }
-    Ok(galleries)
+
+    fn figures(&self) -> Figures<'_> {
+        let summary = &self.summary;
+        let segmentation = summary.segmentation.as_ref();
+        Figures {
+            model: &self.model,
+            data: self.args.data.display().to_string(),
+            split: &self.args.split,
+            device: &self.device,
+            judged: &self.judged,
+            frames: self.items.len(),
+            miou: segmentation.map(|s| s.pooled.miou),
+            pixel_accuracy: segmentation.map(|s| s.pooled.pixel_accuracy),
+            iou: segmentation.map_or(vec![], |s| s.classes.iter().map(|c| c.iou).collect()),
+            depth: summary.depth.as_ref().map(|d| d.pooled.plain),
+            depth_factor: self.depth_factor,
+            segmentation,
+            depth_detail: summary.depth.as_ref(),
+            leak: summary.leak.as_ref(),
+            ground: summary.ground.as_ref(),
+            normals: summary.normals,
+            per_frame: &summary.per_frame,
+        }
+    }
+
+    /// Writes the figures and the report where they are asked for; returns the report's path.
+    fn write(&self, runner: &mut Answerer) -> anyhow::Result<Option<PathBuf>> {
+        let Self { args, model, device, depth_factor, .. } = self;
+        // A full disk must not take the report, too, which may be on another.
+        let written = args.json.as_ref().map_or(Ok(()), |path| super::write_json(path, &self.figures()));
+        let Some(folder) = &args.report else { return written.map(|()| None) };
+        let mut facts = vec![
+            ("Frames".into(), self.items.len().to_string()),
+            ("Model".into(), args.model.display().to_string()),
+            ("Device".into(), device.clone()),
+            ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
+        ];
+        facts.extend(self.judged.facts());
+        let head = Head { model: model.clone(), data: format!("{} ({})", args.data.display(), args.split), facts };
+        let galleries = self.galleries(runner)?;
+        let path = folder.join("report.html");
+        let text = page(&head, self.judge.table(), &self.summary, &galleries)?;
+        write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
+        written.map(|()| Some(path))
+    }
+
+    /// The frames of the report: worst and best by their own mIoU and by their own AbsRel, and evenly chosen ones.
+    fn galleries(&self, runner: &mut Answerer) -> anyhow::Result<Vec<Gallery>> {
+        let Self { args, items, judge, .. } = self;
+        let frames = &self.summary.per_frame;
+        let miou: Vec<_> = frames.iter().map(|f| f.segmentation.map(|s| s.miou)).collect();
+        let abs_rel: Vec<_> = frames.iter().map(|f| f.depth.map(|d| d.abs_rel)).collect();
+        let [worst_labels, best_labels, even] = choose(&miou, args.pictures);
+        let [best_depth, worst_depth, _] = choose(&abs_rel, args.pictures);
+        let lists = [
+            ("Evenly chosen", even),
+            ("Worst by the frame's own mIoU", worst_labels),
+            ("Best by the frame's own mIoU", best_labels),
+            ("Worst by the frame's own AbsRel", worst_depth),
+            ("Best by the frame's own AbsRel", best_depth),
+        ];
+        let mut galleries = Vec::new();
+        for (title, chosen) in lists {
+            let mut exhibits = Vec::new();
+            for index in chosen {
+                let (item, score) = (&items[index], &frames[index]);
+                let frame = args.frame(item)?;
+                runner.run(&frame).with_context(|| item.name().to_string())?;
+                let Outputs { labels, depth_m, .. } = &runner.outputs;
+                let answers = |task| runner.pipeline.manifest().answers(task);
+                let answers =
+                    (answers(Task::Segmentation).then_some(&labels[..]), answers(Task::Depth).then_some(&depth_m[..]));
+                exhibits.push(exhibit(judge.table(), &frame, answers, args.cap, caption(score))?);
+            }
+            galleries.push(Gallery { title: title.into(), exhibits });
+        }
+        Ok(galleries)
+    }
 }
 
 fn caption(score: &FrameScore) -> String {
