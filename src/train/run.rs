@@ -185,20 +185,7 @@ impl<'a> Run<'a> {
             Vec::new()
         };
         log::info!("data read in {:.1} s", reading.elapsed().as_secs_f64());
-        for task in batches::untaught(config, &supplies) {
-            log::warn!("heads: no training frame has truth for {}: this head stays as it starts", task.name());
-        }
-        for source in config.sources.iter().filter(|source| source.watches_what_it_learns()) {
-            log::warn!(
-                "source {}: the frames that it watches are those that it trains on, so that its measures and {BEST} say nothing \
-                 of others; give it two splits ({{split}} in the paths of a folder, train and val)",
-                source.name
-            );
-        }
-        if !validate::can_be_watched(config, &watched) {
-            let best = &config.watch.best;
-            log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
-        }
+        warn_of_data(config, &supplies, &watched);
         let checkpoint = options.out.join(CHECKPOINT);
         let resumes = options.resume && checkpoint.is_file();
         // Not before the data has been read: a run that fails at once leaves the folder as it was.
@@ -218,13 +205,7 @@ impl<'a> Run<'a> {
         let network = Network::new(&variables.root(), &config.network());
         // A checkpoint has every variable: the weights that its run started from may be gone.
         if !resumes {
-            let mut random: Vec<String> = variables.variables().into_keys().collect();
-            for path in &config.init {
-                let kept = weights::load_start(&variables, path)?;
-                random.retain(|name| kept.contains(name));
-                log::info!("starting from {}; {} variables start at random", path.display(), random.len());
-            }
-            check_refined(config, &random)?;
+            start_from_weights(config, &variables)?;
         }
         let extra = VarStore::new(device);
         let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
@@ -551,6 +532,35 @@ impl<'a> Run<'a> {
         let progress = self.progress;
         self.state().save(&progress, &path)
     }
+}
+
+/// What the data lack that would be seen only late.
+fn warn_of_data(config: &TrainConfig, supplies: &[Supply], watched: &[Watched]) {
+    for task in batches::untaught(config, supplies) {
+        log::warn!("heads: no training frame has truth for {}: this head stays as it starts", task.name());
+    }
+    for source in config.sources.iter().filter(|source| source.watches_what_it_learns()) {
+        log::warn!(
+            "source {}: the frames that it watches are those that it trains on, so that its measures and {BEST} say nothing \
+             of others; give it two splits ({{split}} in the paths of a folder, train and val)",
+            source.name
+        );
+    }
+    if !validate::can_be_watched(config, watched) {
+        let best = &config.watch.best;
+        log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
+    }
+}
+
+/// Loads the weights that the run starts from; what none of them has starts at random.
+fn start_from_weights(config: &TrainConfig, variables: &VarStore) -> anyhow::Result<()> {
+    let mut random: Vec<String> = variables.variables().into_keys().collect();
+    for path in &config.init {
+        let kept = weights::load_start(variables, path)?;
+        random.retain(|name| kept.contains(name));
+        log::info!("starting from {}; {} variables start at random", path.display(), random.len());
+    }
+    check_refined(config, &random)
 }
 
 /// What a refinement that learns alone refines has been learned: `random` are the variables that no weights were given for.
