@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import signal
@@ -100,6 +101,15 @@ def node_program():
 @pytest.fixture(scope="session")
 def tool_program():
     return installed("lib/semantic_depth/semantic_depth", "SEMANTIC_DEPTH_TOOL")
+
+
+@pytest.fixture(scope="session")
+def interface(tool_program):
+    """Parameters, topics, services and diagnostics as the tool prints them."""
+    printed = subprocess.run(
+        [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
+    )
+    return json.loads(printed.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,9 @@ level comes and goes quickly. Its images carry a calibration, so that nothing is
 """
 
 import contextlib
-import json
 import math
 import re
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -105,12 +103,9 @@ def feed(peer):
 
 
 @pytest.fixture(scope="module")
-def table(tool_program):
+def table(interface):
     """Keys by status, as the tool prints them."""
-    printed = subprocess.run(
-        [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
-    )
-    statuses = json.loads(printed.stdout)["diagnostics"]
+    statuses = interface["diagnostics"]
     names = [s["status"].removeprefix("NODE: ").removeprefix("[CAMERA ]") for s in statuses]
     keys = dict(zip(names, [[k["key"] for k in s["keys"]] for s in statuses]))
     return {name: {k.replace("STAGE", s) for k in ks for s in (STAGES if "STAGE" in k else [""])} for name, ks in keys.items()}

@@ -1,8 +1,5 @@
 """Parameters as a client sees them: descriptors, refusals with reasons, all or none, events, files, QoS overrides."""
 
-import json
-import subprocess
-
 import pytest
 import rclpy
 import yaml
@@ -87,12 +84,8 @@ def client(shared):
 
 
 @pytest.fixture(scope="module")
-def table(tool_program):
-    """The parameters as the tool prints them."""
-    printed = subprocess.run(
-        [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
-    )
-    return {entry["name"]: entry for entry in json.loads(printed.stdout)["parameters"]}
+def table(interface):
+    return {entry["name"]: entry for entry in interface["parameters"]}
 
 
 def test_what_is_listed_is_what_the_tool_prints(client, table):

@@ -4,12 +4,9 @@ Elsewhere: rates, windows, thresholds, staleness and the scaling's fallback (tes
 the log level (test_parameters, test_logger), model_path (test_control).
 """
 
-import json
-import subprocess
-
 import numpy as np
 import pytest
-from conftest import TYPES, labels_of, picture, pixels, running
+from conftest import TYPES, depth_of, labels_of, picture, pixels, running
 from sensor_msgs.msg import CameraInfo
 
 SWITCHES = {
@@ -27,11 +24,8 @@ def peer(node_program, model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table(tool_program):
-    printed = subprocess.run(
-        [str(tool_program), "interface", "--format", "json"], check=True, capture_output=True, text=True
-    )
-    return {entry["name"]: entry for entry in json.loads(printed.stdout)["parameters"]}
+def table(interface):
+    return {entry["name"]: entry for entry in interface["parameters"]}
 
 
 @pytest.fixture
@@ -58,10 +52,6 @@ def calibration(k_px=60.0, p_px=60.0):
 
 def ask(peer, *needed, info=None):
     return peer.ask(picture(*SIZE), needed, info or calibration())
-
-
-def depth_m(message):
-    return np.frombuffer(message.data, "<f4").reshape(message.height, message.width)
 
 
 def cloud_of(message):
@@ -123,7 +113,7 @@ def test_overlay_opacity(peer, change):
 
 
 def test_depth_encoding(peer, change):
-    metres = depth_m(ask(peer, "depth")["depth"])
+    metres = depth_of(ask(peer, "depth")["depth"])
     change("depth_encoding", "16UC1")
     message = ask(peer, "depth")["depth"]
     assert message.encoding == "16UC1" and message.step == 2 * SIZE[0]
@@ -157,13 +147,13 @@ def test_geometry(peer, change):
 
 def test_depth_scaling(peer, change):
     change("depth_scaling", "none")
-    once = depth_m(ask(peer, "depth")["depth"])
+    once = depth_of(ask(peer, "depth")["depth"])
     change("depth_scaling", "2.5")
-    np.testing.assert_allclose(depth_m(ask(peer, "depth")["depth"]), 2.5 * once, rtol=1e-4)
+    np.testing.assert_allclose(depth_of(ask(peer, "depth")["depth"]), 2.5 * once, rtol=1e-4)
     change("depth_scaling", "camera_info")
-    raw = depth_m(ask(peer, "depth", info=calibration(60.0, 90.0))["depth"])
+    raw = depth_of(ask(peer, "depth", info=calibration(60.0, 90.0))["depth"])
     change("input_rectified", True)
-    rectified = depth_m(ask(peer, "depth", info=calibration(60.0, 90.0))["depth"])
+    rectified = depth_of(ask(peer, "depth", info=calibration(60.0, 90.0))["depth"])
     np.testing.assert_allclose(rectified, 1.5 * raw, rtol=1e-4)
 
 
