@@ -1,11 +1,15 @@
 //! Images of every encoding that is converted, and compressed ones, against OpenCV (tests/golden/make_encodings.py).
 
+use hashes::hashes;
 use safetensors::SafeTensors;
 use semantic_depth::frame::compressed::{inspect, CompressedError, CompressedKind, Decoder};
 use semantic_depth::frame::convert::Converter;
 use semantic_depth::frame::view::{Encoding, ImageView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+#[path = "golden/hashes.rs"]
+mod hashes;
 
 /// Shape and bytes by name.
 fn golden() -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
@@ -15,27 +19,15 @@ fn golden() -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     tensors.iter().map(|(name, t)| (name.to_string(), (t.shape().to_vec(), t.data().to_vec()))).collect()
 }
 
-fn fnv(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
-}
-
 /// Must agree with `values` in make_encodings.py to the bit.
 fn values(name: &str, count: usize, bits: u32) -> Vec<u16> {
-    let base = fnv(name);
     let max = ((1_u32 << bits) - 1) as u16;
-    (0..count)
-        .map(|i| {
-            let mut h = (i as u64).wrapping_mul(0x9e37_79b1).wrapping_add(base.into()) as u32;
-            h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
-            h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
-            h ^= h >> 16;
-            match h & 15 {
-                0 => 0,
-                1 => max,
-                _ => (h >> (32 - bits)) as u16,
-            }
-        })
-        .collect()
+    let value = |h: u32| match h & 15 {
+        0 => 0,
+        1 => max,
+        _ => (h >> (32 - bits)) as u16,
+    };
+    hashes(name).map(value).take(count).collect()
 }
 
 /// Message data of the values in rows of `row`, each followed by `padding` bytes.

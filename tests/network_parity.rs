@@ -1,5 +1,6 @@
 //! The network against PyTorch: torchvision's encoder and an independent decoder (tests/golden/make_golden.py).
 
+use hashes::{fnv, hashes};
 use semantic_depth::export::trace::packed;
 use semantic_depth::model::{weights, Network, NetworkConfig, Task};
 use std::collections::BTreeMap;
@@ -7,26 +8,16 @@ use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+#[path = "golden/hashes.rs"]
+mod hashes;
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn fnv(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
-}
-
 /// Must agree with `hashed` in make_golden.py to the bit.
 fn hashed(name: &str, count: usize) -> Vec<f32> {
-    let base = fnv(name);
-    (0..count)
-        .map(|i| {
-            let mut h = (i as u64).wrapping_mul(0x9e37_79b1).wrapping_add(base.into()) as u32;
-            h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
-            h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
-            h ^= h >> 16;
-            (h >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    hashes(name).map(|h| (h >> 8) as f32 / (1 << 23) as f32 - 1.0).take(count).collect()
 }
 
 /// Must agree with `fill` in make_golden.py.
