@@ -1,10 +1,11 @@
 //! From weights to a deployable model (a TorchScript file and its manifest), and back into a verified artifact.
 //!
-//! - [`manifest`]: what `model.yaml` says
+//! - [`manifest`]: what `model.yaml` says; `check`: what it must not say
 //! - [`golden`]: an input with its answer, which whatever runs the model is compared with
 //! - [`load`]: reads a model folder and believes nothing that it has not checked
 //! - [`trace`]: turns the network into TorchScript and writes the folder
 
+mod check;
 pub mod golden;
 pub mod manifest;
 pub mod trace;
@@ -12,17 +13,15 @@ pub mod trace;
 pub use manifest::Manifest;
 
 use crate::causes::{cut, cut_to};
-use crate::data::classes::UNLABELLED;
 use crate::data::disk::{self, DataError};
 use crate::installed::{self, NotInstalled};
 use crate::model::weights::{self, WeightsError};
-use crate::model::{Network, Task};
+use crate::model::Network;
 use crate::yaml;
-use manifest::{ClassKind, DepthCode, DepthDecoding, OutputTensor, SCHEMA_VERSION};
+use manifest::SCHEMA_VERSION;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::Device;
 
@@ -37,9 +36,6 @@ const INSTALLED_MODELS: &str = "models";
 
 /// Longest manifest, in bytes: those of 256 classes have some ten thousand.
 const MOST_MANIFEST: u64 = 1 << 20;
-
-/// Greatest width or height of a network input, pixels.
-const MOST_PIXELS: usize = 8192;
 
 /// Why a model is refused.
 #[derive(Debug, thiserror::Error)]
@@ -285,7 +281,7 @@ pub fn load(path: &Path) -> Result<Artifact, ArtifactError> {
         }
     }
     let manifest: Manifest = yaml::read(&text).map_err(|e| syntax(e.to_string()))?;
-    check(&manifest).map_err(|what| ArtifactError::Value { path: path.clone(), what })?;
+    check::check(&manifest).map_err(|what| ArtifactError::Value { path: path.clone(), what })?;
     let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
     for (name, expected) in &manifest.files {
         let file = dir.join(name);
@@ -313,140 +309,4 @@ pub fn sha256(path: &Path) -> Result<String, ArtifactError> {
         hasher.update(&buffer[..n]);
     }
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
-}
-
-/// The values' ranges and what they say of each other.
-fn check(m: &Manifest) -> Result<(), String> {
-    // First of all, since messages repeat names: they go into ROS messages, which hold no NUL, and into lines of a log.
-    if m.name.contains(char::is_control) {
-        return Err(format!("name: expected text without control characters, found {:?}", m.name));
-    }
-    if let Some(class) = m.classes.iter().find(|class| class.name.contains(char::is_control)) {
-        return Err(format!(
-            "classes: expected names without control characters, found {:?} of class {}",
-            class.name, class.id
-        ));
-    }
-    let (w, h) = (m.input.width, m.input.height);
-    if !(1..=MOST_PIXELS).contains(&w) || !(1..=MOST_PIXELS).contains(&h) {
-        return Err(format!("input: expected a width and height of 1 to {MOST_PIXELS}, found {w} and {h}"));
-    }
-    if m.input.mean.iter().any(|v| !v.is_finite()) {
-        return Err(format!("input.mean: expected three finite numbers, found {:?}", m.input.mean));
-    }
-    if m.input.std.iter().any(|v| !(v.is_finite() && *v > 0.0)) {
-        return Err(format!("input.std: expected three numbers above 0, found {:?}", m.input.std));
-    }
-    let (answer_w, answer_h) = m.answer_size();
-    if !(1..=w).contains(&answer_w) || !(1..=h).contains(&answer_h) {
-        return Err(format!(
-            "output: expected a width of 1 to the input's {w} and a height of 1 to its {h}, found {answer_w} and {answer_h}"
-        ));
-    }
-    if let Some(tensors) = &m.output.tensors {
-        let parts = [
-            (
-                OutputTensor::Classes,
-                "classes",
-                m.answers(Task::Segmentation),
-                ["there are no classes", "there are classes"],
-            ),
-            (
-                OutputTensor::Depth,
-                "depth",
-                m.answers(Task::Depth),
-                ["output.depth is not given", "output.depth is given"],
-            ),
-        ];
-        for (part, name, is_answered, why) in parts {
-            let found = tensors.iter().filter(|t| **t == part).count();
-            if found != usize::from(is_answered) {
-                let expected = if is_answered { "once" } else { "not at all" };
-                let why = why[usize::from(is_answered)];
-                return Err(format!("output.tensors: expected '{name}' {expected}, as {why}, found it {found} times"));
-            }
-        }
-        if m.output.normals_channel.is_some() {
-            return Err(
-                "output.normals_channel: expected none beside output.tensors, whose tensors are read by name".into()
-            );
-        }
-    }
-    let scores = m.output.score_channels;
-    let classes = m.classes.len();
-    if classes > 256 {
-        return Err(format!("classes: expected 256 at most, found {classes}"));
-    }
-    if classes == 0 && m.output.depth.is_none() {
-        return Err("expected classes, output.depth or both, found neither: there is nothing to publish".into());
-    }
-    let channels = if m.output.classes == ClassKind::Labels { classes.min(1) } else { classes };
-    if scores != channels {
-        return Err(format!(
-            "output.score_channels: expected {channels} (one for each of the classes, or 1 where output.classes is \
-             labels; 0 without classes), found {scores}"
-        ));
-    }
-    if m.network.classes != classes {
-        return Err(format!("network.classes: expected the number of classes, {classes}, found {}", m.network.classes));
-    }
-    let after_classes = m.output.depth.is_some().then_some(scores);
-    if m.output.depth_channel != after_classes {
-        let said = |channel: Option<usize>| channel.map_or("none".into(), |c| c.to_string());
-        return Err(format!(
-            "output.depth_channel: expected {}, the channel after the class channels where output.depth is given, found {}",
-            said(after_classes),
-            said(m.output.depth_channel)
-        ));
-    }
-    let after_depth = scores + usize::from(m.output.depth.is_some());
-    if m.output.normals_channel.is_some_and(|c| c != after_depth) {
-        return Err(format!("output.normals_channel: expected the channel after classes and depth, {after_depth}"));
-    }
-    let mut seen = BTreeSet::new();
-    for class in &m.classes {
-        if !seen.insert(class.id) {
-            return Err(format!("classes: expected each id once, found {} twice", class.id));
-        }
-        if class.id == UNLABELLED && class.name != "unlabelled" {
-            return Err(format!("classes: id {UNLABELLED} means unlabelled, found '{}' there", class.name));
-        }
-        if class.name.is_empty() {
-            return Err(format!("classes: class {} has no name", class.id));
-        }
-    }
-    if let Some(depth) = &m.output.depth {
-        check_decoding(depth)?;
-    }
-    if !m.files.contains_key(&m.torchscript) {
-        return Err(format!("files: expected an entry for the TorchScript file '{}', found none", m.torchscript));
-    }
-    for (name, hash) in &m.files {
-        let mut parts = Path::new(name).components();
-        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-        if !plain || name == MANIFEST {
-            return Err(format!("files: expected names of files beside the manifest, found '{name}'"));
-        }
-        if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(format!("files: expected a sha256 of 64 hexadecimal digits for '{name}', found '{hash}'"));
-        }
-    }
-    Ok(())
-}
-
-/// What is wrong with how depth is to be read, in words.
-fn check_decoding(d: &DepthDecoding) -> Result<(), String> {
-    if !(d.scale.is_finite() && d.scale != 0.0) {
-        return Err(format!("output.depth.scale: expected a number other than 0, found {}", d.scale));
-    }
-    if d.code != DepthCode::Log && d.scale < 0.0 {
-        return Err(format!("output.depth.scale: expected a number above 0, found {}", d.scale));
-    }
-    if !(d.min_m >= 0.0 && d.max_m > d.min_m && d.max_m.is_finite()) {
-        return Err(format!("output.depth: expected 0 <= min_m < max_m, found {} and {}", d.min_m, d.max_m));
-    }
-    if !(d.focal_length_px.is_finite() && d.focal_length_px > 0.0) {
-        return Err(format!("output.depth.focal_length_px: expected pixels above 0, found {}", d.focal_length_px));
-    }
-    Ok(())
 }
