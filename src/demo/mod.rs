@@ -29,7 +29,7 @@ use crate::node::context;
 use anyhow::{bail, ensure, Context};
 use indicatif::{ProgressBar, ProgressStyle};
 use messages::{stamp_ns, StampNs};
-use play::{Graph, Played, Progress, Run, DEPTH, INPUT_IMAGE, LABELS, OVERLAY, TOPICS};
+use play::{Graph, Played, Run, DEPTH, INPUT_IMAGE, LABELS, OVERLAY, TOPICS};
 use process::NodeProcess;
 use r2r::sensor_msgs::msg::Image;
 use report::{NodeEnd, Report, Scores};
@@ -111,7 +111,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
 
     let recorder = graph.create_bag(&out.join("bag"), &prefixes)?;
     let mut show = Show::new(known);
-    let run = graph.play(opened, *rate_hz, recorder.feed(), &mut process, &stop, |p| show.update(p));
+    let run = graph.play(opened, *rate_hz, recorder.feed(), &mut process, &stop, |run| show.update(run));
     show.finish();
     // Whatever happened, the bag is closed and the node is ended in order.
     let end = process.interrupt(END_LIMIT);
@@ -350,8 +350,8 @@ impl Show {
         Self { bar, known, last_line: Instant::now() }
     }
 
-    fn update(&mut self, progress: Progress) {
-        let Progress::Frames { played, answered } = progress;
+    fn update(&mut self, run: &Run) {
+        let (played, answered) = (run.played.len(), run.timings.len());
         match &self.bar {
             Some(bar) => {
                 bar.set_position(played as u64);

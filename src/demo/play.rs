@@ -163,18 +163,6 @@ impl Run {
     }
 }
 
-/// What the caller may show while it runs.
-#[derive(Debug, Clone, Copy)]
-pub enum Progress {
-    /// So many frames were played and so many answered.
-    Frames {
-        /// Played so far.
-        played: usize,
-        /// Answered so far.
-        answered: usize,
-    },
-}
-
 /// Messages of one topic in their wire form.
 type RawStream = Box<dyn Stream<Item = Vec<u8>> + Unpin>;
 
@@ -318,7 +306,7 @@ impl Graph {
         feed: Feed,
         process: &mut NodeProcess,
         stop: &Arc<AtomicBool>,
-        mut progress: impl FnMut(Progress),
+        mut progress: impl FnMut(&Run),
     ) -> Result<Run, PlayError> {
         let (sender, played) = sync_channel(64);
         let player = Player {
@@ -350,7 +338,7 @@ impl Graph {
         feed: &Feed,
         process: &mut NodeProcess,
         stop: &AtomicBool,
-        progress: &mut impl FnMut(Progress),
+        progress: &mut impl FnMut(&Run),
     ) -> Result<(), PlayError> {
         let mut playing = true;
         let mut last_answer = Instant::now();
@@ -398,7 +386,7 @@ impl Graph {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
+                progress(run);
             }
             if !playing && (run.is_done() || last_answer.elapsed() > tail_limit(is_told, &run.timings)) {
                 break;
@@ -407,7 +395,7 @@ impl Graph {
         // The player stops by itself, too, and all that it played may have been answered by then. What has been measured so
         // far is worth a report.
         run.interrupted = stop.load(Ordering::Relaxed);
-        progress(Progress::Frames { played: run.played.len(), answered: run.timings.len() });
+        progress(run);
         let stamps: std::collections::BTreeSet<_> = run.played.iter().map(|p| p.stamp_ns).collect();
         run.strangers = run.answers.keys().filter(|stamp| !stamps.contains(stamp)).count() as u64;
         Ok(())
