@@ -59,6 +59,13 @@ pub struct Args {
     add: bool,
 }
 
+impl Args {
+    /// The frame of this number in a drive.
+    fn sample(&self, split: &str, drive: u64, index: usize) -> Sample {
+        Sample::new(&self.out, split, &city(drive), 0, index)
+    }
+}
+
 /// Split names with their number of drives.
 #[derive(Debug, Clone)]
 struct Splits(Vec<(String, u64)>);
@@ -209,6 +216,37 @@ pub(crate) fn write_frame(sample: &Sample, frame: &Frame, exact_depth: bool) -> 
     Ok(())
 }
 
+/// Renders what is not there of a drive; returns how many pixels of each scored class its frames have. Tells of each frame
+/// whether it is new.
+fn render_drive(
+    args: &Args,
+    config: &DriveConfig,
+    (split, drive): (&str, u64),
+    tick: impl Fn(bool),
+) -> anyhow::Result<Vec<u64>> {
+    // A street takes a while to build, and of one that is done nothing is needed.
+    let mut street = None;
+    let mut pixels = vec![0_u64; classes::SCORED_CLASSES];
+    for index in 0..args.frames {
+        let sample = args.sample(split, drive, index);
+        let is_there = parts(!args.no_stereo, !args.no_exact_depth).all(|part| sample.path(part).is_file());
+        let labels = if is_there {
+            sample.read_labels()?.0
+        } else {
+            let frame = street.get_or_insert_with(|| Drive::new(config)).frame(index, !args.no_stereo);
+            write_frame(&sample, &frame, !args.no_exact_depth)?;
+            frame.labels
+        };
+        for label in labels {
+            if let Some(count) = pixels.get_mut(usize::from(label)) {
+                *count += 1;
+            }
+        }
+        tick(!is_there);
+    }
+    Ok(pixels)
+}
+
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if !(args.rate.is_finite() && args.rate > 0.0) {
@@ -243,14 +281,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let jobs: Vec<(&str, u64)> =
         splits.iter().flat_map(|(name, drives)| (0..*drives).map(move |d| (name.as_str(), d))).collect();
-    let sample = |split: &str, drive: u64, index| Sample::new(&args.out, split, &city(drive), 0, index);
     for ((split, drives), (record, there)) in splits.iter().zip(&records) {
         if *there == There::Same {
             continue;
         }
         // What is there of other frames under these names goes first: were this interrupted, it would be taken for done.
         for drive in 0..*drives {
-            (0..args.frames).try_for_each(|index| sample(split, drive, index).remove(Part::Camera))?;
+            (0..args.frames).try_for_each(|index| args.sample(split, drive, index).remove(Part::Camera))?;
         }
         record.write()?;
     }
@@ -260,30 +297,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let shares = jobs
         .par_iter()
-        .map(|&(split, drive)| -> anyhow::Result<Vec<u64>> {
-            // A street takes a while to build, and of one that is done nothing is needed.
-            let mut street = None;
-            let mut pixels = vec![0_u64; classes::SCORED_CLASSES];
-            for index in 0..args.frames {
-                let sample = sample(split, drive, index);
-                let labels = if parts(!args.no_stereo, !args.no_exact_depth).all(|part| sample.path(part).is_file()) {
-                    kept.fetch_add(1, Ordering::Relaxed);
-                    sample.read_labels()?.0
-                } else {
-                    let street =
-                        street.get_or_insert_with(|| Drive::new(&drive_of(drive_seed(args.seed, split, drive))));
-                    let frame = street.frame(index, !args.no_stereo);
-                    write_frame(&sample, &frame, !args.no_exact_depth)?;
-                    frame.labels
-                };
-                for label in labels {
-                    if let Some(count) = pixels.get_mut(usize::from(label)) {
-                        *count += 1;
-                    }
-                }
+        .map(|&(split, drive)| {
+            let config = drive_of(drive_seed(args.seed, split, drive));
+            render_drive(&args, &config, (split, drive), |is_new| {
+                kept.fetch_add(usize::from(!is_new), Ordering::Relaxed);
                 progress.one_more();
-            }
-            Ok(pixels)
+            })
         })
         .try_reduce(
             || vec![0; classes::SCORED_CLASSES],
