@@ -38,6 +38,7 @@ pub mod interface;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
+pub(crate) mod panics;
 pub mod spin;
 pub(crate) mod system;
 pub mod tensorrt;

@@ -1,6 +1,6 @@
 //! Versions of the libraries that did the work, as far as they can be told.
 
-use crate::model::panics::caught;
+use crate::panics::caught;
 use crate::tensorrt::libraries::{libtorch_folder, libtorch_version, version_of_file, Library, Surroundings};
 use crate::tensorrt::{cuda, load_runtime};
 use serde::Serialize;

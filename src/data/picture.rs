@@ -1,6 +1,7 @@
 //! Pictures of a data set: checked and decoded in one way, so that what passes the check can be read; and written.
 
 use super::disk::{self, write_atomically, DataError};
+use crate::panics::caught;
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageReader, Limits};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -143,7 +144,11 @@ pub(crate) fn size(path: &Path, expected: Option<Numbers>) -> Result<(u32, u32),
 /// # Errors
 /// As [`size`], and broken pixels.
 pub(crate) fn read(path: &Path, expected: Option<Numbers>) -> Result<DynamicImage, DataError> {
-    DynamicImage::from_decoder(decoder(path, expected)?).map_err(|e| DataError::bad(path, e.to_string()))
+    let decoder = decoder(path, expected)?;
+    // Decoders are meant not to panic.
+    caught(|| DynamicImage::from_decoder(decoder))
+        .map_err(|why| DataError::bad(path, format!("the decoder gave up: {why}")))?
+        .map_err(|e| DataError::bad(path, e.to_string()))
 }
 
 /// Decodes a picture of 8-bit grey values: class ids.
@@ -182,6 +187,13 @@ mod tests {
         image::RgbImage::new(5, 3).save_with_format(&path, image::ImageFormat::Jpeg).expect("written");
         assert_eq!(size(&path, None).expect("checked"), (5, 3));
         assert_eq!(read(&path, None).expect("decoded").into_rgb8().dimensions(), (5, 3));
+    }
+
+    #[test]
+    fn a_decoder_that_panics_refuses_the_picture_by_its_name() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/decoder_panics.jpg");
+        let error = read(&path, None).expect_err("it is damaged").to_string();
+        assert!(error.contains("decoder_panics.jpg") && error.contains("the decoder gave up"), "{error}");
     }
 
     #[test]

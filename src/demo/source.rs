@@ -4,7 +4,7 @@ use super::messages::{self, Pinhole};
 use crate::data::cityscapes::{Part, Sample};
 use crate::data::disk::DataError;
 use crate::data::picture;
-use crate::model::panics::caught;
+use crate::panics::caught;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -6,8 +6,8 @@
 
 use super::convert::Converter;
 use super::view::{is_type_name, Encoding, ImageView};
+use crate::panics::caught;
 use std::io::Cursor;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use thiserror::Error;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -334,11 +334,12 @@ impl Decoder {
         let kind = header.kind;
         let Self { decoded, converter, completed } = self;
         // Both decoders are meant not to panic. They read what comes from outside, so that is not left to them.
-        let decode = AssertUnwindSafe(|| match kind {
+        let decode = || match kind {
             CompressedKind::Jpeg => decode_jpeg(&header, data, completed, decoded),
             CompressedKind::Png => decode_png(&header, data, decoded),
-        });
-        let encoding = catch_unwind(decode).unwrap_or_else(|_| Err(damaged(kind, "the decoder gave up")))?;
+        };
+        let encoding =
+            caught(decode).unwrap_or_else(|why| Err(damaged(kind, format!("the decoder gave up: {why}"))))?;
         let encoding = mosaic(format, encoding).unwrap_or(encoding);
         let step = decoded.len() / header.height as usize;
         // Cannot fail but for a mosaic of fewer than 3x3 pixels.
@@ -489,6 +490,14 @@ mod tests {
         assert_eq!(inspect("", &jpeg(1920, 1080, 3)), Ok((CompressedKind::Jpeg, 1920, 1080)));
         assert_eq!(inspect("png", &jpeg(3, 2, 1)), Ok((CompressedKind::Jpeg, 3, 2)), "the bytes are believed");
         assert_eq!(inspect("8UC3; jpeg compressed bgr8", &jpeg(3, 2, 3)), Ok((CompressedKind::Jpeg, 3, 2)));
+    }
+
+    /// One progressive component, and behind its header Adobe's marker of a picture with four, which zune-jpeg 0.5.15 believes.
+    #[test]
+    fn a_decoder_that_panics_refuses_the_picture() {
+        let data = include_bytes!("../../tests/golden/decoder_panics.jpg");
+        let error = Decoder::new().decode("jpeg", data).expect_err("it is damaged").to_string();
+        assert!(error.contains("the decoder gave up: index out of bounds"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod decoder;
 mod encoder;
 mod head;
 mod layer;
-pub mod panics;
 pub mod parts;
 mod pth;
 mod refine;

@@ -2,9 +2,9 @@
 //! come through it.
 
 use super::logger::{self, Severity};
+use crate::panics::caught;
 use anyhow::{bail, ensure, Context as _};
 use std::ffi::{c_char, c_int};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// The greatest domain id whose ports exist: 7400 + 250 * 232 is the last below 65536.
 const MOST_DOMAIN: u32 = 232;
@@ -22,23 +22,12 @@ pub(crate) fn create() -> anyhow::Result<r2r::Context> {
     if !is_zenoh {
         check_domain(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
     }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let created = catch_unwind(AssertUnwindSafe(r2r::Context::create));
-    std::panic::set_hook(hook);
-    match created {
+    match caught(r2r::Context::create) {
         Ok(context) => context.with_context(|| match logger::file_fault() {
             Some(why) => format!("cannot start ROS: {why}"),
             None => "cannot start ROS".into(),
         }),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            bail!("cannot start ROS with these arguments: {text}")
-        }
+        Err(panic) => bail!("cannot start ROS with these arguments: {panic}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Errors of libtorch, which tch's infallible calls report by panics, as errors that say what to do.
 
-use crate::model::panics::{caught, place};
+use crate::panics::{caught, place};
 use anyhow::anyhow;
 
 /// How a panic of tch's begins: `unwrap` of its error, in the debug form.

@@ -1,5 +1,5 @@
-//! tch reports libtorch's errors by panics in all calls that do not begin with `f_`. A network in hundreds of such calls
-//! is made to report them as errors here, in one place.
+//! Panics of others, made errors in one place. tch reports libtorch's errors by them in all calls that do not begin with `f_`, and
+//! a network is hundreds of such calls; decoders of pictures are meant not to panic, and read what comes from outside.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
