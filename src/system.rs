@@ -107,18 +107,16 @@ fn cuda_pci_bus_id(number: usize) -> Option<String> {
     // three functions have these signatures since CUDA 4.1 (CUdevice and CUresult are ints); `cuInit` may be called
     // again. The pointers are to variables that outlive the calls, and 32 is the size of `text`.
     let code = unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").ok()?;
+        // The driver has threads of its own and must not be unloaded under them.
+        let driver = std::mem::ManuallyDrop::new(libloading::Library::new("libcuda.so.1").ok()?);
         let init = driver.get::<Init>(b"cuInit\0").ok()?;
         let device_get = driver.get::<DeviceGet>(b"cuDeviceGet\0").ok()?;
         let bus_id = driver.get::<GetPciBusId>(b"cuDeviceGetPCIBusId\0").ok()?;
         let mut device: c_int = 0;
-        let code = match (init(0), device_get(&mut device, number)) {
+        match (init(0), device_get(&mut device, number)) {
             (0, 0) => bus_id(text.as_mut_ptr().cast(), text.len() as c_int, device),
             (0, code) | (code, _) => code,
-        };
-        // The driver has threads of its own and must not be unloaded under them.
-        std::mem::forget(driver);
-        code
+        }
     };
     if code != 0 {
         log::debug!("the CUDA driver does not say where cuda:{number} is (error {code})");
