@@ -15,6 +15,7 @@ use super::service::{respond, Requests};
 use r2r::rcl_interfaces::msg::{Log, LoggerLevel, SetLoggerLevelsResult};
 use r2r::rcl_interfaces::srv::{GetLoggerLevels, SetLoggerLevels};
 use r2r::QosProfile;
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, CString, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -321,9 +322,15 @@ fn line(format: &[Piece], name: &str, record: &Record, module: &str) -> String {
     out
 }
 
+thread_local! {
+    /// This thread is about to log a record.
+    static IS_LOGGING: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Logger {
     /// To the console, the file and the queue of `/rosout`.
     fn put(&self, severity: Severity, text: std::fmt::Arguments<'_>, module: &str, (file, line_number): (&str, u32)) {
+        IS_LOGGING.set(true);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record { severity, text: text.to_string(), file: file.into(), line: line_number, since_epoch };
         let text = line(&self.format, name(), &record, module);
@@ -341,6 +348,7 @@ impl Logger {
             // A full queue leaves the record out of /rosout; waiting here could stop the hot path.
             let _ = queue.try_send(record);
         }
+        IS_LOGGING.set(false);
     }
 }
 
@@ -461,6 +469,16 @@ pub fn init() -> anyhow::Result<Receiver<Record>> {
     if LOGGER.set(Logger { queue, format, console, has_console }).is_err() {
         anyhow::bail!("there is a logger already");
     }
+    // The usual hook writes to standard error itself, and waits where nobody reads it.
+    std::panic::set_hook(Box::new(|panic| {
+        // A panic on its way to the log would come here again, or wait for its own lock.
+        if !IS_LOGGING.get() {
+            let backtrace = std::backtrace::Backtrace::capture();
+            let is_wanted = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
+            let trace = if is_wanted { format!("\n{backtrace}") } else { String::new() };
+            log::error!("thread '{}': {panic}{trace}", std::thread::current().name().unwrap_or("without a name"));
+        }
+    }));
     let mut levels = lock(&LEVELS);
     *levels = Levels::from_arguments(&arguments().collect::<Vec<_>>());
     apply(&levels);

@@ -113,6 +113,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
         std::env::set_current_dir("/").context("the working directory is gone, and / cannot be entered")?;
     }
     let records = logger::init()?;
+    // Signals before the middleware, whose shared memory would be left behind: from here on every way out is an orderly one.
+    spare_means()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("signals")
+        .enable_all()
+        .build()
+        .context("cannot start the signals' thread")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    watch_signals(&runtime, &stop)?;
     let shortage = shared_memory::shortage();
     let context = context::create()?;
     logger::open_file();
@@ -123,19 +133,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let name = node.fully_qualified_name().context("the node's own name")?;
     logger::set_name(&name);
 
-    // Tokio's begin is a panic without them, libtorch's never ends.
-    spare_threads(2 * std::thread::available_parallelism().map_or(1, usize::from) + FEW_THREADS)?;
-    // Its signals' is one, too.
-    spare_descriptors()?;
-    // Signals first: from here on every way out is an orderly one.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("signals")
-        .enable_all()
-        .build()
-        .context("cannot start the signals' thread")?;
-    let stop = Arc::new(AtomicBool::new(false));
-    watch_signals(&runtime, &stop)?;
+    // What the middleware has left.
+    spare_means()?;
     // A first model on the processor must not settle that there is no CUDA for a later one.
     crate::frame::network::load_cuda_half();
 
@@ -611,6 +610,13 @@ fn start_workers(threads: i32) -> anyhow::Result<()> {
         .thread_name(|i| format!("worker-{i}"))
         .build_global()
         .context("cannot start the worker threads")
+}
+
+/// Whether there are threads and file descriptors for what is to come. Without them tokio's begin is a panic, and libtorch's never
+/// ends.
+fn spare_means() -> anyhow::Result<()> {
+    spare_threads(2 * std::thread::available_parallelism().map_or(1, usize::from) + FEW_THREADS)?;
+    spare_descriptors()
 }
 
 /// Threads beside libtorch's and our own workers, of which there are as many as `num_threads`: signals, inference, the loading of a

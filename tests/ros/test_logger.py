@@ -3,7 +3,10 @@
 import contextlib
 import fcntl
 import os
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import rclpy
 from conftest import NAME, new_domain, qos, release_domain, until
@@ -13,9 +16,11 @@ from rcl_interfaces.msg import Log, LoggerLevel
 from rcl_interfaces.srv import GetLoggerLevels, SetLoggerLevels
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage
 from test_lifecycle import Manager
 
 OWN = NAME.strip("/")
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
@@ -65,28 +70,58 @@ def test_the_log_is_in_rcls_file_too(start_node, peer_of, tmp_path, monkeypatch)
     assert any("[DEBUG]" in line for line in written)
 
 
-def test_a_console_that_nobody_reads_stops_nothing(start_node, node_program, tiny, peer_of, tmp_path):
-    """As of a launcher that has been stopped: the pipe is full after some lines, and stays so."""
+@pytest.fixture
+def unread(start_node, node_program, tiny, tmp_path):
+    """Starts a node whose console is a pipe that nobody reads, as of a launcher that has been stopped: it is full after some
+    lines, and stays so. Also the pipe's end."""
     fifo = tmp_path / "console"
     os.mkfifo(fifo)
     held = os.open(fifo, os.O_RDWR)
-    try:
+
+    def start(**parameters):
         fcntl.fcntl(held, fcntl.F_SETPIPE_SZ, 8192)
         script = 'fifo=$1; shift; exec "$@" 2>"$fifo"'
-        arguments = ["--ros-args", "-p", f"model_path:={tiny}", "-p", "device:=cpu", "-p", "autostart:=false"]
-        node = start_node(command=["sh", "-c", script, "sh", str(fifo), str(node_program), *arguments])
-        peer = peer_of(node)
-        for _ in range(200):
-            provoke(peer)
-        # It answers, and ends as ever.
-        assert levels(peer, OWN) == [0]
-        code, took_s = node.end()
-        assert code == 0 and took_s < 2.0, (code, took_s)
-        # All that there was room for is whole lines.
-        written = os.read(held, 1 << 16).decode()
-        assert len(written) <= 8192 and written.endswith("\n") and "transition 99" in written
-    finally:
-        os.close(held)
+        given = {"model_path": tiny, "device": "cpu", **parameters}
+        arguments = [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
+        command = ["sh", "-c", script, "sh", str(fifo), str(node_program), "--ros-args", *arguments]
+        return start_node(command=command), held
+
+    yield start
+    os.close(held)
+
+
+def test_a_picture_that_breaks_its_decoder_stops_nothing(unread, connect):
+    """A panic that is printed as Rust does it waits for room on the console, and with it the thread that answers frames."""
+    node, held = unread(image_transport="compressed")
+    peer = connect(node, ("labels",), transport="compressed")
+    good = CompressedImage(format="png", data=cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes())
+    bad = CompressedImage(format="jpeg", data=(GOLDEN / "decoder_panics.jpg").read_bytes())
+    camera = peer.cameras[""]
+    camera.ask(good)
+    # Whatever room there is.
+    os.set_blocking(held, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(held, bytes(512)):
+            pass
+    for _ in range(3):
+        camera.send(bad)
+        peer.spin_for(0.1)
+    camera.ask(good)
+    assert "the decoder gave up" in peer.status("input")[2]["Last refusal"]
+
+
+def test_a_console_that_nobody_reads_stops_nothing(unread, peer_of):
+    node, held = unread(autostart="false")
+    peer = peer_of(node)
+    for _ in range(200):
+        provoke(peer)
+    # It answers, and ends as ever.
+    assert levels(peer, OWN) == [0]
+    code, took_s = node.end()
+    assert code == 0 and took_s < 2.0, (code, took_s)
+    # All that there was room for is whole lines.
+    written = os.read(held, 1 << 16).decode()
+    assert len(written) <= 8192 and written.endswith("\n") and "transition 99" in written
 
 
 def test_each_way_of_the_log_can_be_switched_off(start_node, peer_of, tmp_path, monkeypatch):
