@@ -83,6 +83,8 @@ const NAME: &str = "semantic_depth";
 /// Longest sleep of the spinning thread: how late a signal can be noticed. Each waking costs a wait set of some thirty
 /// entities.
 const SPIN: Duration = Duration::from_millis(100);
+/// The same while a model loads, the end of which wakes nobody.
+const LOADING: Duration = Duration::from_millis(10);
 /// How long a batch that the network is at may hold up the node's end, or that of its model.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// A signal within this after the first is taken for the same one: a terminal and a launcher may both send it.
@@ -279,7 +281,13 @@ impl App {
         while !stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             let due = bond_due.into_iter().fold(watch_due.min(report_due), Instant::min);
-            self.node.spin_once(longest.min(due.saturating_duration_since(now)));
+            let sleep = match (&self.start, &self.phase) {
+                // What comes next at the node's own start waits for nothing.
+                (Start::Next(_), _) => Duration::ZERO,
+                (_, Phase::Loading(_)) => longest.min(LOADING),
+                _ => longest,
+            };
+            self.node.spin_once(sleep.min(due.saturating_duration_since(now)));
             let settings = self.settings();
             let cameras = self.cameras.iter_mut().zip(&settings.cameras);
             longest = cameras.filter_map(|(camera, settings)| camera.drain(settings)).fold(SPIN, Duration::min);
