@@ -407,6 +407,8 @@ fn disparity(args: &DisparityArgs) -> anyhow::Result<()> {
 }
 
 fn teacher(args: &TeacherArgs) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     let options = ReadOptions { labels: args.files.labels(), depth: DepthFiles::None };
     let clean = if args.wants_clean { args.clean.options() } else { CleanOptions::NONE };
     let mut job = job(&args.files, clean, args.clean.cut_into.as_ref());

@@ -73,6 +73,8 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     let compile = args.tensorrt.then(|| {
         let build = BuildOptions {
             precision: args.precision,

@@ -61,6 +61,8 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     let mut config = TrainConfig::read(&args.config, &args.set)?;
     for (name, place) in args.data {
         let names: Vec<_> = config.sources.iter().map(|s| s.name.clone()).collect();

@@ -231,6 +231,8 @@ fn doctor_in_a_process_of_its_own(arguments: impl IntoIterator<Item = impl AsRef
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // As the node.
+    crate::spin::little();
     if args.load_runtime {
         let runtime = tensorrt::load_runtime()?;
         println!("TensorRT {}, Torch-TensorRT {} (ABI {})", runtime.tensorrt, runtime.torch_tensorrt, runtime.abi);
