@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import picture
+from conftest import picture, until
 from PIL import Image as Picture
 
 
@@ -19,6 +19,14 @@ def test_a_signal_ends_it_cleanly(start_node, connect, number):
     code, took_s = node.end(number)
     assert code == 0, node.log()[-3000:]
     assert took_s < 1.0
+
+
+def test_a_signal_while_ros_2_starts_leaves_nothing_behind(start_node):
+    node = start_node()
+    segments = until(node.segments, "the middleware's shared memory")
+    code, took_s = node.end(signal.SIGTERM)
+    assert code == 0 and took_s < 3.0, node.log()[-3000:]
+    assert not [path for path in segments if path.exists()]
 
 
 def test_two_nodes_of_one_name_are_warned_of(start_node, connect):
