@@ -336,6 +336,26 @@ def test_programs_that_cargo_puts_elsewhere_are_not_taken_from_an_older_build(tm
     assert here.exists()
 
 
+def test_why_the_messages_do_not_compile_is_shown(tmp_path):
+    package = tmp_path / "tests" / "overlay" / "messages"
+    package.mkdir(parents=True)
+    (package / "msg").mkdir()
+    (package / "msg" / "A.msg").touch()
+    about = "<version>0.0.0</version><description/><maintainer email='a@b.c'>a</maintainer><license>a</license>"
+    (package / "package.xml").write_text(
+        f"<package format='3'><name>messages</name>{about}<export><build_type>cmake</build_type></export></package>"
+    )
+    (package / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(messages NONE)\n"
+        "add_custom_target(all_of_it ALL COMMAND ${CMAKE_COMMAND} -E echo 'a message: the cause' COMMAND ${CMAKE_COMMAND} -E false)\n"
+    )
+    script = 'root=$1 state=$1/.dev venv=$2; mkdir -p "$state/stamps"; build_overlay'
+    done = bash(script, tmp_path, sys.prefix, AMENT_PREFIX_PATH=None)
+    assert done.returncode == 1 and "a message: the cause" in done.stdout + done.stderr, (done.stdout, done.stderr)
+    assert "error: the build of messages failed: its own words are above" in done.stderr
+    assert not (tmp_path / ".dev" / "stamps" / "messages overlay").exists()
+
+
 @pytest.mark.parametrize("domain", ["", "0", "232", "0x10", " 5", "010"])
 def test_domains_that_there_are_are_taken(domain):
     assert bash('is_domain "$1"', domain).returncode == 0
