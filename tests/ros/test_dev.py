@@ -387,7 +387,8 @@ def test_a_patch_release_of_python_makes_nothing_anew():
 
 def test_a_folder_in_pip_conf_is_named(tmp_path):
     says = "global.index-url='https://a/simple'"
-    for line, named in (("install.target='/x'", "install.target"), ("global.prefix='/x y'", "global.prefix"), ("", None)):
+    lines = [("install.target='/x'", "install.target"), ("global.prefix='/x y'", "global.prefix"), ("", None)]
+    for line, named in (*lines, ("global.build-constraint='/x'", "global.build-constraint")):
         program(tmp_path / "bin", "python", f'case "$*" in *"config list"*) cat <<"END"\n{says}\n{line}\nEND\n;; *) echo installed;; esac')
         done = bash("venv=$1 ros_from=wheels; pip install something", tmp_path)
         if named:
@@ -395,6 +396,16 @@ def test_a_folder_in_pip_conf_is_named(tmp_path):
             assert "installed" not in done.stdout
         else:
             assert (done.returncode, done.stdout) == (0, "installed\n"), done.stderr
+
+
+def test_constraints_of_the_users_pip_are_not_heeded(tmp_path):
+    """Our versions are pinned; they conflicted with those of NVIDIA's containers."""
+    (tmp_path / "constraints").write_text("pytest==0.1\n")
+    (tmp_path / "pip.conf").write_text(f"[global]\nconstraint = {tmp_path}/constraints\n")
+    script = "venv=$1 ros_from=wheels; pip install --quiet --dry-run --no-index --no-build-isolation pytest"
+    for name, file in (("PIP_CONSTRAINT", "constraints"), ("PIP_BUILD_CONSTRAINT", "constraints"), ("PIP_CONFIG_FILE", "pip.conf")):
+        done = bash(script, sys.prefix, **{name: str(tmp_path / file)})
+        assert done.returncode == 0, (name, done.stderr)
 
 
 def test_an_interrupted_pip_is_not_said_to_have_failed(tmp_path):
