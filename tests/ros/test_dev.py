@@ -271,6 +271,19 @@ def test_nothing_is_compiled_twice_for_the_tests(features, tmp_path):
     assert built <= tested, f"with these features in the build alone: {sorted(built - tested, key=str)}"
 
 
+def test_a_clone_below_another_workspace_is_none_of_its_members(tmp_path):
+    (tmp_path / "Cargo.toml").write_text('[workspace]\nmembers = []\n')
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    shutil.copy(ROOT / "Cargo.toml", clone)
+    for folder in ("src", "benches"):
+        (clone / folder).symlink_to(ROOT / folder)
+    command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["workspace_root"] == str(clone)
+
+
 def copied(folder):
     """./dev in a folder of its own, so that no verb touches this one's .dev."""
     folder.mkdir()
