@@ -38,6 +38,14 @@ def test_rustfmt_and_clippy_are_asked_for_where_they_are_needed(tmp_path, verb, 
         assert done.returncode == 1
 
 
+def test_cargo_is_asked_in_the_clone(tmp_path):
+    """Where ./dev is called a rust-toolchain.toml may choose another one."""
+    program(tmp_path / "bin", "cargo", f'[ "$(pwd -P)" = "{ROOT}" ] && echo "cargo 1.95.0 (0000000 2026-01-01)"')
+    for verb in ("doctor", "lint"):
+        done = bash('cd "$1"; PATH=$1/bin:$PATH; check_prerequisites "$2"', tmp_path, verb)
+        assert "a cargo that runs" not in done.stderr and "rustup" not in done.stderr, done.stderr
+
+
 @pytest.fixture
 def dropped(tmp_path):
     """Makes folders of a build, looks with which Python, ROS 2 and root they were made, and says which are left."""
