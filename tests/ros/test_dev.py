@@ -46,6 +46,23 @@ def test_cargo_is_asked_in_the_clone(tmp_path):
         assert "a cargo that runs" not in done.stderr and "rustup" not in done.stderr, done.stderr
 
 
+def test_python_takes_no_modules_from_where_dev_is_called(tmp_path):
+    for name in ("pathlib", "venv", "ensurepip", "sysconfig", "types", "clang", "imageio_ffmpeg"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the folder')\n")
+    libtorch = tmp_path / "torch" / "lib" / "libtorch_cpu.so"
+    libtorch.parent.mkdir(parents=True)
+    libtorch.touch()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.11.0'\n")
+    # A Python that is named by where it is from there, too.
+    (tmp_path / "python").symlink_to(sys.executable)
+    script = """cd "$1"; unset LIBTORCH SEMANTIC_DEPTH_LIBTORCH SEMANTIC_DEPTH_FFMPEG; venv=$2 ros_from=wheels state=$1/.dev
+    for PYTHON in "" ./python; do check_prerequisites doctor; done
+    user_libtorch; pip --version >/dev/null; PATH=$1; find_ffmpeg; printf %s "${SEMANTIC_DEPTH_FFMPEG:+ffmpeg}" """
+    done = bash(script, tmp_path, sys.prefix)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ffmpeg", ""), done
+
+
 @pytest.fixture
 def dropped(tmp_path):
     """Makes folders of a build, looks with which Python, ROS 2 and root they were made, and says which are left."""
