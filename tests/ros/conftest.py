@@ -32,6 +32,13 @@ OUTPUTS = ("labels", "depth", "overlay", "camera_info", "timing")
 # Before the first participant is created: large images need more shared memory than Fast DDS has by default.
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds.xml"))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# Whom the user's own nodes meet by, which is nobody here: peers of these tests find each other as ROS 2 does by itself.
+MEETING = (
+    *("ROS_DISCOVERY_SERVER", "ROS_SUPER_CLIENT", "ROS_STATIC_PEERS", "FASTDDS_ENVIRONMENT_FILE"),
+    *("ROS_SECURITY_ENABLE", "ROS_SECURITY_STRATEGY", "ROS_SECURITY_KEYSTORE", "ROS_SECURITY_ENCLAVE_OVERRIDE"),
+)
+for variable in MEETING:
+    os.environ.pop(variable, None)
 
 import rclpy  # noqa: E402
 from ament_index_python.packages import get_package_share_directory  # noqa: E402

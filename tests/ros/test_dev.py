@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import MEETING, ROOT
 
 BUILDS = ("build", "install", "build-overlay", "overlay")
 
@@ -392,6 +392,14 @@ def test_why_the_messages_do_not_compile_is_shown(tmp_path):
     assert done.returncode == 1 and "a message: the cause" in done.stdout + done.stderr, (done.stdout, done.stderr)
     assert "error: the build of messages failed: its own words are above" in done.stderr
     assert not (tmp_path / ".dev" / "stamps" / "messages overlay").exists()
+
+
+def test_demo_and_tests_meet_nobody_and_need_no_server():
+    chosen = {name: "127.0.0.1:11811" for name in MEETING}
+    done = bash("keep_apart; env", ROS_AUTOMATIC_DISCOVERY_RANGE="SUBNET", ROS_DOMAIN_ID="7", **chosen)
+    found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert (found["ROS_AUTOMATIC_DISCOVERY_RANGE"], found["ROS_DOMAIN_ID"]) == ("LOCALHOST", "7")
+    assert not set(MEETING) & set(found)
 
 
 @pytest.mark.parametrize("domain", ["", "0", "232", "0x10", " 5", "010"])
