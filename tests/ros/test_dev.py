@@ -115,6 +115,20 @@ def test_a_ros_of_the_users_is_told_from_our_own(tmp_path):
         assert bash("ros_is_sourced || exit 3", **{**sourced, **change}).returncode == 3, change
 
 
+def test_the_users_own_libraries_are_searched_behind_ours(tmp_path):
+    """A shared Python without a run path, say; what `./dev shell` has added is not added once more in another one."""
+    script = 'root=$1 state=$1/.dev venv=$1/.dev/python ros_from=wheels; set_up_ros; printf %s "$LD_LIBRARY_PATH"'
+    own = f"{tmp_path}/.dev/python/lib"
+    for before, behind in (
+        ("", ""),
+        ("/opt/python/lib", ":/opt/python/lib"),
+        (f"{tmp_path}/.dev/install/lib:{own}:/a b/lib::/c", ":/a b/lib:/c"),
+        ("/other/clone/.dev/install/lib:/other/clone/lib", ":/other/clone/lib"),
+    ):
+        done = bash(script, tmp_path, LD_LIBRARY_PATH=before, SEMANTIC_DEPTH_DEV="/other/clone" if "other" in before else None)
+        assert (done.returncode, done.stdout) == (0, own + behind), done
+
+
 def test_ffmpeg_is_the_users_own_or_that_of_the_test_tools(tmp_path):
     script = 'venv=$1 PATH=$2; find_ffmpeg; printf %s "${SEMANTIC_DEPTH_FFMPEG:-none}"'
     (tmp_path / "empty").mkdir()
