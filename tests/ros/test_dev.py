@@ -203,6 +203,17 @@ def test_the_python_of_dev_shell_is_not_taken_for_the_users(tmp_path):
     assert os.access(found.stdout.strip(), os.X_OK) and not found.stdout.startswith(str(tmp_path)), found.stdout
 
 
+def test_nor_are_python_and_libtorch_of_another_clones_shell(tmp_path):
+    other = tmp_path / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", other / ".dev" / "python-ros"], check=True, timeout=120)
+    script = """root=$1/clone state=$1/clone/.dev; mkdir "$root"; PATH=$1/other/.dev/python-ros/bin:$PATH PYTHON=
+    find_python; user_libtorch"""
+    shell = {"SEMANTIC_DEPTH_DEV": str(other), "LIBTORCH": f"{other}/.dev/libtorch-slim/torch", "SEMANTIC_DEPTH_LIBTORCH": None}
+    found = bash(script, tmp_path, **shell)
+    assert (found.returncode, found.stderr) == (0, ""), found
+    assert str(tmp_path) not in found.stdout and os.access(found.stdout.rstrip("\n"), os.X_OK), found.stdout
+
+
 @pytest.mark.parametrize(
     ("libtorch", "kind", "expected"),
     [
