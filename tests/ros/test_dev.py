@@ -203,6 +203,32 @@ def test_the_python_of_dev_shell_is_not_taken_for_the_users(tmp_path):
     assert os.access(found.stdout.strip(), os.X_OK) and not found.stdout.startswith(str(tmp_path)), found.stdout
 
 
+def test_another_python_first_in_path_makes_nothing_anew(tmp_path):
+    """Such as an activated environment's; one that is named does, and so does one whose own is gone."""
+    made = tmp_path / "dev" / "python-ros"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True, timeout=120)
+    program(tmp_path / "bin", "python3", f'case "$*" in *pathlib*) echo another;; *) exec "{sys.executable}" "$@";; esac')
+    ros = tmp_path / "ros" / "lib" / "librcl.so"
+    ros.parent.mkdir(parents=True)
+    ros.touch()
+
+    def found(**environment):
+        environment = {"PYTHON": None, "SEMANTIC_DEPTH_DEV": None, "AMENT_PREFIX_PATH": None, **environment}
+        done = bash("state=$1/dev; PATH=$1/bin:$PATH; find_python", tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.rstrip("\n")
+
+    def key(python):
+        return bash('"$1" -c "$python_key"', python).stdout
+
+    assert not found().startswith(str(tmp_path)) and key(found()) == key(sys.executable)
+    assert found(PYTHON="python3") == found(PYTHON=str(tmp_path / "bin" / "python3")) == "another"
+    assert found(AMENT_PREFIX_PATH=str(tmp_path / "ros"), ROS_DISTRO="jazzy") == "another"
+    for name in ("python", "pyvenv.cfg"):
+        (made / ("bin" if name == "python" else "") / name).unlink()
+        assert found() == "another", name
+
+
 def test_nor_are_python_and_libtorch_of_another_clones_shell(tmp_path):
     other = tmp_path / "other"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other / ".dev" / "python-ros"], check=True, timeout=120)
