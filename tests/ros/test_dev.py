@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import MEETING, ROOT
+from conftest import MEETING, ROOT, until
 
 BUILDS = ("build", "install", "build-overlay", "overlay")
 
@@ -405,6 +405,26 @@ def test_what_a_build_leaves_running_does_not_hold_the_lock(tmp_path):
             os.kill(int(line.split()[0]), signal.SIGTERM)
     assert (done.returncode, done.stdout) == (0, "free\n"), done.stderr
     assert [line[1:] for line in left] == [["/dev/null"], [], ["/dev/null"]]
+
+
+@pytest.mark.parametrize("command", ["build", "step name key colcon build", "cargo_in_stage test"])
+def test_the_lock_is_held_until_the_build_of_a_killed_dev_ends(tmp_path, command):
+    for name in ("cargo", "colcon"):
+        program(tmp_path / "bin", name, f'touch "{tmp_path}/began"\nwhile [ ! -e "{tmp_path}/end" ]; do sleep 0.1; done')
+    (tmp_path / "build" / "semantic_depth").mkdir(parents=True)
+    (tmp_path / "build" / "semantic_depth" / "cargo.env").touch()
+    script = f"""state=$1 PATH=$1/bin:$PATH CARGO_TARGET_DIR=$1/target venv=$1; build_overlay() {{ :; }}
+    lock; {command}"""
+    process = subprocess.Popen(["bash", "-c", f'. "{ROOT}/dev"\n{script}', "bash", tmp_path], stderr=subprocess.DEVNULL)
+    is_free = ["flock", "--nonblock", tmp_path / "lock", "true"]
+    try:
+        until((tmp_path / "began").exists, "the start of the build")
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+        assert subprocess.run(is_free).returncode == 1
+    finally:
+        (tmp_path / "end").touch()
+    until(lambda: subprocess.run(is_free).returncode == 0, "the end of the build")
 
 
 @pytest.mark.parametrize("code", [0, 1])
