@@ -445,6 +445,29 @@ def test_programs_that_cargo_puts_elsewhere_are_not_taken_from_an_older_build(tm
     assert here.exists()
 
 
+@pytest.fixture
+def clone_with_tests(tmp_path):
+    """Runs the tests of a clone that has two; what they print, and how it ended."""
+    folder = tmp_path / "project" / "clone" / "tests" / "ros"
+    folder.mkdir(parents=True)
+    (folder / "test_two.py").write_text(
+        "import os\nimport pytest\n\n\ndef test_a():\n    print(f\"temporary: {os.environ.get('TMPDIR')}\")\n\n\n"
+        "@pytest.mark.alone\ndef test_b():\n    pass\n"
+    )
+
+    def run(**environment):
+        script = 'root=$1 state=$1/.dev venv=$2; pip() { :; }; step() { :; }; cargo_in_stage() { :; }; run_tests'
+        return bash(script, tmp_path / "project" / "clone", sys.prefix, **environment)
+
+    return run
+
+
+def test_the_clones_tests_are_not_as_a_project_above_has_them(tmp_path, clone_with_tests):
+    (tmp_path / "project" / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers --nonsense\n")
+    done = clone_with_tests(PYTEST_ADDOPTS="--collect-only --nonsense")
+    assert done.returncode == 0 and done.stdout.count("1 passed") == 2, (done.stdout, done.stderr)
+
+
 def test_why_the_messages_do_not_compile_is_shown(tmp_path):
     package = tmp_path / "tests" / "overlay" / "messages"
     package.mkdir(parents=True)
