@@ -154,13 +154,14 @@ def lock_file(path):
 
 
 def new_domain():
-    """A domain that no other test run on this machine uses: a lock on a file says so."""
+    """A domain that no other test run on this machine uses: a lock on a file says so, whatever TMPDIR each of them has."""
+    domains = pathlib.Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
     for _ in range(100):
         domain = next(_domains) % 100 + 1
         if domain in _held:
             continue
         try:
-            file = lock_file(pathlib.Path(tempfile.gettempdir()) / f"semantic_depth_domain_{domain}")
+            file = lock_file(domains / f"semantic_depth_domain_{domain}")
         except OSError:
             continue
         try:

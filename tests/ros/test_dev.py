@@ -468,6 +468,30 @@ def test_the_clones_tests_are_not_as_a_project_above_has_them(tmp_path, clone_wi
     assert done.returncode == 0 and done.stdout.count("1 passed") == 2, (done.stdout, done.stderr)
 
 
+def test_the_tests_have_a_folder_that_programs_run_in(tmp_path):
+    script = 'state=$1/.dev; choose_temporary_folder; printf %s "$TMPDIR"'
+    own, fine, foreign = tmp_path / ".dev" / "tmp", tmp_path / "fine", tmp_path / "Straße"
+    fine.mkdir()
+    foreign.mkdir()
+    # As on a file system that is mounted noexec.
+    program(tmp_path / "bin", "chmod", "exit 0")
+    path = f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"
+    for environment, expected in (
+        ({"TMPDIR": str(fine)}, fine),
+        ({"TMPDIR": str(fine), "PATH": path}, own),
+        ({"TMPDIR": str(foreign)}, own),
+        ({"TMPDIR": "/nowhere"}, own),
+        ({"TMPDIR": "."}, own),
+    ):
+        done = bash(script, tmp_path, **environment)
+        assert (done.returncode, done.stdout) == (0, str(expected)), done.stderr
+        assert own.exists() == (expected == own) == bool(done.stderr) and not list(fine.iterdir())
+        if expected == own:
+            (own / "left").touch()
+    bash(script, tmp_path, TMPDIR=str(fine))
+    assert not own.exists()
+
+
 def test_why_the_messages_do_not_compile_is_shown(tmp_path):
     package = tmp_path / "tests" / "overlay" / "messages"
     package.mkdir(parents=True)
