@@ -14,9 +14,10 @@
 //! - [`allocator`]: the C library's allocator, told to keep large blocks
 //! - [`spin`]: how long libtorch's threads spin before they sleep
 //! - [`causes`]: an error in one line
+//! - `panics`: others' panics as errors
 //! - [`installed`]: files that are installed with the package
 //! - [`interface`]: parameters, topics, services and diagnostics as tables, and what is made of them
-//! - [`bench`]: how fast and at what cost in memory and energy a model runs on this machine
+//! - [`mod@bench`]: how fast and at what cost in memory and energy a model runs on this machine
 //! - `system`: what the machine says of itself
 //! - `yaml`: YAML from outside
 //! - [`cli`]: the command line's verbs

@@ -10,7 +10,7 @@ const DISCONTINUITY: f32 = 0.1;
 ///
 /// The normal is the cross product of the differences between the back-projected points of the right and the left, and
 /// of the lower and the upper neighbour. NaN at the picture's border, where one of the five depths is not known, and
-/// where the surface ends between them ([`DISCONTINUITY`]). One factor on all depths changes no normal.
+/// where the surface ends between them (`DISCONTINUITY`). One factor on all depths changes no normal.
 ///
 /// `depth_m` `[h, w]`, NaN or not positive where not known; `focal_px` and `principal_px` horizontal and vertical, in
 /// pixels of the map, in which the first pixel's middle is at 0.5.

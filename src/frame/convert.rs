@@ -1,4 +1,4 @@
-//! Any encoding to 8-bit colours: row by row while the network's input is made of them ([`Rows`]), or a whole picture for who
+//! Any encoding to 8-bit colours: row by row while the network's input is made of them (`Rows`), or a whole picture for who
 //! needs one ([`Converter`]). What is already 8-bit and interleaved passes untouched. `network/cuda/frame.cu` does the same
 //! on a device, pixel by pixel.
 //!

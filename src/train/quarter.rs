@@ -1,7 +1,7 @@
 //! The network's 1/4 stage forwards and backwards on a processor, from before its ReLU6 to the heads' last convolutions.
 //!
 //! It does next to no arithmetic on the network's largest maps: in libtorch's operators, each of which reads and writes a
-//! map, it takes a third of a training step (`benches/step.rs`). Here [`LANES`] channels of a picture go through all of the
+//! map, it takes a third of a training step (`benches/step.rs`). Here `LANES` channels of a picture go through all of the
 //! stage while they lie in the processor's cache. Nothing is kept for the way back: computing the poolings again costs less
 //! than storing them.
 #![allow(unsafe_code)]

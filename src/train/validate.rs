@@ -48,7 +48,7 @@ pub struct Validation {
     pub normal_deg: Option<f64>,
 }
 
-/// What the network says to one frame, beside the truth, at every [`STRIDE`]-th pixel.
+/// What the network says to one frame, beside the truth, at every `STRIDE`-th pixel.
 #[derive(Debug)]
 pub struct Look {
     /// What went in.

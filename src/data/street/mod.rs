@@ -1,8 +1,8 @@
 //! Deterministic street drives with an exact truth: training data, test data and the demo's camera.
 //!
-//! A seed makes a street ([`scene`]); a software rasteriser finds the nearest surface of each pixel centre
-//! ([`raster`]); its class and its depth along the optical axis are the truth, its material, the sun, the sky and a
-//! camera model make the picture ([`light`]). The same seed gives the same bytes everywhere: random numbers come from
+//! A seed makes a street (`scene`); a software rasteriser finds the nearest surface of each pixel centre
+//! (`raster`); its class and its depth along the optical axis are the truth, its material, the sun, the sky and a
+//! camera model make the picture (`light`). The same seed gives the same bytes everywhere: random numbers come from
 //! PCG, transcendental functions from `libm`, and no result depends on the number of threads.
 
 mod light;
