@@ -496,6 +496,8 @@ impl Watch {
 
 /// Crops of a batch, and batches of a step.
 const MOST_BATCH: usize = 1 << 16;
+/// Epochs or steps of a phase: no run comes to so many, and the sums of steps and schedules are far from what a number holds.
+const MOST_TURNS: usize = 1_000_000_000;
 /// Pixels.
 const CROP_SIDES: RangeInclusive<usize> = 32..=8192;
 /// Of a phase: beyond, a crop is of less than a pixel, or of a million times its size.
@@ -520,10 +522,13 @@ impl Phase {
         if !(SCALES.contains(&low) && SCALES.contains(&high) && low <= high) {
             bail!("scale: expected {least} <= low <= high <= {most}, found {low} and {high}");
         }
-        match (self.epochs, self.steps) {
-            (Some(n), None) => at_least_one("epochs", n)?,
-            (None, Some(n)) => at_least_one("steps", n)?,
+        let (name, turns) = match (self.epochs, self.steps) {
+            (Some(n), None) => ("epochs", n),
+            (None, Some(n)) => ("steps", n),
             _ => bail!("expected either epochs or steps"),
+        };
+        if !(1..=MOST_TURNS).contains(&turns) {
+            bail!("{name}: expected 1 to {MOST_TURNS}, found {turns}");
         }
         not_negative("max_learning_rate", self.max_learning_rate)?;
         if !(0.0..=1.0).contains(&self.warmup) {
@@ -657,6 +662,9 @@ mod tests {
     fn mistakes_are_named() {
         for (change, into, named) in [
             ("epochs: 3", "epochs: 3, steps: 4", "either epochs or steps"),
+            ("epochs: 3", "epochs: 0", "epochs: expected 1 to 1000000000, found 0"),
+            ("epochs: 3", "epochs: 9223372036854775808", "epochs: expected 1 to 1000000000"),
+            ("epochs: 3", "steps: 1000000001", "steps: expected 1 to 1000000000"),
             ("batch: 2", "batch: 0", "batch"),
             ("batch: 2", "batch: 1000000000000", "batch: expected 1 to 65536"),
             ("batch: 2", "batch: 2, accumulate: 9223372036854775808", "accumulate: expected 1 to 65536"),
