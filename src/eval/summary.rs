@@ -335,7 +335,7 @@ impl Segmentation {
     pub(super) fn mean_over(&self) -> String {
         let (with, all) = (self.classes_with_iou, self.classes.len());
         if with == all {
-            format!("{all:<2} classes")
+            format!("{all} classes")
         } else {
             format!("{with} of {all} classes")
         }
@@ -351,7 +351,7 @@ impl Segmentation {
             out += &format!("  {:<20} IoU {}\n", class.name, number(class.iou));
         }
         let (pooled, image) = (&self.pooled, &self.per_image);
-        out += &format!("mIoU over {}   {:.4}{note}\n", self.mean_over(), pooled.miou);
+        out += &format!("mIoU over {:<10}   {:.4}{note}\n", self.mean_over(), pooled.miou);
         out += &format!("pixel accuracy         {:.4}\n", pooled.pixel_accuracy);
         out += &format!("mean of the images     mIoU {:.4}, accuracy {:.4}\n", image.miou, image.pixel_accuracy);
         if !details {
@@ -500,12 +500,13 @@ pub fn split_text() -> String {
 mod tests {
     use super::*;
     use crate::data::frame::Decoded;
+    use crate::data::source::Groups;
     use crate::eval::ClassTable;
 
     #[test]
     fn the_mean_iou_tells_how_many_classes_it_is_over() {
         // Rows of pixels of every class below `classes`, all answered right.
-        let judged = |classes: u8| {
+        let judged = |table: ClassTable, classes: u8| {
             let labels: Vec<u8> = (0..32).flat_map(|_| 0..classes).collect();
             let frame = Decoded {
                 width: usize::from(classes),
@@ -516,16 +517,18 @@ mod tests {
                 focal_px: None,
                 principal_px: None,
             };
-            let mut judge = Judge::new(ClassTable::cityscapes(), 80.0);
+            let mut judge = Judge::new(table, 80.0);
             judge.add("a", &frame, &labels, &vec![10.0; labels.len()]);
             let summary = judge.summary();
             let figures = serde_json::to_value(&summary.segmentation).expect("JSON");
             (summary.table(false), figures["classes_with_iou"].as_u64())
         };
-        let (table, count) = judged(19);
+        let (table, count) = judged(ClassTable::cityscapes(), 19);
         assert!(table.contains("mIoU over 19 classes   1.0000\n") && count == Some(19), "{table}");
-        let (table, count) = judged(18);
+        let (table, count) = judged(ClassTable::cityscapes(), 18);
         assert!(table.contains("mIoU over 18 of 19 classes   1.0000\n") && count == Some(18), "{table}");
+        let (table, count) = judged(ClassTable::categories(&Groups::default()), 19);
+        assert!(table.contains("mIoU over 7 classes    1.0000\n") && count == Some(7), "{table}");
     }
 
     #[test]
