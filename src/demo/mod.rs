@@ -91,11 +91,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Options { model, node, parameters, out, rate_hz, .. } = options;
     let table = check(model, node, parameters)?.classes;
     check_ros()?;
-    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let (stop, hurry) = stop_on_signals()?;
 
-    say("reading frames ahead ...");
-    let opened = options.source.open(options.frames, *rate_hz)?;
+    let opened = open(options)?;
     let known = opened.known;
     opened.notes.iter().for_each(say);
 
@@ -147,6 +145,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(!run.interrupted, "interrupted after {} frames", run.played.len());
     ensure!(report.frames.answered > 0, "the node answered none of {} frames; see {}", run.played.len(), log.display());
     Ok(report)
+}
+
+/// Opens what is to be played, then makes the folder for the results: none is left behind where there is nothing to play.
+fn open(Options { source, frames, rate_hz, out, .. }: &Options) -> anyhow::Result<source::Opened> {
+    say("reading frames ahead ...");
+    let opened = source.open(*frames, *rate_hz)?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    Ok(opened)
 }
 
 /// Whether the files are there, and the model and the node's parameters are such as the demo can do with: asked before the long
@@ -588,6 +594,27 @@ mod tests {
         let unknown = NEEDED.iter().find(|(name, ..)| crate::interface::parameters::spec(name).is_none());
         assert_eq!(unknown, None, "the node has no such parameter");
     }
+
+    #[test]
+    fn nothing_to_play_leaves_no_folder() {
+        let place = tempfile::tempdir().expect("a folder");
+        let out = place.path().join("out");
+        let options = Options {
+            model: PathBuf::new(),
+            node: PathBuf::new(),
+            device: "cpu".into(),
+            parameters: Vec::new(),
+            source: Source::Images(place.path().join("nowhere")),
+            frames: 1,
+            rate_hz: 1.0,
+            out: out.clone(),
+        };
+        assert!(open(&options).is_err() && !out.exists());
+        image::RgbImage::new(4, 2).save(place.path().join("a.png")).expect("written");
+        open(&Options { source: Source::Images(place.path().into()), ..options }).expect("one frame");
+        assert!(out.is_dir());
+    }
+
     /// A foreign model's labels were drawn and scored as if its ids were train ids.
     #[test]
     fn labels_are_compared_with_the_truth_only_in_cityscapes_classes() {
