@@ -129,7 +129,7 @@ struct Model {
     manifest: Answer<Manifest>,
     /// What its TorchScript file holds.
     archive: Option<Answer<Archive>>,
-    /// On each device that is here, the best first.
+    /// On each device that is here, the best first; none of a model that cannot be read.
     checks: Vec<Checked>,
 }
 
@@ -210,10 +210,20 @@ impl Report {
         }
     }
 
-    /// A model was asked about, and runs on nothing; or a file with engines, and it cannot be read or no device would load it.
-    fn failed(&self) -> bool {
-        let model_fails = self.model.as_ref().is_some_and(|m| m.checks.iter().all(|c| c.check.0.is_err()));
-        model_fails || self.engine.as_ref().is_some_and(|e| e.verdicts.iter().all(|v| v.refused.is_some()))
+    /// What was asked about and fails: a model that cannot be read or runs on nothing, a file with engines that cannot be read or
+    /// that no device would load.
+    fn failures(&self) -> Vec<&'static str> {
+        let model = self.model.as_ref().and_then(|model| match model.manifest.0 {
+            Err(_) => Some("the model cannot be read"),
+            Ok(_) => model.checks.iter().all(|c| c.check.0.is_err()).then_some("the model runs on nothing here"),
+        });
+        let engine = self.engine.as_ref().and_then(|engine| match engine.archive.0 {
+            Err(_) => Some("the engine's file cannot be read"),
+            Ok(_) => {
+                engine.verdicts.iter().all(|v| v.refused.is_some()).then_some("the engine's file would be refused")
+            }
+        });
+        model.into_iter().chain(engine).collect()
     }
 }
 
@@ -250,10 +260,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         report.to_string()
     };
     super::print(text).context("the report cannot be printed")?;
-    ensure!(
-        !report.failed(),
-        "the model runs on nothing here, or the engine's file cannot be read or would be refused (see the report above)"
-    );
+    let failures = report.failures();
+    ensure!(failures.is_empty(), "{} (see the report above)", failures.join(", and "));
     Ok(())
 }
 
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn this_machine_is_described() {
         let report = Report::of(&nothing_asked());
-        assert!(!report.failed());
+        assert!(report.failures().is_empty());
         let json = serde_json::to_value(&report).expect("plain data");
         assert_eq!(json["libtorch"]["expected"], LIBTORCH_VERSION);
         assert!(json["libtorch"]["folder"].is_string(), "{json}");
@@ -314,7 +322,7 @@ mod tests {
         assert_eq!(both[1], Verdict { device: Some("cuda:1".into()), refused: None, not_compared: None });
         let engine = EngineFile { archive: Answer(Ok(archive.clone())), verdicts: both };
         let mut report = Report { engine: Some(engine), ..Report::of(&nothing_asked()) };
-        assert!(!report.failed(), "one device would load it");
+        assert!(report.failures().is_empty(), "one device would load it");
         let json = serde_json::to_value(&report).expect("plain data");
         assert_eq!(json["engine"]["engines"][0]["abi"], 8, "{json}");
         assert_eq!(json["engine"]["verdicts"][1]["device"], "cuda:1", "{json}");
@@ -327,7 +335,7 @@ mod tests {
         let two_outputs = verdicts(&archive, &gpus[1..], &version, Some(2));
         assert!(refusal(&two_outputs[0]).contains("2 output"), "{two_outputs:?}");
         report.engine = Some(EngineFile { archive: Answer(Ok(archive.clone())), verdicts: two_outputs });
-        assert!(report.failed());
+        assert_eq!(report.failures(), ["the engine's file would be refused"]);
         let unnamed = verdicts(&archive, &gpus[1..], &version, None);
         assert!(unnamed[0].refused.is_none() && unnamed[0].not_compared.is_some(), "{unnamed:?}");
         let older = Ok(TensorRtVersion { major: 10, minor: 14, patch: 1, build: None });
@@ -349,17 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_not_there_fails_and_says_so() {
-        let args = Args {
-            model: Some("/nonexistent".into()),
-            engine: Some("/nonexistent.ts".into()),
-            json: false,
-            load_runtime: false,
-            check: None,
-        };
+    fn what_is_not_there_fails_and_is_said_once() {
+        let args = Args { model: Some("/nonexistent".into()), ..nothing_asked() };
         let report = Report::of(&args);
-        assert!(report.failed());
+        assert_eq!(report.failures(), ["the model cannot be read"]);
         let text = report.to_string();
-        assert!(text.contains("cpu, native, fp32 does not run: ") && text.contains("/nonexistent.ts"), "{text}");
+        assert_eq!(text.matches("there is no model").count(), 1, "{text}");
+        let report = Report::of(&Args { engine: Some("/nonexistent.ts".into()), ..args });
+        assert_eq!(report.failures(), ["the model cannot be read", "the engine's file cannot be read"]);
+        assert!(report.to_string().contains("/nonexistent.ts"));
     }
 }

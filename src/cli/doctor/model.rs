@@ -20,8 +20,10 @@ impl Model {
         let artifact = export::load(path);
         let archive = artifact.as_ref().ok().map(|a| answer(tensorrt::inspect(&a.torchscript_path())));
         let gpus = (0..devices).map(tch::Device::Cuda);
-        let checks = std::iter::once(tch::Device::Cpu).chain(gpus).flat_map(|device| checks(path, device));
-        Self { path: path.into(), checks: checks.collect(), manifest: answer(artifact.map(|a| a.manifest)), archive }
+        // Every way would say once more why it cannot be read.
+        let devices = std::iter::once(tch::Device::Cpu).chain(gpus).filter(|_| artifact.is_ok());
+        let checks = devices.flat_map(|device| checks(path, device)).collect();
+        Self { path: path.into(), checks, manifest: answer(artifact.map(|a| a.manifest)), archive }
     }
 }
 
