@@ -92,7 +92,7 @@ pub struct Args {
     #[command(flatten)]
     runner: super::Runner,
     /// Threads of libtorch within an operation, and of decoding and post-processing; by default one a core.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// What to measure, separated by commas; by default everything (of a model without
     /// weights.safetensors all but scaling and ceilings, which need it).
@@ -102,13 +102,13 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Runs of the network before it is measured, and frames before they are [default: 10].
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     warm_up: Option<usize>,
     /// Measured runs of the network [default: 300].
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = parse_count)]
     repetitions: Option<usize>,
     /// Measured frames, one at a time [default: 300].
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = parse_count)]
     frames: Option<usize>,
     /// Width and height of the frames.
     #[arg(long, default_value = "2048x1024", value_parser = parse_size)]
@@ -117,19 +117,19 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "rgb8", value_parser = parse_encoding)]
     encoding: Encoding,
     /// Together: from one to this many cameras, 1 to 32 [default: 8].
-    #[arg(long, value_name = "N", value_parser = parse_cameras)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = parse_cameras)]
     cameras: Option<usize>,
     /// Together: how often each number of cameras [default: 5].
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = parse_count)]
     rounds: Option<usize>,
     /// Energy: seconds at rest, and then with frames [default: 5].
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS", value_parser = parse_seconds)]
     energy_seconds: Option<f64>,
     /// Scaling: sizes of the network, WIDTHxHEIGHT separated by commas [default: five from 512x256 to 2048x1024].
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = parse_size)]
     sizes: Vec<(usize, usize)>,
     /// Scaling: measured runs at each size [default: 10].
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = parse_count)]
     size_repetitions: Option<usize>,
     /// Write all figures as JSON, too.
     #[arg(long, value_name = "FILE")]

@@ -13,10 +13,10 @@ pub struct Args {
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// At most so many frames
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 100)]
     frames: usize,
     /// Frames a second, 0.001 or more
-    #[arg(long, default_value_t = 10.0, value_name = "HZ")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 10.0, value_name = "HZ")]
     rate: f64,
     /// Folder for the contact sheet, the bag and the report
     #[arg(long, default_value = "out", value_name = "DIR")]
@@ -26,7 +26,7 @@ pub struct Args {
         conflicts_with_all = ["drive", "images", "video"])]
     size: (usize, usize),
     /// Which drive is rendered; whichever it is, no training set made with `semantic_depth render` has its street
-    #[arg(long, default_value_t = 1, conflicts_with_all = ["drive", "images", "video"])]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1, conflicts_with_all = ["drive", "images", "video"])]
     seed: u64,
     /// Play a folder in the Cityscapes layout, with its truth where it has one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "video"])]

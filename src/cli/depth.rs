@@ -96,13 +96,15 @@ struct CleanArgs {
     /// Leave the edges as they are.
     #[arg(long)]
     no_crop: bool,
-    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
+    #[arg(long, allow_negative_numbers = true, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
         "Share of the height that is taken off at the bottom: the own vehicle", Edges::default().bottom))]
     crop_bottom: Option<f64>,
-    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
+    #[arg(long, allow_negative_numbers = true, conflicts_with = "no_crop", value_name = "SHARE", help = usual(
         "Share of the width that is taken off at the left: what the right camera does not see", Edges::default().left))]
     crop_left: Option<f64>,
-    #[arg(long, conflicts_with = "no_crop", value_name = "SHARE", help = usual("Share of the height that is taken off at the top", Edges::default().top))]
+    #[arg(long, allow_negative_numbers = true,
+          conflicts_with = "no_crop", value_name = "SHARE", help = usual(
+        "Share of the height that is taken off at the top", Edges::default().top))]
     crop_top: Option<f64>,
     /// Really cut the edges off and stretch the rest to the old size, as the article does, and write that as a data set
     /// of its own: picture, labels, camera and depth alike. By default depth is only unknown there. ROOT is neither the
@@ -112,13 +114,15 @@ struct CleanArgs {
     /// Do not smooth.
     #[arg(long)]
     no_smooth: bool,
-    #[arg(long, conflicts_with = "no_smooth", value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15), help = usual(
+    #[arg(long, allow_negative_numbers = true,
+          conflicts_with = "no_smooth", value_name = "RADIUS", value_parser = clap::value_parser!(u8).range(1..=15), help = usual(
         "Median over a square of 2 x RADIUS + 1 pixels", SMOOTH_RADIUS))]
     smooth: Option<u8>,
     /// Do not fill holes.
     #[arg(long)]
     no_inpaint: bool,
-    #[arg(long, conflicts_with = "no_inpaint", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..), help = usual(
+    #[arg(long, allow_negative_numbers = true,
+          conflicts_with = "no_inpaint", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..), help = usual(
         "Widest hole that is filled, in pixels", HOLE_PX))]
     inpaint: Option<u16>,
 }
@@ -181,38 +185,42 @@ struct TeacherArgs {
     #[arg(long, value_name = "WxH", value_parser = parse_size, requires = "teacher")]
     teacher_size: Option<(usize, usize)>,
     /// The network's input is padded to multiples of this.
-    #[arg(long, default_value_t = 32, value_name = "PIXELS", requires = "teacher",
+    #[arg(long, allow_negative_numbers = true, default_value_t = 32, value_name = "PIXELS", requires = "teacher",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     teacher_multiple: u16,
     /// Where the network runs: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto", requires = "teacher")]
     device: DeviceChoice,
     /// The matcher's range, in pixels of disparity [default: an eighth of the width].
-    #[arg(long, value_name = "PIXELS", conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PIXELS", conflicts_with = "teacher")]
     max_disparity: Option<usize>,
     /// From how many directions the matcher adds up costs: 5 or 8.
-    #[arg(long, default_value = "8", value_name = "5|8", value_parser = parse_paths, conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true,
+          default_value = "8", value_name = "5|8", value_parser = parse_paths, conflicts_with = "teacher")]
     paths: Paths,
     /// The matcher's penalty of a step of one pixel.
-    #[arg(long, default_value_t = MatcherOptions::default().p1, conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = MatcherOptions::default().p1, conflicts_with = "teacher")]
     p1: u16,
     /// The matcher's penalty of any larger step.
-    #[arg(long, default_value_t = MatcherOptions::default().p2, conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = MatcherOptions::default().p2, conflicts_with = "teacher")]
     p2: u16,
     /// How often pictures are smoothed (3 x 3) before the matcher compares them, against the sensor's noise.
-    #[arg(long, default_value_t = MatcherOptions::default().presmooth, value_name = "TIMES", conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true,
+          default_value_t = MatcherOptions::default().presmooth, value_name = "TIMES", conflicts_with = "teacher")]
     presmooth: usize,
     /// Share by which the matcher's best disparity must beat every other one.
-    #[arg(long, default_value_t = MatcherOptions::default().uniqueness, value_name = "SHARE", conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true,
+          default_value_t = MatcherOptions::default().uniqueness, value_name = "SHARE", conflicts_with = "teacher")]
     uniqueness: f32,
     /// Leave out the matcher's left-right check.
     #[arg(long, conflicts_with = "teacher")]
     no_left_right: bool,
     /// Smallest region that the matcher keeps, in pixels; 0 keeps all.
-    #[arg(long, default_value_t = MatcherOptions::default().speckle_px, value_name = "PIXELS", conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true,
+          default_value_t = MatcherOptions::default().speckle_px, value_name = "PIXELS", conflicts_with = "teacher")]
     speckle: usize,
     /// Memory for pairs that are matched at the same time, in MiB.
-    #[arg(long, default_value_t = 2048, value_name = "MIB", conflicts_with = "teacher")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 2048, value_name = "MIB", conflicts_with = "teacher")]
     memory: usize,
     /// Write 16-bit disparity into `disparity`, too.
     #[arg(long)]
@@ -236,10 +244,10 @@ struct CompareArgs {
     #[arg(long = "folder", value_name = "NAME", num_args = 1.., required = true)]
     folders: Vec<DepthFiles>,
     /// Share of the height at the bottom that is not judged.
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.0, value_name = "SHARE")]
     ignore_bottom: f64,
     /// Exact depth from here on does not count for AbsRel, in metres.
-    #[arg(long, default_value_t = 80.0, value_name = "METRES")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 80.0, value_name = "METRES")]
     cap: f32,
     /// Write the figures as JSON, too.
     #[arg(long)]

@@ -64,7 +64,7 @@ pub struct Args {
     label_files: Option<LabelFiles>,
     /// Share of the rows at the bottom that are not judged: the vehicle that carries the camera. The model sees them, as in
     /// the node.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     remove_bottom: f64,
     /// Layout folder: YAML file that says what the class ids are, such as config/data/camvid.yaml. It is judged in
     /// these classes.
@@ -80,14 +80,14 @@ pub struct Args {
     runner: super::Runner,
     /// What depth is multiplied with: camera_info (focal length of the frame's camera by the model's; needs camera
     /// files), none, or a number. By default camera_info for each frame that has a camera file.
-    #[arg(long, value_name = "camera_info|none|FACTOR")]
+    #[arg(long, allow_negative_numbers = true, value_name = "camera_info|none|FACTOR")]
     depth_scaling: Option<DepthScaling>,
     /// How a frame becomes the network's input, as the node's parameter: stretch, letterbox or crop (whose outside is
     /// answered by nothing and counts as wrong).
     #[arg(long, default_value = "stretch")]
     resize_mode: ResizeMode,
     /// Depth is judged where the truth is nearer than this, in metres.
-    #[arg(long, value_name = "METRES", default_value_t = JUDGED_M.1, value_parser = parse_cap)]
+    #[arg(long, allow_negative_numbers = true, value_name = "METRES", default_value_t = JUDGED_M.1, value_parser = parse_cap)]
     cap: f32,
     /// Print the figures by class, distance and image row, too.
     #[arg(long)]
@@ -99,7 +99,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// With --report: show this many of the worst, of the best and of evenly chosen frames.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 4)]
     pictures: usize,
 }
 

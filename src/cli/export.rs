@@ -34,7 +34,7 @@ pub struct Args {
     /// Focal length that the depth was learned at, in pixels of the network's input; by default that of the training run
     /// in whose folder the weights are (augment.focal_length_px of its config.yaml, or the camera of its frames in run.json),
     /// else, with a warning, Cityscapes' camera, its whole pictures stretched to this size.
-    #[arg(long, requires = "weights", value_name = "PIXELS", value_parser = parse_focal_length)]
+    #[arg(long, allow_negative_numbers = true, requires = "weights", value_name = "PIXELS", value_parser = parse_focal_length)]
     focal_length: Option<f32>,
     /// The weights are of the network without its 1/4 stage.
     #[arg(long, requires = "weights")]
@@ -61,10 +61,10 @@ pub struct Args {
     precision: EnginePrecision,
     /// With --tensorrt: the most frames that go through the engine together, N or 1..N, up to 32; it is tuned for that many and
     /// takes fewer, too.
-    #[arg(long, default_value = "1", requires = "tensorrt", value_name = "N|1..N")]
+    #[arg(long, allow_negative_numbers = true, default_value = "1", requires = "tensorrt", value_name = "N|1..N")]
     batch: BatchRange,
     /// With --tensorrt: CUDA's number of the GPU.
-    #[arg(long, default_value_t = 0, requires = "tensorrt")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0, requires = "tensorrt")]
     gpu: usize,
     /// With --tensorrt: take this file, compiled elsewhere for this GPU and these versions, instead of compiling.
     #[arg(long, requires = "tensorrt", value_name = "FILE")]

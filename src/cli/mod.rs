@@ -159,6 +159,43 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::error::ErrorKind as ClapError;
+    use clap::CommandFactory as _;
+
+    /// All commands, by their words.
+    fn commands(command: &clap::Command, words: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {
+        found.push((words.to_vec(), command.clone()));
+        for verb in command.get_subcommands() {
+            commands(verb, &[words, &[verb.get_name().to_string()]].concat(), found);
+        }
+    }
+
+    /// They passed for options that there are not.
+    #[test]
+    fn negative_numbers_are_what_the_option_before_them_says() {
+        let kind = |words: &[String], more: &[&str]| {
+            let words = words.iter().map(String::as_str).chain(more.iter().copied());
+            Cli::try_parse_from(words).err().map(|error| error.kind())
+        };
+        let mut all = Vec::new();
+        commands(&Cli::command(), &["semantic_depth".into()], &mut all);
+        let (mut numbers, mut refused) = (0, Vec::new());
+        for (words, command) in &all {
+            for option in command.get_arguments().filter_map(|option| option.get_long()) {
+                // Something is wrong in any case, if only the option that there is not.
+                let with = |value: &str| kind(words, &[&format!("--{option}={value}"), "--no-such-option"]);
+                let takes = |value| with(value) == Some(ClapError::UnknownArgument);
+                if takes("word") || !(takes("8") || takes("0.5")) {
+                    continue;
+                }
+                numbers += 1;
+                if kind(words, &[&format!("--{option}"), "-8"]) == Some(ClapError::UnknownArgument) {
+                    refused.push(format!("{} --{option}", words.join(" ")));
+                }
+            }
+        }
+        assert!(numbers > 30 && refused.is_empty(), "{numbers}, of which {refused:?} take none below 0");
+    }
 
     #[test]
     fn figures_go_through_links_and_into_devices() {

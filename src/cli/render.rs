@@ -24,28 +24,29 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Everything random follows from it.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1)]
     seed: u64,
     /// Drives (streets) of each split.
     #[arg(long, default_value = "train=8,val=2,test=2", value_parser = parse_splits)]
     splits: Splits,
     /// Frames of each drive.
-    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000))]
+    #[arg(long, allow_negative_numbers = true,
+          default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(..=1_000_000))]
     frames: usize,
     /// Frames a second.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 10.0)]
     rate: f64,
     /// Width and height in pixels.
     #[arg(long, default_value = "2048x1024", value_parser = parse_size)]
     size: (usize, usize),
     /// Distance of the stereo cameras in metres.
-    #[arg(long, default_value_t = CITYSCAPES_BASELINE_M)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = CITYSCAPES_BASELINE_M)]
     baseline: f64,
     /// Focal length in pixels of the image; by default Cityscapes' camera at this width.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     focal: Option<f64>,
     /// The camera's height above the road in metres, 0.3 to 6: one, or LOW..HIGH of which each drive has one.
-    #[arg(long, value_name = "METRES", default_value = "1.2..1.7", value_parser = parse_heights)]
+    #[arg(long, allow_negative_numbers = true, value_name = "METRES", default_value = "1.2..1.7", value_parser = parse_heights)]
     camera_height: (f64, f64),
     /// Leave out the right picture.
     #[arg(long)]

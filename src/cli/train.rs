@@ -30,13 +30,13 @@ pub struct Args {
     resume: bool,
     /// Train for this long; the schedules then follow the clock instead of the steps. A run is resumed with what it was
     /// begun with.
-    #[arg(long, value_parser = parse_minutes)]
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_minutes)]
     minutes: Option<f64>,
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Processor threads of the network; 0: libtorch's own choice (one a core).
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
     threads: u16,
 }
 
