@@ -1,6 +1,7 @@
 //! `semantic_depth evaluate`
 
 use super::progress::Pieces;
+use crate::causes::in_line;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::LabelSpace;
 use crate::data::disk::{write_atomically, DataError};
@@ -26,7 +27,7 @@ use anyhow::{anyhow, bail, Context as _};
 use serde::{Serialize, Serializer};
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most threads that read frames ahead; each holds up to two.
 const MOST_READERS: usize = 8;
@@ -386,10 +387,15 @@ impl Results<'_> {
 
     /// Writes the figures and the report where they are asked for; returns the report's path.
     fn write(&self, runner: &mut Answerer) -> anyhow::Result<Option<PathBuf>> {
-        let Self { args, model, device, depth_factor, .. } = self;
         // A full disk must not take the report, too, which may be on another.
-        let written = args.json.as_ref().map_or(Ok(()), |path| super::write_json(path, &self.figures()));
-        let Some(folder) = &args.report else { return written.map(|()| None) };
+        let figures = self.args.json.as_ref().map_or(Ok(()), |path| super::write_json(path, &self.figures()));
+        let report = self.args.report.as_ref().map(|folder| self.write_report(folder, runner)).transpose();
+        both(figures, report)
+    }
+
+    /// Returns its path.
+    fn write_report(&self, folder: &Path, runner: &mut Answerer) -> anyhow::Result<PathBuf> {
+        let Self { args, model, device, depth_factor, .. } = self;
         let mut facts = vec![
             ("Frames".into(), self.items.len().to_string()),
             ("Model".into(), args.model.display().to_string()),
@@ -402,7 +408,7 @@ impl Results<'_> {
         let path = folder.join("report.html");
         let text = page(&head, self.judge.table(), &self.summary, &galleries)?;
         write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
-        written.map(|()| Some(path))
+        Ok(path)
     }
 
     /// The frames of the report: worst and best by their own mIoU and by their own AbsRel, and evenly chosen ones.
@@ -448,4 +454,29 @@ fn caption(score: &FrameScore) -> String {
         text += &format!(", AbsRel {:.3}, RMSE {:.2} m", d.abs_rel, d.rmse_m);
     }
     text
+}
+
+/// The report's path; or what could not be written, which may be both.
+fn both(figures: anyhow::Result<()>, report: anyhow::Result<Option<PathBuf>>) -> anyhow::Result<Option<PathBuf>> {
+    match (figures, report) {
+        (Ok(()), report) => report,
+        (Err(figures), Ok(_)) => Err(figures),
+        (Err(figures), Err(report)) => bail!("{}; {}", in_line(&figures), in_line(&report)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_could_not_be_written_is_said() {
+        let figures = || Err(anyhow!("the disk is full").context("a.json"));
+        let report = || Err(anyhow!("permission denied").context("report.html"));
+        let error = both(figures(), report()).expect_err("neither").to_string();
+        assert_eq!(error, "a.json: the disk is full; report.html: permission denied");
+        assert_eq!(in_line(&both(figures(), Ok(None)).expect_err("no figures")), "a.json: the disk is full");
+        assert_eq!(in_line(&both(Ok(()), report()).expect_err("no report")), "report.html: permission denied");
+        assert_eq!(both(Ok(()), Ok(Some("report.html".into()))).expect("both"), Some("report.html".into()));
+    }
 }
