@@ -103,6 +103,7 @@ fn options_that_cannot_be_followed_are_refused_before_the_work() {
         let error = run("disparity", &preview);
         assert!(error.contains("expected a name that ends in .png or .jpg"), "{error}");
     }
+    assert!(tool(&["depth", "disparity", "--help"]).is_err_and(|help| help.contains("a .png or .jpg")));
     assert!(!root.join("sgm").exists() && !root.join("made").exists());
     let json = folder.path().join("missing/figures.json");
     let error = run("compare", &["--folder", "disparity", "--json", json.to_str().expect("a path")]);

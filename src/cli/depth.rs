@@ -61,8 +61,8 @@ struct FileArgs {
     /// interrupted run goes on.
     #[arg(long)]
     overwrite: bool,
-    /// Write a picture of one frame: left picture, depth before and after cleaning.
-    #[arg(long, value_name = "FILE.png")]
+    /// Write a picture of one frame, a .png or .jpg: left picture, depth before and after cleaning.
+    #[arg(long, value_name = "FILE")]
     preview: Option<PathBuf>,
     /// Which frame the picture shows, by its name without ending [default: the first of all].
     #[arg(long, value_name = "STEM", requires = "preview")]
