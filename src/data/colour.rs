@@ -10,9 +10,10 @@ pub const ERROR_FACTOR: f32 = 1.5;
 /// Where the colour scale ends on Turbo, whose own end is nearly as black as what has no depth.
 const FAR_END: f32 = 0.08;
 
-/// Near is red, far is blue, on a logarithmic scale; black where there is no depth.
+/// Near is red, far is blue, the sky (infinity) as blue as what is at the scale's end, on a logarithmic scale; black where no depth
+/// is known.
 pub fn depth_colour(depth_m: f32) -> [u8; 3] {
-    if !depth_m.is_finite() || depth_m <= 0.0 {
+    if depth_m.is_nan() || depth_m <= 0.0 {
         return [0; 3];
     }
     let far = (depth_m / SCALE_MIN_M).ln() / (SCALE_MAX_M / SCALE_MIN_M).ln();
@@ -61,13 +62,15 @@ mod tests {
     }
 
     #[test]
-    fn near_is_red_far_is_blue_and_nothing_is_black() {
+    fn near_is_red_far_and_sky_are_blue_and_nothing_is_black() {
         let (near, far) = (depth_colour(4.0), depth_colour(70.0));
         assert!(near[0] > near[2] && far[2] > far[0], "{near:?} {far:?}");
-        for none in [f32::NAN, f32::INFINITY, 0.0, -3.0] {
+        for none in [f32::NAN, f32::NEG_INFINITY, 0.0, -3.0] {
             assert_eq!(depth_colour(none), [0; 3]);
         }
-        assert_eq!(depth_colour(SCALE_MAX_M), depth_colour(1e6), "beyond the scale is its end");
+        for beyond in [1e6, f32::INFINITY] {
+            assert_eq!(depth_colour(SCALE_MAX_M), depth_colour(beyond), "beyond the scale is its end");
+        }
     }
 
     #[test]

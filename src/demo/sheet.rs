@@ -62,7 +62,7 @@ impl Tile {
         Self::sampled(width, height, |i| colours[usize::from(ids.get(i).copied().unwrap_or(UNLABELLED))])
     }
 
-    /// From metres, `[height, width]`; what is not finite is black.
+    /// From metres, `[height, width]`; what is not known (NaN) is black, the sky (infinity) is far.
     pub fn depth(width: u32, height: u32, depth_m: &[f32]) -> Self {
         Self::sampled(width, height, |i| depth_colour(depth_m.get(i).copied().unwrap_or(f32::NAN)))
     }
@@ -148,7 +148,7 @@ fn legend(sheet: &mut RgbImage, y: u32, lines: &[Vec<&Class>]) {
         fill(sheet, x, y + 2, 1, 12, Rgb(depth_colour(depth_m)));
         x += 1;
     }
-    text(sheet, x + 6, y, &format!("{SCALE_MAX_M} m and beyond; black: none (sky, unknown)"), TEXT);
+    text(sheet, x + 6, y, &format!("{SCALE_MAX_M} m and beyond (the sky); black: unknown"), TEXT);
 }
 
 fn fill(sheet: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {

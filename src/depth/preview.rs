@@ -10,7 +10,7 @@ const TILE: u32 = 1024;
 const GAP: u32 = 6;
 
 /// The left picture, depth before and depth after (metres, of the picture's size), one below the other. Near is red,
-/// far is blue, unknown is black.
+/// far is blue as the sky (infinity) is, unknown is black.
 pub fn before_and_after(left: &RgbImage, before_m: &[f32], after_m: &[f32]) -> RgbImage {
     let (w, h) = left.dimensions();
     let (tile_w, tile_h) =

@@ -390,8 +390,8 @@ fn galleries_part(out: &mut String, table: &ClassTable, galleries: &[Gallery]) {
     let _ = writeln!(
         out,
         "<h2>Frames</h2>\n<p class=\"note\">Depth, logarithmic: {SCALE_MIN_M} m<span class=\"scale\" \
-         style=\"background:linear-gradient(90deg,{})\"></span>{SCALE_MAX_M} m and beyond; black: none. Depth error: red is too \
-         near, blue too far, full colour at a factor of {ERROR_FACTOR}; black: not judged.</p>",
+         style=\"background:linear-gradient(90deg,{})\"></span>{SCALE_MAX_M} m and beyond (the sky); black: unknown. Depth error: red is \
+         too near, blue too far, full colour at a factor of {ERROR_FACTOR}; black: not judged.</p>",
         stops.join(",")
     );
     legends(out, table, galleries);
