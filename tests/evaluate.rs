@@ -103,6 +103,18 @@ fn rendered_frames_are_judged_and_reported() {
     assert!(page.contains("Judged with: layout cityscapes, depth auto, label_files label_ids, remove_bottom 0,"));
     assert!(page.contains("<meta name=\"viewport\"") && page.contains("100 m and beyond"));
     assert_eq!(page.matches("<svg role=\"img\"").count(), page.matches("<svg").count());
+    // On a telephone long names are broken, and wide plots keep their size in a frame that scrolls.
+    assert!(page.contains(".scroll svg{max-width:none}") && page.contains("overflow-wrap:anywhere"));
+    let plots: Vec<_> = page.split("<svg role=\"img\" width=\"").collect();
+    let scrolls = plots.windows(2).map(|pair| {
+        let width = pair[1].split('"').next().and_then(|width| width.parse::<u32>().ok()).expect("a width");
+        (width > 560, pair[0].ends_with("<div class=\"scroll\">"))
+    });
+    let scrolls: Vec<_> = scrolls.collect();
+    assert!(
+        scrolls.contains(&(true, true)) && scrolls.iter().all(|(is_wide, scrolls)| is_wide == scrolls),
+        "{scrolls:?}"
+    );
     assert!(page.contains("rgb(128,64,128)\"></i>road</span>") && page.contains("<p class=\"note\">Classes: "));
     // No frame's picture has the name of another's.
     assert!(page.contains("alt=\"predicted depth of street00000_000000_00000"), "in the pictures' names");

@@ -24,6 +24,8 @@ const TITLE_PX: i32 = 19;
 const CHARACTER_PX: i32 = 7;
 /// Of one panel.
 const PANEL_PX: (u32, u32) = (460, 340);
+/// Wider than this, a picture keeps its size on a screen that is not; bars with a name each can still be read when they shrink.
+const WIDE_PX: u32 = 560;
 const GRID: RGBColor = RGBColor(228, 228, 228);
 const INK: RGBColor = RGBColor(60, 60, 60);
 /// Colours that people with any colour vision tell apart (Okabe and Ito, 2008).
@@ -58,22 +60,25 @@ impl Ranged for Scale {
     }
 }
 
-/// A picture of panels side by side; `name` is what it is to who does not see it.
+/// A picture of panels side by side; `name` is what it is to who does not see it. One that would be too small to read on a narrow
+/// screen lies in a frame that scrolls.
 fn draw(
     name: &str,
     (columns, panel): (usize, (u32, u32)),
     content: impl FnOnce(&[Area<'_>]) -> Result<(), PlotError>,
 ) -> Result<String, PlotError> {
     let mut svg = String::new();
+    let width = panel.0 * columns as u32;
     {
-        let area = SVGBackend::with_string(&mut svg, (panel.0 * columns as u32, panel.1)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (width, panel.1)).into_drawing_area();
         area.fill(&WHITE)?;
         content(&area.split_evenly((1, columns)))?;
         area.present()?;
     }
     let head = svg.find('>').map_or(0, |end| end + 1);
     svg.insert_str(head, &format!("\n<title>{}</title>", escape(name)));
-    Ok(svg.replacen("<svg ", "<svg role=\"img\" ", 1))
+    let svg = svg.replacen("<svg ", "<svg role=\"img\" ", 1);
+    Ok(if width > WIDE_PX { format!("<div class=\"scroll\">{svg}</div>\n") } else { svg })
 }
 
 fn rgb([r, g, b]: [u8; 3]) -> RGBColor {

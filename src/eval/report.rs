@@ -37,9 +37,10 @@ padding:0 1em}h1{font-size:1.6em}h2{margin-top:2em;border-bottom:1px solid #ccc}
 margin:1em 0;font-variant-numeric:tabular-nums}th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #e4e4e4}\
 th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto;display:block;margin:1em 0}\
 .big{display:flex;flex-wrap:wrap;gap:1em}.big div{background:#f3f5f8;border-radius:6px;padding:.6em 1.2em}\
-.big b{display:block;font-size:1.7em}.scroll{overflow-x:auto}.tiles{display:flex;flex-wrap:wrap;gap:6px}\
+.big b{display:block;font-size:1.7em}.scroll{overflow-x:auto}.scroll svg{max-width:none}.tiles{display:flex;flex-wrap:wrap;gap:6px}\
 .tiles figure{margin:0;width:284px}.tiles img{width:100%;display:block}figcaption{font-size:.8em;color:#555}\
-.frame{margin:1em 0 1.6em}.note{color:#555;max-width:60em}.scale{display:inline-block;width:240px;height:12px;margin:0 .5em}\
+.frame{margin:1em 0 1.6em}.note{color:#555;max-width:60em;overflow-wrap:anywhere}\
+.scale{display:inline-block;width:240px;height:12px;margin:0 .5em}\
 .class{display:inline-block;white-space:nowrap;margin-right:1em}\
 .class i{display:inline-block;width:.8em;height:.8em;border:1px solid #888;margin-right:.3em}";
 
@@ -182,9 +183,7 @@ fn segmentation_part(out: &mut String, table: &ClassTable, s: &Segmentation, fra
         &["class", "predictions that count", "IoU", "recall", "precision", "true pixels"],
         s.classes.iter().map(class_row),
     );
-    *out += "<div class=\"scroll\">";
     *out += &plots::confusion(s)?;
-    *out += "</div>\n";
     if s.by_distance.iter().any(|b| b.report.pixels > 0) {
         *out += &plots::segmentation_by_distance(s)?;
     }
