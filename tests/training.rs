@@ -459,6 +459,26 @@ fn a_run_is_resumed_with_the_data_that_it_was_begun_with() {
 }
 
 #[test]
+fn a_data_set_that_is_not_there_is_told_with_the_option_for_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = root.path().join("config.yaml");
+    let said = |sources: &str| {
+        let phase = "{crop: [32, 32], scale: [1, 1], batch: 1, steps: 1, max_learning_rate: 1e-3}";
+        std::fs::write(&config, format!("sources: [{sources}]\nphases: [{phase}]\n")).expect("written");
+        let output = run(&train(&config, &root.path().join("run"), &[]));
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let one = "{name: a, data: {layout: cityscapes, root: nowhere}}";
+    let error = said(one);
+    let expected =
+        "nowhere is not there: expected the root of a data set in the Cityscapes layout (--data PATH says where it is)";
+    assert!(error.contains(expected), "{error}");
+    let error = said(&format!("{one}, {{name: b, data: {{layout: cityscapes, root: nowhere}}}}"));
+    assert!(error.contains("(--data a=PATH says where it is)"), "{error}");
+}
+
+#[test]
 fn a_folder_has_one_training_at_a_time() {
     let root = tempfile::tempdir().expect("a folder");
     let config = prepare(root.path());

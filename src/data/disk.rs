@@ -27,6 +27,9 @@ pub enum DataError {
     /// A split cannot be used.
     #[error("{0}")]
     Split(String),
+    /// There is no data set where one was looked for.
+    #[error("{0}")]
+    Nowhere(String),
     /// Another process writes there.
     #[error("{path} is in use by another {by}; wait for its end, or choose another folder")]
     InUse {
@@ -45,6 +48,45 @@ impl DataError {
     pub(crate) fn bad(path: &Path, what: impl Into<String>) -> Self {
         Self::Bad { path: path.into(), what: what.into() }
     }
+}
+
+/// So many folders are named in a message.
+const NAMED: usize = 12;
+
+/// Whether what was looked for is not there, or is no folder.
+pub(crate) fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// "is not there" or "is not a folder", of what is not one.
+pub(crate) fn not_a_folder(path: &Path) -> &'static str {
+    if path.exists() {
+        "is not a folder"
+    } else {
+        "is not there"
+    }
+}
+
+/// Names of the folders in a folder, sorted; none of one that cannot be listed: this is for messages.
+pub(crate) fn folders(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<_> = entries.filter(|entry| entry.path().is_dir()).map(name).collect();
+    names.sort();
+    names
+}
+
+/// That there is no such folder, and which ones there are: `kind` of folders, "splits", say.
+pub(crate) fn no_such_folder(path: &Path, kind: &str) -> String {
+    let there = path.ancestors().skip(1).find(|above| above.is_dir()).map_or_else(String::new, |above| {
+        let mut names = folders(above);
+        let more = if names.len() > NAMED { ", ..." } else { "" };
+        names.truncate(NAMED);
+        let which =
+            if names.is_empty() { format!("no {kind}") } else { format!("the {kind} {}{more}", names.join(", ")) };
+        format!("; {} has {which}", above.display())
+    });
+    format!("{} {}{there}", path.display(), not_a_folder(path))
 }
 
 /// The first few errors of many, in one line; what is wrong with several files is said once.

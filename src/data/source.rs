@@ -6,7 +6,7 @@
 
 use super::cityscapes::{DepthFiles, LabelFiles, Part, ReadOptions, Sample};
 use super::classes::{self, CLASSES, SCORED_CLASSES, UNLABELLED_TRAIN_ID};
-use super::disk::{in_line, read_text, DataError};
+use super::disk::{self, in_line, read_text, DataError};
 use super::frame::{rows_above_bottom, Decoded};
 use super::picture::{self, Numbers};
 use rayon::prelude::*;
@@ -272,6 +272,13 @@ impl Source {
             }
             Self::Folder { root, images, labels, mapping, focal_px, remove_bottom } => {
                 let folder = |pattern: &String| root.join(pattern.replace("{split}", split));
+                if !root.is_dir() {
+                    let what = disk::not_a_folder(root);
+                    return Err(DataError::Nowhere(format!(
+                        "{} {what}: expected the root of a data set",
+                        root.display()
+                    )));
+                }
                 if let Some(focal_px) = focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
                     return Err(DataError::Split(format!("focal_px: expected pixels above 0, found {focal_px}")));
                 }
@@ -304,7 +311,10 @@ fn share(value: f64) -> Result<f64, DataError> {
 /// Files of two folders with the same name without ending: (name, first, second), sorted.
 fn pair(pictures: &Path, labels: &Path) -> Result<Vec<(String, PathBuf, PathBuf)>, DataError> {
     let list = |folder: &Path, endings: &[&str]| -> Result<BTreeMap<String, PathBuf>, DataError> {
-        let io = |source| DataError::Io { path: folder.into(), source };
+        let io = |source| match disk::is_absent(&source) {
+            true => DataError::Split(disk::no_such_folder(folder, "folders")),
+            false => DataError::Io { path: folder.into(), source },
+        };
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(folder).map_err(io)? {
             let path = entry.map_err(io)?.path();
@@ -643,6 +653,25 @@ mod tests {
             let error = source.index("val", &mut Groups::default()).expect_err(said).to_string();
             assert!(error.contains("focal_px: expected pixels above 0") && error.ends_with(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_told_with_those_that_are() {
+        let (root, mut source) = folder(&[0]);
+        let error = |source: &Source, split: &str| source.index(split, &mut Groups::default()).expect_err(split);
+        let place = root.path().display();
+        let said = error(&source, "vall").to_string();
+        assert_eq!(said, format!("{place}/vall/images is not there; {place} has the folders val"));
+        if let Source::Folder { labels, .. } = &mut source {
+            *labels = "{split}/annot".into();
+        }
+        let said = error(&source, "val").to_string();
+        assert_eq!(said, format!("{place}/val/annot is not there; {place}/val has the folders images, labels"));
+        let nowhere = error(&source.clone().at("nowhere".into()), "val");
+        assert!(matches!(nowhere, DataError::Nowhere(_)));
+        assert_eq!(nowhere.to_string(), "nowhere is not there: expected the root of a data set");
+        let file = error(&source.at(root.path().join("mapping.yaml")), "val").to_string();
+        assert_eq!(file, format!("{place}/mapping.yaml is not a folder: expected the root of a data set"));
     }
 
     #[test]

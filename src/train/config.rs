@@ -358,6 +358,15 @@ impl TrainConfig {
         self.heads.iter().find(|h| h.task == task)
     }
 
+    /// The option of `train` that says where a source is.
+    pub(super) fn data_option(&self, source: &str) -> String {
+        if self.sources.len() == 1 {
+            "--data PATH".into()
+        } else {
+            format!("--data {source}=PATH")
+        }
+    }
+
     /// Checks the values' ranges.
     ///
     /// # Errors

@@ -14,11 +14,11 @@ use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{origin, pictures, schedule};
-use crate::data::disk::hold;
+use crate::data::disk::{hold, DataError};
 use crate::data::source::{check_all, Groups, Item};
 use crate::eval::ClassTable;
 use crate::model::{weights, Network, NumberFormat, Task};
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use rayon::prelude::*;
 use std::fs;
 use std::path::PathBuf;
@@ -593,7 +593,10 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
     // All label codes have to be known before it is said what each of them is judged as.
     let mut indices = Vec::new();
     for source in &config.sources {
-        let items = source.data.index(&source.val, groups);
+        let items = source.data.index(&source.val, groups).map_err(|error| match error {
+            DataError::Nowhere(what) => anyhow!("{what} ({} says where it is)", config.data_option(&source.name)),
+            error => error.into(),
+        });
         indices.push(items.with_context(|| format!("source {}", source.name))?);
     }
     let of = |(source, items): (&SourceConfig, &Vec<Item>)| {

@@ -57,7 +57,8 @@ impl Sample {
     pub fn index(root: &Path, split: &str, options: &ReadOptions) -> Result<Vec<Self>, DataError> {
         let (folder, ending) = Part::Left.names();
         let shared = Arc::new(options.clone());
-        let samples: Vec<Self> = files(&root.join(folder).join(split))?
+        let samples: Vec<Self> = files(&root.join(folder).join(split))
+            .map_err(|error| no_split(root, split, error))?
             .into_iter()
             .filter_map(|(city, name)| {
                 let stem = name.strip_suffix(ending)?.to_string();
@@ -216,6 +217,34 @@ impl Sample {
             disk::in_line(&broken, NAMED)
         )))
     }
+}
+
+/// What should be there, where the split's pictures are not.
+fn no_split(root: &Path, split: &str, error: DataError) -> DataError {
+    match &error {
+        DataError::Io { source, .. } if disk::is_absent(source) => {}
+        _ => return error,
+    }
+    let name = Part::Left.names().0;
+    let pictures = root.join(name);
+    if pictures.is_dir() {
+        return DataError::Split(disk::no_such_folder(&pictures.join(split), "splits"));
+    }
+    const EXPECTED: &str = "expected the root of a data set in the Cityscapes layout";
+    if !root.is_dir() {
+        return DataError::Nowhere(format!("{} {}: {EXPECTED}", root.display(), disk::not_a_folder(root)));
+    }
+    // One level too deep, or too high.
+    let above = root.parent().filter(|above| above.join(name).is_dir()).map(Path::to_path_buf);
+    let below = || disk::folders(root).into_iter().map(|folder| root.join(folder)).find(|f| f.join(name).is_dir());
+    let meant = match above.or_else(below) {
+        Some(place) if place.as_os_str().is_empty() => ", which the folder above it is".into(),
+        Some(place) => format!(", which {} is", place.display()),
+        None => "; pictures and class ids in two folders are the layout folder (for evaluate --layout folder --mapping FILE, in \
+                 training a source with `layout: folder`)"
+            .into(),
+    };
+    DataError::Nowhere(format!("{} has no {name}: {EXPECTED}{meant}", root.display()))
 }
 
 /// City and name of the files in the city folders of a split, sorted.

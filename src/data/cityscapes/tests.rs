@@ -95,6 +95,35 @@ fn depth_comes_from_a_named_folder_under_each_accepted_name() {
 }
 
 #[test]
+fn where_no_frames_are_it_is_said_what_is_there() {
+    let (folder, _) = data_set(1);
+    let root = folder.path();
+    let error = |root: &Path, split| Sample::index(root, split, &ReadOptions::default()).expect_err("nothing there");
+    fs::create_dir_all(root.join("leftImg8bit/test")).expect("made");
+    let (place, expected) = (root.display(), "expected the root of a data set in the Cityscapes layout");
+    assert_eq!(
+        error(root, "vall").to_string(),
+        format!("{place}/leftImg8bit/vall is not there; {place}/leftImg8bit has the splits test, val")
+    );
+    let deep = error(&root.join("leftImg8bit"), "val");
+    assert!(matches!(deep, DataError::Nowhere(_)));
+    assert_eq!(deep.to_string(), format!("{place}/leftImg8bit has no leftImg8bit: {expected}, which {place} is"));
+    let nowhere = error(&root.join("nowhere"), "val");
+    assert_eq!(nowhere.to_string(), format!("{place}/nowhere is not there: {expected}"));
+    fs::write(root.join("set.zip"), "").expect("written");
+    assert_eq!(error(&root.join("set.zip"), "val").to_string(), format!("{place}/set.zip is not a folder: {expected}"));
+
+    let above = tempfile::tempdir().expect("temporary folder");
+    let said = error(above.path(), "val").to_string();
+    assert!(said.contains("are the layout folder (for evaluate --layout folder --mapping FILE"), "{said}");
+    fs::create_dir_all(above.path().join("b/leftImg8bit")).expect("made");
+    let said = error(above.path(), "val").to_string();
+    assert!(said.ends_with(&format!("which {}/b is", above.path().display())), "{said}");
+    let said = error(&above.path().join("b"), "val").to_string();
+    assert!(said.ends_with("b/leftImg8bit has no splits"), "{said}");
+}
+
+#[test]
 fn only_what_is_missing_is_named_with_the_ways_out() {
     let (folder, samples) = data_set(3);
     let error = |depth: &str| {
