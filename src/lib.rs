@@ -20,6 +20,7 @@
 //! - [`mod@bench`]: how fast and at what cost in memory and energy a model runs on this machine
 //! - `system`: what the machine says of itself
 //! - `yaml`: YAML from outside
+//! - `nearest`: the name that was probably meant
 //! - [`cli`]: the command line's verbs
 
 pub mod allocator;
@@ -37,6 +38,7 @@ pub mod frame;
 pub mod installed;
 pub mod interface;
 pub mod model;
+pub(crate) mod nearest;
 #[cfg(feature = "ros")]
 pub mod node;
 pub(crate) mod panics;

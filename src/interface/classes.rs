@@ -1,8 +1,8 @@
 //! Class names of parameters, held against a model's class table.
 
-use super::nearest::suggestion;
 use super::settings::MaskSettings;
 use crate::data::classes::Class;
+use crate::nearest::suggestion;
 
 /// Mask value of free space.
 pub const FREE: u8 = 0;

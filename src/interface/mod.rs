@@ -12,7 +12,6 @@
 pub mod classes;
 pub mod diagnostics;
 pub mod documents;
-pub mod nearest;
 pub mod parameters;
 pub mod qos;
 pub mod schema;

@@ -1,7 +1,7 @@
 //! `qos_overrides.<topic>.<publisher|subscription>.<policy>`: the names that rclcpp has for them.
 
-use super::nearest::suggestion;
 use super::value::{Kind, Value};
+use crate::nearest::suggestion;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 

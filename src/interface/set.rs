@@ -1,9 +1,9 @@
 //! The parameters' values: read, checked, changed.
 
-use super::nearest::{nearest, suggestion};
 use super::parameters::{index, Spec, PARAMETERS, THRESHOLD_PAIRS};
 use super::qos::{self, Key, Overrides, QosOverride, Role};
 use super::value::{Kind, Value};
+use crate::nearest::{nearest, suggestion};
 use std::collections::BTreeMap;
 use std::fmt;
 

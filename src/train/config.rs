@@ -1,13 +1,15 @@
 //! A training run's configuration file (`config/train/*.yaml`).
 
 use super::optimizer::OptimizerConfig;
+use super::pair;
 use crate::data::augment::AugmentConfig;
 pub use crate::data::classes::LabelSpace;
 use crate::data::disk::read_text;
 use crate::data::source::Source;
 use crate::model::{NetworkConfig, Task};
+use crate::nearest::suggestion;
 use crate::yaml;
-use anyhow::{bail, Context as _};
+use anyhow::{anyhow, bail, Context as _};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -178,14 +180,16 @@ pub struct SourceConfig {
 #[serde(deny_unknown_fields)]
 pub struct Phase {
     /// Width and height of the crops, pixels of the network's input.
+    #[serde(deserialize_with = "pair::size")]
     pub crop: (usize, usize),
     /// Pixels of the crop a pixel of the frame, drawn evenly (on a logarithmic scale) between the two.
+    #[serde(deserialize_with = "pair::range")]
     pub scale: (f32, f32),
     /// Crops of a step.
     pub batch: usize,
     /// Sizes that take turns with `crop`, a batch each: `scale` follows their width, so that they show as much of a frame,
     /// and `batch` their area, so that a batch has as many pixels.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "pair::sizes")]
     pub also: Vec<(usize, usize)>,
     /// Batches whose gradients are averaged for a step.
     #[serde(default = "one_each")]
@@ -329,7 +333,9 @@ impl TrainConfig {
     /// # Errors
     /// The file cannot be read, a change has no place in it, an unknown or missing key, a value out of its range.
     pub fn read(path: &Path, changes: &[String]) -> anyhow::Result<Self> {
-        let context = || format!("training configuration {}", path.display());
+        let with: String = changes.iter().map(|change| format!(" --set {change}")).collect();
+        let with = if with.is_empty() { with } else { format!(" with{with}") };
+        let context = || format!("training configuration {}{with}", path.display());
         let text = read_text(path).context("training configuration")?;
         let mut value: serde_yaml::Value = yaml::read(&text).with_context(context)?;
         for change in changes {
@@ -338,7 +344,7 @@ impl TrainConfig {
         // Through text again: its reader says where in the file something is wrong.
         let changed = serde_yaml::to_string(&value)?;
         let text = if changes.is_empty() { &text } else { &changed };
-        let config: Self = yaml::read(text).with_context(context)?;
+        let config: Self = yaml::read(text).map_err(|error| fault(&error, changes.is_empty())).with_context(context)?;
         config.check().with_context(context)?;
         Ok(config)
     }
@@ -567,6 +573,19 @@ impl Phase {
     }
 }
 
+/// What is wrong, with the key that was probably meant. Lines and columns of a text with changes in it are nobody's: they are left out.
+fn fault(error: &serde_yaml::Error, is_file: bool) -> anyhow::Error {
+    let mut text = error.to_string();
+    // serde names them all: the one that it does not know, then those that it does.
+    let is_name = text.contains("unknown field `") || text.contains("unknown variant `");
+    let mut names = text.split('`').skip(1).step_by(2);
+    let near = names.next().filter(|_| is_name).map_or_else(String::new, |unknown| suggestion(unknown, names));
+    if let (false, Some(at)) = (is_file, text.rfind(" at line ")) {
+        text.truncate(at);
+    }
+    anyhow!("{text}{near}")
+}
+
 fn at_least_one(name: &str, value: usize) -> anyhow::Result<()> {
     if value == 0 {
         bail!("{name}: expected 1 or more, found 0");
@@ -665,6 +684,40 @@ mod tests {
             let error = format!("{:#}", set(&mut value, change).expect_err(change));
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_wrong_change_is_named_and_no_line_of_a_text_that_nobody_sees() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.yaml");
+        std::fs::write(&path, SMALL).expect("written");
+        let said = |changes: &[&str]| {
+            let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            format!("{:#}", TrainConfig::read(&path, &changes).expect_err("something is wrong"))
+        };
+        let error = said(&["seed=1", "phases.0.bach=2"]);
+        assert!(
+            error.contains("config.yaml with --set seed=1 --set phases.0.bach=2: phases[0]: unknown field `bach`"),
+            "{error}"
+        );
+        assert!(!error.contains(" at line ") && error.ends_with("; did you mean batch?"), "{error}");
+        let error = said(&["heads=[{task: depth, loss: behru}]"]);
+        assert!(error.ends_with("did you mean berhu?"), "{error}");
+        for (change, expected) in [
+            ("phases.0.crop=512x204", "phases[0].crop: invalid type: string \"512x204\", expected [WIDTH, HEIGHT]"),
+            ("phases.0.crop=[64, 64, 64]", "phases[0].crop: invalid length 3, expected [WIDTH, HEIGHT]"),
+            ("phases.0.also=[[64]]", "invalid length 1, expected [WIDTH, HEIGHT]"),
+            ("phases.0.scale=0.5", "expected [LOW, HIGH]"),
+            ("optimizer.betas=0.9", "expected [BETA1, BETA2]"),
+            ("phases.0.batch=many", "invalid type: string \"many\", expected usize"),
+        ] {
+            let error = said(&[change]);
+            assert!(error.contains(&format!("--set {change}: ")) && error.ends_with(expected), "{error}");
+        }
+        // Of the file itself it is said where.
+        std::fs::write(&path, SMALL.replace("batch", "bach")).expect("written");
+        let error = said(&[]);
+        assert!(error.contains(" at line 2 column ") && error.ends_with("; did you mean batch?"), "{error}");
     }
 
     #[test]

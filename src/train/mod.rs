@@ -1,6 +1,6 @@
 //! How weights are made.
 //!
-//! - [`config`]: what a training run is
+//! - [`config`]: what a training run is; `pair`: its values that are two
 //! - [`batches`]: frames of all sources, mixed and augmented on their own threads into batches; [`packed`]: how these lie in
 //!   host memory
 //! - [`labels`], [`targets`]: the truth of each task; [`expert`]: a model's answers where a source has no truth
@@ -25,6 +25,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod origin;
 pub mod packed;
+mod pair;
 pub mod pictures;
 pub mod quarter;
 pub mod record;

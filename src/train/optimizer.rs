@@ -36,6 +36,7 @@ pub struct OptimizerConfig {
     /// `adam` or `adamw`.
     pub name: Rule,
     /// How much of the old averages of the gradient and of its square stays at each step, `0 <= beta < 1`.
+    #[serde(deserialize_with = "super::pair::betas")]
     pub betas: (f64, f64),
     /// Added to the denominator, above 0.
     pub eps: f64,

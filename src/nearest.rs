@@ -29,7 +29,7 @@ fn nearest_by<'a>(
 }
 
 /// `; did you mean X?`, or nothing.
-pub(super) fn suggestion<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, candidates).map_or_else(String::new, |n| format!("; did you mean {n}?"))
 }
 
