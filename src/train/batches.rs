@@ -17,6 +17,7 @@ use anyhow::{bail, Context as _};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg32;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,6 +25,8 @@ use tch::{Device, Kind};
 
 /// Batches that may wait.
 const AHEAD: usize = 2;
+/// Frames that fill less of a phase's crops are warned of. Those of the recipes in `config/train` fill 0.84 and more.
+const FILLED: f32 = 0.82;
 /// Frames of a source of which classes are counted for their weights, when frames are not kept in memory.
 const COUNTED: usize = 500;
 /// Cameras whose focal lengths differ by no more than this factor are taken as one.
@@ -40,6 +43,8 @@ pub struct Supply {
     pub scale: f32,
     /// Factor on the aspect.
     pub aspect: f32,
+    /// Width and height of most frames, pixels.
+    size: (usize, usize),
     /// Whether any frame has labels.
     labelled: bool,
     /// Of each frame with depth: [`Facts::focal_share`].
@@ -65,14 +70,19 @@ impl Supply {
         }
     }
 
-    fn crop(&self, index: usize, size: &CropSize, config: &AugmentConfig, seed: u64) -> Result<Crop, DataError> {
+    /// Size and augmentation as they are for this source.
+    fn own(&self, size: &CropSize, config: &AugmentConfig) -> (CropSize, AugmentConfig) {
         let (low, high) = size.scale;
         let size = CropSize { scale: (low * self.scale, high * self.scale), ..*size };
-        let config = &AugmentConfig { aspect: config.aspect * self.aspect, ..config.clone() };
+        (size, AugmentConfig { aspect: config.aspect * self.aspect, ..config.clone() })
+    }
+
+    fn crop(&self, index: usize, size: &CropSize, config: &AugmentConfig, seed: u64) -> Result<Crop, DataError> {
+        let (size, config) = &self.own(size, config);
         let mut rng = Pcg32::seed_from_u64(seed);
         match &self.frames {
-            Frames::Decoded(frames) => Ok(augment::crop(&frames[index], &size, config, &mut rng)),
-            Frames::OnDisk(items) => Ok(augment::crop(&items[index].decode()?, &size, config, &mut rng)),
+            Frames::Decoded(frames) => Ok(augment::crop(&frames[index], size, config, &mut rng)),
+            Frames::OnDisk(items) => Ok(augment::crop(&items[index].decode()?, size, config, &mut rng)),
         }
     }
 
@@ -136,6 +146,7 @@ pub fn supplies(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec
             share: 0.0,
             scale: part.scale as f32,
             aspect: part.aspect as f32,
+            size: most_frequent(facts.iter().map(|f| (f.width, f.height))),
             labelled: facts.iter().any(|f| f.labels),
             focals: facts.iter().filter(|f| f.depth).map(Facts::focal_share).collect(),
             origin,
@@ -244,6 +255,51 @@ pub fn untaught(config: &TrainConfig, supplies: &[Supply]) -> Vec<Task> {
         Task::Normals => supplies.iter().flat_map(|s| &s.focals).any(Option::is_some),
     };
     config.heads.iter().map(|head| head.task).filter(|task| !is_taught(task)).collect()
+}
+
+/// Of sizes, of which there is at least one.
+fn most_frequent(sizes: impl Iterator<Item = (usize, usize)>) -> (usize, usize) {
+    let mut counts = BTreeMap::new();
+    sizes.for_each(|size| *counts.entry(size).or_insert(0_usize) += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or((0, 0), |(size, _)| size)
+}
+
+/// Sources whose frames are so small at the phases' scales that much of a crop lies beside them, with the scale at which they fill it.
+pub fn too_small(config: &TrainConfig, supplies: &[Supply]) -> Vec<String> {
+    let mut said = Vec::new();
+    for (index, supply) in supplies.iter().enumerate() {
+        let (width, height) = supply.size;
+        let mut worst: Option<(f32, usize)> = None;
+        let mut scale = 0.0_f64;
+        for (number, phase) in config.phases.iter().enumerate() {
+            let size = CropSize { size: phase.crop, scale: phase.scale, stride: config.loss_stride };
+            let (size, augment) = supply.own(&size, &config.augment);
+            let filled = augment::filled(supply.size, &size, &augment);
+            if filled >= FILLED {
+                continue;
+            }
+            if worst.is_none_or(|(least, _)| filled < least) {
+                worst = Some((filled, number));
+            }
+            // At the smallest scale the whole frame covers the crop, as Cityscapes' frames do in the article's recipe.
+            let root = augment.aspect.sqrt();
+            let across = size.size.0 as f32 / (width as f32 * size.scale.0 * root);
+            let down = size.size.1 as f32 / (height as f32 * size.scale.0 / root);
+            scale = scale.max(f64::from(supply.scale * across.max(down)));
+        }
+        let Some((filled, number)) = worst else { continue };
+        let (crop_width, crop_height) = config.phases[number].crop;
+        // Up to hundredths, but not for what single precision made of a number.
+        let scale = (scale * 100.0 - 0.01).ceil() / 100.0;
+        said.push(format!(
+            "source {}: frames of {width}x{height} fill {:.0} % of the crops of {crop_width}x{crop_height} in phase {} on average, \
+             and the rest has no truth; with sources.{index}.scale={scale} they fill them (watch.scale is times that, too)",
+            supply.name,
+            100.0 * filled,
+            number + 1
+        ));
+    }
+    said
 }
 
 /// Share of each channel of the segmentation head among the labelled pixels of the mix; a group of classes counts for
@@ -422,7 +478,8 @@ mod tests {
         };
         let frames = Frames::Decoded((0..frames).map(frame).collect());
         let (focals, origin) = (Vec::new(), origin::Frames::default());
-        Supply { name: name.into(), share, scale: 1.0, aspect: 1.0, labelled: true, focals, origin, frames }
+        let (name, size) = (name.into(), (64, 64));
+        Supply { name, share, scale: 1.0, aspect: 1.0, size, labelled: true, focals, origin, frames }
     }
 
     fn batches(skip: usize) -> Batches {
@@ -441,6 +498,29 @@ mod tests {
         let table = LabelTable::new(LabelSpace::TrainIds, &Groups::default());
         let supplies = vec![supply("a", 0.75, 10, 3), supply("b", 0.25, 3, 7)];
         Batches::new(Arc::new(supplies), Arc::new(table), config).expect("threads")
+    }
+
+    #[test]
+    fn frames_that_are_small_for_a_recipe_are_told_with_the_scale_that_fits() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/train/article.yaml");
+        let config = TrainConfig::read(&path, &[]).expect("the article's");
+        let told = |size, scale: f32| {
+            let more = Supply { size, scale, ..supply("mine", 1.0, 1, 0) };
+            too_small(&config, &[Supply { size: (2048, 819), ..supply("cityscapes", 1.0, 1, 0) }, more])
+        };
+        let expected = "source mine: frames of 640x384 fill 32 % of the crops of 2048x819 in phase 3 on average, and the rest has no \
+                        truth; with sources.1.scale=3.2 they fill them (watch.scale is times that, too)";
+        assert_eq!(told((640, 384), 1.0), [expected]);
+        assert!(told((640, 384), 3.2).is_empty() && told((2048, 819), 1.0).is_empty());
+        let hd = told((1280, 576), 1.0);
+        assert!(hd.len() == 1 && hd[0].contains("fill 81 %") && hd[0].contains("sources.1.scale=1.6 "), "{hd:?}");
+        // Of frames that are nearly as large nothing is said.
+        assert!(told((1600, 720), 1.0).is_empty());
+    }
+
+    #[test]
+    fn the_size_of_most_frames_is_told() {
+        assert_eq!(most_frequent([(4, 2), (8, 2), (4, 2), (9, 9)].into_iter()), (4, 2));
     }
 
     #[test]

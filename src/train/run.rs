@@ -546,6 +546,9 @@ fn warn_of_data(config: &TrainConfig, supplies: &[Supply], watched: &[Watched]) 
             source.name
         );
     }
+    for small in batches::too_small(config, supplies) {
+        log::warn!("{small}");
+    }
     if !validate::can_be_watched(config, watched) {
         let best = &config.watch.best;
         log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");

@@ -74,6 +74,11 @@ pub fn crop(frame: &Decoded, size: &CropSize, config: &AugmentConfig, rng: &mut 
     }
 }
 
+/// Share of a crop that a frame of this width and height fills, in the mean over the scales; the rest has no truth.
+pub fn filled(frame: (usize, usize), size: &CropSize, config: &AugmentConfig) -> f32 {
+    Placement::filled(frame, size, config)
+}
+
 fn pixels(frame: &Decoded, size: &CropSize, placement: &Placement, color: &Color) -> Vec<f32> {
     let (width, height) = size.size;
     let mut sampler = Sampler::new(frame, placement, width);

@@ -5,6 +5,9 @@ use super::CropSize;
 use rand::RngExt as _;
 use rand_pcg::Pcg32;
 
+/// So many scales stand for all that may be drawn.
+const FILL_STEPS: u16 = 64;
+
 /// The map from the crop to the frame. Coordinates are continuous: a pixel's middle is at its index and a half.
 #[derive(Debug)]
 pub(super) struct Placement {
@@ -45,6 +48,19 @@ impl Placement {
         let turn = (most > 0.0).then(|| rng.random_range(-most..most)).map(|a| (libm::cosf(a), libm::sinf(a)));
         let elastic = (config.elastic.amplitude_px > 0.0).then(|| Elastic::draw(size.size, &config.elastic, rng));
         Self { size: (w, h), scale, left, top, flip, vertical_flip, turn, elastic }
+    }
+
+    /// Share of the crop that lies in the frame, in the mean over the scales that are drawn; turned and deformed it is about as much.
+    pub fn filled(frame: (usize, usize), size: &CropSize, config: &AugmentConfig) -> f32 {
+        let (low, high) = (libm::logf(size.scale.0), libm::logf(size.scale.1));
+        let root = libm::sqrtf(config.aspect);
+        // The crop lies within the frame where that has room for it, and the frame in the crop's middle where not.
+        let along = |frame: usize, crop: usize, scale: f32| (frame as f32 * scale / crop as f32).min(1.0);
+        let at = |i: u16| {
+            let scale = libm::expf(low + (high - low) * (f32::from(i) + 0.5) / f32::from(FILL_STEPS));
+            along(frame.0, size.size.0, scale * root) * along(frame.1, size.size.1, scale / root)
+        };
+        (0..FILL_STEPS).map(at).sum::<f32>() / f32::from(FILL_STEPS)
     }
 
     /// Whether rows of the crop lie along rows of the frame, so that [`Self::column`] and [`Self::row`] say it all.
@@ -177,6 +193,32 @@ mod tests {
                 assert!((tx - x).abs() < 1e-3 && (ty - y).abs() < 1e-3, "{x},{y} came back as {tx},{ty}");
             }
         }
+    }
+
+    #[test]
+    fn a_crop_is_filled_as_much_as_is_told() {
+        let still = AugmentConfig { aspect: 1.3, ..AugmentConfig::default() };
+        let of = |frame, scale, stretch: f32| {
+            let config = AugmentConfig { stretch, ..still.clone() };
+            let size = CropSize { size: (60, 30), scale, stride: 1 };
+            let mut rng = Pcg32::seed_from_u64(5);
+            let draws = 400;
+            let mut inside = 0;
+            for _ in 0..draws {
+                let p = Placement::draw(frame, &size, &config, &mut rng);
+                let is_in = |(x, y): (f32, f32)| x >= 0.0 && y >= 0.0 && x < frame.0 as f32 && y < frame.1 as f32;
+                let points = (0..60 * 30).map(|i| p.source((i % 60) as f32 + 0.5, (i / 60) as f32 + 0.5));
+                inside += points.filter(|point| is_in(*point)).count();
+            }
+            (Placement::filled(frame, &size, &config), inside as f32 / (draws * 60 * 30) as f32)
+        };
+        for (frame, scale, stretch) in
+            [((100, 70), (0.25, 0.5), 1.0), ((40, 90), (0.5, 2.0), 1.2), ((64, 48), (0.3, 0.3), 1.0)]
+        {
+            let (told, drawn) = of(frame, scale, stretch);
+            assert!((told - drawn).abs() < 0.03 && told < 0.95, "{frame:?}: {told}, drawn {drawn}");
+        }
+        assert_eq!(of((100, 70), (1.0, 2.0), 1.0), (1.0, 1.0));
     }
 
     #[test]
