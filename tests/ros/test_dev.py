@@ -289,13 +289,13 @@ def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, folder, env
 def test_files_of_the_future_are_named(tmp_path):
     """CMake configures a hundred times for one of them, and then gives up."""
     dev = copied(tmp_path / "a clone")
-    file = tmp_path / "a clone" / "src" / "lib.rs"
+    file = tmp_path / "a clone" / "msg" / "A.msg"
     file.parent.mkdir()
     file.touch()
     for ahead_s, is_named in ((0, False), (3600, True)):
         os.utime(file, (time.time() + ahead_s,) * 2)
         done = subprocess.run([dev, "doctor"], capture_output=True, text=True, timeout=60)
-        assert ("  - files that are not of the future, as src/lib.rs is" in done.stderr) == is_named, done.stderr
+        assert ("  - files that are not of the future, as msg/A.msg is" in done.stderr) == is_named, done.stderr
     command = done.stderr.partition("right, or: ")[2].splitlines()[0]
     subprocess.run(command, shell=True, check=True, timeout=60)
     assert file.stat().st_mtime <= time.time()
