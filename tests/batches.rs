@@ -214,42 +214,41 @@ fn wrong_orders_are_refused_with_what_was_expected() {
     assert!(message.contains("(512, 256)") && message.contains("(96, 48)"), "{message}");
 }
 
+/// A model of somebody else's: it answers at its input's size, and is nothing but a TorchScript file.
+fn traced(folder: &Path, forward: &mut dyn FnMut(&[Tensor]) -> Vec<Tensor>) -> Artifact {
+    let example = Tensor::rand([1, 3, SMALL.1 as i64, SMALL.0 as i64], (Kind::Float, Device::Cpu));
+    let mut forward = |x: &[Tensor]| forward(x);
+    let module = CModule::create_by_tracing("Theirs", "forward", &[example], &mut forward).expect("traced");
+    let mut manifest = small().manifest;
+    (manifest.output.width, manifest.output.height) = (None, None);
+    manifest.files.retain(|name, _| *name == manifest.torchscript);
+    module.save(folder.join(&manifest.torchscript)).expect("saved");
+    Artifact { manifest, dir: folder.into() }
+}
+
 #[test]
 fn a_model_that_is_bound_to_single_precision_is_refused_in_half() {
     // As a trace records a cast: with the kind that the example had.
     let weight = Tensor::ones([21, 3, 1, 1], (Kind::Half, Device::Cpu));
     let mut closure =
         |x: &[Tensor]| vec![x[0].conv2d(&weight.to_kind(Kind::Float), None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)];
-    let example = Tensor::zeros([1, 3, SMALL.1 as i64, SMALL.0 as i64], (Kind::Float, Device::Cpu));
-    let module = CModule::create_by_tracing("Bound", "forward", &[example], &mut closure).expect("traced");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut manifest = small().manifest;
-    // It answers at its input's size, and is nothing but a TorchScript file.
-    (manifest.output.width, manifest.output.height) = (None, None);
-    manifest.files.retain(|name, _| *name == manifest.torchscript);
-    module.save(folder.path().join(&manifest.torchscript)).expect("saved");
-    let artifact = Artifact { manifest, dir: folder.path().into() };
+    let artifact = traced(folder.path(), &mut closure);
     assert_eq!(Pipeline::from_artifact(artifact.clone(), &options(Precision::Fp32, 1)).expect("runs").max_batch(), 1);
     let error = Pipeline::from_artifact(artifact, &options(Precision::Bf16, 1)).expect_err("is refused").to_string();
     assert!(error.contains("cannot run in bf16 on cpu") && error.contains("set precision to fp32"), "{error}");
     assert!(error.contains("BFloat16") && !error.contains("Traceback"), "libtorch's reason is there: {error}");
 }
 
-/// A module of somebody else's that answers `scores` of 20 classes and a depth, from its input.
+/// Whether a model that answers these scores of 20 classes, made of its input, is taken for one of probabilities.
 fn of_scores(scores: impl Fn(&Tensor) -> Tensor) -> bool {
     let weight = Tensor::randn([21, 3, 1, 1], (Kind::Float, Device::Cpu));
     let mut closure = |x: &[Tensor]| {
         let answer = x[0].conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
         vec![Tensor::cat(&[scores(&answer.narrow(1, 0, 20)), answer.narrow(1, 20, 1)], 1)]
     };
-    let example = Tensor::rand([1, 3, SMALL.1 as i64, SMALL.0 as i64], (Kind::Float, Device::Cpu));
-    let module = CModule::create_by_tracing("Scores", "forward", &[example], &mut closure).expect("traced");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut manifest = small().manifest;
-    (manifest.output.width, manifest.output.height) = (None, None);
-    manifest.files.retain(|name, _| *name == manifest.torchscript);
-    module.save(folder.path().join(&manifest.torchscript)).expect("saved");
-    let artifact = Artifact { manifest, dir: folder.path().into() };
+    let artifact = traced(folder.path(), &mut closure);
     Pipeline::from_artifact(artifact, &options(Precision::Fp32, 1)).expect("runs").answers_probabilities()
 }
 
