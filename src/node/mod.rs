@@ -14,7 +14,7 @@
 //! - `camera`, `arrival`: messages from the middleware into frames
 //! - `inbox`: the slots, and which frames make a batch
 //! - `loader`: a model, made ready to answer
-//! - `worker`, `publishers`: the inference thread and what it publishes
+//! - `worker`, `products`, `publishers`: the inference thread, what it makes of the answers, and how that is published
 //! - `lifecycle`: the states of a managed node
 //! - `bond`: what it and a lifecycle manager tell each other
 //! - `control`: `~/enable` and `~/reload_model`; `service`: what all services share
@@ -38,6 +38,7 @@ mod names;
 mod namesake;
 mod parameter_files;
 mod parameters;
+mod products;
 mod publishers;
 mod qos;
 mod service;
