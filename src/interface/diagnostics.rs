@@ -231,7 +231,7 @@ pub const DIAGNOSTICS: &[Status] = &[
             k(key::STAMPS_ZERO, "Images without a stamp, since the start"),
             k(key::SILENCE_S, "On the monotonic clock"),
             k(key::LAST_REFUSAL, "Why an image was refused last"),
-            k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes images; or which publisher of the image or its camera_info cannot reach the node, and what to change"),
+            k(key::QOS_PROBLEM, "ok; not subscribed: the node is not active; none: nobody publishes images; or which publisher of the image or its camera_info cannot reach the node (or has published before it came), and what to change"),
             k(key::CALIBRATION, "ok, or why depth_scaling_fallback serves: no camera_info, no focal length in its K (its P where input_rectified), or not of this image's size"),
             k(key::DEPTH_FACTOR, "What depth is multiplied with, and where it comes from"),
             k(key::POINT_CLOUD, "ok, or why there is none: no camera_info, or one that gives no rays; only while output/points is subscribed to"),
