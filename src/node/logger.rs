@@ -524,20 +524,27 @@ impl Rosout {
         }
     }
 
-    /// For a process that ends right after what it said last: stays until those who listen can have it, or until `stop`. What they
-    /// have not taken goes with the process, and a node that ends as it begins has not been found by anybody yet.
-    pub fn farewell(&self, stop: &AtomicBool) {
-        if LOGGER.get().is_none_or(|logger| logger.queue.is_none()) {
-            return;
-        }
-        let step = Duration::from_millis(20);
-        while !is_heard(&self.publisher) {
+    /// For a process that has one thing more to say before it ends: stays until somebody listens, or until `stop`. A node that ends
+    /// as it begins has not been found by anybody yet, and who is volatile gets nothing that was published before.
+    pub fn await_listeners(&self, stop: &AtomicBool) {
+        while self.is_in_use() && !is_heard(&self.publisher) {
             if self.created.elapsed() > DISCOVERY || stop.load(Ordering::Relaxed) {
                 return;
             }
-            std::thread::sleep(step);
+            std::thread::sleep(Duration::from_millis(20));
         }
-        std::thread::sleep(DELIVERY);
+    }
+
+    /// Stays until those who listen can have what was published: what they have not taken goes with the process.
+    pub fn await_delivery(&self) {
+        if self.is_in_use() && is_heard(&self.publisher) {
+            std::thread::sleep(DELIVERY);
+        }
+    }
+
+    /// Not with `--disable-rosout-logs`.
+    fn is_in_use(&self) -> bool {
+        LOGGER.get().is_some_and(|logger| logger.queue.is_some())
     }
 }
 

@@ -150,9 +150,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
     if let Err(error) = &result {
         logger::fatal(format_args!("{}", in_line(error)));
     }
+    if result.is_err() {
+        app.rosout.await_listeners(&stop);
+    }
     app.rosout.flush();
     if result.is_err() {
-        app.rosout.farewell(&stop);
+        app.rosout.await_delivery();
     }
     let code = u8::from(result.is_err());
     if app.is_loading() || app.is_stuck() {
