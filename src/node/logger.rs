@@ -29,8 +29,8 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The same of the reason for the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a new publisher of `/rosout` and those who listen may take to find each other. With Fast DDS it is 0.3 s or 2.5 s
-/// from the process's start on, about as often.
+/// How long a new publisher of `/rosout` and those who listen may take to find each other. With Fast DDS it is 0.1 s or,
+/// nearly as often, 1.3 to 3 s.
 const DISCOVERY: Duration = Duration::from_secs(3);
 /// How long a record may take to those who listen: r2r cannot tell when it has arrived.
 const DELIVERY: Duration = Duration::from_millis(300);
