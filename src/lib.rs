@@ -42,6 +42,7 @@ pub(crate) mod nearest;
 #[cfg(feature = "ros")]
 pub mod node;
 pub(crate) mod panics;
+pub(crate) mod pickle;
 pub mod spin;
 pub(crate) mod system;
 pub mod tensorrt;

@@ -1,11 +1,10 @@
 //! Reads PyTorch's zip checkpoints: a pickle of a dictionary, and one raw file a storage.
 //!
 //! Neither libtorch's C++ interface nor tch reads a state dict that Python saved (an `OrderedDict` with attributes).
-//! This is an interpreter of the few pickle opcodes that `torch.save` writes. It builds dictionaries, tuples, numbers
-//! and tensors, and cannot call anything: a checkpoint is data here, never a program.
-//! Opcodes: Python's `pickletools`; file layout: PyTorch's `torch/serialization.py`.
+//! File layout: PyTorch's `torch/serialization.py`.
 
 use crate::data::zip::check_end;
+use crate::pickle::{self, Failure, Meaning};
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,28 +12,17 @@ use std::io::{BufReader, Read as _};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// A value on the pickle machine's stack. What can be large is borrowed from the pickle or stands in the machine as an
-/// index, so that the memo shares it: a value that is recalled again and again takes no more memory than its few bytes.
-#[derive(Debug, Clone, Copy)]
-enum Value<'a> {
-    Mark,
-    None,
-    Bool,
-    Int(i64),
-    Text(&'a str),
-    /// module, name
-    Global(&'a str, &'a str),
-    /// Index into the machine's lists and tuples.
-    Sequence(usize),
-    /// Index into the machine's dictionaries.
-    Dict(usize),
+/// What of a checkpoint is of its own kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Made<'a> {
     /// kind, file key
     Storage(Kind, &'a str),
-    /// Index into the machine's tensors.
+    /// Index into [`Tensors`].
     Tensor(usize),
-    /// Anything that carries no tensor.
-    Opaque,
 }
+
+type Value<'a> = pickle::Value<'a, Made<'a>>;
+type Heap<'a> = pickle::Heap<'a, Made<'a>>;
 
 /// A tensor as a view of a storage.
 #[derive(Debug)]
@@ -49,17 +37,11 @@ struct TensorRecipe<'a> {
 /// Most bytes of all that is read of the file, and of all tensors that are made of it.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// Operations of one pickle. A state dict has some forty for each of its tensors; the bound keeps what a hostile file
-/// makes of memory within some hundred MB.
-const MOST_OPERATIONS: usize = 1 << 20;
-
-/// Sizes of one tensor: a bound for the same reason. A convolution's weights have four.
+/// Sizes of one tensor: a bound, so that a hostile file stays small in memory. A convolution's weights have four.
 const MOST_DIMENSIONS: usize = 16;
 
 /// Of more than [`MOST_BYTES`].
 const TOO_LARGE: &str = "which no network of this kind has";
-
-type Failure = String;
 
 fn kind_of(module: &str, storage: &str) -> Option<Kind> {
     if module != "torch" {
@@ -80,112 +62,30 @@ fn kind_of(module: &str, storage: &str) -> Option<Kind> {
     })
 }
 
-/// The pickle machine.
-struct Machine<'a> {
-    code: &'a [u8],
-    at: usize,
-    stack: Vec<Value<'a>>,
-    memo: HashMap<u32, Value<'a>>,
-    sequences: Vec<Vec<Value<'a>>>,
-    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    tensors: Vec<TensorRecipe<'a>>,
-}
+/// The tensors that a pickle makes.
+struct Tensors<'a>(Vec<TensorRecipe<'a>>);
 
-impl<'a> Machine<'a> {
-    fn new(code: &'a [u8]) -> Self {
-        Self {
-            code,
-            at: 0,
-            stack: Vec::new(),
-            memo: HashMap::new(),
-            sequences: Vec::new(),
-            dicts: Vec::new(),
-            tensors: Vec::new(),
-        }
-    }
+impl<'a> Meaning<'a> for Tensors<'a> {
+    type Made = Made<'a>;
 
-    fn take(&mut self, n: usize) -> Result<&'a [u8], Failure> {
-        let end = self.at.checked_add(n).filter(|&e| e <= self.code.len()).ok_or("the pickle ends too early")?;
-        let part = &self.code[self.at..end];
-        self.at = end;
-        Ok(part)
-    }
-
-    fn byte(&mut self) -> Result<u8, Failure> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u32(&mut self) -> Result<u32, Failure> {
-        let b = self.take(4)?;
-        Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-    }
-
-    fn line(&mut self) -> Result<&'a str, Failure> {
-        let rest = &self.code[self.at..];
-        let n = rest.iter().position(|&b| b == b'\n').ok_or("the pickle ends too early")?;
-        self.at += n + 1;
-        utf8(&rest[..n])
-    }
-
-    fn text(&mut self, n: usize) -> Result<Value<'a>, Failure> {
-        Ok(Value::Text(utf8(self.take(n)?)?))
-    }
-
-    fn pop(&mut self) -> Result<Value<'a>, Failure> {
-        self.stack.pop().ok_or_else(|| "the pickle's stack is empty".into())
-    }
-
-    fn since_mark(&mut self) -> Result<Vec<Value<'a>>, Failure> {
-        let mark = self.stack.iter().rposition(|v| matches!(v, Value::Mark)).ok_or("the pickle lacks a mark")?;
-        let items = self.stack.split_off(mark + 1);
-        self.stack.pop();
-        Ok(items)
-    }
-
-    fn push_sequence(&mut self, items: Vec<Value<'a>>) {
-        self.stack.push(Value::Sequence(self.sequences.len()));
-        self.sequences.push(items);
-    }
-
-    fn new_dict(&mut self) -> Value<'a> {
-        self.dicts.push(Vec::new());
-        Value::Dict(self.dicts.len() - 1)
-    }
-
-    fn set_items(&mut self, items: Vec<Value<'a>>) -> Result<(), Failure> {
-        match self.stack.last() {
-            Some(&Value::Dict(index)) => {
-                let mut items = items.into_iter();
-                while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                    self.dicts[index].push((key, value));
-                }
-                Ok(())
-            }
-            Some(Value::Opaque) => Ok(()),
-            other => Err(format!("the pickle sets items of {other:?}")),
-        }
-    }
-
-    fn reduce(&mut self) -> Result<Value<'a>, Failure> {
-        let arguments = match self.pop()? {
-            Value::Sequence(index) => &self.sequences[index],
-            other => return Err(format!("the pickle calls with {other:?}")),
+    fn call(&mut self, heap: &mut Heap<'a>, callee: Value<'a>, arguments: Value<'a>) -> Result<Value<'a>, Failure> {
+        let Value::Sequence(arguments) = arguments else {
+            return Err(format!("the pickle calls with {arguments:?}"));
         };
-        let callee = match self.stack.pop().ok_or("the pickle's stack is empty")? {
-            Value::Global(module, name) => (module, name),
-            other => return Err(format!("the pickle calls {other:?}")),
-        };
-        match callee {
-            ("collections", "OrderedDict") => Ok(self.new_dict()),
-            ("torch._utils", "_rebuild_tensor_v2") => match arguments[..] {
-                [Value::Storage(kind, key), Value::Int(offset), Value::Sequence(size), Value::Sequence(stride), ..] => {
-                    let (size, stride) = (integers(&self.sequences[size])?, integers(&self.sequences[stride])?);
-                    self.tensors.push(TensorRecipe { kind, key, offset, size, stride });
-                    Ok(Value::Tensor(self.tensors.len() - 1))
+        let Value::Global(module, name) = callee else { return Err(format!("the pickle calls {callee:?}")) };
+        let arguments = &heap.sequences[arguments];
+        match (module, name) {
+            (b"collections", b"OrderedDict") => Ok(heap.dict()),
+            (b"torch._utils", b"_rebuild_tensor_v2") => match arguments[..] {
+                [Value::Made(Made::Storage(kind, key)), Value::Int(offset), Value::Sequence(size), Value::Sequence(stride), ..] =>
+                {
+                    let (size, stride) = (integers(&heap.sequences[size])?, integers(&heap.sequences[stride])?);
+                    self.0.push(TensorRecipe { kind, key, offset, size, stride });
+                    Ok(Value::Made(Made::Tensor(self.0.len() - 1)))
                 }
                 _ => Err(format!("a tensor of {} unexpected arguments", arguments.len())),
             },
-            ("torch._utils", "_rebuild_parameter") => {
+            (b"torch._utils", b"_rebuild_parameter") => {
                 arguments.first().copied().ok_or_else(|| "a parameter without its tensor".into())
             }
             // A hyper-parameter object, a dtype, a device: nothing with weights in it.
@@ -193,205 +93,43 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs to the end and returns what is left: the saved object.
-    fn run(&mut self) -> Result<Value<'a>, Failure> {
-        for _ in 0..MOST_OPERATIONS {
-            match self.byte()? {
-                0x80 => drop(self.take(1)?), // PROTO
-                0x95 => drop(self.take(8)?), // FRAME
-                b'.' => return self.pop(),   // STOP
-                b'(' => self.stack.push(Value::Mark),
-                b'0' => drop(self.pop()?),
-                b'N' => self.stack.push(Value::None),
-                0x88 | 0x89 => self.stack.push(Value::Bool),
-                b'K' => {
-                    let v = self.byte()?;
-                    self.stack.push(Value::Int(v.into()));
-                }
-                b'M' => {
-                    let b = self.take(2)?;
-                    self.stack.push(Value::Int(u16::from_le_bytes([b[0], b[1]]).into()));
-                }
-                b'J' => {
-                    let v = self.u32()? as i32;
-                    self.stack.push(Value::Int(v.into()));
-                }
-                0x8a => {
-                    // LONG1: little-endian two's complement.
-                    let n = usize::from(self.byte()?);
-                    let b = self.take(n)?;
-                    if n > 8 {
-                        return Err("an integer of more than 64 bits".into());
-                    }
-                    let sign = if b.last().is_some_and(|v| v & 0x80 != 0) { 0xff } else { 0 };
-                    let mut full = [sign; 8];
-                    full[..n].copy_from_slice(b);
-                    self.stack.push(Value::Int(i64::from_le_bytes(full)));
-                }
-                b'G' => {
-                    self.take(8)?;
-                    self.stack.push(Value::Opaque);
-                }
-                b'X' => {
-                    let n = self.u32()? as usize;
-                    let v = self.text(n)?;
-                    self.stack.push(v);
-                }
-                0x8c => {
-                    let n = usize::from(self.byte()?);
-                    let v = self.text(n)?;
-                    self.stack.push(v);
-                }
-                b'B' => {
-                    let n = self.u32()? as usize;
-                    self.take(n)?;
-                    self.stack.push(Value::Opaque);
-                }
-                b'C' => {
-                    let n = usize::from(self.byte()?);
-                    self.take(n)?;
-                    self.stack.push(Value::Opaque);
-                }
-                b'c' => {
-                    let (module, name) = (self.line()?, self.line()?);
-                    self.stack.push(Value::Global(module, name));
-                }
-                0x93 => {
-                    let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(module), Value::Text(name)) = (module, name) else {
-                        return Err("a global without a name".into());
-                    };
-                    self.stack.push(Value::Global(module, name));
-                }
-                b'q' => {
-                    let key = self.byte()?.into();
-                    self.remember(key)?;
-                }
-                b'r' => {
-                    let key = self.u32()?;
-                    self.remember(key)?;
-                }
-                0x94 => {
-                    let key = self.memo.len() as u32;
-                    self.remember(key)?;
-                }
-                b'h' => {
-                    let key = self.byte()?.into();
-                    self.recall(key)?;
-                }
-                b'j' => {
-                    let key = self.u32()?;
-                    self.recall(key)?;
-                }
-                b')' | b']' => self.push_sequence(Vec::new()),
-                0x8f => self.stack.push(Value::Opaque), // EMPTY_SET
-                b'}' => {
-                    let d = self.new_dict();
-                    self.stack.push(d);
-                }
-                n @ 0x85..=0x87 => {
-                    let count = usize::from(n - 0x84);
-                    let from = self.stack.len().checked_sub(count).ok_or("the pickle's stack is empty")?;
-                    let items = self.stack.split_off(from);
-                    self.push_sequence(items);
-                }
-                b't' | b'l' => {
-                    let items = self.since_mark()?;
-                    self.push_sequence(items);
-                }
-                b'd' => {
-                    let items = self.since_mark()?;
-                    let d = self.new_dict();
-                    self.stack.push(d);
-                    self.set_items(items)?;
-                }
-                b'a' => {
-                    let item = self.pop()?;
-                    self.append(vec![item])?;
-                }
-                b'e' => {
-                    let items = self.since_mark()?;
-                    self.append(items)?;
-                }
-                0x90 => drop(self.since_mark()?), // ADDITEMS
-                b's' => {
-                    let (value, key) = (self.pop()?, self.pop()?);
-                    self.set_items(vec![key, value])?;
-                }
-                b'u' => {
-                    let items = self.since_mark()?;
-                    self.set_items(items)?;
-                }
-                b'R' | 0x81 => {
-                    let v = self.reduce()?;
-                    self.stack.push(v);
-                }
-                // BUILD: attributes of an object, such as a state dict's version numbers.
-                b'b' => drop(self.pop()?),
-                b'Q' => {
-                    let id = self.pop()?;
-                    let v = self.storage(id)?;
-                    self.stack.push(v);
-                }
-                other => return Err(format!("the pickle has the opcode {other:#04x}, which a state dict has not")),
-            }
-        }
-        Err(format!("the pickle has more than {MOST_OPERATIONS} operations, which no state dict of this kind has"))
-    }
-
-    fn append(&mut self, more: Vec<Value<'a>>) -> Result<(), Failure> {
-        match self.stack.last() {
-            Some(&Value::Sequence(index)) => {
-                self.sequences[index].extend(more);
-                Ok(())
-            }
-            Some(Value::Opaque) => Ok(()),
-            other => Err(format!("the pickle appends to {other:?}")),
-        }
-    }
-
-    fn remember(&mut self, key: u32) -> Result<(), Failure> {
-        let top = *self.stack.last().ok_or("the pickle's stack is empty")?;
-        self.memo.insert(key, top);
-        Ok(())
-    }
-
-    fn recall(&mut self, key: u32) -> Result<(), Failure> {
-        let v = *self.memo.get(&key).ok_or("the pickle recalls what it has not stored")?;
-        self.stack.push(v);
-        Ok(())
-    }
-
     /// `('storage', torch.FloatStorage, '12', 'cpu', 96)`
-    fn storage(&self, id: Value<'a>) -> Result<Value<'a>, Failure> {
+    fn beside(&mut self, heap: &Heap<'a>, id: Value<'a>) -> Result<Value<'a>, Failure> {
         let Value::Sequence(index) = id else { return Err("a storage without a description".into()) };
-        match self.sequences[index][..] {
+        match heap.sequences[index][..] {
             [_, Value::Global(module, name), Value::Text(key), ..] => {
+                let (module, name) = (utf8(module)?, utf8(name)?);
                 let kind =
                     kind_of(module, name).ok_or_else(|| format!("tensors of {module}.{name} are not supported"))?;
-                Ok(Value::Storage(kind, key))
+                Ok(Value::Made(Made::Storage(kind, utf8(key)?)))
             }
             _ => Err("a storage of an unknown description".into()),
         }
     }
+}
 
-    /// The tensors of a dictionary and of those directly inside it that may hold the weights, by name.
-    fn named_tensors(&self, root: usize) -> HashMap<&'a str, &TensorRecipe<'a>> {
+impl<'a> Tensors<'a> {
+    /// Those of a dictionary and of those directly inside it that may hold the weights, by name.
+    ///
+    /// # Errors
+    /// A name is not UTF-8.
+    fn named(&self, heap: &Heap<'a>, root: usize) -> Result<HashMap<&'a str, &TensorRecipe<'a>>, Failure> {
         // Each dictionary once, under however many names it stands.
-        let inside: BTreeSet<usize> = self.dicts[root]
+        let inside: BTreeSet<usize> = heap.dicts[root]
             .iter()
             .filter_map(|pair| match *pair {
-                (Value::Text("state_dict" | "model_state_dict" | "model"), Value::Dict(inner)) => Some(inner),
+                (Value::Text(b"state_dict" | b"model_state_dict" | b"model"), Value::Dict(inner)) => Some(inner),
                 _ => None,
             })
             .collect();
         let mut out = HashMap::new();
-        for &(key, value) in std::iter::once(root).chain(inside).flat_map(|index| &self.dicts[index]) {
-            if let (Value::Text(name), Value::Tensor(index)) = (key, value) {
-                out.insert(name.strip_prefix("module.").unwrap_or(name), &self.tensors[index]);
+        for &(key, value) in std::iter::once(root).chain(inside).flat_map(|index| &heap.dicts[index]) {
+            if let (Value::Text(name), Value::Made(Made::Tensor(index))) = (key, value) {
+                let name = utf8(name)?;
+                out.insert(name.strip_prefix("module.").unwrap_or(name), &self.0[index]);
             }
         }
-        out
+        Ok(out)
     }
 }
 
@@ -447,11 +185,11 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
         Ok(bytes)
     };
     let code = entry(&pickle_name)?;
-    let mut machine = Machine::new(&code);
-    let Value::Dict(root) = machine.run()? else {
+    let mut tensors = Tensors(Vec::new());
+    let (Value::Dict(root), heap) = pickle::read(&code, &mut tensors)? else {
         return Err("expected a dictionary of tensors: save model.state_dict(), not the model itself".into());
     };
-    let recipes = machine.named_tensors(root);
+    let recipes = tensors.named(&heap, root)?;
     if recipes.is_empty() {
         return Err("no tensors in it: expected what torch.save(model.state_dict(), FILE) writes".into());
     }
@@ -558,7 +296,7 @@ mod tests {
             let error = said(&pickle).expect_err(what);
             assert!(error.starts_with("expected a dictionary of tensors"), "{what}: {error}");
         }
-        let error = said(&[&b"N".repeat(MOST_OPERATIONS)[..], b"}."].concat()).expect_err("long");
+        let error = said(&[&b"N".repeat(pickle::MOST_OPERATIONS)[..], b"}."].concat()).expect_err("long");
         assert!(error.contains("more than 1048576 operations"), "{error}");
         for sizes in [&[u32::MAX >> 1, 1][..], &[1 << 15, 1 << 15], &[1 << 30, 1 << 30, 1 << 30, 1 << 30]] {
             let error = said(&state_dict(sizes)).expect_err("huge");

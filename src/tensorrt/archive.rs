@@ -186,7 +186,7 @@ fn engines_of(mut file: impl Read + Seek, file_bytes: u64) -> Result<Vec<Engine>
         let mut seen = Seen::default();
         for strings in pickle::engines(&bytes).map_err(in_record)? {
             let number = engines.len();
-            let engine = parse(record, &bytes, &strings, &mut seen);
+            let engine = parse(record, &strings, &mut seen);
             engines.push(engine.map_err(|what| in_record(format!("engine {number}: {what}")))?);
         }
     }
@@ -229,22 +229,22 @@ fn strings_of(abi: u32) -> Option<usize> {
 #[derive(Default)]
 struct Seen {
     /// Plans that were looked through; engines may share one.
-    plans: HashSet<Range<usize>>,
+    plans: HashSet<*const [u8]>,
     /// Bytes of strings other than [`SIZES_ONLY`].
     text: usize,
 }
 
-fn parse(record: &'static str, bytes: &[u8], strings: &[Range<usize>], seen: &mut Seen) -> Result<Engine, String> {
+fn parse(record: &'static str, strings: &[&[u8]], seen: &mut Seen) -> Result<Engine, String> {
     let kept = strings.iter().enumerate().filter(|(index, _)| !SIZES_ONLY.contains(index));
-    seen.text += kept.map(|(_, range)| range.len()).sum::<usize>();
+    seen.text += kept.map(|(_, text)| text.len()).sum::<usize>();
     if seen.text > MOST_TEXT {
         return Err(format!("up to it, the engines' names and settings take more than {MOST_TEXT} bytes"));
     }
     let text = |index: usize, what: &str| -> Result<&str, String> {
-        let range = strings
+        let found = strings
             .get(index)
             .ok_or_else(|| format!("expected {what} as string {index}, found {} strings", strings.len()))?;
-        std::str::from_utf8(&bytes[range.clone()]).map_err(|_| format!("{what} is no text"))
+        std::str::from_utf8(found).map_err(|_| format!("{what} is no text"))
     };
     let optional = |index: usize, what: &str| (index < strings.len()).then(|| text(index, what)).transpose();
     let flag = |index: usize, what: &str| match optional(index, what)? {
@@ -261,7 +261,7 @@ fn parse(record: &'static str, bytes: &[u8], strings: &[Range<usize>], seen: &mu
     }
     let plan = text(3, "the plan")?;
     let (tensorrt, plan_bytes) = plan_header(plan)?;
-    if seen.plans.insert(strings[3].clone()) {
+    if seen.plans.insert(std::ptr::from_ref(strings[3])) {
         check_alphabet(plan)?;
     }
     Ok(Engine {
