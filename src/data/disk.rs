@@ -186,13 +186,36 @@ impl Recipe {
     }
 }
 
+/// A folder that is this process's alone. One that was made for it and stayed empty goes with it.
+#[derive(Debug)]
+pub struct Held {
+    /// Open for its lock.
+    _folder: fs::File,
+    made: Option<PathBuf>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.made {
+            // One that is not empty stays: this is refused then.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
 /// Makes the folder and takes it for this process alone, for as long as the value lives or the process does: what two of them
 /// write there would be a mixture.
 ///
 /// # Errors
 /// [`DataError::InUse`], or it cannot be made or opened.
-pub fn hold(folder: &Path, by: &'static str) -> Result<fs::File, DataError> {
+pub fn hold(folder: &Path, by: &'static str) -> Result<Held, DataError> {
+    let made = (!folder.exists()).then(|| folder.to_path_buf());
     fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+    lock(folder, by).map(|held| Held { _folder: held, made })
+}
+
+/// Locks a folder that is there.
+fn lock(folder: &Path, by: &'static str) -> Result<fs::File, DataError> {
     let held = fs::File::open(folder).map_err(DataError::io(folder))?;
     let in_use = || Err(DataError::InUse { path: folder.into(), by });
     match held.try_lock() {
@@ -276,7 +299,15 @@ mod tests {
         let why = hold(&folder, "rendering").expect_err("it is held").to_string();
         assert!(why.contains("a/b is in use by another rendering; wait"), "{why}");
         drop(held);
+        assert!(!folder.exists() && root.path().join("a").is_dir(), "nothing was written there");
+        fs::create_dir(&folder).expect("a folder");
         drop(hold(&folder, "rendering").expect("it is free again"));
+        assert!(folder.is_dir(), "it was there before");
+        fs::remove_dir(&folder).expect("empty");
+        let held = hold(&folder, "rendering").expect("it is free again");
+        fs::write(folder.join("picture"), "").expect("written");
+        drop(held);
+        assert!(folder.is_dir(), "something was written there");
         let other = root.path().join("other");
         fs::create_dir(&other).expect("a folder");
         let open = fs::File::open(&folder).expect("it opens");

@@ -93,8 +93,13 @@ impl Mapping {
     /// # Errors
     /// It cannot be read, says an id twice, or names a class that there is not.
     pub fn read(path: &Path) -> Result<BTreeMap<u8, JudgedClass>, DataError> {
-        let text = read_text(path)?;
         let bad = |what: String| DataError::Bad { path: path.into(), what };
+        const EXPECTED: &str =
+            "expected a mapping file, which says what the class ids are, such as config/data/camvid.yaml";
+        let text = read_text(path).map_err(|error| match error {
+            DataError::Io { source, .. } => bad(format!("{source}; {EXPECTED}")),
+            other => other,
+        })?;
         // A map of its own type takes the last of several entries with one key; this one refuses them.
         let _: serde_yaml::Value = crate::yaml::read(&text).map_err(|e| bad(e.to_string()))?;
         // From the text again: its reader says where in the file something is wrong.
@@ -553,6 +558,13 @@ mod tests {
             remove_bottom: 0.0,
         };
         (root, source)
+    }
+
+    #[test]
+    fn a_mapping_that_is_not_there_is_told_with_what_it_is() {
+        let error = Mapping::read(Path::new("/nowhere/mapping.yaml")).expect_err("no file").to_string();
+        assert!(error.starts_with("/nowhere/mapping.yaml: No such file"), "{error}");
+        assert!(error.contains("expected a mapping file") && error.contains("config/data/camvid.yaml"), "{error}");
     }
 
     #[test]

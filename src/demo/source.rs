@@ -1,8 +1,8 @@
 //! Where the demo's frames come from: a drive in the Cityscapes layout (with a truth), a folder of pictures, a video.
 
 use super::messages::{self, Pinhole};
-use crate::data::cityscapes::{Part, Sample};
-use crate::data::disk::DataError;
+use crate::data::cityscapes::{no_root, Part, Sample};
+use crate::data::disk::{self, DataError};
 use crate::data::picture;
 use crate::panics::caught;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -125,6 +125,9 @@ impl Source {
         match self {
             Self::Drive(root) => {
                 let (left, ending) = Part::Left.names();
+                if !root.join(left).is_dir() {
+                    return Err(no_root(root, "; --images plays a folder of pictures").into());
+                }
                 let mut files = list(&root.join(left))?;
                 files.retain(|f| f.to_string_lossy().ends_with(ending));
                 files.sort();
@@ -139,6 +142,9 @@ impl Source {
                 Ok((Box::new(frames.into_iter().map(DriveFrame::read)), Some(known), notes))
             }
             Self::Images(folder) => {
+                if !folder.is_dir() {
+                    return Err(DataError::Nowhere(disk::no_such_folder(folder, "folders")).into());
+                }
                 let mut files = list(folder)?;
                 files.retain(|f| {
                     let extension = f.extension().map(|e| e.to_string_lossy().to_lowercase());
@@ -487,6 +493,23 @@ mod tests {
         assert_eq!((message.width, message.height, message.step), (3, 5, 9));
         assert_eq!(&message.data[..3], &[10, 0, 245]);
         assert_eq!(message.header.frame_id, FRAME_ID);
+    }
+
+    #[test]
+    fn what_is_no_drive_is_told_with_what_was_expected() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let root = folder.path().join("data");
+        std::fs::create_dir_all(root.join("set/leftImg8bit")).expect("folder");
+        let says = |source: Source, texts: [&str; 2]| {
+            let error = source.open(1, 10.0).err().expect("no frames").to_string();
+            assert!(texts.iter().all(|text| error.contains(text)), "{error}");
+        };
+        let layout = "expected the root of a data set in the Cityscapes layout";
+        says(Source::Drive(root.join("nowhere")), ["nowhere is not there: ", layout]);
+        says(Source::Drive(root.clone()), [layout, "data/set is"]);
+        says(Source::Drive(folder.path().into()), [layout, "--images plays a folder of pictures"]);
+        says(Source::Drive(root.join("set")), ["data/set holds no leftImg8bit/*/*/", "_leftImg8bit.png"]);
+        says(Source::Images(root.join("pictures")), ["pictures is not there; ", "data has the folders set"]);
     }
 
     /// Frames of any name, in a city folder that is a link, with camera and labels but no depth.

@@ -230,7 +230,16 @@ fn no_split(root: &Path, split: &str, error: DataError) -> DataError {
     if pictures.is_dir() {
         return DataError::Split(disk::no_such_folder(&pictures.join(split), "splits"));
     }
+    const FOLDERS: &str =
+        "; pictures and class ids in two folders are the layout folder (for evaluate --layout folder --mapping \
+                           FILE, in training a source with `layout: folder`)";
+    no_root(root, FOLDERS)
+}
+
+/// What should be there, where a folder is no root of a data set; `otherwise` is what to do with what is none.
+pub(crate) fn no_root(root: &Path, otherwise: &str) -> DataError {
     const EXPECTED: &str = "expected the root of a data set in the Cityscapes layout";
+    let name = Part::Left.names().0;
     if !root.is_dir() {
         return DataError::Nowhere(format!("{} {}: {EXPECTED}", root.display(), disk::not_a_folder(root)));
     }
@@ -240,9 +249,7 @@ fn no_split(root: &Path, split: &str, error: DataError) -> DataError {
     let meant = match above.or_else(below) {
         Some(place) if place.as_os_str().is_empty() => ", which the folder above it is".into(),
         Some(place) => format!(", which {} is", place.display()),
-        None => "; pictures and class ids in two folders are the layout folder (for evaluate --layout folder --mapping FILE, in \
-                 training a source with `layout: folder`)"
-            .into(),
+        None => otherwise.into(),
     };
     DataError::Nowhere(format!("{} has no {name}: {EXPECTED}{meant}", root.display()))
 }

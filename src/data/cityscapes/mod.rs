@@ -10,6 +10,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use index::no_root;
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
 use super::disk::{read_text, write_atomically, DataError};
