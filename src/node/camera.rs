@@ -39,26 +39,34 @@ struct Source {
     qos: QosProfile,
 }
 
+/// What the graph says of a source.
+#[derive(Default)]
+struct Look {
+    /// The number of its publishers.
+    publishers: usize,
+    /// Why some of them cannot be heard.
+    problems: Vec<String>,
+    /// Why nothing may have come of those that can be heard.
+    missed: Option<String>,
+}
+
 impl Source {
-    /// The number of its publishers, and why some of them cannot be heard; `None` where the graph cannot be read.
-    fn look(&self, node: &Node) -> Option<(usize, Vec<String>)> {
+    /// Looks at its publishers; `None` where the graph cannot be read.
+    fn look(&self, node: &Node) -> Option<Look> {
         let Self { topic, kind, qos } = self;
         let publishers = node.get_publishers_info_by_topic(topic, false).ok()?;
-        let problems = publishers.iter().filter_map(|p| {
+        let mut look = Look { publishers: publishers.len(), ..Look::default() };
+        for p in &publishers {
             let who = full_name(&p.node_namespace, &p.node_name);
             if p.topic_type != *kind {
-                return Some(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
+                look.problems.push(format!("{who} publishes {} on {topic}, expected {kind}", p.topic_type));
+            } else if let Some(why) = qos::incompatibility(&p.qos_profile, qos) {
+                look.problems.push(format!("{who} on {topic}: {why}"));
+            } else if let Some(why) = qos::missed(&p.qos_profile, qos) {
+                look.missed.get_or_insert_with(|| format!("{who} on {topic}: {why}"));
             }
-            qos::incompatibility(&p.qos_profile, qos).map(|why| format!("{who} on {topic}: {why}"))
-        });
-        Some((publishers.len(), problems.collect()))
-    }
-
-    /// Why nothing may have come although all of its publishers can be heard.
-    fn missed(&self, node: &Node) -> Option<String> {
-        let publishers = node.get_publishers_info_by_topic(&self.topic, false).ok()?;
-        let (who, why) = publishers.iter().find_map(|p| Some((p, qos::missed(&p.qos_profile, &self.qos)?)))?;
-        Some(format!("{} on {}: {why}", full_name(&who.node_namespace, &who.node_name), self.topic))
+        }
+        Some(look)
     }
 }
 
@@ -210,16 +218,16 @@ impl Camera {
     /// the diagnostics, the image's first. True: it is another one than before, or none any more.
     pub fn watch_publishers(&mut self, node: &Node) -> bool {
         let Some(s) = &self.subscriptions else { return false };
-        let Some((publishers, mut problems)) = s.image.look(node) else { return false };
+        let Some(Look { publishers, mut problems, .. }) = s.image.look(node) else { return false };
         // Where nobody publishes images, that is what there is to say.
-        let calibration = if publishers > 0 { s.calibration.look(node) } else { None };
-        problems.extend(calibration.into_iter().flat_map(|(_, problems)| problems));
+        let calibration = if publishers > 0 { s.calibration.look(node) } else { None }.unwrap_or_default();
+        problems.extend(calibration.problems);
         let is_wanted = lock(&self.stats.calibration).degraded || matches!(*lock(&self.stats.cloud), Some(Err(_)));
         self.without_calibration =
             if is_wanted && lock(&self.calibrations).is_empty() { self.without_calibration + 1 } else { 0 };
         // The first one may be on its way.
         if self.without_calibration > 2 && problems.is_empty() {
-            problems.extend(s.calibration.missed(node));
+            problems.extend(calibration.missed);
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         let is_new = *lock(&self.stats.qos_problem) != problem;
