@@ -107,6 +107,7 @@ TOPICS = (
     ("output/depth", "Image 32FC1", image("32FC1", 4)),
     ("output/depth", "Image 16UC1", image("16UC1", 2)),
     ("output/confidence", "Image 32FC1", image("32FC1", 4)),
+    ("output/confidence", "Image mono8", image("mono8", 1)),
     ("output/overlay", "Image rgb8", image("rgb8", 3)),
     ("output/labels_color", "Image rgb8", image("rgb8", 3)),
     ("output/mask", "Image mono8", image("mono8", 1)),

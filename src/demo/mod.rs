@@ -49,11 +49,12 @@ const SHEET_ROWS: usize = 6;
 /// Time that the node has to end after SIGINT.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// Parameters of the node that the demo can have in one way only: name, value, why.
-const NEEDED: [(&str, &str, &str); 12] = [
+const NEEDED: [(&str, &str, &str); 13] = [
     ("cameras", "[]", "it plays one camera, which has no name"),
     ("image_transport", "raw", "it plays images that are not compressed"),
     ("output_size", "source", "it lays the outputs over the frames and their truth, pixel by pixel"),
     ("depth_encoding", "32FC1", "it reads depth in metres"),
+    ("depth_far_classes", "[]", "it scores the depth of every pixel that has a true one"),
     ("autostart", "true", "it does not lead the node through its states"),
     ("build_only", "false", "it wants a node that answers"),
     ("use_sim_time", "false", "it stamps its frames with the time of now, and nobody publishes /clock"),
@@ -576,6 +577,7 @@ mod tests {
         for (name, other, needed) in [
             ("output_size", "network", "source"),
             ("depth_encoding", "16UC1", "32FC1"),
+            ("depth_far_classes", "[sky]", "[]"),
             ("cameras", "[front]", "[]"),
             ("image_transport", "compressed", "raw"),
             ("autostart", "false", "true"),

@@ -59,6 +59,8 @@ pub struct CloudSettings {
     pub stride: usize,
     /// Edge of the cubes that points are thinned to, metres; 0 does not thin.
     pub voxel_size_m: f32,
+    /// Points nearer than this to the camera are left out, metres.
+    pub min_range_m: f32,
     /// Points farther than this from the camera (not from its image plane) are left out, metres.
     pub max_range_m: f32,
     /// Which labels make points, by published id.
@@ -226,7 +228,8 @@ struct Grid<'a> {
     map: OutputMap,
     rays: &'a Rays,
     classes: &'a [bool; 256],
-    max_range_squared: f32,
+    /// From and to, both included.
+    range_squared: [f32; 2],
     width: usize,
 }
 
@@ -250,7 +253,7 @@ impl<'a> Grid<'a> {
             map: *map,
             rays,
             classes: &settings.classes,
-            max_range_squared: range * range,
+            range_squared: [settings.min_range_m.max(0.0).powi(2), range * range],
             width: output.0,
         }
     }
@@ -274,13 +277,15 @@ impl<'a> Grid<'a> {
         let source = self.image.row(nearest(y, self.map.scale_y, self.map.offset_y, self.image.height()));
         let [red, green, blue] = self.image.encoding().rgb_offsets();
         let rays = self.rays.row(y);
+        let [nearest_squared, farthest_squared] = self.range_squared;
         for (point, &(x, at)) in points.chunks_exact_mut(STEP).zip(columns) {
             let (x, at) = (x as usize, at as usize);
             let (z, label) = (depth_m[x], labels[x]);
             let [rx, ry] = rays.at(x);
             // NaN in depth or ray fails the comparisons.
-            let near = z * z * (1.0 + rx * rx + ry * ry) <= self.max_range_squared;
-            let valid = z > 0.0 && z < f32::INFINITY && near && self.classes[usize::from(label)];
+            let squared = z * z * (1.0 + rx * rx + ry * ry);
+            let is_in_range = squared >= nearest_squared && squared <= farthest_squared;
+            let valid = z > 0.0 && z < f32::INFINITY && is_in_range && self.classes[usize::from(label)];
             let position = if valid { [rx * z, ry * z, z] } else { [f32::NAN; 3] };
             let mut bytes = [0; STEP];
             bytes[0..4].copy_from_slice(&position[0].to_le_bytes());
@@ -555,7 +560,8 @@ mod tests {
             let label = self.outputs.labels[i];
             let position = [rx * z, ry * z, z];
             let range = position.iter().map(|v| v * v).sum::<f32>().sqrt();
-            let valid = z.is_finite() && z > 0.0 && range <= settings.max_range_m && settings.classes[label as usize];
+            let is_in_range = range >= settings.min_range_m && range <= settings.max_range_m;
+            let valid = z.is_finite() && z > 0.0 && is_in_range && settings.classes[label as usize];
             // All of the source is shown: the fraction of the way across is the same.
             let sx = (x * 2 + 1) * SOURCE.0 / (2 * width);
             let sy = (y * 2 + 1) * SOURCE.1 / (2 * height);
@@ -572,7 +578,7 @@ mod tests {
     fn settings(stride: usize, voxel_size_m: f32) -> CloudSettings {
         let mut classes = [true; 256];
         classes[3] = false;
-        CloudSettings { stride, voxel_size_m, max_range_m: 18.0, classes }
+        CloudSettings { stride, voxel_size_m, min_range_m: 2.0, max_range_m: 18.0, classes }
     }
 
     fn same(a: &Point, b: &Point) -> bool {
@@ -753,7 +759,8 @@ mod tests {
     #[test]
     fn an_endless_range_takes_finite_depths_only() {
         let scene = Scene::new(ResizeMode::Stretch, OutputSize::Source);
-        let everything = CloudSettings { max_range_m: f32::INFINITY, classes: [true; 256], ..settings(1, 0.0) };
+        let everything =
+            CloudSettings { min_range_m: 0.0, max_range_m: f32::INFINITY, classes: [true; 256], ..settings(1, 0.0) };
         let mut cloud = Cloud::default();
         scene.build(&mut CloudBuilder::new(), &everything, &mut cloud);
         let valid = scene.outputs.depth_m.iter().filter(|z| z.is_finite() && **z > 0.0).count();

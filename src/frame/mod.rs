@@ -3,6 +3,7 @@
 //! calibration ([`camera`]) the point [`cloud`], and lossless pictures ([`png`]). The two ROS ends (arrive, publish) are
 //! in `crate::node`.
 
+pub mod amend;
 pub mod camera;
 pub mod clock;
 pub mod cloud;

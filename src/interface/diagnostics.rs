@@ -188,13 +188,14 @@ pub const DIAGNOSTICS: &[Status] = &[
             (Level::Stale, "no image yet, or none for stale_after_s"),
             (
                 Level::Error,
-                "rate below thresholds.rate_error_hz; drop ratio above thresholds.drop_ratio_error; a publisher whose \
+                "rate below thresholds.rate_error_hz, or that of answers below thresholds.output_rate_error_hz (once a whole window lies behind \
+                 the activation); drop ratio above thresholds.drop_ratio_error; a publisher whose \
                  QoS cannot reach the node, and no image for stale_after_s; the network or the middleware failed on images in the window and \
                  answered none",
             ),
             (
                 Level::Warn,
-                "rate or drop ratio beyond the warning threshold; images refused, images that the network or the middleware failed on, answers \
+                "rate, rate of answers or drop ratio beyond the warning threshold; images refused, images that the network or the middleware failed on, answers \
                  without a number (labels 255, depth NaN), or stamps of zero or that jumped back, \
                  in the window; all images of the window from the future; no valid calibration where depth_scaling needs one; \
                  output/points is subscribed to and there can be none; a publisher of the image or its camera_info whose QoS cannot reach the node while images arrive",

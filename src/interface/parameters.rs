@@ -380,6 +380,14 @@ pub const PARAMETERS: &[Spec] = &[
         "Time over which diagnostics take rates, ratios and percentiles; percentiles and the rate of arrival of its newest 4096 images at most",
     ),
     live("stale_after_s", Double(2.0), Between(0.1, 1e6), "s", "Time without an image after which a camera is STALE"),
+    live(
+        "exit_after_failure_s",
+        Double(0.0),
+        Between(0.0, 1e6),
+        "s",
+        "End with code 1, for a supervisor (respawn) to start the node anew, once the network has failed on every image for so long, \
+         or has been at one batch for so long; 0: never",
+    ),
     live("use_sim_time", Bool(false), Any, "", "Take the time from /clock: the age of frames of a played bag"),
     // One camera's input.
     camera_fixed(
@@ -395,6 +403,13 @@ pub const PARAMETERS: &[Spec] = &[
         "QoS reliability of the image and calibration subscriptions",
     ),
     camera("input_rectified", Bool(false), Any, "", "The images are rectified: the calibration's P holds, not K and D"),
+    camera_fixed(
+        "ignore_mask",
+        Text(""),
+        Any,
+        "Path of a picture with the aspect of the images, white where they are to be ignored (the vehicle itself, say) and black \
+         elsewhere: there are no label, depth, confidence and points there, and the mask is 127; empty: none",
+    ),
     camera(
         "max_rate_hz",
         Double(0.0),
@@ -447,6 +462,20 @@ pub const PARAMETERS: &[Spec] = &[
         "",
         "32FC1: metres, NaN invalid; 16UC1: millimetres, 0 invalid or beyond 65.535 m",
     ),
+    camera(
+        "depth_far_classes",
+        Texts(&[]),
+        Rule::Syntax(Syntax::Classes),
+        "",
+        "Classes without a distance, such as sky: their depth is +Inf (REP 117; 0 in 16UC1), and they have no points",
+    ),
+    camera(
+        "confidence_encoding",
+        Text("32FC1"),
+        OneOf(&["32FC1", "mono8"]),
+        "",
+        "32FC1: 0 to 1, NaN where nothing was computed; mono8: 0 to 255, 0 where nothing was computed",
+    ),
     // Outputs.
     output("outputs.labels", "Publish output/labels"),
     output("outputs.depth", "Publish output/depth"),
@@ -473,6 +502,7 @@ pub const PARAMETERS: &[Spec] = &[
         "Edge of the cubes that are thinned to one point each, and points farther than 2^20 edges are left out; 0: no thinning, and the cloud is \
          organised",
     ),
+    camera("points.min_range_m", Double(0.0), Between(0.0, 1e4), "m", "Points nearer than this to the camera are left out"),
     camera("points.max_range_m", Double(80.0), Between(0.1, 1e4), "m", "Points farther than this from the camera are left out"),
     camera(
         "points.classes",
@@ -505,6 +535,8 @@ pub const PARAMETERS: &[Spec] = &[
     limit_ms("thresholds.total_error_ms", 0.0, "ERROR above this p95 of arrival to publication; 0: off"),
     limit("thresholds.rate_warn_hz", 0.0, 1000.0, "Hz", "WARN below this rate of images; 0: off"),
     limit("thresholds.rate_error_hz", 0.0, 1000.0, "Hz", "ERROR below this rate of images; 0: off"),
+    limit("thresholds.output_rate_warn_hz", 0.0, 1000.0, "Hz", "WARN below this rate of answered images; 0: off. Images of which nobody wants an output are not answered"),
+    limit("thresholds.output_rate_error_hz", 0.0, 1000.0, "Hz", "ERROR below this rate of answered images; 0: off"),
     limit("thresholds.drop_ratio_warn", 1.0, 1.0, "", "WARN above this share of dropped images; 1: off"),
     limit("thresholds.drop_ratio_error", 1.0, 1.0, "", "ERROR above this share of dropped images; 1: off"),
     limit("thresholds.gpu_temperature_warn_c", 85.0, 200.0, "\u{b0}C", "WARN above this temperature of the GPU; 0: off"),
@@ -520,6 +552,7 @@ pub(super) const THRESHOLD_PAIRS: &[(&str, &str, bool)] = &[
     ("thresholds.publish_warn_ms", "thresholds.publish_error_ms", true),
     ("thresholds.total_warn_ms", "thresholds.total_error_ms", true),
     ("thresholds.rate_warn_hz", "thresholds.rate_error_hz", false),
+    ("thresholds.output_rate_warn_hz", "thresholds.output_rate_error_hz", false),
     ("thresholds.drop_ratio_warn", "thresholds.drop_ratio_error", true),
     ("thresholds.gpu_temperature_warn_c", "thresholds.gpu_temperature_error_c", true),
 ];

@@ -4,11 +4,12 @@ use super::value::{Kind, Value};
 use crate::nearest::suggestion;
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// First segment of the parameters' names.
 pub const PREFIX: &str = "qos_overrides";
 /// Most messages that a history may keep.
-pub const MAX_DEPTH: i64 = 10_000;
+const MAX_DEPTH: i64 = 10_000;
 
 /// Which end of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,15 @@ pub enum History {
     KeepAll,
 }
 
+/// How a publisher shows that it is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveliness {
+    /// The middleware does it for as long as the process runs.
+    Automatic,
+    /// By each message.
+    ManualByTopic,
+}
+
 /// What the parameters say of one end of one topic; `None` leaves the node's own choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QosOverride {
@@ -67,6 +77,14 @@ pub struct QosOverride {
     pub history: Option<History>,
     /// Messages kept, 1 or more.
     pub depth: Option<usize>,
+    /// Longest time between two messages; zero: none.
+    pub deadline: Option<Duration>,
+    /// Age at which a message is dropped; zero: none.
+    pub lifespan: Option<Duration>,
+    /// Policy.
+    pub liveliness: Option<Liveliness>,
+    /// Longest time between two signs of life; zero: none.
+    pub lease: Option<Duration>,
 }
 
 /// A policy that can be overridden.
@@ -80,11 +98,28 @@ pub enum Policy {
     History,
     /// `depth`
     Depth,
+    /// `deadline`
+    Deadline,
+    /// `lifespan`
+    Lifespan,
+    /// `liveliness`
+    Liveliness,
+    /// `liveliness_lease_duration`
+    Lease,
 }
 
 impl Policy {
     /// All of them.
-    pub const ALL: [Policy; 4] = [Policy::Reliability, Policy::Durability, Policy::History, Policy::Depth];
+    pub const ALL: [Policy; 8] = [
+        Policy::Reliability,
+        Policy::Durability,
+        Policy::History,
+        Policy::Depth,
+        Policy::Deadline,
+        Policy::Lifespan,
+        Policy::Liveliness,
+        Policy::Lease,
+    ];
 
     /// As in a parameter's name.
     pub const fn name(self) -> &'static str {
@@ -93,24 +128,38 @@ impl Policy {
             Policy::Durability => "durability",
             Policy::History => "history",
             Policy::Depth => "depth",
+            Policy::Deadline => "deadline",
+            Policy::Lifespan => "lifespan",
+            Policy::Liveliness => "liveliness",
+            Policy::Lease => "liveliness_lease_duration",
         }
     }
 
     /// Type of its value.
     pub const fn kind(self) -> Kind {
-        match self {
-            Policy::Depth => Kind::Integer,
-            _ => Kind::String,
+        if self.choices().is_empty() {
+            Kind::Integer
+        } else {
+            Kind::String
         }
     }
 
-    /// Valid values; empty for the depth.
+    /// Least and greatest value of a number.
+    pub const fn range(self) -> (i64, i64) {
+        match self {
+            Policy::Depth => (1, MAX_DEPTH),
+            _ => (0, i64::MAX),
+        }
+    }
+
+    /// Valid values; empty for numbers.
     pub const fn choices(self) -> &'static [&'static str] {
         match self {
             Policy::Reliability => &["reliable", "best_effort"],
             Policy::Durability => &["volatile", "transient_local"],
             Policy::History => &["keep_last", "keep_all"],
-            Policy::Depth => &[],
+            Policy::Liveliness => &["automatic", "manual_by_topic"],
+            Policy::Depth | Policy::Deadline | Policy::Lifespan | Policy::Lease => &[],
         }
     }
 
@@ -121,6 +170,10 @@ impl Policy {
             Policy::Durability => "QoS durability: volatile or transient_local",
             Policy::History => "QoS history: keep_last or keep_all",
             Policy::Depth => "QoS depth: messages that keep_last keeps",
+            Policy::Deadline => "QoS deadline: longest time between two messages, nanoseconds; 0: none",
+            Policy::Lifespan => "QoS lifespan: age at which a message is dropped, nanoseconds; 0: none",
+            Policy::Liveliness => "QoS liveliness: automatic, or manual_by_topic (each message is a sign of life)",
+            Policy::Lease => "QoS liveliness lease: longest time between two signs of life, nanoseconds; 0: none",
         }
     }
 }
@@ -149,7 +202,10 @@ impl Key {
     pub fn accept(&self, value: Value) -> Result<Value, String> {
         let value = value.into_kind(self.policy.kind(), false)?;
         let valid = match &value {
-            Value::Integer(n) => (1..=MAX_DEPTH).contains(n),
+            Value::Integer(n) => {
+                let (least, most) = self.policy.range();
+                (least..=most).contains(n)
+            }
             Value::String(s) => self.policy.choices().contains(&s.as_str()),
             _ => false,
         };
@@ -158,6 +214,7 @@ impl Key {
         }
         let expected = match self.policy {
             Policy::Depth => format!("1 to {MAX_DEPTH}"),
+            policy if policy.choices().is_empty() => "nanoseconds, 0 (none) or more".into(),
             policy => policy.choices().join(" or "),
         };
         Err(format!("expected {expected}, got {value}"))
@@ -186,7 +243,8 @@ impl FromStr for Key {
         };
         let Some(policy) = Policy::ALL.into_iter().find(|p| p.name() == *policy) else {
             let near = suggestion(policy, Policy::ALL.map(Policy::name));
-            return Err(format!("expected reliability, durability, history or depth, got {policy:?}{near}"));
+            let known = Policy::ALL.map(Policy::name).join(", ");
+            return Err(format!("expected one of {known}, got {policy:?}{near}"));
         };
         Ok(Self { topic: (*topic).into(), role, policy })
     }
@@ -202,6 +260,13 @@ impl Overrides {
         for (key, value) in self.0.iter().filter(|(k, _)| k.topic == topic && k.role == role) {
             match (key.policy, value) {
                 (Policy::Depth, Value::Integer(n)) => found.depth = usize::try_from(*n).ok(),
+                (Policy::Deadline, Value::Integer(n)) => found.deadline = Some(nanoseconds(*n)),
+                (Policy::Lifespan, Value::Integer(n)) => found.lifespan = Some(nanoseconds(*n)),
+                (Policy::Lease, Value::Integer(n)) => found.lease = Some(nanoseconds(*n)),
+                (Policy::Liveliness, Value::String(s)) => {
+                    found.liveliness =
+                        Some(if s == "automatic" { Liveliness::Automatic } else { Liveliness::ManualByTopic });
+                }
                 (Policy::Reliability, Value::String(s)) => {
                     found.reliability =
                         Some(if s == "reliable" { Reliability::Reliable } else { Reliability::BestEffort });
@@ -220,6 +285,10 @@ impl Overrides {
     }
 }
 
+fn nanoseconds(n: i64) -> Duration {
+    Duration::from_nanos(n.max(0).unsigned_abs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +305,11 @@ mod tests {
         for (name, expected) in [
             ("qos_overrides./a.subscripton.depth", "did you mean subscription?"),
             ("qos_overrides./a.publisher.reliabilty", "did you mean reliability?"),
-            ("qos_overrides./a.publisher.deadline", "expected reliability, durability, history or depth"),
+            (
+                "qos_overrides./a.publisher.zebra",
+                "expected one of reliability, durability, history, depth, deadline, lifespan",
+            ),
+            ("qos_overrides./a.publisher.dedline", "did you mean deadline?"),
             ("qos_overrides.image.publisher.depth", "begins with a slash"),
             ("qos_overrides./a.depth", "got 3 parts"),
         ] {
@@ -252,6 +325,10 @@ mod tests {
             ("reliability", Value::String("reliable".into())),
             ("depth", Value::Integer(3)),
             ("history", Value::String("keep_last".into())),
+            ("deadline", Value::Integer(500_000_000)),
+            ("lifespan", Value::Integer(i64::MAX)),
+            ("liveliness", Value::String("manual_by_topic".into())),
+            ("liveliness_lease_duration", Value::Integer(0)),
         ] {
             let key: Key = format!("qos_overrides./a.publisher.{policy}").parse().expect(policy);
             let value = key.accept(value).expect(policy);
@@ -260,7 +337,13 @@ mod tests {
         let found = all.of("/a", Role::Publisher);
         assert_eq!(found.reliability, Some(Reliability::Reliable));
         assert_eq!((found.depth, found.history, found.durability), (Some(3), Some(History::KeepLast), None));
+        assert_eq!(found.deadline, Some(Duration::from_millis(500)));
+        assert_eq!(found.lifespan, Some(Duration::from_nanos(i64::MAX as u64)));
+        assert_eq!((found.liveliness, found.lease), (Some(Liveliness::ManualByTopic), Some(Duration::ZERO)));
         assert_eq!(all.of("/a", Role::Subscription), QosOverride::default());
+        let key: Key = "qos_overrides./a.publisher.deadline".parse().expect("a key");
+        assert!(key.accept(Value::Integer(-1)).expect_err("-1").contains("nanoseconds, 0 (none) or more, got -1"));
+        assert!(key.accept(Value::Double(0.5)).is_err(), "rclcpp has whole nanoseconds");
         let key: Key = "qos_overrides./a.publisher.depth".parse().expect("a key");
         assert!(key.accept(Value::Integer(0)).expect_err("0").contains("1 to 10000"));
         let key: Key = "qos_overrides./a.publisher.durability".parse().expect("a key");

@@ -5,7 +5,7 @@
 
 use super::documents::value_json;
 use super::parameters::{reserved, Preset, Rule, Spec, Syntax, MAX_CAMERAS, MAX_CLASSES, PARAMETERS};
-use super::qos::{Policy, Role, MAX_DEPTH, PREFIX};
+use super::qos::{Policy, Role, PREFIX};
 use serde_json::{json, Map, Value as Json};
 
 /// `config/semantic_depth.schema.json`.
@@ -164,8 +164,9 @@ fn dotted_qos(prefix: &str, policy: Policy) -> String {
 
 fn qos_value(policy: Policy) -> Json {
     match policy {
-        Policy::Depth => {
-            json!({ "type": "integer", "minimum": 1, "maximum": MAX_DEPTH, "description": policy.meaning() })
+        policy if policy.choices().is_empty() => {
+            let (least, most) = policy.range();
+            json!({ "type": "integer", "minimum": least, "maximum": most, "description": policy.meaning() })
         }
         _ => json!({ "type": "string", "enum": policy.choices(), "description": policy.meaning() }),
     }

@@ -178,7 +178,10 @@ impl ParameterSet {
                     kind: key.policy.kind(),
                     meaning: format!("{} of the {} {}", key.policy.meaning(), key.role.name(), key.topic),
                     constraints: key.policy.choices().join(" or "),
-                    range: (key.policy == qos::Policy::Depth).then_some((1.0, qos::MAX_DEPTH as f64)),
+                    range: key.policy.choices().is_empty().then(|| {
+                        let (least, most) = key.policy.range();
+                        (least as f64, most as f64)
+                    }),
                     read_only: true,
                 })
             }
@@ -423,6 +426,14 @@ impl ParameterSet {
                     found.push(format!(
                         "{} is roi, but roi is {roi:?}: set roi to x, y, width, height with a width and height above 0",
                         label("resize_mode")
+                    ));
+                }
+            }
+            if let (Value::Double(least), Value::Double(most)) = (of("points.min_range_m"), of("points.max_range_m")) {
+                if least >= most {
+                    found.push(format!(
+                        "{} ({least:?}) is not below points.max_range_m ({most:?}): there would be no points",
+                        label("points.min_range_m")
                     ));
                 }
             }

@@ -41,6 +41,8 @@ pub struct NodeSettings {
     pub diagnostics_window: Duration,
     /// Time without an image after which a camera is STALE.
     pub stale_after: Duration,
+    /// Failure of the network for this long ends the node; `None`: never.
+    pub exit_after_failure: Option<Duration>,
     /// Time from `/clock`.
     pub use_sim_time: bool,
 }
@@ -74,6 +76,15 @@ pub enum DepthEncoding {
     Metres,
     /// `16UC1`: millimetres, 0 invalid.
     Millimetres,
+}
+
+/// What the confidence is published as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfidenceEncoding {
+    /// `32FC1`: 0 to 1, NaN invalid.
+    Share,
+    /// `mono8`: 0 to 255, 0 also invalid.
+    Byte,
 }
 
 /// Which outputs are switched on.
@@ -112,7 +123,9 @@ pub struct PointSettings {
     pub stride: usize,
     /// Metres; 0: no thinning.
     pub voxel_size_m: f32,
-    /// Metres along the optical axis.
+    /// Metres from the camera.
+    pub min_range_m: f32,
+    /// Metres from the camera.
     pub max_range_m: f32,
     /// Names or ids; empty: all. See [`super::classes`].
     pub classes: Vec<String>,
@@ -138,6 +151,8 @@ pub struct CameraSettings {
     pub reliable_input: bool,
     /// The calibration's P holds, not K and D.
     pub input_rectified: bool,
+    /// Path of the picture of what is to be ignored; empty: none.
+    pub ignore_mask: String,
     /// Least time between two images; `None`: no limit.
     pub min_period: Option<Duration>,
     /// From the image to the network and to the outputs.
@@ -148,6 +163,10 @@ pub struct CameraSettings {
     pub depth_scaling_fallback: f64,
     /// What depth is published as.
     pub depth_encoding: DepthEncoding,
+    /// Classes whose depth is infinite. Names or ids. See [`super::classes`].
+    pub depth_far_classes: Vec<String>,
+    /// What the confidence is published as.
+    pub confidence_encoding: ConfidenceEncoding,
     /// Which outputs are switched on.
     pub outputs: OutputSwitches,
     /// Share of the class colour, 0 to 1.
@@ -186,6 +205,8 @@ pub struct Thresholds {
     pub total: Limit<Duration>,
     /// Rate of images, Hz; worse is lower.
     pub rate_hz: Limit<f64>,
+    /// Rate of answered images, Hz; worse is lower.
+    pub output_hz: Limit<f64>,
     /// Share of dropped images, 0 to 1.
     pub drop_ratio: Limit<f64>,
     /// Temperature of the GPU, degrees Celsius.
@@ -282,6 +303,9 @@ impl ParameterSet {
             diagnostics_period: Duration::from_secs_f64(1.0 / r.number("diagnostics_rate_hz").max(0.1)),
             diagnostics_window: Duration::from_secs_f64(r.number("diagnostics_window_s")),
             stale_after: Duration::from_secs_f64(r.number("stale_after_s")),
+            exit_after_failure: Some(r.number("exit_after_failure_s"))
+                .filter(|s| *s > 0.0)
+                .map(Duration::from_secs_f64),
             use_sim_time: r.flag("use_sim_time"),
         }
     }
@@ -312,6 +336,7 @@ impl ParameterSet {
             },
             reliable_input: r.text("input_reliability") == "reliable",
             input_rectified: r.flag("input_rectified"),
+            ignore_mask: r.text("ignore_mask").into(),
             min_period: (max_rate_hz > 0.0).then(|| Duration::from_secs_f64(1.0 / max_rate_hz.max(1e-3))),
             placement: Placement {
                 mode,
@@ -323,6 +348,11 @@ impl ParameterSet {
             depth_encoding: match r.text("depth_encoding") {
                 "16UC1" => DepthEncoding::Millimetres,
                 _ => DepthEncoding::Metres,
+            },
+            depth_far_classes: r.texts("depth_far_classes"),
+            confidence_encoding: match r.text("confidence_encoding") {
+                "mono8" => ConfidenceEncoding::Byte,
+                _ => ConfidenceEncoding::Share,
             },
             outputs: OutputSwitches {
                 labels: switch("labels"),
@@ -342,6 +372,7 @@ impl ParameterSet {
             points: PointSettings {
                 stride: r.whole("points.stride").max(1),
                 voxel_size_m: r.number("points.voxel_size_m") as f32,
+                min_range_m: r.number("points.min_range_m") as f32,
                 max_range_m: r.number("points.max_range_m") as f32,
                 classes: r.texts("points.classes"),
             },
@@ -370,6 +401,7 @@ impl ParameterSet {
             publish: stage("publish"),
             total: stage("total"),
             rate_hz: pair("rate_warn_hz", "rate_error_hz", 0.0),
+            output_hz: pair("output_rate_warn_hz", "output_rate_error_hz", 0.0),
             drop_ratio: pair("drop_ratio_warn", "drop_ratio_error", 1.0),
             gpu_temperature_c: pair("gpu_temperature_warn_c", "gpu_temperature_error_c", 0.0),
         }

@@ -126,7 +126,7 @@ pub const TOPICS: &[Topic] = &[
         "labels_compressed",
         "The same as PNG, lossless: image_transport's compressed",
     ),
-    output("~/output/depth", "sensor_msgs/Image", "depth", "32FC1: metres along the optical axis, NaN invalid; or 16UC1: millimetres, 0 invalid or beyond 65.535 m"),
+    output("~/output/depth", "sensor_msgs/Image", "depth", "32FC1: metres along the optical axis, NaN invalid, +Inf for depth_far_classes; or 16UC1: millimetres, 0 invalid or beyond 65.535 m"),
     output(
         "~/output/depth/compressed",
         "sensor_msgs/CompressedImage",
@@ -144,7 +144,7 @@ pub const TOPICS: &[Topic] = &[
         qos: LATCHED,
         ..output("~/output/label_info", "vision_msgs/LabelInfo", "label_info", "Names of the class ids, where vision_msgs was there when this was built")
     },
-    output("~/output/confidence", "sensor_msgs/Image", "confidence", "32FC1: probability of the label, 0 to 1, NaN where nothing was computed"),
+    output("~/output/confidence", "sensor_msgs/Image", "confidence", "32FC1: probability of the label, 0 to 1, NaN where nothing was computed; or mono8: 0 to 255"),
     output("~/output/overlay", "sensor_msgs/Image", "overlay", "rgb8: class colours over the image"),
     output("~/output/labels_color", "sensor_msgs/Image", "labels_color", "rgb8: class colours"),
     output("~/output/points", "sensor_msgs/PointCloud2", "points", "x, y, z, rgb, label, confidence in the optical frame"),

@@ -21,6 +21,7 @@
 //! - `stats`, `device`, `diagnostics`: what is counted and measured, and what `/diagnostics` says
 
 mod arrival;
+mod awake;
 #[cfg(has_bond)]
 mod bond;
 mod camera;
@@ -51,13 +52,15 @@ mod worker;
 use crate::causes::{cut, in_line};
 use crate::data::classes::Class;
 use crate::export;
+use crate::frame::amend::IgnoreMask;
 use crate::frame::network::{resolve, Compile};
 use crate::frame::pipeline::LoadOptions;
 use crate::interface::qos::Role;
 use crate::interface::topics::Topic;
-use crate::interface::NodeSettings;
+use crate::interface::{CameraSettings, NodeSettings};
 use anyhow::{anyhow, bail, Context as _};
 use arrival::Frame;
+use awake::Awake;
 use camera::Camera;
 use control::Control;
 use diagnostics::Reporter;
@@ -72,7 +75,7 @@ use r2r::{Clock, QosProfile};
 use settings::{Settings, SettingsCell};
 use stats::Stats;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -204,6 +207,7 @@ struct App {
     configure_failure: Option<String>,
     /// The node's own start, until it is over.
     start: Start,
+    awake: Awake,
 }
 
 /// The node's own start (parameter `autostart`).
@@ -262,6 +266,7 @@ impl App {
             cameras,
             rosout,
             start,
+            awake: Awake::new(Instant::now()),
         })
     }
 
@@ -487,7 +492,8 @@ impl App {
     /// The model is there: topics and the inference thread.
     fn configured(&mut self, model: Loaded) -> anyhow::Result<()> {
         let ready = model.ready.clone();
-        self.settings().check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
+        let settings = self.settings();
+        settings.check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
         let mut setups = Vec::with_capacity(self.cameras.len());
         let inbox = Arc::new(Inbox::new(self.cameras.len()));
         for (index, camera) in self.cameras.iter_mut().enumerate() {
@@ -501,6 +507,7 @@ impl App {
                 publishers: Publishers::create(&mut self.node, &camera.name, &qos)?,
                 calibrations: camera.calibrations.clone(),
                 stats: camera.stats.clone(),
+                ignore: settings.cameras.get(index).and_then(ignore_mask).transpose()?,
             });
         }
         let worker = Worker::start(worker::Setup {
@@ -512,7 +519,7 @@ impl App {
             clock: self.clock.clone(),
         })?;
         log::info!("{}", describe(&ready));
-        self.settings().idle_masks(&ready.manifest.classes).iter().for_each(|line| log::warn!("{line}"));
+        settings.idle_masks(&ready.manifest.classes).iter().for_each(|line| log::warn!("{line}"));
         self.phase = Phase::Running { worker, inbox, ready };
         self.configure_failure = None;
         Ok(())
@@ -577,6 +584,16 @@ impl App {
         if matches!(&self.phase, Phase::Running { worker, .. } if worker.has_ended()) {
             self.release()?;
             bail!("the inference thread ended by itself");
+        }
+        let awake = self.awake.look(Instant::now());
+        if let (Phase::Running { worker, .. }, Some(limit)) = (&self.phase, self.settings().node.exit_after_failure) {
+            if let Some(barren) = worker.barren_for().filter(|barren| *barren.min(&awake) > limit) {
+                let why = worker.failure().map_or_else(String::new, |why| format!(" ({why})"));
+                bail!(
+                    "the network has answered nothing for {:.0} s{why}: ending, as exit_after_failure_s says",
+                    barren.as_secs_f64()
+                );
+            }
         }
         Ok(())
     }
@@ -742,6 +759,12 @@ fn watch_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> a
         });
     }
     Ok(())
+}
+
+/// What of a camera's images is ignored, where its parameters name a picture of it.
+fn ignore_mask(settings: &CameraSettings) -> Option<anyhow::Result<IgnoreMask>> {
+    let path = Some(&settings.ignore_mask).filter(|path| !path.is_empty())?;
+    Some(IgnoreMask::read(Path::new(path)).map_err(anyhow::Error::msg))
 }
 
 /// The model that `model_path` names (as [`export::find`] takes it), or the one that is installed with the package.

@@ -9,6 +9,7 @@ use super::stats::{CalibrationState, FrameTimes, Stats, Throttle};
 #[cfg(has_vision_msgs)]
 use crate::data::classes::Class;
 use crate::export::Manifest;
+use crate::frame::amend::{confidence_bytes, set_far, IgnoreMask};
 use crate::frame::camera::{Calibration, CameraError, FactorSource, Rays};
 use crate::frame::clock::nanoseconds;
 use crate::frame::cloud::{Cloud, CloudBuilder, CloudSettings};
@@ -16,7 +17,8 @@ use crate::frame::geometry::Geometry;
 use crate::frame::pipeline::{Job, Outputs, Wanted};
 use crate::frame::png::{depth_mm, PngEncoder, PngError, COMPRESSED_DEPTH_HEADER};
 use crate::frame::view::ImageView;
-use crate::interface::settings::DepthEncoding;
+use crate::interface::classes;
+use crate::interface::settings::{ConfidenceEncoding, DepthEncoding};
 use crate::interface::CameraSettings;
 use crate::model::Task;
 use r2r::semantic_depth::msg::FrameTiming;
@@ -117,10 +119,12 @@ impl Demand {
     }
 
     /// What the network's answer is to be made into.
-    pub fn wanted(&self) -> Wanted {
+    pub fn wanted(&self, sets: &ClassSets) -> Wanted {
+        let depth = self.depth || self.depth_compressed || self.depth_compressed_depth || self.points;
         Wanted {
-            labels: self.labels || self.labels_compressed || self.points,
-            depth: self.depth || self.depth_compressed || self.depth_compressed_depth || self.points,
+            // Depth has to know them where it depends on the class.
+            labels: self.labels || self.labels_compressed || self.points || (depth && sets.has_far()),
+            depth,
             confidence: self.confidence || self.points,
             overlay: self.overlay,
             colors: self.labels_color,
@@ -141,7 +145,10 @@ pub struct Products {
     rays: Option<(RaysKey, Result<Rays, String>)>,
     builder: CloudBuilder,
     cloud: Cloud,
+    ignore: Option<IgnoreMask>,
     depth_mm: Vec<u16>,
+    /// In bytes.
+    confidence: Vec<u8>,
     encoder: PngEncoder,
     png: Vec<u8>,
     failures: Throttle,
@@ -223,12 +230,27 @@ impl InFlight<'_> {
             publishing += start.elapsed();
             sent
         };
+        if demand.wanted(sets).depth && sets.has_far() {
+            let start = Instant::now();
+            set_far(&job.outputs.labels, &mut job.outputs.depth_m, &sets.far);
+            times.stages.depth_ns += nanoseconds(start.elapsed());
+        }
+        if let Some(ignore) = &products.ignore {
+            let start = Instant::now();
+            ignore.apply(job.geometry, job.outputs, classes::NEITHER);
+            times.stages.labels_ns += nanoseconds(start.elapsed());
+        }
         // Once, for whichever output needs them first.
         let is_published_in_mm = demand.depth && settings.depth_encoding == DepthEncoding::Millimetres;
         if is_published_in_mm {
             let start = Instant::now();
             depth_mm(&job.outputs.depth_m, &mut products.depth_mm);
             times.stages.depth_ns += nanoseconds(start.elapsed());
+        }
+        if demand.confidence && settings.confidence_encoding == ConfidenceEncoding::Byte {
+            let start = Instant::now();
+            confidence_bytes(&job.outputs.confidence, &mut products.confidence);
+            times.stages.confidence_ns += nanoseconds(start.elapsed());
         }
         timed(&mut || products.publish_images(&header, &demand, settings, job.outputs, gate))?;
         let output = job.geometry.output();
@@ -281,7 +303,7 @@ impl InFlight<'_> {
 
 impl Products {
     /// Of a camera by this name, with nothing made yet.
-    pub fn new(name: String, publishers: Publishers, stats: Arc<Stats>) -> Self {
+    pub fn new(name: String, publishers: Publishers, stats: Arc<Stats>, ignore: Option<IgnoreMask>) -> Self {
         Self {
             name,
             publishers,
@@ -289,7 +311,9 @@ impl Products {
             rays: None,
             builder: CloudBuilder::new(),
             cloud: Cloud::default(),
+            ignore,
             depth_mm: Vec::new(),
+            confidence: Vec::new(),
             encoder: PngEncoder::new(),
             png: Vec::new(),
             failures: Throttle::default(),
@@ -299,6 +323,14 @@ impl Products {
             #[cfg(has_vision_msgs)]
             is_announced: false,
         }
+    }
+
+    /// Makes the picture of what is ignored fit.
+    ///
+    /// # Errors
+    /// The images have another aspect.
+    pub fn fit_ignore_mask(&mut self, geometry: &Geometry) -> Result<(), String> {
+        self.ignore.as_mut().map_or(Ok(()), |ignore| ignore.fit(geometry))
     }
 
     /// For another thread, after this one.
@@ -362,7 +394,7 @@ impl Products {
         o: &mut Outputs,
         gate: &Gate,
     ) -> Result<(), Closed> {
-        let Self { publishers: p, depth_mm: mm, failures, sending, .. } = self;
+        let Self { publishers: p, depth_mm: mm, confidence: bytes, failures, sending, .. } = self;
         let size = (o.width, o.height);
         let mut send = |output: &str, image: &mut Native<Image>, encoding: &str, pixel: usize, data: &mut [u8]| {
             let result = gate.send(|| image.publish(header, encoding, size, size.0 * pixel, data));
@@ -378,7 +410,12 @@ impl Products {
             }
         }
         if demand.confidence {
-            send("confidence", &mut p.confidence, "32FC1", 4, o.confidence.as_mut_bytes())?;
+            match settings.confidence_encoding {
+                ConfidenceEncoding::Share => {
+                    send("confidence", &mut p.confidence, "32FC1", 4, o.confidence.as_mut_bytes())?;
+                }
+                ConfidenceEncoding::Byte => send("confidence", &mut p.confidence, "mono8", 1, bytes)?,
+            }
         }
         if demand.overlay {
             send("overlay", &mut p.overlay, "rgb8", 3, &mut o.overlay)?;
@@ -511,6 +548,7 @@ impl Products {
         let Some((_, Ok(rays))) = &self.rays else { return false };
         let cloud = CloudSettings {
             stride: settings.points.stride,
+            min_range_m: settings.points.min_range_m,
             voxel_size_m: settings.points.voxel_size_m,
             max_range_m: settings.points.max_range_m,
             classes: sets.points,
@@ -634,6 +672,23 @@ fn no_focal_length(c: &Calibration, rectified: bool) -> CameraError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interface::{ParameterSet, Value};
+
+    #[test]
+    fn depth_that_depends_on_the_class_needs_the_labels() {
+        let depth = Demand { depth_compressed: true, ..Demand::default() };
+        let (mut sets, table) = (ClassSets::default(), crate::data::classes::cityscapes());
+        let mut wanted = |classes: &[&str]| {
+            let names = Value::Strings(classes.iter().map(|name| name.to_string()).collect());
+            let set = ParameterSet::new([("depth_far_classes".to_string(), names)]).expect("valid");
+            sets.follow(&set.camera(0), &table);
+            let wanted = depth.wanted(&sets);
+            assert!(wanted.depth && !Demand { mask: true, ..Demand::default() }.wanted(&sets).labels);
+            wanted.labels
+        };
+        assert_eq!([&[][..], &["sky"], &[]].map(|classes| wanted(classes)), [false, true, false]);
+        assert!(sets.far.iter().all(|far| !far));
+    }
 
     #[test]
     fn an_output_is_sent_only_while_frames_are_to_be_answered() {

@@ -46,25 +46,56 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub struct ClassSets {
     /// What it was made from.
-    source: Option<(MaskSettings, Vec<String>)>,
+    source: Option<Lists>,
     /// Mask value of each id.
     pub mask: [u8; 256],
     /// Whether an id becomes points.
     pub points: [bool; 256],
+    /// Whether an id has no distance.
+    pub far: [bool; 256],
+}
+
+/// The lists of a camera's parameters.
+#[derive(Debug, Clone, PartialEq)]
+struct Lists {
+    mask: MaskSettings,
+    points: Vec<String>,
+    far: Vec<String>,
+}
+
+impl Lists {
+    fn are_of(&self, settings: &CameraSettings) -> bool {
+        let Self { mask, points, far } = self;
+        *mask == settings.mask && *points == settings.points.classes && *far == settings.depth_far_classes
+    }
+}
+
+/// By published id: whether it has no distance.
+fn far(names: &[String], table: &[Class]) -> Result<[bool; 256], String> {
+    if names.is_empty() {
+        return Ok([false; 256]);
+    }
+    classes::chosen(names, table)
 }
 
 impl Default for ClassSets {
     fn default() -> Self {
-        Self { source: None, mask: [classes::NEITHER; 256], points: [true; 256] }
+        Self { source: None, mask: [classes::NEITHER; 256], points: [true; 256], far: [false; 256] }
     }
 }
 
 impl ClassSets {
+    /// Whether any class has no distance.
+    pub fn has_far(&self) -> bool {
+        self.source.as_ref().is_some_and(|lists| !lists.far.is_empty())
+    }
+
     fn of(settings: &CameraSettings, table: &[Class]) -> Result<Self, String> {
         Ok(Self {
             source: None,
             mask: classes::mask_values(&settings.mask, table)?,
             points: classes::chosen(&settings.points.classes, table).map_err(|e| format!("points.classes: {e}"))?,
+            far: far(&settings.depth_far_classes, table).map_err(|e| format!("depth_far_classes: {e}"))?,
         })
     }
 
@@ -83,21 +114,25 @@ impl ClassSets {
             source: None,
             mask: values.unwrap_or(default.mask),
             points: classes::chosen(&known(&settings.points.classes), table).unwrap_or(default.points),
+            far: far(&known(&settings.depth_far_classes), table).unwrap_or(default.far),
         }
     }
 
     /// Follows the parameters. Names that the model does not have (a parameter was set while the model was exchanged;
     /// else they were refused before) are said once and passed over; the others count.
     pub fn follow(&mut self, settings: &CameraSettings, table: &[Class]) {
-        if matches!(&self.source, Some((mask, points)) if *mask == settings.mask && *points == settings.points.classes)
-        {
+        if self.source.as_ref().is_some_and(|lists| lists.are_of(settings)) {
             return;
         }
         *self = Self::of(settings, table).unwrap_or_else(|e| {
             log::warn!("{e}; the other names count");
             Self::of_known(settings, table)
         });
-        self.source = Some((settings.mask.clone(), settings.points.classes.clone()));
+        self.source = Some(Lists {
+            mask: settings.mask.clone(),
+            points: settings.points.classes.clone(),
+            far: settings.depth_far_classes.clone(),
+        });
     }
 }
 

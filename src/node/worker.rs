@@ -9,6 +9,7 @@ use super::publishers::Publishers;
 use super::settings::{ClassSets, Settings, SettingsCell};
 use super::stats::{Stats, Throttle, BROKEN};
 use crate::export::Manifest;
+use crate::frame::amend::IgnoreMask;
 use crate::frame::camera::depth_factor;
 use crate::frame::clock::nanoseconds;
 use crate::frame::compressed::Decoder;
@@ -42,6 +43,8 @@ pub struct CameraSetup {
     pub calibrations: Arc<Mutex<Calibrations>>,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// What of its images is ignored.
+    pub ignore: Option<IgnoreMask>,
 }
 
 /// What the thread is given.
@@ -67,11 +70,29 @@ type Swap = (Box<Loaded>, SyncSender<()>);
 #[derive(Debug, Default)]
 struct Shared {
     swap: Mutex<Option<Swap>>,
-    /// Why the network failed on the newest frames; `None` from the first that it answers again.
-    failure: Mutex<Option<String>>,
+    /// That the network fails; `None` from the first frame that it answers again.
+    failure: Mutex<Option<Failure>>,
     gate: Gate,
     /// Since when the thread is at something else than waiting for frames.
     busy_since: Mutex<Option<Instant>>,
+}
+
+/// The network failed on all frames of a while.
+#[derive(Debug)]
+struct Failure {
+    /// On the first of them.
+    since: Instant,
+    /// On the newest.
+    until: Instant,
+    /// On the newest.
+    why: String,
+}
+
+impl Failure {
+    /// One more, after those before it.
+    fn after(before: Option<&Self>, now: Instant, why: String) -> Self {
+        Self { since: before.map_or(now, |before| before.since), until: now, why }
+    }
 }
 
 /// The running thread.
@@ -107,7 +128,14 @@ impl Worker {
 
     /// Why the network fails, if it failed on the newest frame that it was given.
     pub fn failure(&self) -> Option<String> {
-        lock(&self.shared.failure).clone()
+        lock(&self.shared.failure).as_ref().map(|failure| failure.why.clone())
+    }
+
+    /// For how long nothing has come out of the network although it was given frames: since the first of those that it fails on,
+    /// as far as the newest of them, or at one batch. `None`: it answers.
+    pub fn barren_for(&self) -> Option<Duration> {
+        let failing = lock(&self.shared.failure).as_ref().map(|failure| failure.until.duration_since(failure.since));
+        failing.max(self.busy_for())
     }
 
     /// Whether the managed node is active; of one that is not any more, nothing is published afterwards (see
@@ -265,7 +293,10 @@ impl Loop {
             return frames.clear();
         }
         let computed = pipeline.run(&mut jobs);
-        *lock(&shared.failure) = computed.as_ref().err().map(ToString::to_string);
+        {
+            let (now, mut failure) = (Instant::now(), lock(&shared.failure));
+            *failure = computed.as_ref().err().map(|e| Failure::after(failure.as_ref(), now, e.to_string()));
+        }
         if let Err(e) = computed {
             let why = format!("the network fails on images: {e}");
             flights.iter().for_each(|f| f.fail(&why));
@@ -290,7 +321,7 @@ impl Loop {
 
 impl Camera {
     fn new(setup: CameraSetup) -> Self {
-        let CameraSetup { name, publishers, calibrations, stats } = setup;
+        let CameraSetup { name, publishers, calibrations, stats, ignore } = setup;
         Self {
             calibrations,
             stats: stats.clone(),
@@ -299,7 +330,7 @@ impl Camera {
             outputs: Outputs::default(),
             geometry: None,
             sets: ClassSets::default(),
-            products: Products::new(name, publishers, stats),
+            products: Products::new(name, publishers, stats, ignore),
         }
     }
 
@@ -349,7 +380,8 @@ impl Camera {
             demand.points =
                 demand.points && products.find_rays(calibration.as_ref(), settings.input_rectified, geometry);
         }
-        let wanted = demand.wanted();
+        sets.follow(settings, &manifest.classes);
+        let wanted = demand.wanted(sets);
         if !wanted.any() {
             Stats::count(&stats.skipped);
             if let Some(geometry) = fitted.ok().filter(|_| demand.camera_info) {
@@ -369,8 +401,11 @@ impl Camera {
                 return None;
             }
         };
+        if let Err(why) = products.fit_ignore_mask(geometry) {
+            products.refuse(&why);
+            return None;
+        }
         let convert_ns = nanoseconds(converting.elapsed());
-        sets.follow(settings, &manifest.classes);
         let job = Job {
             image,
             geometry,

@@ -343,6 +343,14 @@ def test_a_rate_below_a_threshold(peer, feed):
     feed.until("input", OK)
 
 
+def test_a_rate_of_answers_below_a_threshold(peer, feed):
+    peer.change("thresholds.output_rate_error_hz", 500.0)
+    message, _ = feed.until("input", ERROR, "rate of answers")
+    assert "is below 500.0 Hz" in message
+    peer.change("thresholds.output_rate_error_hz", 0.0)
+    feed.until("input", OK)
+
+
 def test_throttled_frames_are_counted_and_nothing_to_warn_of(peer, feed):
     try:
         peer.change("thresholds.drop_ratio_warn", 0.5)
@@ -626,6 +634,45 @@ def test_an_answer_without_numbers_is_unlabelled_and_warned_of(start_node, conne
     assert "the network answered pixels without a number" in peer.under_test.log()
     feed.image = encode(car, "rgb8")
     feed.until("input", OK)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (tiny_model.FAILS_ON_WHITE, "this picture is too white"),
+        (loops_on_white(1_000_000_000), "ending, as exit_after_failure_s says"),
+    ],
+    ids=["fails", "hangs"],
+)
+def test_a_network_that_does_not_answer_any_more_ends_the_node_where_that_is_asked_for(
+    start_node, connect, tmp_path, code, why
+):
+    model = tiny_model.write(tmp_path / "model", code=code)
+    node = start_node(model_path=str(model), exit_after_failure_s=3.0, **QUICK)
+    peer = connect(node, outputs=("labels", "timing"))
+    feed = Feed(peer)
+    feed.until("model", OK)
+    good, white = feed.image, encode(np.full((32, 64, 3), 255, np.uint8), "rgb8")
+    if "RaiseException" in code:
+        # Some failures among answers are no reason.
+        feed.image, feed.odd = white, lambda: peer.send(good)
+        feed.go_on(4.0)
+        node.check()
+        # Nor is one that is long ago, where no image came since.
+        feed.odd = None
+        feed.until("model", ERROR)
+        peer.spin_for(4.0)
+        node.check()
+        feed.image = good
+        feed.until("model", OK)
+    feed.image = white
+    start = time.monotonic()
+    with pytest.raises(AssertionError, match="the node ended with 1"):
+        feed.go_on(30.0)
+    # The end of a batch is waited for, for 5 s.
+    assert 2.5 < time.monotonic() - start < 20, node.log()[-3000:]
+    last = [line for line in node.log().splitlines() if "FATAL" in line][-1]
+    assert "the network has answered nothing for 3 s" in last and why in last, node.log()[-3000:]
 
 
 @pytest.mark.parametrize("again", [False, True])

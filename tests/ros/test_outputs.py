@@ -56,9 +56,12 @@ def settings(node):
 
 DEFAULTS = {
     "depth_encoding": "32FC1",
+    "depth_far_classes": [],
+    "confidence_encoding": "32FC1",
     "overlay_opacity": 0.5,
     "points.stride": 1,
     "points.voxel_size_m": 0.0,
+    "points.min_range_m": 0.0,
     "points.max_range_m": 80.0,
     "points.classes": ["road", "car", "vegetation", "unlabelled"],
     "mask.free_classes": ["road"],
@@ -129,6 +132,16 @@ def test_confidence_is_the_softmax_of_the_label(answers):
     assert confidence.max() - confidence.min() > 0.2, "this picture does not tell much"
 
 
+def test_confidence_in_bytes(node, answers, settings):
+    shares = image_of(answers["confidence"], "32FC1", "<f4")
+    settings(confidence_encoding="mono8")
+    answers = ask(node)
+    octets = image_of(answers["confidence"], "mono8", np.uint8)
+    np.testing.assert_array_equal(octets, np.floor(shares * np.float32(255) + np.float32(0.5)).astype(np.uint8))
+    # A point's is a share still.
+    np.testing.assert_array_equal(points_of(answers["points"])["confidence"], shares)
+
+
 def test_colours_and_overlay_have_the_manifests_palette(node, answers, settings):
     colors = tiny_model.COLORS[LABELS]
     np.testing.assert_array_equal(image_of(answers["labels_color"], "rgb8", np.uint8, 3), colors)
@@ -154,6 +167,7 @@ def test_a_class_that_the_model_lacks_is_refused_with_the_nearest_name(node):
     for name, value, reason in (
         ("mask.free_classes", ["raod"], 'mask.free_classes: the model has no class "raod"; did you mean road?'),
         ("mask.obstacle_classes", ["person"], 'the model has no class "person"'),
+        ("depth_far_classes", ["sky"], 'depth_far_classes: the model has no class "sky"'),
         ("points.classes", ["cars"], 'points.classes: the model has no class "cars"; did you mean car?'),
         ("mask.free_classes", ["car"], '"car" is in both mask.free_classes and mask.obstacle_classes'),
         ("mask.free_classes", ["13"], '"car" is free space and an obstacle'),
@@ -180,6 +194,67 @@ def test_depth_in_millimetres(node, answers, settings):
     assert ((depth_mm == 0) == (np.isnan(metres) | (metres > 65.5355))).all()
     near = (depth_mm > 0) & (DEPTH_M < 65)
     np.testing.assert_allclose(depth_mm[near] / 1000, DEPTH_M[near], atol=0.00051 + 65e-5)
+
+
+def test_classes_without_a_distance_are_infinitely_far(node, answers, settings):
+    metres, far = depth_of(answers["depth"]), LABELS == 8
+    settings(depth_far_classes=["vegetation"])
+    answers = ask(node)
+    np.testing.assert_array_equal(depth_of(answers["depth"]), np.where(far, np.inf, metres))
+    assert np.isfinite(metres[far]).any(), "they had a depth"
+    np.testing.assert_array_equal(labels_of(answers["labels"]), LABELS)
+    np.testing.assert_array_equal(decoded(answers["depth/compressed"].data), np.where(far, 0, millimetres(metres)))
+    points = xyz(points_of(answers["points"]))
+    np.testing.assert_allclose(points, expected_xyz(~far), rtol=1e-5, atol=1e-6)
+    settings(depth_encoding="16UC1")
+    depth_mm = image_of(ask(node, ("depth",))["depth"], "16UC1", "<u2")
+    np.testing.assert_array_equal(depth_mm, np.where(far, 0, millimetres(metres)))
+
+
+def test_what_is_to_be_ignored_is_in_no_output(node_program, tiny, tmp_path):
+    ignored = np.zeros((HEIGHT, WIDTH), bool)
+    ignored[-6:, 10:-10] = ignored[3:5, 20:22] = True
+    # Twice the size of the images.
+    mask = np.kron(ignored, np.full((2, 2), 255, np.uint8)).astype(np.uint8)
+    Picture.fromarray(mask).save(tmp_path / "vehicle.png")
+    parameters = {
+        "depth_scaling": "none",
+        "input_reliability": "reliable",
+        "points.stride": 1,
+        "ignore_mask": str(tmp_path / "vehicle.png"),
+    }
+    with running(node_program, tmp_path / "node", tiny, OUTPUTS, **parameters) as peer:
+        answers = ask(peer)
+        labels = np.where(ignored, 255, LABELS)
+        np.testing.assert_array_equal(labels_of(answers["labels"]), labels)
+        np.testing.assert_array_equal(decoded(answers["labels/compressed"].data), labels)
+        depth = depth_of(answers["depth"])
+        np.testing.assert_allclose(depth, np.where(ignored, np.nan, DEPTH_M), rtol=1e-5)
+        np.testing.assert_array_equal(decoded(answers["depth/compressed"].data), millimetres(depth))
+        confidence = image_of(answers["confidence"], "32FC1", "<f4")
+        np.testing.assert_array_equal(np.isnan(confidence), ignored)
+        found = image_of(answers["mask"], "mono8", np.uint8)
+        np.testing.assert_array_equal(found, np.select([labels == 0, labels == 13], [FREE, OBSTACLE], NEITHER))
+        colors = image_of(answers["labels_color"], "rgb8", np.uint8, 3)
+        np.testing.assert_array_equal(colors, tiny_model.COLORS[labels])
+        overlay = image_of(answers["overlay"], "rgb8", np.uint8, 3)
+        assert (overlay[ignored] == 0).all() and (overlay[~ignored] > 0).any(-1).all()
+        points = points_of(answers["points"])
+        np.testing.assert_allclose(xyz(points), expected_xyz(~ignored), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(points["label"], labels)
+        # Images of another aspect than the mask's.
+        peer.send(encode(RGB[:, :WIDTH // 2], "rgb8"))
+        peer.until(lambda: "images are refused" in peer.status("input")[1], "a diagnostic")
+        assert "which is another aspect than that of the images, 32x32" in peer.status("input")[1]
+        np.testing.assert_array_equal(labels_of(ask(peer)["labels"]), labels)
+
+
+def test_a_mask_that_cannot_be_used_is_a_reason_to_end(start_node, tmp_path):
+    Picture.new("L", (WIDTH, HEIGHT)).save(tmp_path / "black.png")
+    for name, words in (("black.png", "all of it is black"), ("none.png", "No such file")):
+        node = start_node(ignore_mask=str(tmp_path / name))
+        assert node.wait() == 1
+        assert "ignore_mask: " in node.log() and name in node.log() and words in node.log(), node.log()
 
 
 def decoded(data):
@@ -241,12 +316,12 @@ XYZ = np.stack([(U - CX) / FX * DEPTH_M, (V - CY) / FY * DEPTH_M, DEPTH_M], -1)
 RANGE_M = np.linalg.norm(XYZ, axis=-1)
 
 
-def expected_xyz(keep=True, max_range_m=80.0):
-    return np.where((keep & (RANGE_M <= max_range_m))[..., None], XYZ, np.nan)
+def expected_xyz(keep=True, max_range_m=80.0, min_range_m=0.0):
+    return np.where((keep & (RANGE_M >= min_range_m) & (RANGE_M <= max_range_m))[..., None], XYZ, np.nan)
 
 
 # A point at the range's end may be in or out by rounding.
-assert np.abs(RANGE_M - 80.0)[np.isfinite(RANGE_M)].min() > 1e-4
+assert min(np.abs(RANGE_M - end)[np.isfinite(RANGE_M)].min() for end in (5.0, 20.0, 80.0)) > 1e-4
 
 
 @pytest.mark.parametrize("stride", [1, 4, 5])
@@ -269,10 +344,15 @@ def test_range_and_classes_choose_points(node, settings):
     settings(points__max_range_m=20.0)
     points = points_of(ask(node, ("points",))["points"])
     np.testing.assert_allclose(xyz(points), expected_xyz(max_range_m=20.0), rtol=1e-5, atol=1e-6)
+    settings(points__min_range_m=5.0)
+    points = points_of(ask(node, ("points",))["points"])
+    np.testing.assert_allclose(xyz(points), expected_xyz(True, 20.0, 5.0), rtol=1e-5, atol=1e-6)
+    (result,) = node.set_parameters({"points.min_range_m": 20.0})
+    assert not result.successful and "points.min_range_m (20.0) is not below points.max_range_m" in result.reason
     settings(points__classes=["car", "8"])
     points = points_of(ask(node, ("points",))["points"])
     keep = (LABELS == 13) | (LABELS == 8)
-    np.testing.assert_allclose(xyz(points), expected_xyz(keep, 20.0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(xyz(points), expected_xyz(keep, 20.0, 5.0), rtol=1e-5, atol=1e-6)
     # The pixels stay where they are, with what is known of them.
     np.testing.assert_array_equal(points["label"], LABELS)
 

@@ -5,7 +5,9 @@ import time
 import rclpy
 from conftest import LIMIT_S, NAME, new_domain, picture, qos, release_domain
 from rclpy.context import Context
-from rclpy.qos import DurabilityPolicy
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 WARN, ERROR, STALE = b"\x01", b"\x02", b"\x03"
@@ -108,3 +110,42 @@ def test_a_publisher_of_another_type_is_named(start_node, connect):
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)
+
+
+def test_a_subscriber_may_ask_for_a_deadline_and_signs_of_life_that_are_offered(start_node, connect):
+    """By the overrides' own names; as it is the node offers neither, and such a subscriber gets nothing."""
+    wanted = qos()
+    wanted.deadline, wanted.liveliness_lease_duration = Duration(seconds=1), Duration(seconds=2)
+    wanted.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
+    topic = f"{NAME}/output/labels"
+    offered = {
+        f"qos_overrides.{topic}.publisher.{policy}": value
+        for policy, value in {
+            "deadline": 500_000_000,
+            "liveliness": "manual_by_topic",
+            "liveliness_lease_duration": 1_000_000_000,
+            "lifespan": 5_000_000_000,
+        }.items()
+    }
+    for parameters, is_heard in (({}, False), (offered, True)):
+        peer = connect(start_node(input_reliability="reliable", **parameters))
+        heard, late = [], []
+        events = SubscriptionEventCallbacks(deadline=late.append, incompatible_qos=lambda _: None)
+        peer.node.create_subscription(Image, topic, heard.append, wanted, event_callbacks=events)
+        peer.until(lambda: peer.ask(picture(64, 32)) and (heard or not is_heard), "labels", 20)
+        assert bool(heard) == is_heard
+        if is_heard:
+            (info,) = peer.node.get_publishers_info_by_topic(topic)
+            assert info.qos_profile.deadline == Duration(nanoseconds=500_000_000)
+            assert info.qos_profile.lifespan == Duration(seconds=5)
+            # Nothing for longer than the deadline: the subscriber's watchdog says so.
+            peer.until(lambda: late, "a missed deadline", 10)
+
+
+def test_a_publisher_without_the_deadline_that_is_asked_for_is_named(start_node, connect):
+    topic = f"{NAME}/input/camera_info"
+    peer = connect(start_node(**{f"qos_overrides.{topic}.subscription.deadline": 200_000_000}))
+    bad = peer.node.create_publisher(CameraInfo, topic, qos())
+    peer.until(lambda: "promises no deadline" in peer.status("input")[2]["Publisher QoS"], "a diagnostic", 20)
+    assert f"/camera on {topic}" in peer.status("input")[2]["Publisher QoS"]
+    peer.node.destroy_publisher(bad)

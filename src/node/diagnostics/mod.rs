@@ -1,21 +1,27 @@
 //! What `/diagnostics` says (REP 107: statuses named `node: subtask`). Keys that diagnostic_updater has too are spelt
 //! as it spells them.
 
+mod findings;
+mod history;
+mod input;
+
+use self::findings::{Findings, Side, Values};
+use self::history::{Counted, History};
+use self::input::Input;
 use super::camera::Camera;
 use super::device::Processor;
 use super::lifecycle::State;
 use super::loader::Ready;
 use super::lock;
 use super::settings::Settings;
-use super::stats::{ArrivalWindow, Percentiles, Pool, Stats, AGE, BROKEN};
+use super::stats::{Percentiles, Pool, AGE};
 use super::watch::Watch;
 use crate::interface::diagnostics::{self as table, key, Level};
 use crate::interface::{Limit, Severity};
 use crate::model::Task;
 use anyhow::Context as _;
-use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
+use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus};
 use r2r::{Clock, Node, Publisher, QosProfile};
-use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -24,142 +30,9 @@ const SLOW_DEVICE: Duration = Duration::from_secs(5);
 /// A network that is at one batch for longer than this is taken to hang, unless older results are acceptable.
 const SLOW_NETWORK: Duration = Duration::from_secs(5);
 
-/// Where a value is worse.
-#[derive(Debug, Clone, Copy)]
-enum Side {
-    Above,
-    Below,
-}
-
-/// The findings of one status: the worst level counts, and everything found at any level above OK is said.
-#[derive(Debug, Default)]
-struct Findings(Vec<(Level, String)>);
-
-impl Findings {
-    fn add(&mut self, level: Level, text: impl Into<String>) {
-        self.0.push((level, text.into()));
-    }
-
-    /// Adds what is beyond a limit; `show` writes a value with its unit, `side` says on which side of the limit it is.
-    fn judge<T: PartialOrd + Copy>(
-        &mut self,
-        what: &str,
-        value: T,
-        limit: &Limit<T>,
-        side: Side,
-        show: impl Fn(T) -> String,
-    ) {
-        let severity = match side {
-            Side::Above => limit.above(value),
-            Side::Below => limit.below(value),
-        };
-        let (level, passed) = match severity {
-            Severity::Ok => return,
-            Severity::Warn => (Level::Warn, limit.warn),
-            Severity::Error => (Level::Error, limit.error),
-        };
-        let side = if matches!(side, Side::Above) { "above" } else { "below" };
-        let passed = passed.map(&show).unwrap_or_default();
-        self.add(level, format!("{what} {} is {side} {passed}", show(value)));
-    }
-
-    /// The worst level, and what was found; `well` where nothing was.
-    fn verdict(mut self, well: &str) -> (Level, String) {
-        self.0.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
-        match self.0.first() {
-            None => (Level::Ok, well.into()),
-            Some((level, _)) => (*level, self.0.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ")),
-        }
-    }
-}
-
-/// Keys and values of one status.
-#[derive(Debug, Default)]
-struct Values(Vec<KeyValue>);
-
-impl Values {
-    fn add(&mut self, key: impl Into<String>, value: impl ToString) {
-        self.0.push(KeyValue { key: key.into(), value: value.to_string() });
-    }
-}
-
-/// What one camera counted at a report.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counted {
-    received: u64,
-    answered: u64,
-    dropped: u64,
-    /// Those of the dropped that `max_rate_hz` forbade.
-    throttled: u64,
-    refused: u64,
-    skipped: u64,
-}
-
-impl Counted {
-    fn of(stats: &Stats) -> Self {
-        Self {
-            received: Stats::read(&stats.received),
-            answered: Stats::read(&stats.answered),
-            // Before the dropped, or a frame that is counted in between would make more throttled than dropped.
-            throttled: Stats::read(&stats.throttled),
-            dropped: Stats::read(&stats.dropped),
-            refused: Stats::read(&stats.refused),
-            skipped: Stats::read(&stats.skipped),
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            received: self.received + other.received,
-            answered: self.answered + other.answered,
-            dropped: self.dropped + other.dropped,
-            throttled: self.throttled + other.throttled,
-            refused: self.refused + other.refused,
-            skipped: self.skipped + other.skipped,
-        }
-    }
-
-    fn say(&self, values: &mut Values) {
-        values.add(key::RECEIVED, self.received);
-        values.add(key::ANSWERED, self.answered);
-        values.add(key::DROPPED, self.dropped);
-        values.add(key::THROTTLED, self.throttled);
-        values.add(key::REFUSED, self.refused);
-        values.add(key::SKIPPED, self.skipped);
-    }
-}
-
 /// A report that comes so much after the one before comes from a process that was stopped in between, or starved.
 fn is_after_a_stall(before: Option<Instant>, now: Instant, period: Duration) -> bool {
     before.is_some_and(|before| now.saturating_duration_since(before) > SLOW_NETWORK.max(2 * period))
-}
-
-/// Counts of the window, one entry a report, and what reports have counted themselves.
-#[derive(Debug, Default)]
-struct History {
-    counts: VecDeque<(Instant, Counted)>,
-    late: u64,
-    early: u64,
-    zero: u64,
-}
-
-impl History {
-    /// Share of the frames received within the window that were dropped, both without those that were throttled as was asked
-    /// for; and frames answered a second.
-    fn add(&mut self, now: Instant, length: Duration, counted: Counted) -> (f64, f64) {
-        // The newest count before the window is what the window began with.
-        while self.counts.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length) {
-            self.counts.pop_front();
-        }
-        let (then, before) = self.counts.front().copied().unwrap_or((now, Counted::default()));
-        self.counts.push_back((now, counted));
-        let throttled = counted.throttled.saturating_sub(before.throttled);
-        let received = counted.received.saturating_sub(before.received).saturating_sub(throttled);
-        let dropped = counted.dropped.saturating_sub(before.dropped).saturating_sub(throttled);
-        let answered = counted.answered.saturating_sub(before.answered);
-        let seconds = now.saturating_duration_since(then).as_secs_f64().max(1e-3);
-        (dropped as f64 / received.max(1) as f64, if then == now { 0.0 } else { answered as f64 / seconds })
-    }
 }
 
 /// What the status of all cameras says beside their counts.
@@ -249,7 +122,7 @@ impl Reporter {
         let is_after_a_stall = is_after_a_stall(self.last.replace(at), at, now.settings.node.diagnostics_period);
         if is_after_a_stall {
             // The stall's share of a window is not known: rates and ratios begin anew.
-            self.histories.iter_mut().chain([&mut self.sums]).for_each(|history| history.counts.clear());
+            self.histories.iter_mut().chain([&mut self.sums]).for_each(History::forget_counts);
         }
         self.hardware_id = now.ready.map_or_else(String::new, |r| r.device.clone());
         self.histories.resize_with(cameras.len(), History::default);
@@ -263,7 +136,13 @@ impl Reporter {
                 }
                 (measures.percentiles(at, window), measures.batch.mean(at, window))
             };
-            let input = self.input(index, camera, now, at, &measured);
+            let input = {
+                let history = &mut self.histories[index];
+                let input = Input::of(&camera.stats, camera.is_subscribed(), history, now, at);
+                let age = measured.iter().find(|(name, _)| *name == AGE).map(|(_, p)| *p);
+                let min_period = now.settings.cameras.get(index).and_then(|s| s.min_period);
+                self.status(("input", &camera.name), input.verdict(now), input.values(now, age, min_period))
+            };
             let timing = self.timing(camera, now.settings, &measured, batch);
             together.add(&camera.name, [&input, &timing], &measured);
             array.status.extend([input, timing]);
@@ -291,139 +170,6 @@ impl Reporter {
             hardware_id: self.hardware_id.clone(),
             values: values.0,
         }
-    }
-
-    fn input(
-        &mut self,
-        index: usize,
-        camera: &Camera,
-        now: &Now<'_>,
-        at: Instant,
-        measured: &[(&str, Percentiles)],
-    ) -> DiagnosticStatus {
-        let (stats, limits, node) = (&camera.stats, &now.settings.thresholds, &now.settings.node);
-        let (settings, length) = (now.settings.cameras.get(index), node.diagnostics_window);
-        let silence = lock(&stats.last_arrival).map(|t| at.saturating_duration_since(t));
-        let counted = Counted::of(stats);
-        let history = &mut self.histories[index];
-        let (drop_ratio, output_hz) = history.add(at, length, counted);
-        let (window, jumps_back, repeated, zero_stamps) = {
-            let a = lock(&stats.arrivals);
-            (a.window(at, length), a.jumps_back, a.repeated, a.zero_stamps)
-        };
-        history.zero += u64::from(window.zero_stamps);
-        let (latest_s, earliest_s) = (limits.age.error.map(|t| t.as_secs_f64()), -1.0);
-        if let Some((least, most)) = window.delay_s {
-            history.late += u64::from(latest_s.is_some_and(|limit| most > limit));
-            history.early += u64::from(least < earliest_s);
-        }
-        let (late, early, zero) = (history.late, history.early, history.zero);
-        let qos_problem = lock(&stats.qos_problem).clone();
-        let refusal = lock(&stats.last_refusal).clone();
-        let (failure, broken) = (lock(&stats.last_failure).clone(), *lock(&stats.last_broken));
-        let calibration = lock(&stats.calibration).clone();
-        let cloud = lock(&stats.cloud).clone();
-        let image = *lock(&stats.image);
-        let age = measured.iter().find(|(name, _)| *name == AGE);
-
-        let mut found = Findings::default();
-        if !camera.is_subscribed() {
-            found.add(Level::Ok, format!("not subscribed: the node is {}", now.state));
-        } else {
-            let heard = silence.is_some_and(|s| s <= node.stale_after);
-            if let Some(problem) = &qos_problem {
-                found.add(if heard { Level::Warn } else { Level::Error }, problem.clone());
-            }
-            match silence {
-                // That nobody is heard has a known reason then, which is worse than not to know.
-                _ if !heard && qos_problem.is_some() => {}
-                None => found.add(Level::Stale, "no image has arrived yet"),
-                Some(s) if !heard => found.add(Level::Stale, format!("no image for {:.1} s", s.as_secs_f64())),
-                Some(_) => {
-                    let hz = |x| format!("{x:.1} Hz");
-                    found.judge("rate", window.rate_hz(), &limits.rate_hz, Side::Below, hz);
-                    let percent = |x| format!("{:.0} %", 100.0 * x);
-                    found.judge("share of dropped frames", drop_ratio, &limits.drop_ratio, Side::Above, percent);
-                }
-            }
-            let is_recent = |t: Instant| at.saturating_duration_since(t) < length;
-            if let Some((_, why)) = refusal.as_ref().filter(|(t, _)| is_recent(*t)) {
-                found.add(Level::Warn, format!("images are refused: {why}"));
-            }
-            if let Some((_, why)) = failure.filter(|(t, _)| is_recent(*t)) {
-                let level = if output_hz > 0.0 { Level::Warn } else { Level::Error };
-                found.add(level, why);
-            }
-            if broken.is_some_and(is_recent) {
-                found.add(Level::Warn, BROKEN);
-            }
-            if window.zero_stamps {
-                found.add(Level::Warn, "images without a stamp (zero)");
-            }
-            // Under simulated time a bag that loops is nothing to warn of.
-            if window.jumps_back && !node.use_sim_time {
-                found.add(Level::Warn, "stamps jumped back");
-            }
-            // All of them: where a bag loops, one may be held against the other loop's clock.
-            if let Some((_, most)) = window.delay_s.filter(|(_, most)| *most < earliest_s) {
-                let why = "clocks differ, or use_sim_time is on and there is no /clock";
-                found.add(Level::Warn, format!("images are {:.1} s from the future: {why}", -most));
-            }
-            if calibration.degraded {
-                found.add(Level::Warn, format!("depth is scaled by {}", calibration.why));
-            }
-            if let Some(Err(why)) = &cloud {
-                found.add(Level::Warn, format!("there is no point cloud: {why}"));
-            }
-            if !now.enabled {
-                found.add(Level::Ok, "the node is disabled (~/enable)");
-            }
-        }
-
-        let mut values = Values::default();
-        frequency(&mut values, &window, counted.received, &limits.rate_hz, settings.and_then(|s| s.min_period));
-        if let Some((least, most)) = window.delay_s {
-            values.add(key::EARLIEST_DELAY, format!("{least:.6}"));
-            values.add(key::LATEST_DELAY, format!("{most:.6}"));
-        }
-        values.add(key::EARLIEST_ACCEPTABLE, earliest_s);
-        values.add(key::LATEST_ACCEPTABLE, latest_s.unwrap_or(f64::INFINITY));
-        values.add(key::LATE_COUNT, late);
-        values.add(key::EARLY_COUNT, early);
-        values.add(key::ZERO_COUNT, zero);
-        counted.say(&mut values);
-        values.add(key::DROP_RATIO, format!("{drop_ratio:.3}"));
-        values.add(key::OUTPUT_HZ, format!("{output_hz:.3}"));
-        if let Some((_, p)) = age {
-            ages(&mut values, *p);
-        }
-        values.add(key::STAMPS_BACK, jumps_back);
-        values.add(key::STAMPS_REPEATED, repeated);
-        values.add(key::STAMPS_ZERO, zero_stamps);
-        if let Some(silence) = silence {
-            values.add(key::SILENCE_S, format!("{:.3}", silence.as_secs_f64()));
-        }
-        if let Some((_, why)) = refusal {
-            values.add(key::LAST_REFUSAL, why);
-        }
-        let ok = match Stats::read(&stats.publishers) {
-            _ if !camera.is_subscribed() => "not subscribed",
-            0 => "none",
-            _ => "ok",
-        };
-        values.add(key::QOS_PROBLEM, qos_problem.as_deref().unwrap_or(ok));
-        if !calibration.why.is_empty() {
-            values.add(key::CALIBRATION, if calibration.degraded { calibration.why.as_str() } else { "ok" });
-            values.add(key::DEPTH_FACTOR, format!("{:.4} ({})", calibration.factor, calibration.why));
-        }
-        if let Some(cloud) = cloud {
-            values.add(key::POINT_CLOUD, cloud.err().as_deref().unwrap_or("ok"));
-        }
-        if let Some((w, h, encoding)) = image {
-            values.add(key::IMAGE, format!("{w}x{h} {encoding}"));
-        }
-        let verdict = found.verdict("images arrive");
-        self.status(("input", &camera.name), verdict, values)
     }
 
     fn timing(
@@ -470,8 +216,7 @@ impl Reporter {
     fn all_cameras(&mut self, together: Together, cameras: &[Camera], now: &Now<'_>, at: Instant) -> DiagnosticStatus {
         let length = now.settings.node.diagnostics_window;
         // As this report has counted each of them.
-        let counts = self.histories.iter().filter_map(|history| history.counts.back());
-        let counted = counts.fold(Counted::default(), |sum, (_, counted)| sum.plus(*counted));
+        let counted = self.histories.iter().filter_map(History::newest).fold(Counted::default(), Counted::plus);
         let (drop_ratio, output_hz) = self.sums.add(at, length, counted);
         let arrivals = |camera: &Camera| lock(&camera.stats.arrivals).window(at, length).rate_hz();
         let input_hz: f64 = cameras.iter().map(arrivals).sum();
@@ -601,45 +346,9 @@ fn percentiles(values: &mut Values, stage: &str, p: Percentiles) {
     }
 }
 
-/// The keys of diagnostic_updater's FrequencyStatus.
-fn frequency(
-    values: &mut Values,
-    window: &ArrivalWindow,
-    received: u64,
-    limit: &Limit<f64>,
-    min_period: Option<Duration>,
-) {
-    values.add(key::EVENTS_IN_WINDOW, window.events);
-    values.add(key::EVENTS_SINCE_STARTUP, received);
-    values.add(key::WINDOW_S, format!("{:.3}", window.duration.as_secs_f64()));
-    values.add(key::ACTUAL_HZ, format!("{:.3}", window.rate_hz()));
-    values.add(key::LEAST_HZ, limit.warn.unwrap_or(0.0));
-    values.add(key::MOST_HZ, min_period.map_or(f64::INFINITY, |p| 1.0 / p.as_secs_f64()));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_worst_finding_counts_and_all_are_said() {
-        let limit = Limit { warn: Some(10.0), error: Some(20.0) };
-        let show = |x| format!("{x:.1} ms");
-        let verdict = |value: f64| {
-            let mut f = Findings::default();
-            f.judge("age", value, &limit, Side::Above, show);
-            f.verdict("well")
-        };
-        assert_eq!(verdict(5.0), (Level::Ok, "well".into()));
-        assert_eq!(verdict(15.0), (Level::Warn, "age 15.0 ms is above 10.0 ms".into()));
-        assert_eq!(verdict(25.0), (Level::Error, "age 25.0 ms is above 20.0 ms".into()));
-        let mut f = Findings::default();
-        let limit = Limit { warn: Some(20.0), error: Some(10.0) };
-        f.judge("rate", 5.0, &limit, Side::Below, |x| format!("{x:.1} Hz"));
-        f.judge("rate", 5.0, &Limit { warn: None, error: None }, Side::Below, show);
-        f.add(Level::Warn, "refused");
-        assert_eq!(f.verdict(""), (Level::Error, "rate 5.0 Hz is below 10.0 Hz; refused".into()));
-    }
 
     #[test]
     fn all_cameras_are_as_bad_as_the_worst() {
@@ -663,18 +372,5 @@ mod tests {
         assert!(!is_after_a_stall(None, start, s(1)), "the first");
         assert!(!after(1, 1) && !after(5, 1) && !after(10, 10));
         assert!(after(6, 1) && after(21, 10));
-    }
-
-    #[test]
-    fn drops_and_answers_are_counted_within_the_window() {
-        let (mut h, start, s) = (History::default(), Instant::now(), Duration::from_secs);
-        let counted = |received, answered, dropped| Counted { received, answered, dropped, ..Counted::default() };
-        assert_eq!(h.add(start, s(10), counted(0, 0, 0)), (0.0, 0.0));
-        assert_eq!(h.add(start + s(5), s(10), counted(100, 50, 50)), (0.5, 10.0));
-        assert_eq!(h.add(start + s(15), s(10), counted(200, 150, 50)), (0.0, 10.0), "since the report at 5 s");
-        assert_eq!(h.add(start + s(55), s(10), counted(300, 190, 80)), (0.3, 1.0), "since the report before");
-        // Of 100 more, 60 were over max_rate_hz; of the other 40, 10 were replaced.
-        let throttled = Counted { throttled: 60, ..counted(400, 220, 150) };
-        assert_eq!(h.add(start + s(65), s(10), throttled), (0.25, 3.0));
     }
 }
