@@ -98,18 +98,24 @@ pub(crate) trait Meaning<'a> {
     }
 }
 
-/// Runs a pickle to its end and returns what it leaves: the saved object, with what it refers to.
+/// What a pickle leaves.
+#[derive(Debug)]
+pub(crate) struct Saved<'a, T> {
+    /// The object that was saved.
+    pub(crate) object: Value<'a, T>,
+    /// What it refers to.
+    pub(crate) heap: Heap<'a, T>,
+}
+
+/// Runs a pickle to its end.
 ///
 /// # Errors
 /// It ends early, has an operation that is not written, is longer than [`MOST_OPERATIONS`], or `meaning` refuses a call.
-pub(crate) fn read<'a, M: Meaning<'a>>(
-    pickle: &'a [u8],
-    meaning: &mut M,
-) -> Result<(Value<'a, M::Made>, Heap<'a, M::Made>), Failure> {
+pub(crate) fn read<'a, M: Meaning<'a>>(pickle: &'a [u8], meaning: &mut M) -> Result<Saved<'a, M::Made>, Failure> {
     let heap = Heap { sequences: Vec::new(), dicts: Vec::new() };
     let mut machine = Machine { pickle, at: 0, stack: Vec::new(), memo: HashMap::new(), heap, meaning };
-    let left = machine.run()?;
-    Ok((left, machine.heap))
+    let object = machine.run()?;
+    Ok(Saved { object, heap: machine.heap })
 }
 
 struct Machine<'a, 'm, M: Meaning<'a>> {

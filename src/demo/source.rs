@@ -501,7 +501,7 @@ mod tests {
         let root = folder.path().join("data");
         std::fs::create_dir_all(root.join("set/leftImg8bit")).expect("folder");
         let says = |source: Source, texts: [&str; 2]| {
-            let error = source.open(1, 10.0).err().expect("no frames").to_string();
+            let error = source.open(1, 10.0).expect_err("no frames").to_string();
             assert!(texts.iter().all(|text| error.contains(text)), "{error}");
         };
         let layout = "expected the root of a data set in the Cityscapes layout";

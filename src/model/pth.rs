@@ -186,10 +186,11 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, Failure> {
     };
     let code = entry(&pickle_name)?;
     let mut tensors = Tensors(Vec::new());
-    let (Value::Dict(root), heap) = pickle::read(&code, &mut tensors)? else {
+    let saved = pickle::read(&code, &mut tensors)?;
+    let Value::Dict(root) = saved.object else {
         return Err("expected a dictionary of tensors: save model.state_dict(), not the model itself".into());
     };
-    let recipes = tensors.named(&heap, root)?;
+    let recipes = tensors.named(&saved.heap, root)?;
     if recipes.is_empty() {
         return Err("no tensors in it: expected what torch.save(model.state_dict(), FILE) writes".into());
     }

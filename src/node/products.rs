@@ -686,7 +686,7 @@ mod tests {
             assert!(wanted.depth && !Demand { mask: true, ..Demand::default() }.wanted(&sets).labels);
             wanted.labels
         };
-        assert_eq!([&[][..], &["sky"], &[]].map(|classes| wanted(classes)), [false, true, false]);
+        assert_eq!([&[][..], &["sky"], &[]].map(&mut wanted), [false, true, false]);
         assert!(sets.far.iter().all(|far| !far));
     }
 
