@@ -9,7 +9,7 @@ use crate::data::npy::Precision;
 use crate::depth::accuracy::{self, Accuracy, Report};
 use crate::depth::clean::{clean, CleanOptions, Edges};
 use crate::depth::files::{self, Job};
-use crate::depth::matcher::{MatcherOptions, Paths};
+use crate::depth::matcher::{Matcher, MatcherOptions, Paths, Volumes};
 use crate::depth::teacher::{Sign, Teacher, TeacherOptions, ValueRange};
 use crate::depth::{preview, Disparity};
 use crate::frame::network::{device_name, resolve, DeviceChoice};
@@ -20,6 +20,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Arguments of `semantic_depth depth`.
@@ -363,7 +364,10 @@ where
     let Plan { split, samples, job, how, make } = plan;
     let started = Instant::now();
     let progress = Pieces::new(samples.len() as u64, "making depth");
-    let done = files::run(samples, job, how, make, || progress.one_more());
+    let done = files::run(samples, job, how, make, |is_new| match is_new {
+        true => progress.one_more(),
+        false => progress.one_was_there(),
+    });
     progress.finish();
     let done = done?;
     super::print(format_args!(
@@ -460,9 +464,10 @@ fn network(args: &TeacherArgs, path: &Path, splits: Vec<(&str, Vec<Sample>)>, mu
 }
 
 fn matcher(args: &TeacherArgs, splits: Vec<(&str, Vec<Sample>)>, job: &Job) -> anyhow::Result<()> {
-    let mut plans = Vec::new();
+    let (mut plans, volumes) = (Vec::new(), Arc::<Volumes>::default());
     for (split, samples) in splits {
         let (options, frames_at_once) = matcher_options(args, &samples)?;
+        let matcher = Matcher::new(options, volumes.clone())?;
         plans.push(Plan {
             split,
             samples,
@@ -471,7 +476,7 @@ fn matcher(args: &TeacherArgs, splits: Vec<(&str, Vec<Sample>)>, job: &Job) -> a
             make: move |sample: &Sample| -> anyhow::Result<Disparity> {
                 let (left, right) = (sample.read_left()?, sample.read_right()?);
                 let grey = |picture| DynamicImage::ImageRgb8(picture).to_luma8();
-                Ok(options.run(&grey(left), &grey(right))?)
+                Ok(matcher.run(&grey(left), &grey(right))?)
             },
         });
     }

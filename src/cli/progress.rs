@@ -43,6 +43,11 @@ impl Pieces {
         }
     }
 
+    /// One is done already, from an earlier start: it is none of the work.
+    pub fn one_was_there(&self) {
+        self.bar.dec_length(1);
+    }
+
     /// What is to be said `elapsed` after the start: once a period, whichever thread comes first.
     fn line(&self, elapsed: Duration) -> Option<String> {
         let due = self.due_ms.as_ref()?;
@@ -79,6 +84,15 @@ mod tests {
         assert_eq!(at(69), None);
         assert_eq!(at(80).as_deref(), Some("rendering 100 of 400  1.25/s  4 minutes left"));
         assert_eq!(at(81), None);
+    }
+
+    #[test]
+    fn what_was_there_is_no_measure_of_speed() {
+        let pieces = Pieces::shown(400, "rendering", false);
+        (0..200).for_each(|_| pieces.one_was_there());
+        (0..20).for_each(|_| pieces.one_more());
+        let line = pieces.line(Duration::from_secs(40));
+        assert_eq!(line.as_deref(), Some("rendering 20 of 200  0.50/s  6 minutes left"));
     }
 
     #[test]

@@ -301,8 +301,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|&(split, drive)| {
             let config = drive_of(drive_seed(args.seed, split, drive));
             render_drive(&args, &config, (split, drive), |is_new| {
-                kept.fetch_add(usize::from(!is_new), Ordering::Relaxed);
-                progress.one_more();
+                if is_new {
+                    progress.one_more();
+                } else {
+                    kept.fetch_add(1, Ordering::Relaxed);
+                    progress.one_was_there();
+                }
             })
         })
         .try_reduce(

@@ -4,16 +4,19 @@ use super::clean::{clean, CleanOptions};
 use super::{cut, Disparity};
 use crate::data::cityscapes::{encode_disparity, Part, ReadOptions, Sample};
 use crate::data::classes::SKY_TRAIN_ID;
-use crate::data::disk::{hold, read_text, DataError, Recipe};
+use crate::data::disk::{hold, in_line, read_text, DataError, Recipe};
 use crate::data::{npy, picture};
 use anyhow::{bail, ensure, Context as _};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Name of the file beside the cities that says how the depth of a split was made.
 pub const RECIPE: &str = "recipe.json";
+/// So many broken frames are named in an error.
+const NAMED: usize = 5;
 
 /// What is made, and where.
 #[derive(Debug, Clone)]
@@ -181,16 +184,17 @@ fn check_apart(sample: &Sample, root: &Path) -> anyhow::Result<()> {
 }
 
 /// Makes the depth of `samples`, all of one split, with `make`; `how` describes `make` in the recipe. Calls `tick`
-/// after each frame. Files that are there stay, if they were made in the same way.
+/// after each frame, with whether it was not there before. Files that are there stay, if they were made in the same way.
 ///
 /// # Errors
-/// What [`check`] finds; a frame cannot be read, made or written. Frames that are done stay done.
+/// What [`check`] finds; a frame cannot be read, made or written. Frames that are done stay done, and where pictures are broken all
+/// others are made first.
 pub fn run(
     samples: &[Sample],
     job: &Job,
     how: &impl Serialize,
     make: impl Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
-    tick: impl Fn() + Sync,
+    tick: impl Fn(bool) + Sync,
 ) -> anyhow::Result<Done> {
     check(samples, job, how)?;
     let Some(first) = samples.first() else { return Ok(Done { made: 0, skipped: 0 }) };
@@ -198,19 +202,43 @@ pub fn run(
     let _held = hold(&split_folder(first, job), "making of depth")?;
     check(samples, job, how)?;
     begin(&recipe_of(first, job, how)?, samples, job)?;
-    let made = AtomicUsize::new(0);
+    let (made, skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let broken = Mutex::new(Vec::new());
     for chunk in samples.chunks(job.frames_at_once.max(1)) {
         chunk.par_iter().try_for_each(|sample| -> anyhow::Result<()> {
-            if job.overwrite || !is_done(sample, job) {
-                one(sample, job, &make).with_context(|| sample.stem().to_string())?;
+            let is_new = job.overwrite || !is_done(sample, job);
+            if !is_new {
+                skipped.fetch_add(1, Ordering::Relaxed);
+            } else if let Err(error) = one(sample, job, &make).with_context(|| sample.stem().to_string()) {
+                // A picture that is broken is one frame's fault; all else is the work's.
+                match error.downcast::<DataError>() {
+                    Ok(error @ DataError::Bad { .. }) => {
+                        broken.lock().unwrap_or_else(PoisonError::into_inner).push((sample.stem().to_string(), error));
+                    }
+                    Ok(error) => return Err(anyhow::Error::new(error).context(sample.stem().to_string())),
+                    Err(error) => return Err(error),
+                }
+            } else {
                 made.fetch_add(1, Ordering::Relaxed);
             }
-            tick();
+            tick(is_new);
             Ok(())
         })?;
     }
-    let made = made.into_inner();
-    Ok(Done { made, skipped: samples.len() - made })
+    let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !broken.is_empty() {
+        // Threads have found them in any order.
+        broken.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let count = broken.len();
+        let errors: Vec<DataError> = broken.into_iter().map(|(_, error)| error).collect();
+        bail!(
+            "depth of {count} of {} frames cannot be made, the others have it: {}; mend or replace these files and start again, \
+             which makes what is missing",
+            samples.len(),
+            in_line(&errors, NAMED)
+        );
+    }
+    Ok(Done { made: made.into_inner(), skipped: skipped.into_inner() })
 }
 
 /// Where a frame's results go.
@@ -366,14 +394,14 @@ mod tests {
     }
 
     fn make(samples: &[Sample], job: &Job) -> anyhow::Result<Done> {
-        run(samples, job, &"test", own, || ())
+        run(samples, job, &"test", own, |_| ())
     }
 
     #[test]
     fn depth_is_written_where_training_reads_it() {
         let (folder, samples) = data_set(3);
         let ticks = AtomicUsize::new(0);
-        let count = || {
+        let count = |_| {
             ticks.fetch_add(1, Ordering::Relaxed);
         };
         assert_eq!(run(&samples, &job(), &"test", own, count).expect("made"), Done { made: 3, skipped: 0 });
@@ -395,7 +423,7 @@ mod tests {
             own(sample)
         };
         let one_at_once = Job { frames_at_once: 1, ..job() };
-        let error = format!("{:#}", run(&samples, &one_at_once, &"test", failing, || ()).expect_err("it failed"));
+        let error = format!("{:#}", run(&samples, &one_at_once, &"test", failing, |_| ()).expect_err("it failed"));
         assert!(error.contains("town_000000_000002") && error.contains("no power"), "{error}");
         let made = |i: usize| -> SystemTime {
             let path = samples[i].depth_file("made");
@@ -409,6 +437,26 @@ mod tests {
         assert_eq!([made(0), made(1)], before);
         assert_eq!(make(&samples, &job()).expect("made"), Done { made: 0, skipped: 4 });
         assert_eq!(make(&samples, &Job { overwrite: true, ..job() }).expect("made"), Done { made: 4, skipped: 0 });
+    }
+
+    #[test]
+    fn broken_pictures_are_told_after_all_others_are_made() {
+        let (_folder, samples) = data_set(5);
+        let broken = |sample: &Sample| {
+            if ["000001", "000003"].iter().any(|number| sample.stem().ends_with(number)) {
+                let error = DataError::bad(&sample.path(Part::Left), "unknown filter method");
+                return Err(anyhow::Error::new(error).context("left picture"));
+            }
+            own(sample)
+        };
+        let error = format!("{:#}", run(&samples, &job(), &"test", broken, |_| ()).expect_err("two are broken"));
+        assert!(error.contains("depth of 2 of 5 frames cannot be made"), "{error}");
+        assert!(error.contains("town_000000_000001_leftImg8bit.png: unknown filter method; "), "{error}");
+        assert!(error.contains("town_000000_000003_leftImg8bit.png: the same"), "{error}");
+        let ticks = Mutex::new([0, 0]);
+        let done = run(&samples, &job(), &"test", own, |is_new| ticks.lock().expect("alone")[usize::from(is_new)] += 1);
+        assert_eq!(done.expect("mended"), Done { made: 2, skipped: 3 });
+        assert_eq!(ticks.into_inner().expect("alone"), [3, 2]);
     }
 
     #[test]
@@ -440,14 +488,14 @@ mod tests {
             own(sample)
         };
         let overwrite = Job { overwrite: true, ..filled.clone() };
-        run(&samples, &overwrite, &"test", failing, || ()).expect_err("it failed");
+        run(&samples, &overwrite, &"test", failing, |_| ()).expect_err("it failed");
         assert_eq!(make(&samples, &filled).expect("it goes on"), Done { made: 2, skipped: 1 });
         for sample in &samples {
             let (depth, ..) = npy::read(&sample.depth_file("made")).expect("read");
             assert_eq!(depth[89], 12.5, "{}: the hole is filled", sample.stem());
         }
         // Made anew in the same way, what is there stays until it is replaced.
-        run(&samples, &overwrite, &"test", failing, || ()).expect_err("it failed");
+        run(&samples, &overwrite, &"test", failing, |_| ()).expect_err("it failed");
         assert!(samples.iter().all(|sample| sample.depth_file("made").is_file()));
     }
 
@@ -464,7 +512,7 @@ mod tests {
             Ok(d)
         };
         let job = Job { write_disparity: true, overwrite: true, ..job() };
-        run(&samples, &job, &"twice", twice, || ()).expect("made");
+        run(&samples, &job, &"twice", twice, |_| ()).expect("made");
         assert_eq!(samples[0].read_disparity().expect("read").0[0], 8.0);
     }
 

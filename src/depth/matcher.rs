@@ -13,6 +13,7 @@ use image::GrayImage;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// From how many directions costs are added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -110,12 +111,43 @@ impl MatcherOptions {
         }
     }
 
-    /// Disparity of the left picture of a rectified pair.
+    /// Disparity of the left picture of a rectified pair; of many pairs, a [`Matcher`] takes less time.
     ///
     /// # Errors
     /// Pictures of different sizes, or [`MatcherOptions::check`].
     pub fn run(&self, left: &GrayImage, right: &GrayImage) -> Result<Disparity, MatchError> {
-        self.check()?;
+        Matcher::new(*self, Arc::default())?.run(left, right)
+    }
+}
+
+/// Memory of pairs that were matched, for the next ones: to map and unmap a gigabyte for each pair takes the system as long as the
+/// matching takes.
+#[derive(Debug, Default)]
+pub struct Volumes(Mutex<Vec<Vec<u16>>>);
+
+/// Matches pairs, several at a time.
+#[derive(Debug)]
+pub struct Matcher {
+    options: MatcherOptions,
+    volumes: Arc<Volumes>,
+}
+
+impl Matcher {
+    /// With these options; matchers that do not work at the same time share their memory.
+    ///
+    /// # Errors
+    /// [`MatcherOptions::check`].
+    pub fn new(options: MatcherOptions, volumes: Arc<Volumes>) -> Result<Self, MatchError> {
+        options.check()?;
+        Ok(Self { options, volumes })
+    }
+
+    /// Disparity of the left picture of a rectified pair.
+    ///
+    /// # Errors
+    /// Pictures of different sizes.
+    pub fn run(&self, left: &GrayImage, right: &GrayImage) -> Result<Disparity, MatchError> {
+        let options = &self.options;
         if left.dimensions() != right.dimensions() {
             return Err(MatchError::Sizes(left.dimensions(), right.dimensions()));
         }
@@ -125,19 +157,24 @@ impl MatcherOptions {
             return Ok(disparity);
         }
         let pair = Pair {
-            options: *self,
+            options: *options,
             width,
             height,
             grey: left.as_raw(),
-            left: census(&smoothed(left, self.presmooth), width, height),
-            right: census(&smoothed(right, self.presmooth), width, height),
+            left: census(&smoothed(left, options.presmooth), width, height),
+            right: census(&smoothed(right, options.presmooth), width, height),
         };
-        match self.paths {
+        match options.paths {
             Paths::Five => pair.five(&mut disparity.px),
-            Paths::Eight => pair.eight(&mut disparity.px),
+            Paths::Eight => {
+                let volumes = || self.volumes.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut volume = volumes().pop().unwrap_or_default();
+                pair.eight(&mut volume, &mut disparity.px);
+                volumes().push(volume);
+            }
         }
-        if self.speckle_px > 0 {
-            drop_speckles(&mut disparity, self.speckle_px);
+        if options.speckle_px > 0 {
+            drop_speckles(&mut disparity, options.speckle_px);
         }
         Ok(disparity)
     }
@@ -281,15 +318,16 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Adds this row's path costs to `sums` (`[pixel, disparity]`); the horizontal ones only where `horizontal` says.
-    fn add_row(&mut self, y: usize, horizontal: bool, sums: &mut [u16]) {
+    /// Adds this row's path costs to `sums` (`[pixel, disparity]`). The `first` sweep over a row adds the horizontal ones, too, and
+    /// begins the sums: what was there before is overwritten.
+    fn add_row(&mut self, y: usize, first: bool, sums: &mut [u16]) {
         let (w, n, options) = (self.pair.width, self.pair.options.max_disparity, &self.pair.options);
         for (code, &right) in self.reversed.iter_mut().zip(self.pair.right[y * w..][..w].iter().rev()) {
             *code = right;
         }
         matching_costs(&self.pair.left[y * w..][..w], &self.reversed, n, &mut self.costs);
         let grey = &self.pair.grey[y * w..][..w];
-        if horizontal {
+        if first {
             along_row(options, grey, &self.costs, &mut self.along, sums);
         }
         let [old, new] = &mut self.paths;
@@ -305,16 +343,16 @@ impl Pair<'_> {
         let mut sums = vec![0; self.width * self.options.max_disparity];
         let mut sweep = Sweep::new(self);
         for (y, out) in disparity.chunks_exact_mut(self.width).enumerate() {
-            sums.fill(0);
             sweep.add_row(y, true, &mut sums);
             sweep.decision.decide(&self.options, &sums, out);
         }
     }
 
-    fn eight(&self, disparity: &mut [f32]) {
+    /// `volume` is only memory: what is in it does not matter.
+    fn eight(&self, volume: &mut Vec<u16>, disparity: &mut [f32]) {
         let (w, middle) = (self.width, self.height / 2);
         let row = w * self.options.max_disparity;
-        let mut volume = vec![0_u16; row * self.height];
+        volume.resize(row * self.height, 0);
         let (upper, lower) = volume.split_at_mut(row * middle);
         let (upper_out, lower_out) = disparity.split_at_mut(w * middle);
         let (mut down, mut up) = (Sweep::new(self), Sweep::new(self));
@@ -376,9 +414,16 @@ fn adapted_p2(options: &MatcherOptions, a: u8, b: u8) -> u16 {
 }
 
 /// One pixel of a path: `L(p, d) = C(p, d) + min(L(q, d), L(q, d +- 1) + P1, min L(q) + P2) - min L(q)` with the pixel
-/// `q` before. Adds it to the sums and returns its least cost.
+/// `q` before. Adds it to the sums, which the `FIRST` path begins, and returns its least cost.
 #[inline(always)]
-fn step(costs: &[u8], before: &[u16], least: u16, (p1, p2): (u16, u16), new: &mut [u16], sums: &mut [u16]) -> u16 {
+fn step<const FIRST: bool>(
+    costs: &[u8],
+    before: &[u16],
+    least: u16,
+    (p1, p2): (u16, u16),
+    new: &mut [u16],
+    sums: &mut [u16],
+) -> u16 {
     let n = costs.len();
     let (same, less, more) = (&before[1..][..n], &before[..n], &before[2..][..n]);
     let (new, sums) = (&mut new[1..][..n], &mut sums[..n]);
@@ -388,13 +433,13 @@ fn step(costs: &[u8], before: &[u16], least: u16, (p1, p2): (u16, u16), new: &mu
         let near = less[d].min(more[d]) + p1;
         let cost = u16::from(costs[d]) + same[d].min(near).min(jump) - least;
         new[d] = cost;
-        sums[d] += cost;
+        sums[d] = if FIRST { cost } else { sums[d] + cost };
         new_least = new_least.min(cost);
     }
     new_least
 }
 
-/// Both horizontal directions of a row.
+/// Both horizontal directions of a row, with which its sums begin.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn along_row(options: &MatcherOptions, grey: &[u8], costs: &[u8], along: &mut [PathRow; 2], sums: &mut [u16]) {
     let n = options.max_disparity;
@@ -409,7 +454,12 @@ fn along_row(options: &MatcherOptions, grey: &[u8], costs: &[u8], along: &mut [P
             let p2 = grey_before.map_or(options.p2, |g| adapted_p2(options, g, grey[x]));
             let [before, new] = along;
             let (costs, sums) = (&costs[x * n..][..n], &mut sums[x * n..][..n]);
-            least = step(costs, &before.costs[..n + 2], least, (options.p1, p2), &mut new.costs[..n + 2], sums);
+            let (before, new, penalties) = (&before.costs[..n + 2], &mut new.costs[..n + 2], (options.p1, p2));
+            least = if backwards {
+                step::<false>(costs, before, least, penalties, new, sums)
+            } else {
+                step::<true>(costs, before, least, penalties, new, sums)
+            };
             along.swap(0, 1);
             grey_before = Some(grey[x]);
         }
@@ -436,7 +486,7 @@ fn from_row(
             let p2 = other.map_or(options.p2, |&g| adapted_p2(options, g, own));
             let before = &old.costs[from * (n + 2)..][..n + 2];
             let pixel = &mut new.costs[(x + 1) * (n + 2)..][..n + 2];
-            new.least[x + 1] = step(costs, before, old.least[from], (options.p1, p2), pixel, sums);
+            new.least[x + 1] = step::<false>(costs, before, old.least[from], (options.p1, p2), pixel, sums);
         }
     }
 }
