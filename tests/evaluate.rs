@@ -191,6 +191,93 @@ fn every_frame_is_looked_at_before_the_first_is_judged() {
 }
 
 /// Standard output on a full disk: an error, not a panic, and no result is lost with it.
+/// A copy of the rendered frames under this name; returns a frame's files by the part's folder and ending, in order.
+fn copy_of_street(name: &str) -> impl Fn(&str, &str) -> Vec<PathBuf> {
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).expect("made");
+        for entry in fs::read_dir(from).expect("a folder") {
+            let (from, to) = (entry.as_ref().expect("read").path(), to.join(entry.expect("read").file_name()));
+            if from.is_dir() {
+                copy(&from, &to);
+            } else {
+                fs::copy(from, to).expect("copied");
+            }
+        }
+    }
+    place();
+    let root = place().join(name);
+    copy(&place().join("street"), &root);
+    move |part, ending| {
+        let cities =
+            fs::read_dir(root.join(part).join("test")).expect("a split").map(|entry| entry.expect("read").path());
+        let mut files: Vec<_> = cities
+            .filter(|city| city.is_dir())
+            .flat_map(|city| fs::read_dir(city).expect("a city"))
+            .map(|file| file.expect("read").path())
+            .filter(|file| text(file).ends_with(ending))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn depth_is_scaled_in_every_frame_or_in_none() {
+    let files = copy_of_street("two_kinds");
+    let cameras = files("camera", ".json");
+    assert_eq!(cameras.len(), 3);
+    fs::remove_file(&cameras[1]).expect("removed");
+    let said = |more: &[&str]| evaluate("two_kinds", more).expect_err("not of all frames").to_string();
+    let error = said(&[]);
+    assert!(
+        error.contains("1 of 3 frames with depth have no camera file, ") && error.contains("would not be scaled"),
+        "{error}"
+    );
+    assert!(error.contains("give --depth-scaling none or a factor"), "{error}");
+    let error = said(&["--depth-scaling", "camera_info"]);
+    assert!(error.contains("which 1 of 3 frames with depth do not have"), "{error}");
+    for scaling in ["none", "1.5"] {
+        evaluate("two_kinds", &["--depth-scaling", scaling]).expect("all alike");
+    }
+    evaluate("two_kinds", &["--depth", "none"]).expect("depth is not judged");
+    for camera in [&cameras[0], &cameras[2]] {
+        fs::remove_file(camera).expect("removed");
+    }
+    evaluate("two_kinds", &[]).expect("none is scaled");
+}
+
+/// Its header and its end are whole, so that it is noticed only when it is decoded.
+#[test]
+fn a_broken_picture_takes_no_other_frames_figures() {
+    let files = copy_of_street("broken");
+    let picture = &files("leftImg8bit", ".png")[1];
+    let mut bytes = fs::read(picture).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0);
+    fs::write(picture, bytes).expect("written");
+    let (json, report) = (place().join("broken.json"), place().join("broken_report"));
+    let more = ["--json", text(&json), "--report", text(&report), "--pictures", "1"];
+    let error = evaluate("broken", &more).expect_err("one is broken").to_string();
+    assert!(error.contains("the figures are of 2 of 3 frames; the others cannot be read: "), "{error}");
+    let name = picture.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+    assert!(error.contains(name), "{error}");
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!((figures["frames"].as_u64(), figures["per_frame"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    let left_out = figures["left_out"].as_array().expect("names");
+    assert!(left_out.len() == 1 && name.starts_with(left_out[0].as_str().expect("a name")), "{left_out:?}");
+    let page = fs::read_to_string(report.join("report.html")).expect("written");
+    assert!(page.contains("1, which cannot be read"), "the report says so");
+    // The gallery shows the frames that its figures are of.
+    let judged: Vec<&str> =
+        figures["per_frame"].as_array().into_iter().flatten().filter_map(|f| f["name"].as_str()).collect();
+    assert!(!judged.iter().any(|judged| name.starts_with(judged)) && judged.len() == 2, "{judged:?}");
+    for file in files("leftImg8bit", ".png") {
+        fs::write(file, fs::read(picture).expect("read")).expect("written");
+    }
+    let error = evaluate("broken", &[]).expect_err("all are broken").to_string();
+    assert!(error.contains("no frame can be read: "), "{error}");
+}
+
 #[test]
 fn results_are_written_though_the_table_cannot_be() {
     let (json, report, out) = (place().join("full.json"), place().join("full_report"), place().join("full_street"));

@@ -4,9 +4,9 @@ use super::progress::Pieces;
 use crate::causes::in_line;
 use crate::data::cityscapes::{DepthFiles, LabelFiles};
 use crate::data::classes::LabelSpace;
-use crate::data::disk::{write_atomically, DataError};
+use crate::data::disk::{self, write_atomically, DataError};
 use crate::data::frame::Decoded;
-use crate::data::source::{self, Groups, Item, Source};
+use crate::data::source::{self, Facts, Groups, Item, Source};
 use crate::eval::ahead::ahead;
 use crate::eval::answer::{label_space, Answerer};
 use crate::eval::depth::JUDGED_M;
@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 
 /// Most threads that read frames ahead; each holds up to two.
 const MOST_READERS: usize = 8;
+/// So many frames that cannot be read are named in an error.
+const NAMED: usize = 5;
 
 /// How a data set lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -254,6 +256,9 @@ struct Figures<'a> {
     device: &'a str,
     judged: &'a Judged,
     frames: usize,
+    /// Names of frames that could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<&'a str>,
     miou: Option<f64>,
     pixel_accuracy: Option<f64>,
     /// In the order of the classes; null for a class that does not occur.
@@ -279,8 +284,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut groups = Groups::default();
     let items = source.index(&args.split, &mut groups)?;
     // A broken file is an error now and not after half of the work.
-    source::check_all(&items)?;
+    let facts = source::check_all(&items)?;
     let pipeline = Pipeline::load(&args.model, &args.runner.load_options(1))?;
+    if pipeline.manifest().focal_length_px().is_some() {
+        check_focal_lengths(&items, &facts, args.depth_scaling)?;
+    }
     let (has_classes, has_depth) =
         (pipeline.manifest().answers(Task::Segmentation), pipeline.manifest().answers(Task::Depth));
     let space = label_space(&pipeline.manifest().classes, &[LabelSpace::TrainIds, LabelSpace::Categories]);
@@ -297,10 +305,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let depth_scaling = args.depth_scaling;
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap).of_answers(has_classes, has_depth);
-    let depth_factor = judge_all(&items, &mut runner, &mut judge, &args)?;
+    let (depth_factor, left_out) = judge_all(&items, &mut runner, &mut judge, &args)?;
+    let count = items.len();
+    let items: Vec<Item> =
+        items.into_iter().filter(|item| !left_out.iter().any(|(name, _)| name == item.name())).collect();
     let (model, device) = (runner.pipeline.manifest().name.clone(), runner.pipeline.device_name());
     let summary = judge.summary();
-    let results = Results { args: &args, items, model, device, judged, judge, summary, depth_factor };
+    let results = Results { args: &args, items, model, device, judged, judge, summary, depth_factor, left_out };
     let written = results.write(&mut runner);
     // After the files, as there may be nobody to read it; and though they could not be written.
     let printed = super::print(results.table()).context("the table cannot be printed");
@@ -309,29 +320,73 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(path) = report {
         super::print(format_args!("{}\n", path.display())).context("the report's name cannot be printed")?;
     }
-    Ok(())
+    if results.left_out.is_empty() {
+        return Ok(());
+    }
+    let errors: Vec<DataError> = results.left_out.into_iter().map(|(_, error)| error).collect();
+    bail!(
+        "the figures are of {} of {count} frames; the others cannot be read: {}",
+        count - errors.len(),
+        disk::in_line(&errors, NAMED)
+    );
 }
 
-/// Returns the mean of what the frames' depth was multiplied with.
-fn judge_all(items: &[Item], runner: &mut Answerer, judge: &mut Judge, args: &Args) -> anyhow::Result<f64> {
+/// Frames of which some say their focal length and some do not have their depth scaled or not, one by one: figures over both mean
+/// nothing.
+fn check_focal_lengths(items: &[Item], facts: &[Facts], scaling: Option<DepthScaling>) -> anyhow::Result<()> {
+    let with_depth = || items.iter().zip(facts).filter(|(_, facts)| facts.depth);
+    let mut lacking = with_depth().filter(|(_, facts)| facts.focal_px.is_none()).map(|(item, _)| item.name());
+    let Some(first) = lacking.next() else { return Ok(()) };
+    let (count, of) = (1 + lacking.count(), with_depth().count());
+    let what_to_do = "add them, or give --depth-scaling none or a factor";
+    match scaling {
+        Some(DepthScaling::CameraInfo) => bail!(
+            "--depth-scaling camera_info needs each frame's camera file, which {count} of {of} frames with depth do not have, {first} \
+             first; {what_to_do}"
+        ),
+        None if count < of => bail!(
+            "{count} of {of} frames with depth have no camera file, {first} first: their depth would not be scaled, and that of the \
+             others would; {what_to_do}"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the mean of what the frames' depth was multiplied with, and the frames that could not be read, with the reason.
+fn judge_all(
+    items: &[Item],
+    runner: &mut Answerer,
+    judge: &mut Judge,
+    args: &Args,
+) -> anyhow::Result<(f64, Vec<(String, DataError)>)> {
     let progress = Pieces::new(items.len() as u64, "evaluating");
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
-    let mut factors = 0.0;
+    let (mut factors, mut left_out) = (0.0, Vec::new());
     ahead(
         items,
         readers,
         |item| args.frame(item),
         |item, frame| -> anyhow::Result<()> {
-            let frame = frame?;
-            factors += runner.run(&frame).with_context(|| item.name().to_string())?;
-            judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
-            judge.add_normals(&frame, &runner.outputs.normals);
+            match frame {
+                Ok(frame) => {
+                    factors += runner.run(&frame).with_context(|| item.name().to_string())?;
+                    judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
+                    judge.add_normals(&frame, &runner.outputs.normals);
+                }
+                // One picture in thousands must not take the others' figures.
+                Err(error) => left_out.push((item.name().to_string(), error)),
+            }
             progress.one_more();
             Ok(())
         },
     )?;
     progress.finish();
-    Ok(factors / items.len() as f64)
+    let judged = items.len() - left_out.len();
+    if judged == 0 {
+        let errors: Vec<DataError> = left_out.into_iter().map(|(_, error)| error).collect();
+        bail!("no frame can be read: {}", disk::in_line(&errors, NAMED));
+    }
+    Ok((factors / judged as f64, left_out))
 }
 
 /// What came of it.
@@ -345,13 +400,24 @@ struct Results<'a> {
     summary: Summary,
     /// Mean over the frames of what depth was multiplied with.
     depth_factor: f64,
+    /// Frames that could not be read, with the reason.
+    left_out: Vec<(String, DataError)>,
 }
 
 impl Results<'_> {
+    /// What was asked for and what was left out.
+    fn facts(&self) -> Vec<(String, String)> {
+        let mut facts = self.judged.facts();
+        if !self.left_out.is_empty() {
+            facts.push(("Frames left out".into(), format!("{}, which cannot be read", self.left_out.len())));
+        }
+        facts
+    }
+
     fn table(&self) -> String {
         let Self { args, model, device, depth_factor, .. } = self;
         let facts: String =
-            self.judged.facts().iter().map(|(what, value)| format!("{}: {value}\n", what.to_lowercase())).collect();
+            self.facts().iter().map(|(what, value)| format!("{}: {value}\n", what.to_lowercase())).collect();
         format!(
             "{model} on {} frames of {} ({}), {device}\n{facts}depth times {depth_factor:.4} (mean of the frames)\n{}",
             self.items.len(),
@@ -371,6 +437,7 @@ impl Results<'_> {
             device: &self.device,
             judged: &self.judged,
             frames: self.items.len(),
+            left_out: self.left_out.iter().map(|(name, _)| name.as_str()).collect(),
             miou: segmentation.map(|s| s.pooled.miou),
             pixel_accuracy: segmentation.map(|s| s.pooled.pixel_accuracy),
             iou: segmentation.map_or(vec![], |s| s.classes.iter().map(|c| c.iou).collect()),
@@ -402,7 +469,7 @@ impl Results<'_> {
             ("Device".into(), device.clone()),
             ("Depth times".into(), format!("{depth_factor:.4} (mean of the frames)")),
         ];
-        facts.extend(self.judged.facts());
+        facts.extend(self.facts());
         let head = Head { model: model.clone(), data: format!("{} ({})", args.data.display(), args.split), facts };
         let galleries = self.galleries(runner)?;
         let path = folder.join("report.html");
