@@ -99,7 +99,7 @@ fn an_installed_model_is_found_by_its_name() {
 #[test]
 fn damaged_models_are_refused_with_the_reason() {
     type Damage = (&'static str, fn(&str) -> String, &'static str);
-    let edits: [Damage; 17] = [
+    let edits: [Damage; 25] = [
         ("schema", |t| t.replace("schema_version: 1", "schema_version: 7"), "schema version 7 is not known"),
         ("schema of another type", |t| t.replace("schema_version: 1", "schema_version: one"), "schema version one"),
         (
@@ -121,6 +121,30 @@ fn damaged_models_are_refused_with_the_reason() {
         ("answer's height", |t| t.replace("height: 13", "height: 0"), "found 25 and 0"),
         ("depth range", |t| t.replace("max_m: 250.0", "max_m: -1.0"), "expected 0 <= min_m < max_m"),
         ("path outside", |t| t.replace("network.ts", "../network.ts"), "expected names of files beside the manifest"),
+        ("mean", |t| t.replacen("- 0.485", "- .nan", 1), "input.mean: expected three finite numbers"),
+        (
+            "network's classes",
+            |t| t.replacen("  classes: 20\n", "  classes: 19\n", 1),
+            "expected the number of classes, 20",
+        ),
+        ("class without a name", |t| t.replacen("name: road", "name: ''", 1), "classes: class 0 has no name"),
+        (
+            "id of unlabelled",
+            |t| t.replacen("name: unlabelled", "name: rest", 1),
+            "means unlabelled, found 'rest' there",
+        ),
+        ("scale", |t| t.replacen("scale: 5.0", "scale: 0.0", 1), "output.depth.scale: expected a number other than 0"),
+        ("no entry", |t| t.replacen("  network.ts: ", "  other.ts: ", 1), "expected an entry for the TorchScript file"),
+        (
+            "hash",
+            |t| t.replacen("  network.ts: ", "  network.ts: 0", 1),
+            "a sha256 of 64 hexadecimal digits for 'network.ts'",
+        ),
+        (
+            "normals channel",
+            |t| t.replacen("depth_channel: 20\n", "depth_channel: 20\n  normals_channel: 20\n", 1),
+            "output.normals_channel: expected the channel after classes and depth, 21",
+        ),
     ];
     for (what, edit, expected) in edits {
         let (_folder, manifest) = copy();

@@ -128,7 +128,9 @@ mod tests {
         assert_eq!((r.coverage, r.bad3, r.bad3_of_all), (0.75, 1.0 / 3.0, 0.5));
         assert_eq!(r.sky_with_depth, 0.25);
         assert!((r.abs_rel - (0.25 + 0.5) / 2.0).abs() < 1e-7);
-        assert_eq!(Accuracy::default().merged(&a).merged(&a).report().coverage, 0.75);
+        let twice = Accuracy::default().merged(&a).merged(&a).report();
+        assert_eq!((twice.coverage, twice.bad3, twice.bad3_of_all, twice.pixels), (0.75, 1.0 / 3.0, 0.5, 8));
+        assert_eq!((twice.sky_with_depth, twice.abs_rel), (0.25, r.abs_rel));
         let text = table(&[("sgm".into(), r)]);
         assert!(text.contains("sgm") && text.contains("75.00 %") && text.contains("0.3750"), "{text}");
     }

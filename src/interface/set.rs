@@ -508,6 +508,9 @@ mod tests {
             ("overlay_opacity", Value::Double(0.25)),
             ("rear.overlay_opacity", Value::Integer(1)),
             ("rear.outputs.depth", Value::Bool(false)),
+            ("points.classes", texts(&["road"])),
+            // `[]` in a file.
+            ("rear.points.classes", Value::NotSet),
             ("cameras", texts(&["front", "rear"])),
         ])
         .expect("valid");
@@ -521,9 +524,11 @@ mod tests {
         assert_eq!(set.get("rear.overlay_opacity"), Some(Value::Double(1.0)));
         assert_eq!(set.get("front.overlay_opacity"), Some(Value::Double(0.25)), "what holds");
         assert_eq!(set.get("left.overlay_opacity"), None);
+        assert_eq!((front.points.classes.len(), rear.points.classes.len()), (1, 0));
         let names = set.names();
         assert!(names.contains(&"rear.overlay_opacity".into()) && !names.contains(&"front.overlay_opacity".into()));
-        assert_eq!(names.len(), PARAMETERS.len() + 4);
+        assert_eq!(names.len(), PARAMETERS.len() + 5);
+        assert!(names.is_sorted(), "{names:?}");
     }
 
     #[test]
@@ -560,6 +565,13 @@ mod tests {
         assert_eq!((set.get("png_level"), ignored), (Some(Value::Integer(2)), vec!["zebra".into(), "a.zebra".into()]));
         let e = ParameterSet::of_shared(pairs, |name| name == "zebra").expect_err("said to this one").to_string();
         assert!(e.contains("zebra: there is no such parameter") && !e.contains("a.zebra"), "{e}");
+        // By the first part of a name, that of a camera: also of the only one.
+        let one = [("cameras".to_string(), texts(&["front"])), ("a.zebra".to_string(), Value::Integer(1))];
+        let (_, ignored) = ParameterSet::of_shared(one.clone(), |_| false).expect("another node's");
+        assert_eq!(ignored, ["a.zebra"]);
+        let [cameras_of_one, _] = one;
+        let own = [cameras_of_one, ("front.zebra".to_string(), Value::Integer(1))];
+        ParameterSet::of_shared(own, |_| false).expect_err("the camera's");
         let e = given(&[("front.roi", Value::Integers(vec![0; 4]))]).expect_err("no cameras").to_string();
         assert!(e.contains("the parameter cameras is empty"), "{e}");
     }
@@ -592,6 +604,10 @@ mod tests {
 
     #[test]
     fn values_must_fit_together() {
+        // Of equals the error comes at once.
+        given(&[("thresholds.age_warn_ms", Value::Double(5e3))]).expect("as much as the error's");
+        let rates = ["thresholds.rate_warn_hz", "thresholds.rate_error_hz"].map(|name| (name, Value::Double(5.0)));
+        given(&rates).expect("as much as the error's");
         for (pairs, expected) in [
             (
                 vec![("thresholds.age_warn_ms", Value::Double(9e3))],
@@ -694,6 +710,7 @@ mod tests {
         assert!(d.meaning.ends_with("[ms]"));
         let d = set.describe("qos_overrides./front.subscription.depth").expect("a parameter");
         assert!(d.read_only && d.kind == Kind::Integer);
+        assert_eq!(d.range, Some((1.0, 10_000.0)));
         assert_eq!(set.describe("qos_overrides./front.publisher.depth"), None);
         assert_eq!(set.describe("zebra"), None);
         for name in set.names() {
@@ -712,6 +729,12 @@ mod tests {
         let e = set.check_qos_topics(&topics, |_| true).expect_err("misspelt");
         assert_eq!(e.0.len(), 1);
         assert!(e.0[0].contains("does not publish /n/output/dept; did you mean /n/output/depth?"), "{e}");
+        assert_eq!(set.check_qos_topics(&topics, |_| false), Err(e), "said to all nodes, it is near one of ours");
+        let set = given(&[("qos_overrides./zebra.publisher.depth", Value::Integer(1))]).expect("valid");
+        let e = set.check_qos_topics(&topics, |_| true).expect_err("said to this one").to_string();
+        assert!(e.ends_with("the node does not publish /zebra"), "{e}");
+        let ignored = vec!["qos_overrides./zebra.publisher.depth".to_string()];
+        assert_eq!(set.check_qos_topics(&topics, |_| false), Ok(ignored), "another node's");
     }
 
     #[test]
@@ -729,5 +752,7 @@ mod tests {
         assert_eq!(of(&["b.c", "a"], 1), "a b.c");
         assert_eq!(of(&["zebra"], 0), "");
         assert_eq!(list(&names, &[], 0).1, ["b", "b.d"]);
+        let unsorted = ["z.a", "b.c", "z.b"].map(String::from);
+        assert_eq!(list(&unsorted, &[], 0).1, ["b", "z"], "each group once, in order");
     }
 }

@@ -407,3 +407,139 @@ impl ParameterSet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(given: &[(&str, Value)]) -> ParameterSet {
+        ParameterSet::new(given.iter().map(|(name, value)| (name.to_string(), value.clone()))).expect("valid")
+    }
+
+    #[test]
+    fn numbers_reach_their_places_in_their_units() {
+        use Value::{Double, Integer};
+        let set = set(&[
+            ("num_threads", Integer(3)),
+            ("max_batch_size", Integer(5)),
+            ("batch_timeout_ms", Double(250.0)),
+            ("diagnostics_rate_hz", Double(2.0)),
+            ("diagnostics_window_s", Double(20.0)),
+            ("stale_after_s", Double(7.0)),
+            ("exit_after_failure_s", Double(9.0)),
+            ("max_rate_hz", Double(4.0)),
+            ("depth_scaling_fallback", Double(0.75)),
+            ("overlay_opacity", Double(0.25)),
+            ("points.stride", Integer(6)),
+            ("points.voxel_size_m", Double(0.125)),
+            ("points.min_range_m", Double(1.5)),
+            ("points.max_range_m", Double(30.0)),
+            ("png_level", Integer(8)),
+        ]);
+        let (node, ms) = (set.node(), Duration::from_millis);
+        assert_eq!((node.num_threads, node.max_batch_size), (3, 5));
+        let times = [node.batch_timeout, node.diagnostics_period, node.diagnostics_window, node.stale_after];
+        assert_eq!(times, [250, 500, 20_000, 7_000].map(ms));
+        assert_eq!(node.exit_after_failure, Some(ms(9000)));
+        assert_eq!(ParameterSet::default().node().exit_after_failure, None, "0: never");
+        let camera = set.camera(0);
+        assert_eq!((camera.min_period, camera.png_level), (Some(ms(250)), 8));
+        assert_eq!((camera.depth_scaling_fallback, camera.overlay_opacity), (0.75, 0.25));
+        let points = camera.points;
+        assert_eq!((points.stride, points.voxel_size_m), (6, 0.125));
+        assert_eq!((points.min_range_m, points.max_range_m), (1.5, 30.0));
+        assert_eq!(ParameterSet::default().camera(0).min_period, None, "0: no limit");
+    }
+
+    #[test]
+    fn words_and_switches_reach_their_places() {
+        let word = |s: &str| Value::String(s.into());
+        let given = set(&[
+            ("device", word("cuda:1")),
+            ("precision", word("bf16")),
+            ("log_level", word("debug")),
+            ("image_transport", word("compressed")),
+            ("input_reliability", word("reliable")),
+            ("depth_encoding", word("16UC1")),
+            ("depth_scaling", word("none")),
+            ("confidence_encoding", word("mono8")),
+            ("ignore_mask", word("/vehicle.png")),
+            ("depth_far_classes", Value::Strings(vec!["sky".into()])),
+        ]);
+        let (node, camera) = (given.node(), given.camera(0));
+        assert_eq!((node.device, node.precision), (DeviceChoice::Cuda(1), Precision::Bf16));
+        assert_eq!(node.log_level, log::LevelFilter::Debug);
+        assert_eq!(camera.image_transport, ImageTransport::Compressed);
+        assert_eq!((camera.depth_encoding, camera.depth_scaling), (DepthEncoding::Millimetres, DepthScaling::None));
+        assert_eq!(camera.confidence_encoding, ConfidenceEncoding::Byte);
+        assert_eq!((camera.ignore_mask.as_str(), camera.depth_far_classes), ("/vehicle.png", vec!["sky".to_string()]));
+        assert!(camera.reliable_input && !ParameterSet::default().camera(0).reliable_input);
+        // Each switch alone: no two of them are taken for each other.
+        type Switch = fn(&ParameterSet) -> bool;
+        let switches: [(&str, Switch); 6] = [
+            ("fallback", |set| set.node().fallback),
+            ("build_only", |set| set.node().build_only),
+            ("autostart", |set| set.node().autostart),
+            ("use_sim_time", |set| set.node().use_sim_time),
+            ("input_rectified", |set| set.camera(0).input_rectified),
+            ("outputs.mask", |set| set.camera(0).outputs.mask),
+        ];
+        for (name, _) in switches {
+            let only = set(&switches.map(|(other, _)| (other, Value::Bool(other == name))));
+            let found = switches.map(|(other, is_on)| (other, is_on(&only)));
+            assert_eq!(found, switches.map(|(other, _)| (other, other == name)));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_of_as_many_cameras_as_there_are_at_most() {
+        let limit = |most, cameras: &[&str], on_cuda| {
+            let cameras = cameras.iter().map(|name| name.to_string()).collect();
+            set(&[("max_batch_size", Value::Integer(most)), ("cameras", Value::Strings(cameras))])
+                .node()
+                .batch_limit(on_cuda)
+        };
+        let three = ["front", "left", "rear"];
+        assert_eq!((limit(0, &[], true), limit(0, &[], false), limit(4, &[], false)), (1, 1, 1));
+        assert_eq!((limit(0, &three, true), limit(0, &three, false)), (3, 1));
+        assert_eq!((limit(2, &three, true), limit(2, &three, false), limit(4, &three, false)), (2, 2, 3));
+    }
+
+    #[test]
+    fn each_limit_is_its_own_and_can_be_off() {
+        let of_stages = ["age", "decode", "infer", "postprocess", "publish", "total"];
+        let mut given: Vec<(String, Value)> = Vec::new();
+        for (warn, stage) in (1..).step_by(2).zip(of_stages) {
+            given.push((format!("thresholds.{stage}_warn_ms"), Value::Double(f64::from(warn))));
+            given.push((format!("thresholds.{stage}_error_ms"), Value::Double(f64::from(warn + 1))));
+        }
+        let others = [
+            ("rate_warn_hz", 20.0),
+            ("rate_error_hz", 10.0),
+            ("output_rate_warn_hz", 9.0),
+            ("output_rate_error_hz", 8.0),
+            ("drop_ratio_warn", 0.0),
+            ("drop_ratio_error", 0.5),
+            ("gpu_temperature_warn_c", 70.0),
+            ("gpu_temperature_error_c", 0.0),
+        ];
+        given.extend(others.map(|(name, value)| (format!("thresholds.{name}"), Value::Double(value))));
+        let found = ParameterSet::new(given).expect("valid").thresholds();
+        let limits = [found.age, found.decode, found.infer, found.postprocess, found.publish, found.total];
+        let ms = |x| Some(Duration::from_millis(x));
+        let expected = [1, 3, 5, 7, 9, 11].map(|warn| Limit { warn: ms(warn), error: ms(warn + 1) });
+        assert_eq!(limits, expected);
+        assert_eq!(found.rate_hz, Limit { warn: Some(20.0), error: Some(10.0) });
+        assert_eq!(found.output_hz, Limit { warn: Some(9.0), error: Some(8.0) });
+        assert_eq!(found.drop_ratio, Limit { warn: Some(0.0), error: Some(0.5) }, "where 1 is off, 0 is a limit");
+        assert_eq!(found.gpu_temperature_c, Limit { warn: Some(70.0), error: None });
+        assert_eq!(ParameterSet::default().thresholds().drop_ratio, Limit { warn: None, error: None });
+        // What is as much as the limit is not beyond it.
+        let limit = Limit { warn: Some(20.0), error: Some(10.0) };
+        let severities = [20.0, 19.0, 10.0, 9.0].map(|hz| limit.below(hz));
+        assert_eq!(severities, [Severity::Ok, Severity::Warn, Severity::Warn, Severity::Error]);
+        let limit = Limit { warn: Some(10.0), error: Some(20.0) };
+        let severities = [10.0, 11.0, 20.0, 21.0].map(|value| limit.above(value));
+        assert_eq!(severities, [Severity::Ok, Severity::Warn, Severity::Warn, Severity::Error]);
+    }
+}

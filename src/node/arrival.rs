@@ -434,7 +434,11 @@ mod tests {
         let mut original = info(3, 640);
         original.header.stamp.nanosec = 4;
         original.header.frame_id = "cam".into();
-        original.r = vec![0.0; 9];
+        original.r = (0..9).map(f64::from).collect();
+        (original.height, original.binning_x, original.binning_y) = (480, 2, 3);
+        (original.roi.x_offset, original.roi.y_offset, original.roi.do_rectify) = (8, 9, true);
+        (original.roi.width, original.roi.height) = (320, 240);
+        original.distortion_model = "plumb_bob".into();
         assert_eq!(camera_info(&calibration(&original), &header), original);
         let bad = CameraInfo { k: vec![1.0; 3], ..CameraInfo::default() };
         assert_eq!(calibration(&bad).k, [0.0; 9]);

@@ -431,7 +431,7 @@ mod tests {
                 ("sys/devices/system/cpu/cpufreq/scaling_cur_freq", "1\n"),
                 ("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "4\n"),
                 ("sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "5\n"),
-                ("sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", "7\n"),
+                ("sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", "6\n"),
                 ("sys/devices/system/cpu/cpu1/thermal_throttle/package_throttle_count", "7\n"),
             ],
         );

@@ -261,6 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn the_taker_sleeps_until_there_is_something_and_no_longer() {
+        let (inbox, mut out, patience) = (Inbox::new(1), Vec::new(), Duration::from_millis(30));
+        inbox.wake();
+        assert_eq!(inbox.take(Duration::from_secs(60), ONE, &mut out), Taken::Nothing);
+        // A call is answered once, and an empty inbox keeps no processor at work.
+        let start = Instant::now();
+        assert_eq!(inbox.take(patience, ONE, &mut out), Taken::Nothing);
+        assert!(start.elapsed() >= patience, "{:?}", start.elapsed());
+        let start = Instant::now();
+        inbox.put(0, 'a');
+        assert_eq!(inbox.take(Duration::from_secs(60), ONE, &mut out), Taken::Frames);
+        let happenings: [&(dyn Fn() + Sync); 3] = [&|| _ = inbox.put(0, 'b'), &|| inbox.wake(), &|| inbox.close()];
+        for (happens, expected) in happenings.iter().zip([Taken::Frames, Taken::Nothing, Taken::Closed]) {
+            std::thread::scope(|scope| {
+                let late = std::thread::Builder::new().name("late".into()).spawn_scoped(scope, || {
+                    std::thread::sleep(Duration::from_millis(20));
+                    happens();
+                });
+                late.expect("a thread");
+                assert_eq!(inbox.take(Duration::from_secs(60), ONE, &mut out), expected);
+            });
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "it was told, and waited on: {:?}", start.elapsed());
+    }
+
+    #[test]
     fn the_taker_wakes_for_a_call_and_for_the_end() {
         let (inbox, mut out) = (Inbox::<()>::new(1), Vec::new());
         inbox.wake();

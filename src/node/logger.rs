@@ -709,6 +709,17 @@ mod tests {
     }
 
     #[test]
+    fn of_other_crates_only_what_is_serious_is_kept() {
+        use log::Level::{Debug, Info, Warn};
+        let kept = |target, level, most| is_kept(&log::Metadata::builder().level(level).target(target).build(), most);
+        let (ours, others) = ("semantic_depth::node", "tokio::runtime");
+        assert!(kept(ours, Info, log::LevelFilter::Info) && !kept(ours, Debug, log::LevelFilter::Info));
+        assert!(kept(ours, Debug, log::LevelFilter::Debug) && !kept(ours, Warn, log::LevelFilter::Error));
+        assert!(kept(others, Warn, log::LevelFilter::Debug) && !kept(others, Info, log::LevelFilter::Debug));
+        assert!(!kept(others, Warn, log::LevelFilter::Error));
+    }
+
+    #[test]
     fn nothing_but_the_fatal_is_above_an_error() {
         assert_eq!(Severity::Fatal.filter(), log::LevelFilter::Off);
         for severity in Severity::ALL {

@@ -723,6 +723,8 @@ mod tests {
         let mut c = Calibration { k: [100.0; 9], ..Calibration::default() };
         let said = |c: &Calibration, rectified| no_focal_length(c, rectified).to_string();
         assert!(said(&c, true).contains("the focal lengths in P are 0 and 0"), "{}", said(&c, true));
+        (c.p[0], c.p[6]) = (80.0, 240.0);
+        assert!(said(&c, true).contains("the focal lengths in P are 80 and 0"), "{}", said(&c, true));
         c.k[4] = 0.0;
         assert!(said(&c, false).contains("the focal lengths in K are 100 and 0"), "{}", said(&c, false));
         c.k[4] = 100.0;

@@ -396,6 +396,12 @@ mod tests {
         without_stamp.add(now, &times, None);
         let names: Vec<_> = without_stamp.percentiles(now, Duration::from_secs(1)).iter().map(|(n, _)| *n).collect();
         assert!(names.contains(&"total") && !names.contains(&"age at publication"), "{names:?}");
+        let stages = StageTimes { confidence_ns: 100, overlay_ns: 200, mask_ns: 400, ..stages };
+        let all = FrameTimes { stages, receive_ns: 8, points_ns: 800, ..times };
+        let mut with_all = Measures::default();
+        with_all.add(now, &all, None);
+        let found: Vec<_> = with_all.percentiles(now, Duration::from_secs(1)).iter().map(|(_, p)| p.p50).collect();
+        assert_eq!(found, [8, 9, 1, 2, 3, 4, 100, 200, 400, 800, 6, 1513, 5, 30], "as the table has them");
     }
 
     #[test]
@@ -438,12 +444,16 @@ mod tests {
         let window = a.window(start + s(9), s(5));
         assert_eq!((window.events, window.duration), (6, s(5)), "those of the last five seconds");
         assert_eq!(window.delay_s, Some((0.1, 0.5)));
+        assert!(!window.zero_stamps && !window.jumps_back);
         assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (0, 0, 0));
         // The bag loops, repeats a stamp, and one frame has none.
         a.add(start + s(10), 5, 5);
         a.add(start + s(11), 5, 5);
         a.add(start + s(12), 0, 5);
         assert_eq!((a.jumps_back, a.repeated, a.zero_stamps), (2, 1, 1));
+        // The stamp of zero is from 12 s; it jumped back, too.
+        let seen = [17, 18].map(|end| a.window(start + s(end), s(5))).map(|w| (w.zero_stamps, w.jumps_back));
+        assert_eq!(seen, [(true, true), (false, false)]);
         let late = a.window(start + s(60), s(5));
         assert_eq!((late.events, late.delay_s), (0, None));
         assert!(late.rate_hz() == 0.0);

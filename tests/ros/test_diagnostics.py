@@ -453,6 +453,8 @@ def test_images_without_a_stamp_have_no_age(peer, feed):
 
 def test_images_from_the_future_are_an_alarm(peer, feed):
     """As of a camera whose computer's clock is ahead."""
+    count = "Early diagnostic update count:"
+    before = int(peer.status("input")[2][count])
     image = picture(64, 32)
 
     def is_said():
@@ -464,11 +466,15 @@ def test_images_from_the_future_are_an_alarm(peer, feed):
         return level == WARN and re.search(r"images are (4\.\d|5\.0) s from the future", message)
 
     peer.until(is_said, "the warning")
-    feed.until("input", OK)
+    _, values = feed.until("input", OK)
+    assert int(values[count]) > before
+    acceptable = [float(values[f"{which} acceptable timestamp delay:"]) for which in ("Earliest", "Latest")]
+    assert acceptable == [-1.0, 5.0], "up to thresholds.age_error_ms"
 
 
 def test_a_stamp_that_jumps_back_is_an_alarm_for_a_window(peer, feed):
-    before = int(peer.status("input")[2]["Stamps that jumped back"])
+    counts = ("Stamps that jumped back", "Late diagnostic update count:")
+    before = [int(peer.status("input")[2][count]) for count in counts]
     image = picture(64, 32)
 
     def an_old_one():
@@ -480,7 +486,7 @@ def test_a_stamp_that_jumps_back_is_an_alarm_for_a_window(peer, feed):
     feed.until("input", WARN, "stamps jumped back")
     feed.odd = None
     _, values = feed.until("input", OK)
-    assert int(values["Stamps that jumped back"]) > before
+    assert all(int(values[count]) > known for count, known in zip(counts, before)), values
 
 
 def test_no_valid_calibration(peer, feed):

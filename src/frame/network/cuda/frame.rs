@@ -546,7 +546,7 @@ mod tests {
                         let Some(image) = image_of(encoding, (w, h), order == ChannelOrder::Bgr, &data) else {
                             continue;
                         };
-                        let roi = (w > 9).then_some(Rect { x: 3, y: 2, width: w - 5, height: h - 4 });
+                        let roi = (w > 9).then(|| Rect { x: 3, y: 2, width: w - 5, height: h - 4 });
                         let placement = Placement { mode, roi, ..Placement::default() };
                         let what = format!("{} {order:?} {w}x{h} {mode:?}", encoding.name());
                         seen += 1;
