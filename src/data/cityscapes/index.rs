@@ -88,7 +88,24 @@ impl Sample {
             let (n, names) = (lone.len(), named(&lone));
             log::warn!("split '{split}' of {}: {n} files have no picture and are not used: {names}", root.display());
         }
+        if let Some(kinds) = Self::kinds_of_depth(&samples) {
+            log::warn!("split '{split}' of {}: {kinds}", root.display());
+        }
         Ok(samples)
+    }
+
+    /// Where `auto` finds depth of two kinds, which may not agree: how many frames have each, and what to do.
+    pub(super) fn kinds_of_depth(samples: &[Self]) -> Option<String> {
+        let origins = || samples.iter().filter_map(Self::depth_origin);
+        let exact = origins().filter(|origin| matches!(origin, super::DepthOrigin::Npy(_))).count();
+        let others = origins().count() - exact;
+        (exact > 0 && others > 0).then(|| {
+            format!(
+                "depth auto takes {} in {exact} frames and disparity, where there is none, in {others}; to have one kind, make what is \
+                 missing or ask for depth disparity",
+                Part::Depth.names().0
+            )
+        })
     }
 
     /// What the options ask for and is not there.

@@ -36,6 +36,25 @@ fn grey(path: &Path, values: &[u8], width: u32, height: u32) {
 }
 
 #[test]
+fn depth_of_two_kinds_is_told() {
+    let (folder, samples) = data_set(3);
+    let kinds = |depth: &str| {
+        let asked = options(LabelFiles::LabelIds, depth);
+        Sample::kinds_of_depth(&Sample::index(folder.path(), "val", &asked).expect("all are there"))
+    };
+    let write =
+        |sample: &Sample| npy::write(&sample.path(Part::Depth), &[1.0; 8], 4, 2, Precision::Single).expect("written");
+    assert_eq!(kinds("auto"), None, "all have disparity alone");
+    write(&samples[1]);
+    let said = kinds("auto").expect("two kinds");
+    assert!(said.contains("exactDepth in 1 frames and disparity, where there is none, in 2; "), "{said}");
+    assert_eq!(kinds("disparity"), None);
+    write(&samples[0]);
+    write(&samples[2]);
+    assert_eq!(kinds("auto"), None, "all have exactDepth");
+}
+
+#[test]
 fn train_ids_are_read_and_other_values_are_named() {
     let (folder, samples) = data_set(1);
     let asked = options(LabelFiles::TrainIds, "disparity");
