@@ -3,9 +3,10 @@
 use super::{Network, Task};
 use crate::causes::{cut, first_line};
 use crate::data::disk;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -91,17 +92,66 @@ pub fn save_some(vs: &VarStore, wanted: impl Fn(&str) -> bool, path: &Path) -> R
 /// # Errors
 /// The folder cannot be written to, or the disk is full.
 pub fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), WeightsError> {
-    let io = |source| WeightsError::Io { path: path.into(), source };
+    // Not by tch's own writer, which has the file system's errors in their debug form.
+    let (header, order) = header(tensors).map_err(|what| WeightsError::Format { path: path.into(), what })?;
+    // Of one name, whoever writes: what a run that was killed was writing is written over.
     let partial = path.with_extension("partial");
-    let written = Tensor::write_safetensors(tensors, &partial)
-        .map_err(|e| WeightsError::Format { path: path.into(), what: first_line(&e) })
-        .and_then(|()| fs::File::open(&partial).and_then(|f| f.sync_all()).map_err(io))
-        .and_then(|()| fs::rename(&partial, path).map_err(io));
-    if written.is_err() {
+    let written = (|| {
+        let mut file = BufWriter::new(fs::File::create(&partial)?);
+        file.write_all(&header)?;
+        for tensor in order {
+            file.write_all(&bytes(tensor)?)?;
+        }
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&partial, path)
+    })();
+    written.map_err(|source| {
         // What is there is a part of a file: only in the way, on a full disk most of all.
         let _ = fs::remove_file(&partial);
+        WeightsError::Io { path: path.into(), source }
+    })
+}
+
+/// What a safetensors file of these tensors begins with, and the order in which their bytes follow.
+fn header(tensors: &[(String, Tensor)]) -> Result<(Vec<u8>, Vec<&Tensor>), String> {
+    let mut typed = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let dtype = match tensor.kind() {
+            Kind::Float => Dtype::F32,
+            Kind::Double => Dtype::F64,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            Kind::Int64 => Dtype::I64,
+            Kind::Int => Dtype::I32,
+            Kind::Uint8 => Dtype::U8,
+            Kind::Bool => Dtype::BOOL,
+            other => return Err(format!("{name}: expected numbers that safetensors can hold, found {other:?}")),
+        };
+        typed.push((dtype, name, tensor));
     }
-    written
+    // Those of the widest numbers first, so that each begins at a multiple of its numbers' width.
+    typed.sort_by(|a, b| b.0.bitsize().cmp(&a.0.bitsize()).then_with(|| a.1.cmp(b.1)));
+    let mut end = 0;
+    let infos = typed.iter().map(|(dtype, name, tensor)| {
+        let begin = end;
+        end += tensor.numel() * dtype.bitsize() / 8;
+        let shape = tensor.size().iter().map(|&n| n as usize).collect();
+        ((*name).clone(), TensorInfo { dtype: *dtype, shape, data_offsets: (begin, end) })
+    });
+    let metadata = Metadata::new(None, infos.collect()).map_err(|e| e.to_string())?;
+    let mut text = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let header = [&(text.len() as u64).to_le_bytes()[..], &text].concat();
+    Ok((header, typed.into_iter().map(|(_, _, tensor)| tensor).collect()))
+}
+
+/// A tensor's numbers as they lie in memory.
+fn bytes(tensor: &Tensor) -> std::io::Result<Vec<u8>> {
+    let copied = tensor.f_contiguous().and_then(|tensor| {
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map(|()| bytes)
+    });
+    copied.map_err(|e| std::io::Error::other(first_line(&e)))
 }
 
 /// Fills the variables of `vs` from a safetensors file or a PyTorch state dict, by the file's content.
@@ -353,5 +403,39 @@ mod tests {
         fs::write(&path, [&start[..], &padded[..], numbers].concat()).expect("written");
         let tensors = read(&path).expect("safetensors");
         assert_eq!(tensors["a"], Tensor::from_slice(&[1.0_f32, 2.0]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        let whole = Tensor::arange(6, (Kind::Float, tch::Device::Cpu)).view([2, 3]);
+        let kinds = [Kind::Uint8, Kind::Half, Kind::BFloat16, Kind::Float, Kind::Double, Kind::Int, Kind::Int64];
+        let mut tensors: Vec<_> = kinds.iter().map(|kind| (format!("{kind:?}"), whole.to_kind(*kind))).collect();
+        // One whose numbers do not lie in a row, one number, and none.
+        tensors.push(("turned".into(), whole.transpose(0, 1)));
+        tensors.push(("one".into(), Tensor::from(7_i64)));
+        tensors.push(("none".into(), whole.slice(0, 0, 0, 1)));
+        tensors.push(("truth".into(), whole.gt(2)));
+        write(&tensors, &path).expect("written");
+        let found = read(&path).expect("read");
+        assert_eq!(found.len(), tensors.len());
+        for (name, tensor) in &tensors {
+            assert_eq!(found[name].kind(), tensor.kind(), "{name}");
+            assert_eq!(&found[name], tensor, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_in_its_own_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        fs::write(&path, "whole").expect("written");
+        std::os::unix::fs::symlink("/dev/full", path.with_extension("partial")).expect("linked");
+        let tensors = [("a".into(), Tensor::zeros([100_000], (Kind::Float, tch::Device::Cpu)))];
+        let error = write(&tensors, &path).expect_err("no space").to_string();
+        assert_eq!(error, format!("weights {}: No space left on device (os error 28)", path.display()));
+        assert_eq!(fs::read(&path).expect("still there"), b"whole");
+        assert!(!path.with_extension("partial").exists(), "what was written of it is gone");
     }
 }
