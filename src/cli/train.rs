@@ -21,8 +21,9 @@ pub struct Args {
     /// Change a value of the configuration: keys and list indices separated by dots, then YAML (`heads.1.loss=berhu`).
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Weights to start from, instead of the configuration's; given several times, later ones go over earlier ones. A
-    /// run that is resumed needs the same names, and no longer the files.
+    /// Weights to start from, instead of the configuration's, or another run's checkpoint.safetensors, whose averaged
+    /// weights are taken where it has such; given several times, later ones go over earlier ones. A run that is resumed
+    /// needs the same names, and no longer the files.
     #[arg(long)]
     init: Vec<PathBuf>,
     /// Go on from the checkpoint in the folder, if there is one.

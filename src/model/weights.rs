@@ -276,15 +276,14 @@ pub fn contents(path: &Path) -> Result<Contents, WeightsError> {
     Ok(Contents { heads, classes, refines_depth, is_extra_light })
 }
 
-/// Fills what a weights file has for this network, to start a training from: a network of the same encoder and decoder
-/// may have other heads, and torchvision's MobileNetV3-small (`features.*`) has the encoder only. A segmentation head of
-/// another number of classes, and a refinement, which reads them, are left out with a warning. Returns the names of the
-/// variables that keep their random start.
+/// Fills what the weights of a file have for this network, to start a training from: a network of the same encoder and
+/// decoder may have other heads, and torchvision's MobileNetV3-small (`features.*`) has the encoder only. A segmentation
+/// head of another number of classes, and a refinement, which reads them, are left out with a warning. Returns the names
+/// of the variables that keep their random start.
 ///
 /// # Errors
-/// It cannot be read, a shape differs, or it has nothing for this network.
-pub fn load_start(vs: &VarStore, path: &Path) -> Result<Vec<String>, WeightsError> {
-    let mut given = read_weights(path)?;
+/// A shape differs, or they have nothing for this network.
+pub fn fill_start(vs: &VarStore, mut given: HashMap<String, Tensor>, path: &Path) -> Result<Vec<String>, WeightsError> {
     let wanted = variables(vs);
     if let Some((here, there)) = classes_differ(&wanted, &given) {
         // The refinement as a whole: as it starts it changes nothing, which a part of a trained one would.
@@ -350,7 +349,10 @@ fn read_weights(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
     // `train::checkpoint` has the network's variables under this name, and more.
     if given.keys().any(|name| name.starts_with("network/")) {
         let what =
-            "a training's checkpoint; expected its weights: last.safetensors or best.safetensors beside it".into();
+            "a training's checkpoint, which `train` takes (--resume, or --init in another folder); expected its \
+                    weights: last.safetensors or best.safetensors beside it, which are there from its first look \
+                    (watch.validate_every) or its end on"
+                .into();
         return Err(WeightsError::Format { path: path.into(), what });
     }
     Ok(given)

@@ -3,7 +3,7 @@
 //! Everything random in a run follows from its seed and from how far it is, so the position is all of the random state
 //! that there is to keep.
 
-use super::ema::Ema;
+use super::ema::{self, Ema};
 use super::optimizer::Optimizer;
 use crate::model::weights;
 use anyhow::{ensure, Context as _};
@@ -19,6 +19,10 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 const PROGRESS: &str = "progress";
 /// Name of the tensor that holds [`checksum`] of all others.
 const CHECKSUM: &str = "checksum";
+/// What the network's variables are below; `model::weights` knows a checkpoint by it.
+const NETWORK: &str = "network";
+/// What their averages are below.
+const EMA: &str = "ema";
 
 /// CRC-32C of names and bytes, in the order of the names: the format has none of its own, and a bit of a disk that has changed
 /// would go on in the weights.
@@ -96,12 +100,12 @@ impl State<'_> {
             // A copy: the format wants tensors that lie by themselves in host memory.
             tensors.push((format!("{kind}/{name}"), t.detach().to_device(Device::Cpu).copy()));
         };
-        for (kind, store) in [("network", self.network), ("objective", self.objective)] {
+        for (kind, store) in [(NETWORK, self.network), ("objective", self.objective)] {
             store.variables().iter().for_each(|(name, t)| add(kind, name, t));
         }
         self.optimizer.state().iter().for_each(|(name, t)| add("optimizer", name, t));
         if let Some(ema) = &self.ema {
-            ema.state().iter().for_each(|(name, t)| add("ema", name, t));
+            ema.state().iter().for_each(|(name, t)| add(EMA, name, t));
         }
         let text = serde_json::to_vec(progress)?;
         tensors.push((PROGRESS.into(), Tensor::from_slice(&text)));
@@ -111,15 +115,45 @@ impl State<'_> {
         Ok(weights::write(&tensors, path)?)
     }
 
-    /// Puts everything back as it was.
+    /// Puts everything back as it was; `path` is where it was read from.
     ///
     /// # Errors
-    /// The file cannot be read or belongs to another network or configuration.
-    pub fn load(&mut self, path: &Path) -> anyhow::Result<Progress> {
+    /// It belongs to another network or configuration.
+    pub fn restore(&mut self, mut saved: Saved, path: &Path) -> anyhow::Result<Progress> {
+        let context = || format!("checkpoint {}", path.display());
+        for (kind, store) in [(NETWORK, self.network), ("objective", self.objective)] {
+            weights::fill(store, &saved.part(kind), path)?;
+        }
+        self.optimizer.load_state(&saved.part("optimizer")).with_context(context)?;
+        if let Some(ema) = &mut self.ema {
+            ema.load_state(&saved.part(EMA)).with_context(context)?;
+        }
+        Ok(saved.progress)
+    }
+}
+
+/// A checkpoint as it was read.
+#[derive(Debug)]
+pub struct Saved {
+    /// How far the run was.
+    pub progress: Progress,
+    /// Tensors by the kind of what they are of, then by name.
+    parts: HashMap<String, HashMap<String, Tensor>>,
+}
+
+impl Saved {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or is no checkpoint.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        Self::of(weights::read(path)?, path)
+    }
+
+    fn of(tensors: HashMap<String, Tensor>, path: &Path) -> anyhow::Result<Self> {
         let context = || format!("checkpoint {}", path.display());
         let mut parts: HashMap<String, HashMap<String, Tensor>> = HashMap::new();
         let mut progress = None;
-        let tensors = weights::read(path)?;
         match tensors
             .get(CHECKSUM)
             .map(|sum| Vec::<i64>::try_from(sum.flatten(0, -1)))
@@ -148,14 +182,65 @@ impl State<'_> {
         }
         let progress = progress.with_context(|| format!("{}: no state of a training run in it", path.display()))?;
         let text = Vec::<u8>::try_from(progress.to_kind(Kind::Uint8)).with_context(context)?;
-        let progress: Progress = serde_json::from_slice(&text).with_context(context)?;
-        for (kind, store) in [("network", self.network), ("objective", self.objective)] {
-            weights::fill(store, &parts.remove(kind).unwrap_or_default(), path)?;
-        }
-        self.optimizer.load_state(&parts.remove("optimizer").unwrap_or_default()).with_context(context)?;
-        if let Some(ema) = &mut self.ema {
-            ema.load_state(&parts.remove("ema").unwrap_or_default()).with_context(context)?;
-        }
-        Ok(progress)
+        Ok(Self { progress: serde_json::from_slice(&text).with_context(context)?, parts })
+    }
+
+    fn part(&mut self, kind: &str) -> HashMap<String, Tensor> {
+        self.parts.remove(kind).unwrap_or_default()
+    }
+}
+
+/// The weights that a file has for a training to start from: of a checkpoint those that a look would have kept, which are
+/// the averaged ones where the run has such.
+///
+/// # Errors
+/// The file cannot be read; a checkpoint is damaged.
+pub fn weights_of(path: &Path) -> anyhow::Result<HashMap<String, Tensor>> {
+    let tensors = weights::read(path)?;
+    if !tensors.keys().any(|name| name.split_once('/').is_some_and(|(kind, _)| kind == NETWORK)) {
+        return Ok(tensors);
+    }
+    let mut saved = Saved::of(tensors, path)?;
+    let mut given = saved.part(NETWORK);
+    let averaged = saved.part(EMA);
+    // The average has a count besides, which is no variable.
+    given.extend(averaged.into_iter().filter(|(name, _)| name != ema::UPDATES));
+    Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(folder: &Path, tensors: &[(&str, Tensor)]) -> std::path::PathBuf {
+        let path = folder.join(CHECKPOINT);
+        let progress = serde_json::to_vec(&Progress::default()).expect("JSON");
+        let mut tensors: Vec<_> = tensors.iter().map(|(n, t)| ((*n).to_string(), t.shallow_clone())).collect();
+        tensors.push((PROGRESS.into(), Tensor::from_slice(&progress)));
+        let sum = checksum(tensors.iter().map(|(name, tensor)| (name, tensor))).expect("a sum");
+        tensors.push((CHECKSUM.into(), Tensor::from_slice(&[sum])));
+        weights::write(&tensors, &path).expect("written");
+        path
+    }
+
+    #[test]
+    fn a_training_starts_from_the_averaged_weights_of_a_checkpoint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let number = |x: f32| Tensor::from_slice(&[x]);
+        let plain = [("network/a.b", number(1.0)), ("objective/o", number(2.0)), ("optimizer/a.b.mean", number(3.0))];
+        let given = weights_of(&written(folder.path(), &plain)).expect("weights");
+        assert_eq!(given, HashMap::from([("a.b".to_string(), number(1.0))]));
+        let averaged = [("network/a.b", number(1.0)), ("ema/a.b", number(4.0)), ("ema/updates", Tensor::from(7_i64))];
+        let path = written(folder.path(), &averaged);
+        assert_eq!(weights_of(&path).expect("weights"), HashMap::from([("a.b".to_string(), number(4.0))]));
+        let mut damaged = std::fs::read(&path).expect("read");
+        let at = damaged.len() - 1;
+        damaged[at] ^= 0x40;
+        std::fs::write(&path, damaged).expect("written");
+        let error = weights_of(&path).expect_err("damaged").to_string();
+        assert!(error.contains("is damaged: expected the checksum"), "{error}");
+        // What is no checkpoint is as it is.
+        weights::write(&[("a.b".into(), number(5.0))], &path).expect("written");
+        assert_eq!(weights_of(&path).expect("weights"), HashMap::from([("a.b".to_string(), number(5.0))]));
     }
 }

@@ -16,7 +16,7 @@ pub struct Ema {
 }
 
 /// Name of the count in the saved state.
-const UPDATES: &str = "updates";
+pub(super) const UPDATES: &str = "updates";
 
 impl Ema {
     /// Starts at the variables' values.

@@ -1,7 +1,7 @@
 //! A training run: phases of steps, looks at the validation splits, checkpoints.
 
 use super::batches::{self, Batches, BatchesConfig, Kept, Supply};
-use super::checkpoint::{Progress, State, CHECKPOINT};
+use super::checkpoint::{self, Progress, Saved, State, CHECKPOINT};
 use super::config::{LabelSpace, Refinement, SourceConfig, TrainConfig, TrainPrecision};
 use super::ema::Ema;
 use super::guard::{explained, guarded};
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
         if resumes {
             let mut state =
                 State { network: &variables, objective: &extra, optimizer: &mut optimizer, ema: ema.as_mut() };
-            progress = state.load(&checkpoint)?;
+            progress = state.restore(Saved::read(&checkpoint)?, &checkpoint)?;
             log::info!("going on after step {}", progress.total);
         }
         let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
@@ -559,7 +559,7 @@ fn warn_of_data(config: &TrainConfig, supplies: &[Supply], watched: &[Watched]) 
 fn start_from_weights(config: &TrainConfig, variables: &VarStore) -> anyhow::Result<()> {
     let mut random: Vec<String> = variables.variables().into_keys().collect();
     for path in &config.init {
-        let kept = weights::load_start(variables, path)?;
+        let kept = weights::fill_start(variables, checkpoint::weights_of(path)?, path)?;
         random.retain(|name| kept.contains(name));
         log::info!("starting from {}; {} variables start at random", path.display(), random.len());
     }
