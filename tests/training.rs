@@ -458,6 +458,59 @@ fn a_run_is_resumed_with_the_data_that_it_was_begun_with() {
     assert!(resume().status.success());
 }
 
+/// A frame breaks while a run is under way that has not looked yet.
+#[test]
+fn a_run_that_ends_at_a_broken_frame_says_how_to_go_on() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let [out, anew] = ["out", "anew"].map(|name| root.path().join(name));
+    let phases = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 100000, max_learning_rate: 1.0e-3}]";
+    let long = ["--set", phases, "--set", "watch.validate_every=100000"];
+    let short = "phases=[{crop: [64, 32], scale: [0.5, 1.0], batch: 1, steps: 1, max_learning_rate: 1.0e-3}]";
+    let checkpoint = out.join("checkpoint.safetensors");
+    let child = tool(&train(&config, &out, &long)).stderr(Stdio::piped()).spawn().expect("the tool starts");
+    let start = Instant::now();
+    while !checkpoint.is_file() && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let is_picture = |path: &PathBuf| path.to_string_lossy().ends_with("_leftImg8bit.png");
+    let frame = files_below(&root.path().join("data/leftImg8bit/train")).into_iter().find(is_picture);
+    let frame = &frame.expect("a frame to train on");
+    std::fs::write(frame, "broken").expect("written");
+    let output = child.wait_with_output().expect("an end");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let first = format!("holds the last good state (mend or replace {} first: --resume", frame.display());
+    assert!(!output.status.success() && log.contains(&first), "{log}");
+    assert!(!out.join("last.safetensors").exists(), "it has not looked");
+
+    // Without the frame the data are others: what is named to begin anew from is there, and may be begun from.
+    std::fs::remove_file(frame).expect("removed");
+    let output = run(&train(&config, &out, &[&long[..], &["--resume"]].concat()));
+    let log = String::from_utf8_lossy(&output.stderr);
+    let init = checkpoint.to_str().expect("UTF-8");
+    assert!(!output.status.success() && log.contains(&format!("with --init {init} from its weights")), "{log}");
+    let output = run(&train(&config, &anew, &["--set", short, "--init", init]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains(&format!("starting from {init}; 0 variables")), "{log}");
+    let output = run(&["export", "--weights", init, "--out", "unused"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("a training's checkpoint, which `train` takes"), "{log}");
+}
+
+/// All files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
 #[test]
 fn a_data_set_that_is_not_there_is_told_with_the_option_for_it() {
     let root = tempfile::tempdir().expect("a folder");

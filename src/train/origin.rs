@@ -89,20 +89,21 @@ pub fn of(config: &TrainConfig, supplies: &[Supply], watched: &[Watched]) -> any
     parts.map(of).collect()
 }
 
-/// Checks that the data are those that the run in `folder` was `begun` with.
+/// Checks that the data are those that the run in `folder` was `begun` with; `weights` are what it has learned.
 ///
 /// # Errors
 /// Says what differs, and what to do.
-pub fn check(begun: &[Origin], now: &[Origin], folder: &Path) -> anyhow::Result<()> {
+pub fn check(begun: &[Origin], now: &[Origin], folder: &Path, weights: &Path) -> anyhow::Result<()> {
     let differences: Vec<String> = begun.iter().zip(now).filter_map(|(begun, now)| begun.difference(now)).collect();
     if differences.is_empty() {
         return Ok(());
     }
     bail!(
-        "{0} was begun with other data ({1}), and its schedule would jump; resume it with the data that it was begun with, or \
-         begin anew in another folder, with --init {0}/last.safetensors from its weights",
+        "{} was begun with other data ({}), and its schedule would jump; resume it with the data that it was begun with, or \
+         begin anew in another folder, with --init {} from its weights",
         folder.display(),
-        differences.join("; ")
+        differences.join("; "),
+        weights.display()
     )
 }
 
@@ -121,7 +122,9 @@ mod tests {
             expert: Some("c".into()),
         };
         let folder = Path::new("run");
-        let check = |now: Origin| check(std::slice::from_ref(&begun), &[now], folder).map_err(|e| e.to_string());
+        let weights = Path::new("run/checkpoint.safetensors");
+        let check =
+            |now: Origin| check(std::slice::from_ref(&begun), &[now], folder, weights).map_err(|e| e.to_string());
         assert_eq!(check(begun.clone()), Ok(()));
         for (now, said) in [
             (Origin { train: frames(7, "d"), ..begun.clone() }, "street: 6 training frames then, 7 now)"),
@@ -132,7 +135,7 @@ mod tests {
             ),
         ] {
             let error = check(now).expect_err(said);
-            assert!(error.contains(said) && error.contains("--init run/last.safetensors"), "{error}");
+            assert!(error.contains(said) && error.contains("--init run/checkpoint.safetensors from"), "{error}");
         }
     }
 }

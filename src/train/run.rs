@@ -21,7 +21,7 @@ use crate::model::{weights, Network, NumberFormat, Task};
 use anyhow::{anyhow, bail, Context as _};
 use rayon::prelude::*;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
@@ -65,14 +65,37 @@ pub fn train(config: &TrainConfig, options: &Options, device: Device) -> anyhow:
     let mut run = guarded(|| Run::new(config, options, device)).flatten()?;
     let result = guarded(|| run.phases()).flatten();
     run.record.finish();
-    result.with_context(|| {
-        let checkpoint = options.out.join(CHECKPOINT);
-        if checkpoint.is_file() {
-            format!("{} holds the last good state (--resume goes on from it)", checkpoint.display())
-        } else {
-            "no checkpoint had been written yet".into()
-        }
+    result.map_err(|error| {
+        let said = what_is_left(&error, &options.out);
+        error.context(said)
     })
+}
+
+/// What is left in the folder of a run that ended with an error, and how it goes on from there.
+fn what_is_left(error: &anyhow::Error, out: &Path) -> String {
+    let checkpoint = out.join(CHECKPOINT);
+    if !checkpoint.is_file() {
+        return "no checkpoint had been written yet".into();
+    }
+    let how = match error.downcast_ref() {
+        // Which frame comes when follows from the position, and what the data are is not to change: the frame comes again.
+        Some(DataError::Io { path, .. } | DataError::Bad { path, .. }) if !path.starts_with(out) => {
+            format!("mend or replace {} first: --resume goes on from there and comes to it again", path.display())
+        }
+        _ => "--resume goes on from it".into(),
+    };
+    format!("{} holds the last good state ({how})", checkpoint.display())
+}
+
+/// Weights to begin anew with what a run has learned so far.
+fn newest_weights(config: &TrainConfig, out: &Path) -> PathBuf {
+    let last = out.join(LAST);
+    // Before the first look there is the checkpoint alone; where the refinement learns alone, only that has what it refines.
+    if last.is_file() && config.refinement != Refinement::Alone {
+        last
+    } else {
+        out.join(CHECKPOINT)
+    }
 }
 
 /// Checks that the folder is free for a new run, or holds the one to resume. Nothing is written.
@@ -193,7 +216,7 @@ impl<'a> Run<'a> {
         if resumes {
             // A run of an older version does not say.
             let begun = record::origins(&options.out).unwrap_or_default();
-            origin::check(&begun, &origins, &options.out)?;
+            origin::check(&begun, &origins, &options.out, &newest_weights(config, &options.out))?;
             record::add_part(&options.out, device)?;
         } else {
             record::describe(&options.out, config, &options.config_file, options.minutes, device)?;
@@ -630,4 +653,44 @@ fn watched(config: &TrainConfig, groups: &mut Groups) -> anyhow::Result<Vec<Watc
 fn evenly(n: usize, most: usize) -> Vec<usize> {
     let count = n.min(most);
     (0..count).map(|i| i * n / count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_ended_at_a_frame_says_what_to_do_before_it_is_resumed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path();
+        let said = |path: &Path| {
+            let frame: anyhow::Result<()> = Err(DataError::bad(path, "no picture").into());
+            what_is_left(&frame.context("source street").expect_err("an error"), out)
+        };
+        let frame = Path::new("data/a.png");
+        assert_eq!(said(frame), "no checkpoint had been written yet");
+        let checkpoint = out.join(CHECKPOINT);
+        fs::write(&checkpoint, "").expect("written");
+        let left = format!("{} holds the last good state (", checkpoint.display());
+        assert_eq!(
+            said(frame),
+            format!("{left}mend or replace data/a.png first: --resume goes on from there and comes to it again)")
+        );
+        // Of the run's own files, and of anything else.
+        assert_eq!(said(&out.join("metrics.csv")), format!("{left}--resume goes on from it)"));
+        assert_eq!(what_is_left(&anyhow!("a loss"), out), format!("{left}--resume goes on from it)"));
+    }
+
+    #[test]
+    fn weights_to_begin_anew_with_are_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path();
+        let text = "sources: [{name: a, data: {layout: cityscapes, root: x}}]\nphases: []";
+        let config: TrainConfig = serde_yaml::from_str(text).expect("a configuration");
+        let alone = TrainConfig { refinement: Refinement::Alone, ..config.clone() };
+        assert_eq!(newest_weights(&config, out), out.join(CHECKPOINT));
+        fs::write(out.join(LAST), "").expect("written");
+        assert_eq!(newest_weights(&config, out), out.join(LAST));
+        assert_eq!(newest_weights(&alone, out), out.join(CHECKPOINT), "the weights are the refinement's alone");
+    }
 }
