@@ -311,6 +311,7 @@ fn further_heads_and_other_label_spaces_become_models() {
     let output = run(&train(&config, &distilled, &changes));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && log.contains("6 frames completed by semantic_depth"), "{log}");
+    assert!(log.contains("source street: what 6 frames lack is completed by semantic_depth"), "{log}");
     let metrics = std::fs::read_to_string(distilled.join("metrics.csv")).expect("metrics");
     assert!(!metrics.contains("NaN") && metrics.contains("loss_depth"), "{metrics}");
 
@@ -529,6 +530,25 @@ fn a_data_set_that_is_not_there_is_told_with_the_option_for_it() {
     assert!(error.contains(expected), "{error}");
     let error = said(&format!("{one}, {{name: b, data: {{layout: cityscapes, root: nowhere}}}}"));
     assert!(error.contains("(--data a=PATH says where it is)"), "{error}");
+}
+
+/// The data may take minutes to prepare, so what else is to be read is looked at before.
+#[test]
+fn a_file_that_is_misspelt_is_told_before_the_data_is_read() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let out = root.path().join("out");
+    let init = (["--init", "/nowhere/weights"], "weights /nowhere/weights: No such file");
+    let expert = (["--set", "sources.0.expert=/nowhere/model"], "expert /nowhere/model: there is no model");
+    for (more, said) in [init, expert] {
+        for data in ["street=/nowhere/data", root.path().join("data").to_str().expect("UTF-8")] {
+            let output = run(&train(&config, &out, &[&["--data", data][..], &more].concat()));
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && log.contains(said), "{log}");
+            assert!(!log.contains("/nowhere/data") && !log.contains("data read in"), "{log}");
+            assert!(!out.exists(), "nothing was written");
+        }
+    }
 }
 
 #[test]

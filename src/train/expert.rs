@@ -12,6 +12,7 @@ use crate::model::Task;
 use anyhow::{anyhow, Context as _};
 use rayon::prelude::*;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Decodes frames and gives each the annotation that it lacks, as far as the expert answers it. Depth is metric where the
 /// frame's focal length is known; where it is not, it is as to the camera that the expert learned from, and the frame is taken
@@ -34,10 +35,14 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
         of_categories: false,
         outputs: Outputs::default(),
     };
+    let name = expert.pipeline.manifest().name.clone();
+    log::info!("source {source}: what {} frames lack is completed by {name}", items.len());
     let decoded = items.par_iter().map(Item::decode_whole).collect::<Result<Vec<_>, _>>();
     let mut frames = decoded.with_context(|| format!("source {source}"))?;
     let mut completed = 0;
     let lacks = |f: &Decoded| (f.labels.is_none() && has_classes, f.depth_m.is_none() && f_model.is_some());
+    let of = frames.iter().filter(|frame| lacks(frame) != (false, false)).count();
+    let (mut pace, started) = (Pace::new(of), Instant::now());
     for frame in frames.iter_mut() {
         let (labels_are_missing, depth_is_missing) = lacks(frame);
         if !labels_are_missing && !depth_is_missing {
@@ -57,12 +62,42 @@ pub fn decode(items: &[Item], model: &Path, source: &str) -> anyhow::Result<Vec<
             frame.focal_px.get_or_insert_with(|| as_learned(f64::from(f_model), geometry.focal_scale()));
         }
         completed += 1;
+        if let Some(how_far) = pace.line(completed, started.elapsed()) {
+            log::info!("source {source}: {how_far}");
+        }
     }
     for (item, frame) in items.iter().zip(&mut frames) {
         item.cut(frame);
     }
-    log::info!("source {source}: {completed} frames completed by {}", expert.pipeline.manifest().name);
+    log::info!("source {source}: {completed} frames completed by {name}");
     Ok(frames)
+}
+
+/// Between two lines of how far an expert is.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// How far an expert is: there may be thousands of frames.
+struct Pace {
+    /// Frames that it completes.
+    of: usize,
+    /// When the next line is due, from the start.
+    due: Duration,
+}
+
+impl Pace {
+    fn new(of: usize) -> Self {
+        Self { of, due: PERIOD }
+    }
+
+    /// What is to be said after `completed` frames and so much time.
+    fn line(&mut self, completed: usize, elapsed: Duration) -> Option<String> {
+        if elapsed < self.due || completed == self.of {
+            return None;
+        }
+        self.due = elapsed + PERIOD;
+        let left = elapsed.mul_f64((self.of - completed) as f64 / completed.max(1) as f64);
+        Some(format!("{completed} of {} frames completed  {} left", self.of, indicatif::HumanDuration(left)))
+    }
 }
 
 /// What an expert's answers follow from: the sha256 of its weights, and its input's size.
@@ -86,6 +121,17 @@ fn as_learned(f_model: f64, (scale_x, scale_y): (f64, f64)) -> (f64, f64) {
 mod tests {
     use super::*;
     use crate::frame::camera::focal_ratio;
+
+    #[test]
+    fn an_expert_at_work_says_how_far_it_is_every_ten_seconds() {
+        let mut pace = Pace::new(400);
+        let mut at = |completed, s| pace.line(completed, Duration::from_secs(s));
+        assert_eq!(at(50, 9), None);
+        assert_eq!(at(100, 10).as_deref(), Some("100 of 400 frames completed  30 seconds left"));
+        assert_eq!(at(150, 19), None);
+        assert_eq!(at(200, 50).as_deref(), Some("200 of 400 frames completed  50 seconds left"));
+        assert_eq!(at(400, 100), None, "the end has a line of its own");
+    }
 
     #[test]
     fn the_camera_that_an_expert_learned_from_needs_no_factor() {

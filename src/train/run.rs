@@ -13,7 +13,7 @@ use super::quarter::QuarterStage;
 use super::record::{self, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
-use super::{origin, pictures, schedule};
+use super::{expert, origin, pictures, schedule};
 use crate::data::disk::{hold, DataError};
 use crate::data::source::{check_all, Groups, Item};
 use crate::eval::ClassTable;
@@ -193,6 +193,20 @@ struct Sums {
 
 impl<'a> Run<'a> {
     fn new(config: &'a TrainConfig, options: &'a Options, device: Device) -> anyhow::Result<Self> {
+        let checkpoint = options.out.join(CHECKPOINT);
+        let resumes = options.resume && checkpoint.is_file();
+        // Before the data, which may take minutes: a misspelt file is told at once.
+        check_experts(config)?;
+        tch::manual_seed(config.seed as i64);
+        let variables = VarStore::new(device);
+        let network = Network::new(&variables.root(), &config.network());
+        // A checkpoint has every variable: the weights that its run started from may be gone.
+        let saved = if resumes {
+            Some(Saved::read(&checkpoint)?)
+        } else {
+            start_from_weights(config, &variables)?;
+            None
+        };
         let reading = Instant::now();
         let mut groups = Groups::default();
         // First, as it is quick: what is wrong with a validation split is told before an expert has seen all training frames.
@@ -209,8 +223,6 @@ impl<'a> Run<'a> {
         };
         log::info!("data read in {:.1} s", reading.elapsed().as_secs_f64());
         warn_of_data(config, &supplies, &watched);
-        let checkpoint = options.out.join(CHECKPOINT);
-        let resumes = options.resume && checkpoint.is_file();
         // Not before the data has been read: a run that fails at once leaves the folder as it was.
         let origins = origin::of(config, &supplies, &watched)?;
         if resumes {
@@ -223,13 +235,6 @@ impl<'a> Run<'a> {
         }
         record::add_data(&options.out, batches::focal_share(&supplies), &origins)?;
 
-        tch::manual_seed(config.seed as i64);
-        let variables = VarStore::new(device);
-        let network = Network::new(&variables.root(), &config.network());
-        // A checkpoint has every variable: the weights that its run started from may be gone.
-        if !resumes {
-            start_from_weights(config, &variables)?;
-        }
         let extra = VarStore::new(device);
         let objective = Objective::new(&extra.root(), config, &table, &frequencies, device);
         for (name, mut t) in variables.variables() {
@@ -241,10 +246,10 @@ impl<'a> Run<'a> {
         let mut optimizer = optimizer(config, &variables, &extra)?;
         let mut ema = (config.ema > 0.0).then(|| Ema::new(named(&variables), config.ema));
         let mut progress = Progress::default();
-        if resumes {
+        if let Some(saved) = saved {
             let mut state =
                 State { network: &variables, objective: &extra, optimizer: &mut optimizer, ema: ema.as_mut() };
-            progress = state.restore(Saved::read(&checkpoint)?, &checkpoint)?;
+            progress = state.restore(saved, &checkpoint)?;
             log::info!("going on after step {}", progress.total);
         }
         let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
@@ -576,6 +581,16 @@ fn warn_of_data(config: &TrainConfig, supplies: &[Supply], watched: &[Watched]) 
         let best = &config.watch.best;
         log::warn!("watch.best: no validation frame has truth for {best}: there will be no {BEST}, only {LAST}");
     }
+}
+
+/// That there are the models that are to complete frames, and that they are whole.
+fn check_experts(config: &TrainConfig) -> anyhow::Result<()> {
+    for source in &config.sources {
+        if let Some(model) = &source.expert {
+            expert::identity(model).with_context(|| format!("source {}", source.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the weights that the run starts from; what none of them has starts at random.
