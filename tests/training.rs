@@ -532,6 +532,17 @@ fn a_data_set_that_is_not_there_is_told_with_the_option_for_it() {
     assert!(error.contains("(--data a=PATH says where it is)"), "{error}");
 }
 
+/// Steps of two phases take different times: how far the run is follows from the pixels that they compute.
+#[test]
+fn a_line_of_the_log_names_the_phase_and_is_of_the_whole_run() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = prepare(root.path());
+    let output = run(&train(&config, &root.path().join("out"), &["--set", "phases.0.steps=20"]));
+    let log = String::from_utf8_lossy(&output.stderr);
+    // 20 steps of 2 crops of 64x32, and then 9 of 2 of 128x64.
+    assert!(output.status.success() && log.contains("step 20  phase 1 of 2  35.7%  segmentation "), "{log}");
+}
+
 /// The data may take minutes to prepare, so what else is to be read is looked at before.
 #[test]
 fn a_file_that_is_misspelt_is_told_before_the_data_is_read() {

@@ -29,8 +29,8 @@ const DATA: &str = "data";
 /// Key of [`RUN`]: by what the run was gone on with, where that was another program, device or number of threads.
 const RESUMED: &str = "resumed";
 const METRICS: &str = "metrics.csv";
-/// Length of the progress bar of a run that follows the clock: its share of the time.
-const CLOCK: u64 = 1000;
+/// Length of the progress bar, of which the share that is done is shown: steps of two phases take different times.
+const LENGTH: u64 = 1000;
 
 /// A run's records.
 #[derive(Debug)]
@@ -40,16 +40,46 @@ pub struct Record {
     columns: Vec<String>,
     events: EventWriter,
     bar: indicatif::ProgressBar,
-    by_clock: bool,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// Steps taken in all phases.
+    pub total: usize,
+    /// Index of the phase.
+    pub phase: usize,
+    /// How many phases there are.
+    pub phases: usize,
+    /// Share of the whole run that is done.
+    pub share: f64,
+    /// Time that its rest takes.
+    pub left: Duration,
+}
+
+impl Reach {
+    fn step(&self) -> String {
+        let Self { total, phase, phases, .. } = self;
+        let phase = if *phases > 1 { format!("  phase {} of {phases}", phase + 1) } else { String::new() };
+        format!("step {total}{phase}")
+    }
+
+    fn left(&self) -> String {
+        format!("{} left", indicatif::HumanDuration(self.left))
+    }
+}
+
+/// Time that the rest of a run takes, of which the share that is done rose from `before` to `now` in the `elapsed` time.
+pub fn time_left(elapsed: Duration, before: f64, now: f64) -> Duration {
+    let left_s = elapsed.as_secs_f64() * (1.0 - now) / (now - before).max(1e-9);
+    Duration::from_secs_f64(left_s.clamp(0.0, 1e9))
 }
 
 /// Numbers of a few steps.
 #[derive(Debug)]
 pub struct StepReport<'a> {
-    /// Index of the phase.
-    pub phase: usize,
-    /// Steps taken in all phases.
-    pub total: usize,
+    /// How far the run is.
+    pub reach: Reach,
     /// Now.
     pub learning_rate: f64,
     /// Mean loss of each head.
@@ -73,37 +103,31 @@ impl StepReport<'_> {
     }
 
     /// A line of the log.
-    fn line(&self, share: f64, left: Duration) -> String {
+    fn line(&self) -> String {
         format!(
-            "step {}  {:.1}%  {}  rate {:.2e}  {}  {} left",
-            self.total,
-            100.0 * share,
+            "{}  {:.1}%  {}  rate {:.2e}  {}  {}",
+            self.reach.step(),
+            100.0 * self.reach.share,
             self.losses(),
             self.learning_rate,
             self.pace(),
-            indicatif::HumanDuration(left)
+            self.reach.left()
         )
     }
 
-    /// What stands beside the progress bar, which knows by itself what is left where it counts steps.
-    fn beside_bar(&self, left: Option<Duration>) -> String {
-        let left = left.map_or_else(String::new, |d| format!("{} left  ", indicatif::HumanDuration(d)));
-        format!("{left}{}  {}", self.losses(), self.pace())
+    /// What stands beside the progress bar, behind what [`Record::advance`] puts there.
+    fn beside_bar(&self) -> String {
+        format!("{}  {}", self.losses(), self.pace())
     }
 }
 
 impl Record {
-    /// Opens the records of a run of `steps` steps, `None` where it follows the clock; what an earlier part of the run
-    /// wrote after the step of `progress`, or of a look that it does not count yet, is cut off.
+    /// Opens the records of a run; what an earlier part of the run wrote after the step of `progress`, or of a look that
+    /// it does not count yet, is cut off.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn open(
-        folder: &Path,
-        config: &TrainConfig,
-        progress: &Progress,
-        steps: Option<usize>,
-    ) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, config: &TrainConfig, progress: &Progress) -> anyhow::Result<Self> {
         let mut columns: Vec<String> =
             ["step", "phase", "learning_rate", "gradient_norm", "crops_per_s", "waiting"].map(String::from).to_vec();
         columns.extend(config.heads.iter().map(|h| format!("loss_{}", h.task.name())));
@@ -136,18 +160,12 @@ impl Record {
         let metrics = fs::OpenOptions::new().append(true).open(&path).with_context(context)?;
         let events = EventWriter::create(folder, done as i64 + 1)?;
         let bar = if std::io::stderr().is_terminal() {
-            let (style, length, position) = match steps {
-                Some(steps) => ("{bar:30} {pos}/{len} {per_sec} {eta} left  {msg}", steps as u64, done as u64),
-                None => ("{bar:30} {percent}%  {msg}", CLOCK, 0),
-            };
-            indicatif::ProgressBar::new(length)
-                .with_style(indicatif::ProgressStyle::with_template(style)?)
-                .with_position(position)
+            let style = indicatif::ProgressStyle::with_template("{bar:30} {percent}%  {prefix}  {msg}")?;
+            indicatif::ProgressBar::new(LENGTH).with_style(style)
         } else {
             indicatif::ProgressBar::hidden()
         };
-        bar.reset_eta();
-        Ok(Self { folder: folder.into(), metrics, columns, events, bar, by_clock: steps.is_none() })
+        Ok(Self { folder: folder.into(), metrics, columns, events, bar })
     }
 
     fn row(&mut self, step: usize, phase: usize, values: &[(String, f64)]) -> anyhow::Result<()> {
@@ -166,9 +184,10 @@ impl Record {
     }
 
     /// One step was taken.
-    pub fn advance(&self) {
-        if !self.by_clock {
-            self.bar.inc(1);
+    pub fn advance(&self, reach: &Reach) {
+        if !self.bar.is_hidden() {
+            self.bar.set_position((reach.share.clamp(0.0, 1.0) * LENGTH as f64) as u64);
+            self.bar.set_prefix(format!("{}  {}", reach.step(), reach.left()));
         }
     }
 
@@ -177,19 +196,15 @@ impl Record {
         self.bar.suspend(|| log::info!("{text}"));
     }
 
-    /// Records the numbers of a few steps. `share` of the phase is done and so much time is `left` for it; of the whole
-    /// run, where it follows the clock.
+    /// Records the numbers of a few steps.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn steps(&mut self, report: &StepReport<'_>, share: f64, left: Duration) -> anyhow::Result<()> {
+    pub fn steps(&mut self, report: &StepReport<'_>) -> anyhow::Result<()> {
         if self.bar.is_hidden() {
-            log::info!("{}", report.line(share, left));
+            log::info!("{}", report.line());
         } else {
-            if self.by_clock {
-                self.bar.set_position((share.clamp(0.0, 1.0) * CLOCK as f64) as u64);
-            }
-            self.bar.set_message(report.beside_bar(self.by_clock.then_some(left)));
+            self.bar.set_message(report.beside_bar());
         }
         let mut values = vec![
             ("learning_rate".to_string(), report.learning_rate),
@@ -198,7 +213,7 @@ impl Record {
         ];
         values.extend(report.gradient_norm.map(|n| ("gradient_norm".to_string(), n)));
         values.extend(report.losses.iter().map(|(task, v)| (format!("loss_{}", task.name()), *v)));
-        self.row(report.total, report.phase, &values)
+        self.row(report.reach.total, report.reach.phase, &values)
     }
 
     /// Records a look at the validation splits.
@@ -338,21 +353,35 @@ mod tests {
     #[test]
     fn a_report_tells_losses_pace_and_what_is_left() {
         let losses = [(Task::Segmentation, 1.25), (Task::Depth, 0.5)];
+        let reach = Reach { total: 40, phase: 0, phases: 1, share: 0.5, left: Duration::from_secs(120) };
         let report = StepReport {
-            phase: 0,
-            total: 40,
+            reach,
             learning_rate: 1e-3,
             losses: &losses,
             gradient_norm: None,
             crops_per_s: 12.34,
             waiting: 0.071,
         };
-        let left = Duration::from_secs(120);
         let (losses, pace) = ("segmentation 1.2500  depth 0.5000", "12.3 crops/s  waiting 7%");
-        let line = format!("step 40  50.0%  {losses}  rate 1.00e-3  {pace}  2 minutes left");
-        assert_eq!(report.line(0.5, left), line);
-        assert_eq!(report.beside_bar(None), format!("{losses}  {pace}"));
-        assert_eq!(report.beside_bar(Some(left)), format!("2 minutes left  {losses}  {pace}"));
+        let line = |step: &str| format!("{step}  50.0%  {losses}  rate 1.00e-3  {pace}  2 minutes left");
+        assert_eq!(report.line(), line("step 40"));
+        assert_eq!(report.beside_bar(), format!("{losses}  {pace}"));
+        let second = StepReport { reach: Reach { phase: 1, phases: 3, ..reach }, ..report };
+        assert_eq!(second.line(), line("step 40  phase 2 of 3"));
+    }
+
+    #[test]
+    fn what_is_left_follows_from_what_this_process_has_done() {
+        let left_s = |elapsed_s, before, now| time_left(Duration::from_secs(elapsed_s), before, now).as_secs_f64();
+        for (found, expected) in [
+            (left_s(10, 0.0, 0.05), 190.0),
+            // Half of the run was done before it was resumed, whatever that took.
+            (left_s(10, 0.5, 0.6), 40.0),
+            (left_s(10, 0.5, 1.0), 0.0),
+        ] {
+            assert!((found - expected).abs() < 1e-6, "{found} and not {expected}");
+        }
+        assert!(left_s(0, 0.0, 0.0) <= 1e9 && left_s(10, 0.5, 0.5) <= 1e9, "before the first step");
     }
 
     #[test]
@@ -366,7 +395,7 @@ mod tests {
         fs::write(&path, &before).expect("written");
         fs::hard_link(&path, &link).expect("linked");
         let progress = Progress { total: 20, looked: 20, ..Progress::default() };
-        Record::open(folder.path(), &config(), &progress, Some(100)).expect("opened");
+        Record::open(folder.path(), &config(), &progress).expect("opened");
         let text = fs::read_to_string(&path).expect("metrics");
         assert!(
             text.starts_with("step,phase,") && text.ends_with(&format!("depth,a/miou,a/abs_rel,a/normal_deg\n{kept}")),

@@ -10,7 +10,7 @@ use super::loss_scale::LossScale;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use super::quarter::QuarterStage;
-use super::record::{self, Record, StepReport};
+use super::record::{self, Reach, Record, StepReport};
 use super::step;
 use super::validate::{self, LookConfig, Validation, Watched};
 use super::{expert, origin, pictures, schedule};
@@ -174,6 +174,8 @@ struct Run<'a> {
     watched: Vec<Watched>,
     record: Record,
     progress: Progress,
+    /// When this process began with its steps, and the share of the run that was done then.
+    begun: (Instant, f64),
 }
 
 /// Sums between two reports.
@@ -254,8 +256,7 @@ impl<'a> Run<'a> {
         }
         let before = (config.refinement == Refinement::Alone).then(|| network.folded(NumberFormat::Fixed(Kind::Float)));
         let frames = supplies.iter().map(Supply::len).sum();
-        let steps = config.phases.iter().map(|p| p.steps(frames)).sum();
-        Ok(Self {
+        let mut run = Self {
             config,
             options,
             device,
@@ -271,9 +272,12 @@ impl<'a> Run<'a> {
             frames,
             table: Arc::new(table),
             watched,
-            record: Record::open(&options.out, config, &progress, options.minutes.is_none().then_some(steps))?,
+            record: Record::open(&options.out, config, &progress)?,
             progress,
-        })
+            begun: (Instant::now(), 0.0),
+        };
+        run.begun.1 = run.share();
+        Ok(run)
     }
 
     fn state(&mut self) -> State<'_> {
@@ -346,10 +350,10 @@ impl<'a> Run<'a> {
             self.step(&supply, phase.accumulate, rate, &mut sums)?;
             self.progress.step += 1;
             self.progress.total += 1;
-            self.record.advance();
+            self.record.advance(&self.reach());
             let total = self.progress.total;
             if total.is_multiple_of(REPORT_EVERY) {
-                self.report(&mut sums, rate, share)?;
+                self.report(&mut sums, rate)?;
             }
             let is_look = is_look_due(&self.progress);
             if is_look || total.is_multiple_of(self.config.watch.checkpoint_every) {
@@ -378,6 +382,29 @@ impl<'a> Run<'a> {
         let work =
             |p: &super::config::Phase| (p.steps(self.frames) * p.batch * p.accumulate * p.crop.0 * p.crop.1) as f64;
         work(&self.config.phases[index]) / self.config.phases.iter().map(work).sum::<f64>()
+    }
+
+    /// The share of the run's steps that is done, by the pixels that they compute.
+    fn share(&self) -> f64 {
+        let Progress { phase, step, .. } = self.progress;
+        let before: f64 = (0..phase).map(|index| self.part_of(index)).sum();
+        let at_hand = self.config.phases.get(phase);
+        let here = at_hand.map_or(0.0, |p| self.part_of(phase) * step as f64 / p.steps(self.frames) as f64);
+        before + here
+    }
+
+    fn reach(&self) -> Reach {
+        let Progress { phase, total, elapsed_s, .. } = self.progress;
+        let (share, left) = match self.options.minutes.map(|minutes| minutes * 60.0) {
+            // All of its time is known.
+            Some(all_s) => ((elapsed_s / all_s).min(1.0), Duration::from_secs_f64((all_s - elapsed_s).clamp(0.0, 1e9))),
+            None => {
+                let (since, before) = self.begun;
+                let share = self.share();
+                (share, record::time_left(since.elapsed(), before, share))
+            }
+        };
+        Reach { total, phase, phases: self.config.phases.len(), share, left }
     }
 
     /// One step of the optimiser.
@@ -456,29 +483,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn report(&mut self, sums: &mut Sums, rate: f64, share: f64) -> anyhow::Result<()> {
+    fn report(&mut self, sums: &mut Sums, rate: f64) -> anyhow::Result<()> {
         let sums = std::mem::take(sums);
         self.check_losses(&sums.losses)?;
         let mean = |sum: &Tensor, steps: usize| sum.double_value(&[]) / steps as f64;
         let losses: Vec<(Task, f64)> = sums.losses.iter().map(|(t, v)| (*t, mean(v, sums.steps))).collect();
         let gradient_norm = sums.gradient.as_ref().map(|sum| mean(sum, sums.taken));
-        let Progress { elapsed_s, phase_elapsed_s, .. } = self.progress;
-        let (share, left_s) = match self.options.minutes.map(|minutes| minutes * 60.0) {
-            // Of the whole run, as all of its time is known.
-            Some(all_s) => ((elapsed_s / all_s).min(1.0), all_s - elapsed_s),
-            None => (share, phase_elapsed_s / share.max(1e-9) * (1.0 - share)),
-        };
         let seconds = sums.since.map_or(0.0, |s| s.elapsed().as_secs_f64()).max(1e-9);
         let report = StepReport {
-            phase: self.progress.phase,
-            total: self.progress.total,
+            reach: self.reach(),
             learning_rate: rate,
             losses: &losses,
             gradient_norm,
             crops_per_s: sums.crops as f64 / seconds,
             waiting: sums.waited.as_secs_f64() / seconds,
         };
-        self.record.steps(&report, share, Duration::from_secs_f64(left_s.clamp(0.0, 1e9)))
+        self.record.steps(&report)
     }
 
     /// Looks at the validation splits, with the averaged weights where there are such; keeps the weights.
