@@ -71,7 +71,7 @@ impl Sample {
                 root.join(folder).join(split).display()
             )));
         }
-        let missing: Vec<(Wanted, PathBuf)> = samples.iter().flat_map(Self::missing).collect();
+        let missing: Vec<(Wanted, PathBuf)> = samples.par_iter().flat_map_iter(Self::missing).collect();
         if !missing.is_empty() {
             return Err(DataError::Split(format!(
                 "split '{split}' of {}: {} files are missing from its {} frames ({}): {}; {}",
