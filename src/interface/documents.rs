@@ -283,8 +283,7 @@ pub fn params_file() -> String {
          \x20   #   roi: [0, 200, 1920, 800]\n\
          \x20   #   outputs:\n\
          \x20   #     overlay: false\n\
-         \x20   # QoS of a topic by its final name (reliability, durability, history, depth,\n\
-         \x20   # deadline, lifespan, liveliness, liveliness_lease_duration; times in nanoseconds):\n\
+         \x20   # QoS of a topic by its final name (reliability, durability, history, depth, deadline and so on):\n\
          \x20   # qos_overrides:\n\
          \x20   #   /camera/image_raw:\n\
          \x20   #     subscription:\n\
