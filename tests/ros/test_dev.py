@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import platform
 import shutil
 import signal
@@ -284,6 +285,36 @@ def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path, folder, env
     assert done.returncode == (1 if words else 0), done.stderr
     assert not words or ("  - " in done.stderr and words in done.stderr), done.stderr
     assert not (place / ".dev").exists()
+
+
+def test_colcons_set_up_works_where_pythons_path_has_a_space(tmp_path):
+    """By what ./dev makes of it: as colcon writes it, the interpreter's path is two words."""
+    prefix = pathlib.Path(os.environ["COLCON_PREFIX_PATH"].split(os.pathsep)[0])
+    spaced = tmp_path / "a b"
+    spaced.mkdir()
+    (spaced / "python").symlink_to(sys.executable)
+    shutil.copy(prefix / "_local_setup_util_sh.py", spaced)
+    for shell in ("sh", "bash", "zsh"):
+        text = (prefix / f"local_setup.{shell}").read_text()
+        (spaced / f"local_setup.{shell}").write_text(text.replace('$("$_colcon_python', "$($_colcon_python"))
+    environment = {**os.environ, "COLCON_PYTHON_EXECUTABLE": str(spaced / "python")}
+
+    def complaints(*command):
+        done = subprocess.run(["bash", "-c", *command], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        return done.stderr
+
+    def of_both():
+        return [complaints('. "$0"', str(spaced / f"local_setup.{shell}")) for shell in ("sh", "bash")]
+
+    assert all(f"{tmp_path}/a: No such file" in said for said in of_both())
+    text = (ROOT / "dev").read_text()
+    start = text.index("mend_set_up() {")
+    mend = text[start : text.index("\n}\n", start) + 3]
+    for _ in range(2):
+        assert complaints(f'{mend} mend_set_up "$0"', str(spaced)) == ""
+        assert of_both() == ["", ""]
+    assert '$("$_colcon_python_executable" ' in (spaced / "local_setup.zsh").read_text()
 
 
 def test_files_of_the_future_are_named(tmp_path):
