@@ -1,5 +1,6 @@
 //! `semantic_depth demo`
 
+use crate::data::disk::hold;
 use crate::demo::source::Source;
 use crate::demo::{self, drive, Options};
 use crate::export;
@@ -77,6 +78,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let node = args.node.map_or_else(demo::default_node, Ok)?;
     demo::check(&model, &node, &args.parameters)?;
     demo::check_ros()?;
+    // Another one would write into the same bag, and render the same drive.
+    let _held = hold(&args.out, "demo")?;
     let source = match (args.drive, args.images, args.video) {
         (Some(folder), _, _) => Source::Drive(folder),
         (_, Some(folder), _) => Source::Images(folder),

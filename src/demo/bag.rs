@@ -6,14 +6,14 @@
 
 use super::interfaces::Interface;
 use mcap::records::{MessageHeader, Metadata};
-use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader};
+use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -106,6 +106,8 @@ struct Item {
 struct Counters {
     waiting_bytes: AtomicUsize,
     lost: Vec<AtomicU64>,
+    /// Nobody writes any more.
+    has_ended: AtomicBool,
 }
 
 /// Feeds the writer; clones feed the same bag.
@@ -124,7 +126,11 @@ impl Feed {
         let before = self.counters.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         // One message larger than the whole budget must still pass when the queue is empty.
         let room = before == 0 || before + bytes <= QUEUE_BYTES;
-        let taken = room && self.sender.try_send(Item { topic, log_time_ns, publish_time_ns, data }).is_ok();
+        let sent = room.then(|| self.sender.try_send(Item { topic, log_time_ns, publish_time_ns, data }));
+        if matches!(sent, Some(Err(TrySendError::Disconnected(_)))) {
+            self.counters.has_ended.store(true, Ordering::Relaxed);
+        }
+        let taken = matches!(sent, Some(Ok(())));
         if !taken {
             self.counters.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             if let Some(lost) = self.counters.lost.get(topic) {
@@ -132,6 +138,11 @@ impl Feed {
             }
         }
         taken
+    }
+
+    /// Whether a message found the writer gone: it has failed, and [`Recorder::finish`] says why.
+    pub fn has_ended(&self) -> bool {
+        self.counters.has_ended.load(Ordering::Relaxed)
     }
 }
 
@@ -209,7 +220,8 @@ impl Recorder {
         }
         let (sender, receiver) = sync_channel(QUEUE_MESSAGES);
         let lost = topics.iter().map(|_| AtomicU64::new(0)).collect();
-        let counters = Arc::new(Counters { waiting_bytes: AtomicUsize::new(0), lost });
+        let counters =
+            Arc::new(Counters { waiting_bytes: AtomicUsize::new(0), lost, has_ended: AtomicBool::new(false) });
         let job = Job {
             writer,
             channels,
@@ -388,12 +400,17 @@ fn metadata(topics: &[Topic], written: &Written, file_name: &str) -> Information
     }
 }
 
+/// Longest record of a bag that is read: larger than any image.
+const MOST_RECORD_BYTES: usize = 1 << 30;
+
 /// Reads a bag's MCAP file from front to back in bounded memory; `visit` gets each message's topic and bytes.
 pub fn read<E: From<BagError>>(path: &Path, mut visit: impl FnMut(&str, &[u8]) -> Result<(), E>) -> Result<(), E> {
     let mcap_error = |source| E::from(BagError::Mcap { path: path.to_path_buf(), source });
     let io = |source| E::from(BagError::Io { what: "read", path: path.to_path_buf(), source });
     let mut file = File::open(path).map_err(io)?;
-    let mut reader = LinearReader::new();
+    // Without it a number in a damaged file is taken for how much memory is needed.
+    let options = LinearReaderOptions::default().with_record_length_limit(MOST_RECORD_BYTES);
+    let mut reader = LinearReader::new_with_options(options);
     let mut topics = BTreeMap::new();
     while let Some(event) = reader.next_event() {
         match event.map_err(mcap_error)? {
@@ -474,12 +491,34 @@ mod tests {
     fn overflow_is_counted_and_does_not_wait() {
         // A feed whose writer never takes anything: the bound is what stops it.
         let (sender, receiver) = sync_channel(2);
-        let counters = Arc::new(Counters { waiting_bytes: AtomicUsize::new(0), lost: vec![AtomicU64::new(0)] });
+        let (lost, has_ended) = (vec![AtomicU64::new(0)], AtomicBool::new(false));
+        let counters = Arc::new(Counters { waiting_bytes: AtomicUsize::new(0), lost, has_ended });
         let feed = Feed { sender, counters };
         assert_eq!([1, 2, 3, 4].map(|_| feed.record(0, 0, 0, vec![0; 10])), [true, true, false, false]);
         assert_eq!(feed.counters.lost[0].load(Ordering::Relaxed), 2);
         assert_eq!(feed.counters.waiting_bytes.load(Ordering::Relaxed), 20);
+        assert!(!feed.has_ended(), "it is only slow");
         drop(receiver);
+        assert!(!feed.record(0, 1, 1, vec![0; 10]) && feed.has_ended());
+        assert_eq!(feed.counters.lost[0].load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn numbers_of_a_damaged_bag_are_not_taken_for_memory() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let bag = folder.path().join("drive");
+        let recorder = Recorder::create(&bag, topics()).expect("created");
+        recorder.feed().record(0, 1, 1, messages::image("camera", 10, 10, vec![7; 300]).expect("ROS writes it"));
+        recorder.finish().expect("finished");
+        let path = bag.join("drive_0.mcap");
+        let bytes = std::fs::read(&path).expect("bag");
+        for at in 8..bytes.len() - 9 {
+            let mut damaged = bytes.clone();
+            damaged[at..at + 8].copy_from_slice(&0x4b6d_2f00_dead_beef_u64.to_le_bytes());
+            std::fs::write(&path, damaged).expect("written");
+            // An error or not, but no end of the process.
+            let _ = read::<BagError>(&path, |_, _| Ok(()));
+        }
     }
 
     #[test]

@@ -33,7 +33,10 @@ fn fingerprint(config: &DriveConfig) -> String {
     hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-/// The folder of the drive under `out`, rendered if it is not there yet.
+/// Ending of the folder of a drive that is not whole.
+const UNFINISHED: &str = "unfinished";
+
+/// The folder of the drive under `out`, rendered if it is not there yet. Nobody else may be at work in `out`.
 pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize, usize)) -> anyhow::Result<PathBuf> {
     let (width, height) = size;
     let config = DriveConfig { rate_hz, ..DriveConfig::new(street_seed(seed), frames, width, height) };
@@ -42,10 +45,14 @@ pub fn prepare(out: &Path, seed: u64, frames: usize, rate_hz: f64, size: (usize,
     if folder.is_dir() {
         return Ok(folder);
     }
-    // Under another name until it is whole: a rendering that was cut off is never taken for a drive.
-    let unfinished = folder.with_extension("unfinished");
-    if unfinished.exists() {
-        std::fs::remove_dir_all(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))?;
+    // Under another name until it is whole: a rendering that was cut off is never taken for a drive. Those of other sizes and seeds
+    // would stay for ever.
+    let unfinished = folder.with_extension(UNFINISHED);
+    for entry in std::fs::read_dir(out.join("drives")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
     }
     let place = folder.display();
     super::say(format_args!("rendering {frames} frames of {width}x{height}, once; they are kept in {place}"));

@@ -383,7 +383,8 @@ impl Graph {
             if last_check.elapsed() > Duration::from_millis(100) {
                 last_check = Instant::now();
                 process.check()?;
-                if stop.load(Ordering::Relaxed) {
+                // What cannot be recorded any more need not be played on.
+                if stop.load(Ordering::Relaxed) || feed.has_ended() {
                     break;
                 }
                 progress(run);

@@ -327,6 +327,9 @@ def test_no_node_is_left_behind(tool_program, node_program, model, tmp_path):
         mcap_file = out / "bag" / "bag_0.mcap"
         until(lambda: mcap_file.exists() and mcap_file.stat().st_size > 100_000 and children(), "some frames")
         node = children()[0]
+        # Another one would write into the same bag.
+        other = run(arguments)
+        assert other.returncode == 1 and f"{out} is in use by another demo; wait for its end" in other.stderr, other.stderr
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) != 0
     finally:
