@@ -8,7 +8,7 @@ use crate::data::disk::write_atomically;
 use crate::data::npy::Precision;
 use crate::depth::accuracy::{self, Accuracy, Report};
 use crate::depth::clean::{clean, CleanOptions, Edges};
-use crate::depth::files::{self, Job};
+use crate::depth::files::{self, Broken, Job};
 use crate::depth::matcher::{Matcher, MatcherOptions, Paths, Volumes};
 use crate::depth::teacher::{Sign, Teacher, TeacherOptions, ValueRange};
 use crate::depth::{preview, Disparity};
@@ -346,18 +346,28 @@ where
         let folder = path.parent().unwrap_or(Path::new(""));
         std::fs::create_dir_all(folder).with_context(|| format!("--preview {}", path.display()))?;
     }
+    let mut broken = Vec::new();
     for (index, plan) in plans.iter().enumerate() {
-        make(plan, args)?;
+        if let Some(why) = make(plan, args)? {
+            broken.push(format!("split '{}': {why}", plan.split));
+            // Its frame may be one of them.
+            continue;
+        }
         if let (Some(path), Some((_, sample))) = (&args.preview, shown.filter(|(at, _)| *at == index)) {
             write_preview(path, sample, &plan.job.clean, &plan.make)?;
             super::print(format_args!("{}: {}, its depth before and after cleaning\n", path.display(), sample.stem()))?;
         }
     }
+    ensure!(
+        broken.is_empty(),
+        "{}; all other frames have their depth: mend or replace these files and start again, which makes what is missing",
+        broken.join("; ")
+    );
     Ok(())
 }
 
-/// Makes a split, and tells.
-fn make<M>(plan: &Plan<'_, M>, args: &FileArgs) -> anyhow::Result<()>
+/// Makes a split, and tells; returns which of its pictures are broken, if any.
+fn make<M>(plan: &Plan<'_, M>, args: &FileArgs) -> anyhow::Result<Option<Broken>>
 where
     M: Fn(&Sample) -> anyhow::Result<Disparity> + Sync,
 {
@@ -369,7 +379,11 @@ where
         false => progress.one_was_there(),
     });
     progress.finish();
-    let done = done?;
+    let (done, broken) = match done.map_err(anyhow::Error::downcast::<Broken>) {
+        Ok(done) => (done, None),
+        Err(Ok(broken)) => (broken.done, Some(broken)),
+        Err(Err(error)) => return Err(error),
+    };
     super::print(format_args!(
         "{} depth files written to {} ({}), {} were there, {:.1} s\n",
         done.made,
@@ -378,7 +392,7 @@ where
         done.skipped,
         started.elapsed().as_secs_f64()
     ))?;
-    Ok(())
+    Ok(broken)
 }
 
 /// Which kind of picture a preview's name asks for.

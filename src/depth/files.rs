@@ -48,6 +48,17 @@ pub struct Done {
     pub skipped: usize,
 }
 
+/// Pictures that turned out to be broken when they were decoded; all other frames have their depth.
+#[derive(Debug, thiserror::Error)]
+#[error("{count} of {of} frames have broken pictures: {what}")]
+pub struct Broken {
+    /// The others.
+    pub done: Done,
+    count: usize,
+    of: usize,
+    what: String,
+}
+
 /// The frames of a split with the named parts, whatever else they have.
 ///
 /// # Errors
@@ -187,8 +198,8 @@ fn check_apart(sample: &Sample, root: &Path) -> anyhow::Result<()> {
 /// after each frame, with whether it was not there before. Files that are there stay, if they were made in the same way.
 ///
 /// # Errors
-/// What [`check`] finds; a frame cannot be read, made or written. Frames that are done stay done, and where pictures are broken all
-/// others are made first.
+/// What [`check`] finds; a frame cannot be read, made or written. Frames that are done stay done. [`Broken`] comes after all that can
+/// be made.
 pub fn run(
     samples: &[Sample],
     job: &Job,
@@ -213,6 +224,8 @@ pub fn run(
                 // A picture that is broken is one frame's fault; all else is the work's.
                 match error.downcast::<DataError>() {
                     Ok(error @ DataError::Bad { .. }) => {
+                        // What was there before is of another picture, and would pass for what is made anew.
+                        remove_depth(&target(sample, job), &job.folder)?;
                         broken.lock().unwrap_or_else(PoisonError::into_inner).push((sample.stem().to_string(), error));
                     }
                     Ok(error) => return Err(anyhow::Error::new(error).context(sample.stem().to_string())),
@@ -225,20 +238,16 @@ pub fn run(
             Ok(())
         })?;
     }
+    let done = Done { made: made.into_inner(), skipped: skipped.into_inner() };
     let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !broken.is_empty() {
         // Threads have found them in any order.
         broken.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let count = broken.len();
         let errors: Vec<DataError> = broken.into_iter().map(|(_, error)| error).collect();
-        bail!(
-            "depth of {count} of {} frames cannot be made, the others have it: {}; mend or replace these files and start again, \
-             which makes what is missing",
-            samples.len(),
-            in_line(&errors, NAMED)
-        );
+        let (count, of, what) = (errors.len(), samples.len(), in_line(&errors, NAMED));
+        return Err(Broken { done, count, of, what }.into());
     }
-    Ok(Done { made: made.into_inner(), skipped: skipped.into_inner() })
+    Ok(done)
 }
 
 /// Where a frame's results go.
@@ -450,13 +459,19 @@ mod tests {
             own(sample)
         };
         let error = format!("{:#}", run(&samples, &job(), &"test", broken, |_| ()).expect_err("two are broken"));
-        assert!(error.contains("depth of 2 of 5 frames cannot be made"), "{error}");
+        assert!(error.contains("2 of 5 frames have broken pictures: "), "{error}");
         assert!(error.contains("town_000000_000001_leftImg8bit.png: unknown filter method; "), "{error}");
         assert!(error.contains("town_000000_000003_leftImg8bit.png: the same"), "{error}");
         let ticks = Mutex::new([0, 0]);
         let done = run(&samples, &job(), &"test", own, |is_new| ticks.lock().expect("alone")[usize::from(is_new)] += 1);
         assert_eq!(done.expect("mended"), Done { made: 2, skipped: 3 });
         assert_eq!(ticks.into_inner().expect("alone"), [3, 2]);
+        // Depth of what the picture was before it broke does not stay.
+        let anew = Job { overwrite: true, ..job() };
+        let error = run(&samples, &anew, &"test", broken, |_| ()).expect_err("two are broken again");
+        let done = error.downcast::<Broken>().expect("no other reason").done;
+        assert_eq!(done, Done { made: 3, skipped: 0 });
+        assert_eq!(make(&samples, &job()).expect("mended"), Done { made: 2, skipped: 3 });
     }
 
     #[test]
