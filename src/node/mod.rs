@@ -494,9 +494,12 @@ impl App {
         let ready = model.ready.clone();
         let settings = self.settings();
         settings.check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
+        // Before the first publisher: those of a configure that fails would stay on the graph.
+        let masks = settings.cameras.iter().map(|camera| ignore_mask(camera).transpose());
+        let masks = masks.collect::<anyhow::Result<Vec<_>>>()?;
         let mut setups = Vec::with_capacity(self.cameras.len());
         let inbox = Arc::new(Inbox::new(self.cameras.len()));
-        for (index, camera) in self.cameras.iter_mut().enumerate() {
+        for (index, (camera, ignore)) in self.cameras.iter_mut().zip(masks).enumerate() {
             let (names, set) = (&self.names, self.parameters.set());
             let qos = |topic: &Topic, name: &str| {
                 qos::overridden(qos::profile(&topic.qos), set, &names.topic(name), topic.role)
@@ -507,7 +510,7 @@ impl App {
                 publishers: Publishers::create(&mut self.node, &camera.name, &qos)?,
                 calibrations: camera.calibrations.clone(),
                 stats: camera.stats.clone(),
-                ignore: settings.cameras.get(index).and_then(ignore_mask).transpose()?,
+                ignore,
             });
         }
         let worker = Worker::start(worker::Setup {
@@ -587,7 +590,7 @@ impl App {
         }
         let awake = self.awake.look(Instant::now());
         if let (Phase::Running { worker, .. }, Some(limit)) = (&self.phase, self.settings().node.exit_after_failure) {
-            if let Some(barren) = worker.barren_for().filter(|barren| *barren.min(&awake) > limit) {
+            if let Some(barren) = worker.barren_for(awake).filter(|barren| *barren > limit) {
                 let why = worker.failure().map_or_else(String::new, |why| format!(" ({why})"));
                 bail!(
                     "the network has answered nothing for {:.0} s{why}: ending, as exit_after_failure_s says",

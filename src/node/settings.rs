@@ -1,6 +1,6 @@
 //! The parameters' values as one frame sees them: a snapshot that is replaced when a parameter changes.
 
-use crate::data::classes::Class;
+use crate::data::classes::{Class, UNLABELLED};
 use crate::interface::settings::MaskSettings;
 use crate::interface::{classes, CameraSettings, NodeSettings, ParameterSet, Thresholds};
 use std::collections::BTreeSet;
@@ -75,7 +75,11 @@ fn far(names: &[String], table: &[Class]) -> Result<[bool; 256], String> {
     if names.is_empty() {
         return Ok([false; 256]);
     }
-    classes::chosen(names, table)
+    let far = classes::chosen(names, table)?;
+    if far[usize::from(UNLABELLED)] {
+        return Err("unlabelled is what nothing is known of, and no class that is far".into());
+    }
+    Ok(far)
 }
 
 impl Default for ClassSets {

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether the thread has come to something.
 const LOOK: Duration = Duration::from_millis(5);
+/// The longest time between two images on which the network failed that counts as one of failure.
+const GAP: Duration = Duration::from_secs(1);
 /// How long the spinning thread waits for an output that is being sent when it says that no more are.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -80,18 +82,21 @@ struct Shared {
 /// The network failed on all frames of a while.
 #[derive(Debug)]
 struct Failure {
-    /// On the first of them.
-    since: Instant,
-    /// On the newest.
+    /// How long it has failed, from image to image.
+    failing: Duration,
+    /// On the newest image.
     until: Instant,
-    /// On the newest.
+    /// On the newest image.
     why: String,
 }
 
 impl Failure {
-    /// One more, after those before it.
+    /// One more, after those before it. Where there was no image for longer than [`GAP`], the time is not known to be one of failure:
+    /// the camera was silent, the node not active, the process stopped.
     fn after(before: Option<&Self>, now: Instant, why: String) -> Self {
-        Self { since: before.map_or(now, |before| before.since), until: now, why }
+        let failing = before
+            .map_or(Duration::ZERO, |before| before.failing + now.saturating_duration_since(before.until).min(GAP));
+        Self { failing, until: now, why }
     }
 }
 
@@ -131,11 +136,11 @@ impl Worker {
         lock(&self.shared.failure).as_ref().map(|failure| failure.why.clone())
     }
 
-    /// For how long nothing has come out of the network although it was given frames: since the first of those that it fails on,
-    /// as far as the newest of them, or at one batch. `None`: it answers.
-    pub fn barren_for(&self) -> Option<Duration> {
-        let failing = lock(&self.shared.failure).as_ref().map(|failure| failure.until.duration_since(failure.since));
-        failing.max(self.busy_for())
+    /// For how long nothing has come out of the network although it was given frames: from failure to failure, or at one batch, of
+    /// which only the time counts for which the process has been `awake`. `None`: it answers.
+    pub fn barren_for(&self, awake: Duration) -> Option<Duration> {
+        let failing = lock(&self.shared.failure).as_ref().map(|failure| failure.failing);
+        failing.max(self.busy_for().map(|busy| busy.min(awake)))
     }
 
     /// Whether the managed node is active; of one that is not any more, nothing is published afterwards (see
@@ -448,4 +453,22 @@ fn fit<'a>(
         None => (placement.clone(), source, Geometry::new(placement, source, network)?),
     };
     Ok(&at_hand.insert(found).2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failure_upon_failure_counts_as_time_of_failure() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let first = Failure::after(None, start, "white".into());
+        assert_eq!(first.failing, ms(0));
+        let second = Failure::after(Some(&first), start + ms(100), "white".into());
+        assert_eq!(second.failing, ms(100));
+        // A night without images.
+        let later = Failure::after(Some(&second), start + ms(30_000_000), "white".into());
+        assert_eq!(later.failing, ms(100) + GAP);
+        assert_eq!(Failure::after(Some(&later), later.until + ms(500), "white".into()).failing, ms(600) + GAP);
+    }
 }

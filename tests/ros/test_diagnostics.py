@@ -664,10 +664,12 @@ def test_a_network_that_does_not_answer_any_more_ends_the_node_where_that_is_ask
         feed.image, feed.odd = white, lambda: peer.send(good)
         feed.go_on(4.0)
         node.check()
-        # Nor is one that is long ago, where no image came since.
+        # Nor is one that is long ago, where no image came since, or one more then.
         feed.odd = None
         feed.until("model", ERROR)
         peer.spin_for(4.0)
+        peer.send(white)
+        peer.spin_for(1.0)
         node.check()
         feed.image = good
         feed.until("model", OK)

@@ -13,6 +13,7 @@ import tiny_model
 from conftest import LIMIT_S, NAME, Peer, encode, picture, qos, until
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
+from PIL import Image
 from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
@@ -239,6 +240,24 @@ def test_a_whole_life(start_node, manage, model):
     assert not manager.change(CONFIGURE)
     code, took_s = node.end()
     assert code == 0 and took_s < 2.0, node.log()[-3000:]
+
+
+def test_a_configure_that_fails_leaves_no_publisher(start_node, manage, tmp_path):
+    mask = tmp_path / "mask.png"
+    node = start_node(autostart=False, ignore_mask=str(mask))
+    manager = manage(node)
+    for _ in range(2):
+        assert not manager.change(CONFIGURE) and manager.state().id == UNCONFIGURED
+    assert f"cannot configure: ignore_mask: {mask}: No such file" in node.log()
+    pixels = np.zeros((16, 32), np.uint8)
+    pixels[12:] = 255
+    Image.fromarray(pixels).save(mask)
+    assert manager.change(CONFIGURE)
+    manager.until(lambda: manager.node.count_publishers(f"{NAME}/output/labels"), "the node's publisher")
+    assert manager.node.count_publishers(f"{NAME}/output/labels") == 1
+    assert manager.change(ACTIVATE)
+    manager.until(manager.is_subscribed, "the node's subscription")
+    manager.ask(picture(64, 32))
 
 
 @pytest.mark.parametrize("way", [(), (CONFIGURE,), (CONFIGURE, ACTIVATE)])
