@@ -503,14 +503,19 @@ mod tests {
         assert_eq!(feed.counters.lost[0].load(Ordering::Relaxed), 3);
     }
 
-    #[test]
-    fn numbers_of_a_damaged_bag_are_not_taken_for_memory() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let bag = folder.path().join("drive");
+    /// The MCAP file of a bag of one image.
+    fn bag_of_one(folder: &Path) -> PathBuf {
+        let bag = folder.join("drive");
         let recorder = Recorder::create(&bag, topics()).expect("created");
         recorder.feed().record(0, 1, 1, messages::image("camera", 10, 10, vec![7; 300]).expect("ROS writes it"));
         recorder.finish().expect("finished");
-        let path = bag.join("drive_0.mcap");
+        bag.join("drive_0.mcap")
+    }
+
+    #[test]
+    fn numbers_of_a_damaged_bag_are_not_taken_for_memory() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = bag_of_one(folder.path());
         let bytes = std::fs::read(&path).expect("bag");
         for at in 8..bytes.len() - 9 {
             let mut damaged = bytes.clone();
@@ -524,11 +529,7 @@ mod tests {
     #[test]
     fn a_bag_cut_off_is_an_error() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let bag = folder.path().join("drive");
-        let recorder = Recorder::create(&bag, topics()).expect("created");
-        recorder.feed().record(0, 1, 1, messages::image("camera", 10, 10, vec![7; 300]).expect("ROS writes it"));
-        recorder.finish().expect("finished");
-        let path = bag.join("drive_0.mcap");
+        let path = bag_of_one(folder.path());
         let bytes = std::fs::read(&path).expect("bag");
         std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("cut");
         let error = read::<BagError>(&path, |_, _| Ok(())).expect_err("cut off");
