@@ -10,6 +10,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "ros")]
 pub(crate) use index::no_root;
 pub use options::{folder_name, DepthFiles, LabelFiles, ReadOptions};
 
