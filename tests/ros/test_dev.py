@@ -296,7 +296,7 @@ def test_colcons_set_up_works_where_pythons_path_has_a_space(tmp_path):
     shutil.copy(prefix / "_local_setup_util_sh.py", spaced)
     for shell in ("sh", "bash", "zsh"):
         text = (prefix / f"local_setup.{shell}").read_text()
-        (spaced / f"local_setup.{shell}").write_text(text.replace('$("$_colcon_python', "$($_colcon_python"))
+        (spaced / f"local_setup.{shell}").write_text(text.replace('$("$_colcon_python_executable" ', "$($_colcon_python_executable "))
     environment = {**os.environ, "COLCON_PYTHON_EXECUTABLE": str(spaced / "python")}
 
     def complaints(*command):

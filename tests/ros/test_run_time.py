@@ -212,7 +212,7 @@ def test_what_is_read_at_the_start_only_is_refused(peer, table):
         "boolean": lambda v: not v,
         "integer": lambda v: v + 1,
         "double": lambda v: v + 1,
-        "string": lambda v: {"raw": "compressed", "best_effort": "reliable"}[v],
+        "string": lambda v: {"raw": "compressed", "best_effort": "reliable", "": "/vehicle.png"}[v],
         "string array": lambda v: [*v, "front"],
     }
     fixed = {name: entry for name, entry in table.items() if not entry["at_run_time"]}
