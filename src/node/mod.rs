@@ -495,8 +495,7 @@ impl App {
         let settings = self.settings();
         settings.check_classes(&ready.manifest.classes).map_err(anyhow::Error::msg)?;
         // Before the first publisher: those of a configure that fails would stay on the graph.
-        let masks = settings.cameras.iter().map(|camera| ignore_mask(camera).transpose());
-        let masks = masks.collect::<anyhow::Result<Vec<_>>>()?;
+        let masks = settings.cameras.iter().map(ignore_mask).collect::<anyhow::Result<Vec<_>>>()?;
         let mut setups = Vec::with_capacity(self.cameras.len());
         let inbox = Arc::new(Inbox::new(self.cameras.len()));
         for (index, (camera, ignore)) in self.cameras.iter_mut().zip(masks).enumerate() {
@@ -765,9 +764,11 @@ fn watch_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> a
 }
 
 /// What of a camera's images is ignored, where its parameters name a picture of it.
-fn ignore_mask(settings: &CameraSettings) -> Option<anyhow::Result<IgnoreMask>> {
-    let path = Some(&settings.ignore_mask).filter(|path| !path.is_empty())?;
-    Some(IgnoreMask::read(Path::new(path)).map_err(anyhow::Error::msg))
+fn ignore_mask(settings: &CameraSettings) -> anyhow::Result<Option<IgnoreMask>> {
+    if settings.ignore_mask.is_empty() {
+        return Ok(None);
+    }
+    IgnoreMask::read(Path::new(&settings.ignore_mask)).map(Some).map_err(anyhow::Error::msg)
 }
 
 /// The model that `model_path` names (as [`export::find`] takes it), or the one that is installed with the package.

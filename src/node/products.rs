@@ -230,7 +230,7 @@ impl InFlight<'_> {
             publishing += start.elapsed();
             sent
         };
-        if demand.wanted(sets).depth && sets.has_far() {
+        if job.wanted.depth && sets.has_far() {
             let start = Instant::now();
             set_far(&job.outputs.labels, &mut job.outputs.depth_m, &sets.far);
             times.stages.depth_ns += nanoseconds(start.elapsed());
